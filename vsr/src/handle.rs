@@ -1,0 +1,388 @@
+//! The application's end of a replica.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::channel::oneshot;
+use futures::task::AtomicWaker;
+
+use crate::protocol::{CommitNumber, Event, OpNumber, Position, ReplicaId, View};
+use crate::session::{SubmitError, Submitted};
+use crate::state_machine::{StateMachine, decode, encode};
+
+/// Why a query has no answer. Asking again is always safe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// Too many queries wait here already.
+    #[error("too many queries are waiting; ask again later")]
+    Busy,
+    /// The query, or the answer, does not fit its type.
+    #[error("a value cannot be encoded or decoded: {0}")]
+    Codec(String),
+    /// The state machine panicked while answering.
+    #[error("the state machine panicked while answering: {0}")]
+    Panicked(String),
+    /// No answer before the deadline.
+    #[error("no answer before the deadline")]
+    TimedOut,
+    /// The replica, or client, has stopped.
+    #[error("the replica has stopped")]
+    Stopped,
+}
+
+/// What a replica says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Which replica.
+    pub replica: ReplicaId,
+    /// Its view.
+    pub view: View,
+    /// Whether it takes part in normal operation.
+    pub normal: bool,
+    /// Whether it is the primary, in normal operation.
+    pub is_primary: bool,
+    /// The primary of the view.
+    pub primary: ReplicaId,
+    /// What it knows to be committed.
+    pub commit: CommitNumber,
+    /// What it has applied.
+    pub applied: OpNumber,
+    /// The head of its log.
+    pub head: OpNumber,
+    /// Open sessions.
+    pub sessions: usize,
+    /// How often it was started on this disk.
+    pub starts: u64,
+    /// Bytes of entries in the log.
+    pub log_bytes: u64,
+    /// Its replica's future has ended.
+    pub stopped: bool,
+}
+
+pub(crate) struct Submission {
+    pub(crate) command: Bytes,
+    pub(crate) answer: oneshot::Sender<Submitted>,
+}
+
+pub(crate) type QueryAnswer = Result<(Bytes, OpNumber), QueryError>;
+
+pub(crate) struct QuerySubmission {
+    pub(crate) query: Bytes,
+    pub(crate) answer: oneshot::Sender<QueryAnswer>,
+}
+
+/// What handles leave for the replica to take.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    pub(crate) submissions: Vec<Submission>,
+    pub(crate) queries: Vec<QuerySubmission>,
+    pub(crate) explain: Vec<oneshot::Sender<String>>,
+    pub(crate) watchers: Vec<Arc<Mutex<WatchQueue>>>,
+    pub(crate) shutdown: Vec<oneshot::Sender<()>>,
+    /// Requests here and in the session, so that a full queue is refused at the door.
+    pub(crate) pending: usize,
+    pub(crate) closed: bool,
+}
+
+/// What handles and their replica (or client) share.
+pub(crate) struct Shared {
+    pub(crate) inbox: Mutex<Inbox>,
+    pub(crate) waker: AtomicWaker,
+    pub(crate) status: Mutex<ReplicaStatus>,
+    pub(crate) queue_max: usize,
+}
+
+impl Shared {
+    pub(crate) fn new(queue_max: usize, status: ReplicaStatus) -> Arc<Shared> {
+        Arc::new(Shared { inbox: Mutex::default(), waker: AtomicWaker::new(), status: Mutex::new(status), queue_max })
+    }
+
+    pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is taken any more; whoever waits hears so.
+    pub(crate) fn close(&self) {
+        let mut inbox = self.inbox();
+        inbox.closed = true;
+        let Inbox { submissions, queries, explain, shutdown, watchers, .. } = std::mem::take(&mut *inbox);
+        inbox.closed = true;
+        drop(inbox);
+        for submission in submissions {
+            let _ = submission.answer.send(Err(SubmitError::Stopped));
+        }
+        for query in queries {
+            let _ = query.answer.send(Err(QueryError::Stopped));
+        }
+        for watcher in watchers {
+            close_watch(&watcher);
+        }
+        drop(explain);
+        for done in shutdown {
+            let _ = done.send(());
+        }
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+    }
+
+    pub(crate) fn submit(&self, command: Bytes) -> Result<oneshot::Receiver<Submitted>, SubmitError> {
+        let (answer, receiver) = oneshot::channel();
+        let mut inbox = self.inbox();
+        if inbox.closed {
+            return Err(SubmitError::Stopped);
+        }
+        if inbox.pending >= self.queue_max {
+            return Err(SubmitError::Busy);
+        }
+        inbox.pending += 1;
+        inbox.submissions.push(Submission { command, answer });
+        drop(inbox);
+        self.waker.wake();
+        Ok(receiver)
+    }
+
+    pub(crate) fn query(&self, query: Bytes) -> Result<oneshot::Receiver<QueryAnswer>, QueryError> {
+        let (answer, receiver) = oneshot::channel();
+        let mut inbox = self.inbox();
+        if inbox.closed {
+            return Err(QueryError::Stopped);
+        }
+        if inbox.queries.len() >= self.queue_max {
+            return Err(QueryError::Busy);
+        }
+        inbox.queries.push(QuerySubmission { query, answer });
+        drop(inbox);
+        self.waker.wake();
+        Ok(receiver)
+    }
+}
+
+/// A value, and the place in the log that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Positioned<T, P> {
+    /// The value.
+    pub value: T,
+    /// A reply's own position, or the last op that an answer contains.
+    pub position: P,
+}
+
+/// Submits and queries, on any replica. Cheap to clone; all clones share one session.
+pub struct Handle<S> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) machine: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for Handle<S> {
+    fn clone(&self) -> Handle<S> {
+        Handle { shared: self.shared.clone(), machine: PhantomData }
+    }
+}
+
+impl<S> std::fmt::Debug for Handle<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("status", &self.status()).finish()
+    }
+}
+
+pub(crate) async fn submit_command<S: StateMachine>(
+    shared: &Shared,
+    command: S::Command,
+) -> Result<Positioned<S::Reply, Position>, SubmitError> {
+    let command = encode(command).map_err(|error| SubmitError::Codec(error.to_string()))?;
+    let receiver = shared.submit(command)?;
+    let (reply, position) = receiver.await.unwrap_or(Err(SubmitError::Stopped))?;
+    let value = decode::<S::Reply>(reply).map_err(|error| SubmitError::Codec(error.to_string()))?;
+    Ok(Positioned { value, position })
+}
+
+pub(crate) async fn send_query<S: StateMachine>(
+    shared: &Shared,
+    query: S::Query,
+) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+    let query = encode(query).map_err(|error| QueryError::Codec(error.to_string()))?;
+    let receiver = shared.query(query)?;
+    let (answer, position) = receiver.await.unwrap_or(Err(QueryError::Stopped))?;
+    let value = decode::<S::Answer>(answer).map_err(|error| QueryError::Codec(error.to_string()))?;
+    Ok(Positioned { value, position })
+}
+
+impl<S: StateMachine> Handle<S> {
+    /// Executes a command exactly once and returns its reply. Works on any replica and through view
+    /// changes: the request is sent again until it is answered (DESIGN 5.7, 5.8). No order is promised
+    /// between requests that are in flight together.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the waiting, not the request: it may still be executed, once.
+    ///
+    /// # Errors
+    /// A [`SubmitError`]; each says whether the command may have been executed.
+    pub async fn submit(&self, command: S::Command) -> Result<S::Reply, SubmitError> {
+        submit_command::<S>(&self.shared, command).await.map(|reply| reply.value)
+    }
+
+    /// As [`submit`](Self::submit), with the position at which the command was executed.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub async fn submit_positioned(&self, command: S::Command) -> Result<Positioned<S::Reply, Position>, SubmitError> {
+        submit_command::<S>(&self.shared, command).await
+    }
+
+    /// Answers a query from a state that contains every command that was acknowledged, by anybody,
+    /// before the call (linearizable; DESIGN 8). Writes nothing to the log.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    ///
+    /// # Errors
+    /// A [`QueryError`].
+    pub async fn query(&self, query: S::Query) -> Result<S::Answer, QueryError> {
+        send_query::<S>(&self.shared, query).await.map(|answer| answer.value)
+    }
+
+    /// As [`query`](Self::query), with the last op that the answer contains.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn query_positioned(&self, query: S::Query) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query::<S>(&self.shared, query).await
+    }
+}
+
+impl<S> Handle<S> {
+    /// What the replica said of itself at the end of its last turn.
+    #[must_use]
+    pub fn status(&self) -> ReplicaStatus {
+        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why there is no progress, in one sentence.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn explain(&self) -> String {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return "the replica has stopped".to_owned();
+            }
+            inbox.explain.push(answer);
+        }
+        self.shared.waker.wake();
+        receiver.await.unwrap_or_else(|_| "the replica has stopped".to_owned())
+    }
+
+    /// What happens from now on, as it happens. A reader that is too slow is told how much it missed.
+    #[must_use]
+    pub fn watch(&self) -> Events {
+        let queue = Arc::new(Mutex::new(WatchQueue::default()));
+        let mut inbox = self.shared.inbox();
+        if inbox.closed {
+            close_watch(&queue);
+        } else {
+            inbox.watchers.push(queue.clone());
+        }
+        drop(inbox);
+        self.shared.waker.wake();
+        Events { queue }
+    }
+
+    /// Stops the replica. A primary hands its role over first, so that the cluster loses no time-out.
+    /// Returns when the replica's future has ended.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the waiting, not the shutdown.
+    pub async fn shutdown(&self) {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return;
+            }
+            inbox.shutdown.push(answer);
+        }
+        self.shared.waker.wake();
+        let _ = receiver.await;
+    }
+}
+
+const WATCH_MAX: usize = 1024;
+
+/// What a watcher has not read yet.
+#[derive(Default)]
+pub(crate) struct WatchQueue {
+    events: VecDeque<Event>,
+    missed: u64,
+    waker: Option<std::task::Waker>,
+    closed: bool,
+}
+
+pub(crate) fn offer(queue: &Mutex<WatchQueue>, event: &Event) {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    if queue.events.len() < WATCH_MAX {
+        queue.events.push_back(event.clone());
+    } else {
+        queue.missed += 1;
+    }
+    if let Some(waker) = queue.waker.take() {
+        waker.wake();
+    }
+}
+
+pub(crate) fn close_watch(queue: &Mutex<WatchQueue>) {
+    let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+    queue.closed = true;
+    if let Some(waker) = queue.waker.take() {
+        waker.wake();
+    }
+}
+
+/// Something that happened in a replica, or how much of it was not read in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// It happened.
+    Event(Event),
+    /// So many events were lost because they were not read in time.
+    Missed(u64),
+}
+
+/// The events of a replica, in order. Ends when the replica stops.
+pub struct Events {
+    queue: Arc<Mutex<WatchQueue>>,
+}
+
+impl Stream for Events {
+    type Item = Watched;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Watched>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(event) = queue.events.pop_front() {
+            return Poll::Ready(Some(Watched::Event(event)));
+        }
+        if queue.missed > 0 {
+            return Poll::Ready(Some(Watched::Missed(std::mem::take(&mut queue.missed))));
+        }
+        if queue.closed {
+            return Poll::Ready(None);
+        }
+        queue.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Events {
+    /// The next event; `None` when the replica has stopped.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub fn next(&mut self) -> impl Future<Output = Option<Watched>> + '_ {
+        std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context))
+    }
+}

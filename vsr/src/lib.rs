@@ -1,0 +1,28 @@
+//! Viewstamped Replication for your own state machine.
+mod clock;
+mod config;
+mod handle;
+mod measure;
+pub mod memory;
+mod network;
+pub mod protocol;
+mod replica;
+mod session;
+mod state_machine;
+mod storage;
+pub mod testing;
+
+pub use clock::{Clock, SystemClock};
+pub use config::{Config, ConfigError};
+pub use handle::{Events, Handle, Positioned, QueryError, ReplicaStatus, Watched};
+pub use measure::METRICS;
+pub use network::{Arrival, Network, NetworkError};
+pub use protocol::{
+    ApplyContext, Batch, Checksum, ClientId, ClusterId, CommitNumber, Constants, Entry, Envelope, Epoch, Event, Fault,
+    Header, Incarnation, Member, Membership, MembershipError, Message, Monotonic, OpNumber, Peer, Position, Quorums,
+    Recovered, ReplicaId, RequestNumber, SessionId, Slot, Suffix, Timestamp, Timing, View, VsrState,
+};
+pub use replica::{Observer, Replica, ReplicaBuilder, ReplicaError};
+pub use session::SubmitError;
+pub use state_machine::{QueryContext, RestoreError, Snapshot, StateMachine};
+pub use storage::{Storage, StorageError};

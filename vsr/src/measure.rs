@@ -1,0 +1,134 @@
+//! Metrics of a replica, through the `metrics` facade. Names and meanings are in [`METRICS`].
+
+use std::collections::VecDeque;
+
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use crate::protocol::{Batch, Core, Event, Monotonic, OpNumber, ReplicaId};
+
+/// Every metric of this crate: name, kind, meaning. All carry the label `replica`.
+pub const METRICS: &[(&str, &str, &str)] = &[
+    ("vsr_commit_seconds", "histogram", "from the preparation of an op to its commit, at the primary"),
+    ("vsr_sync_seconds", "histogram", "one storage write, synced"),
+    ("vsr_sync_entries", "histogram", "entries in one storage write: how well the group commit works"),
+    ("vsr_view_changes_total", "counter", "views entered"),
+    ("vsr_votes_total", "counter", "votes to leave a view"),
+    ("vsr_view", "gauge", "number of the view"),
+    ("vsr_is_primary", "gauge", "1 at the primary in normal operation"),
+    ("vsr_commit_number", "gauge", "ops known to be committed"),
+    ("vsr_applied_op", "gauge", "last op applied to the state machine"),
+    ("vsr_head_op", "gauge", "last op in the log"),
+    ("vsr_queue_depth", "gauge", "requests that wait for a place in the pipeline"),
+    ("vsr_sessions", "gauge", "open sessions"),
+    ("vsr_log_bytes", "gauge", "bytes of entries in the log"),
+    ("vsr_messages_ignored_total", "counter", "messages without effect: old views, repeats, strangers"),
+];
+
+/// Looked up once; nothing here is done per request.
+pub(crate) struct Measure {
+    commit_seconds: Histogram,
+    sync_seconds: Histogram,
+    sync_entries: Histogram,
+    view_changes: Counter,
+    votes: Counter,
+    ignored: Counter,
+    view: Gauge,
+    is_primary: Gauge,
+    commit_number: Gauge,
+    applied_op: Gauge,
+    head_op: Gauge,
+    queue_depth: Gauge,
+    sessions: Gauge,
+    log_bytes: Gauge,
+    write_since: Monotonic,
+    prepared: VecDeque<(OpNumber, Monotonic)>,
+    gauges_at: Monotonic,
+}
+
+const GAUGES_EVERY_NANOS: u64 = 20_000_000;
+
+impl Measure {
+    pub(crate) fn new(replica: ReplicaId) -> Measure {
+        let replica = replica.0.to_string();
+        let label = || [("replica", replica.clone())];
+        Measure {
+            commit_seconds: histogram!("vsr_commit_seconds", &label()),
+            sync_seconds: histogram!("vsr_sync_seconds", &label()),
+            sync_entries: histogram!("vsr_sync_entries", &label()),
+            view_changes: counter!("vsr_view_changes_total", &label()),
+            votes: counter!("vsr_votes_total", &label()),
+            ignored: counter!("vsr_messages_ignored_total", &label()),
+            view: gauge!("vsr_view", &label()),
+            is_primary: gauge!("vsr_is_primary", &label()),
+            commit_number: gauge!("vsr_commit_number", &label()),
+            applied_op: gauge!("vsr_applied_op", &label()),
+            head_op: gauge!("vsr_head_op", &label()),
+            queue_depth: gauge!("vsr_queue_depth", &label()),
+            sessions: gauge!("vsr_sessions", &label()),
+            log_bytes: gauge!("vsr_log_bytes", &label()),
+            write_since: Monotonic(0),
+            prepared: VecDeque::new(),
+            gauges_at: Monotonic(0),
+        }
+    }
+
+    pub(crate) fn write_started(&mut self, now: Monotonic, batch: &Batch) {
+        self.write_since = now;
+        self.sync_entries.record(batch.entries.len() as f64);
+    }
+
+    pub(crate) fn write_ended(&mut self, now: Monotonic) {
+        self.sync_seconds.record(now.since(self.write_since));
+    }
+
+    pub(crate) fn turn_ended(&mut self, now: Monotonic, core: &Core, events: &[Event]) {
+        if core.is_primary() {
+            let known = self.prepared.back().map_or(core.commit().op(), |(op, _)| *op);
+            for op in known.0 + 1..=core.head().0 {
+                self.prepared.push_back((OpNumber(op), now));
+            }
+        } else {
+            self.prepared.clear();
+        }
+        while self.prepared.front().is_some_and(|(op, _)| op.is_committed(core.commit())) {
+            if let Some((_, since)) = self.prepared.pop_front() {
+                self.commit_seconds.record(now.since(since));
+            }
+        }
+        for event in events {
+            match event {
+                Event::ViewEntered { view } => {
+                    self.view_changes.increment(1);
+                    tracing::info!(replica = %core.id(), %view, "view entered");
+                }
+                Event::ViewStarted { view, primary } => {
+                    tracing::info!(replica = %core.id(), %view, %primary, "view started");
+                }
+                Event::Voted { view, why } => {
+                    self.votes.increment(1);
+                    tracing::info!(replica = %core.id(), %view, why, "voted to leave the view");
+                }
+                Event::Truncated { above, head } => {
+                    tracing::info!(replica = %core.id(), %above, %head, "log truncated");
+                }
+                Event::Ignored { message, why } => {
+                    self.ignored.increment(1);
+                    tracing::debug!(replica = %core.id(), message, why, "message ignored");
+                }
+                Event::Mark(mark) => tracing::debug!(replica = %core.id(), mark),
+                Event::Committed { .. } | Event::Applied { .. } => {}
+            }
+        }
+        if now.0 - self.gauges_at.0 >= GAUGES_EVERY_NANOS {
+            self.gauges_at = now;
+            self.view.set(core.view().number as f64);
+            self.is_primary.set(if core.is_primary() { 1.0 } else { 0.0 });
+            self.commit_number.set(core.commit().0 as f64);
+            self.applied_op.set(core.applied().0 as f64);
+            self.head_op.set(core.head().0 as f64);
+            self.queue_depth.set(core.queued() as f64);
+            self.sessions.set(core.sessions() as f64);
+            self.log_bytes.set(core.log_bytes() as f64);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Applying committed ops, in order, each request exactly once (DESIGN 5.3, 6.6).
+
+use bytes::Bytes;
+
+use super::checksum::Checksum;
+use super::core::{Core, Event};
+use super::entry::{BodyReader, Header, LoggedRequest, RequestKind};
+use super::fault::Fault;
+use super::log::Body;
+use super::message::{Outcome, Refusal, Reply};
+use super::number::{OpNumber, Position, SessionId, Timestamp};
+use super::primary::PreparedOp;
+use super::repair::ReadRequest;
+use super::sessions::Lookup;
+
+/// What a command may know of the world, beside its state machine. Equal on every replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplyContext {
+    /// Where the command stands in the log: unique and ordered.
+    pub position: Position,
+    /// Agreed by the replicas; never goes backwards. Shared by the commands of one op.
+    pub timestamp: Timestamp,
+    /// Whose command it is.
+    pub session: SessionId,
+}
+
+/// The state machine as the protocol sees it: bytes in, bytes out.
+pub trait Machine {
+    /// Whether the command can be decoded. Asked at admission, so that no undecodable command is ever
+    /// committed.
+    fn decodes(&self, command: &Bytes) -> bool;
+
+    /// Applies a committed command and appends the encoded reply.
+    ///
+    /// # Errors
+    /// When it cannot: the replica stops.
+    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault>;
+}
+
+/// What is kept between two slices of applying.
+#[derive(Debug, Default)]
+pub(crate) struct Applying {
+    /// A read for the next op is under way.
+    pub(crate) reading: bool,
+    reply: Vec<u8>,
+    /// The timestamp of the last applied op.
+    pub(crate) timestamp: Timestamp,
+}
+
+impl Core {
+    /// Applies committed ops until `requests_max` requests are done or nothing is left that can be
+    /// applied. Returns whether there is more: the caller comes back, after a look at the network.
+    pub fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
+        let mut done = 0;
+        while self.fault.is_none() && done < requests_max {
+            match self.next_to_apply() {
+                Some((header, body)) => done += self.apply_op(header, body, machine).max(1),
+                None => {
+                    self.flush_answers();
+                    self.tell_commit_when_idle();
+                    return false;
+                }
+            }
+        }
+        self.flush_answers();
+        self.fault.is_none() && self.next_to_apply().is_some()
+    }
+
+    /// The next op, if it is committed, proven to belong to the log of log_view, and in memory.
+    fn next_to_apply(&mut self) -> Option<(Header, Bytes)> {
+        let op = self.applied.next();
+        if !op.is_committed(self.commit) || op > self.log.head() {
+            return None;
+        }
+        if !self.log.is_proven(op) {
+            if let Err(diverged) = self.log.prove(self.applied) {
+                self.stop(diverged.into());
+                return None;
+            }
+            if !self.log.is_proven(op) {
+                self.repair_soon();
+                return None;
+            }
+        }
+        let slot = self.log.slot(op)?;
+        match (&slot.body, slot.header) {
+            (Body::Memory(body), Some(header)) => {
+                if op == self.applied.next() && self.log.checksum(self.applied) != Some(header.parent) {
+                    let own = self.log.checksum(self.applied).unwrap_or_default();
+                    self.stop(super::log::Diverged { op: self.applied, own, log: header.parent }.into());
+                    return None;
+                }
+                Some((header, body.clone()))
+            }
+            (Body::Stored, _) => {
+                if !self.applying.reading {
+                    self.applying.reading = true;
+                    let last = OpNumber((op.0 + 255).min(self.commit.0).min(self.log.head().0));
+                    self.repair.reads.push_back(ReadRequest::Apply { first: op, last });
+                }
+                None
+            }
+            _ => {
+                self.repair_soon();
+                None
+            }
+        }
+    }
+
+    fn apply_op(&mut self, header: Header, body: Bytes, machine: &mut dyn Machine) -> usize {
+        let op = header.op;
+        if header.machine_version > self.options.machine_version {
+            let (wanted, own) = (header.machine_version, self.options.machine_version);
+            self.stop(Fault::MachineVersion { op, wanted, own });
+            return 0;
+        }
+        let prepared = match self.primary.pipeline.front() {
+            Some(front) if front.op == op => self.primary.pipeline.pop_front(),
+            _ => None,
+        };
+        let mut requests = 0;
+        for request in BodyReader::new(op, body) {
+            match request {
+                Ok((position, request)) => {
+                    let outcome = self.apply_request(position, request, header.timestamp, prepared.as_ref(), machine);
+                    if let Err(fault) = outcome {
+                        self.stop(fault);
+                        return requests;
+                    }
+                    requests += 1;
+                }
+                Err(error) => {
+                    self.stop(Fault::UnreadableBody { op, at: error.at });
+                    return requests;
+                }
+            }
+        }
+        self.applied = op;
+        self.applying.timestamp = header.timestamp;
+        self.evict_body();
+        self.events.push(Event::Applied { op, checksum: header.checksum() });
+        requests
+    }
+
+    fn apply_request(
+        &mut self,
+        position: Position,
+        request: LoggedRequest,
+        timestamp: Timestamp,
+        prepared: Option<&PreparedOp>,
+        machine: &mut dyn Machine,
+    ) -> Result<(), Fault> {
+        let LoggedRequest { session, number, floor, kind } = request;
+        let (outcome, executed_at) = match kind {
+            RequestKind::Register(client) => {
+                if prepared.is_some() {
+                    self.primary.registering.remove(&client);
+                }
+                (self.sessions.register(position, client), position)
+            }
+            RequestKind::Command(command) => {
+                let checksum = Checksum::of(&command);
+                if prepared.is_some() {
+                    self.primary.in_flight.remove(&(session, number));
+                }
+                match self.sessions.begin(session, number, floor, checksum) {
+                    Lookup::Known(outcome, at) => (outcome, at),
+                    Lookup::NoSession => (Outcome::Refused(Refusal::Evicted), Position::default()),
+                    Lookup::New => {
+                        let context = ApplyContext { position, timestamp, session };
+                        self.applying.reply.clear();
+                        machine.apply(&context, command, &mut self.applying.reply)?;
+                        let reply = &self.applying.reply;
+                        let kept = self.sessions.finish(session, number, checksum, position, reply);
+                        let outcome = match (kept, prepared.is_some()) {
+                            (false, _) | (_, false) => Outcome::ReplyLost,
+                            (true, true) => Outcome::Reply(Bytes::copy_from_slice(reply)),
+                        };
+                        (outcome, position)
+                    }
+                }
+            }
+        };
+        let Some(prepared) = prepared else { return Ok(()) };
+        let Some(&(client, origin)) = prepared.origins.get(position.index as usize) else { return Ok(()) };
+        let reply = Reply { client, session, number, outcome, position: executed_at };
+        for (_, extra) in prepared.extra.iter().filter(|(index, _)| *index == position.index) {
+            self.answer_to(*extra, reply.clone());
+        }
+        self.answer_to(origin, reply);
+        Ok(())
+    }
+
+    /// Applied bodies leave the memory when the cache is full: they are durable here, or a quorum has
+    /// them.
+    fn evict_body(&mut self) {
+        let Some(header) = self.log.header(self.applied) else { return };
+        self.repair.cached_bytes += u64::from(header.body_len) + 256;
+        while self.repair.cached_bytes > self.options.cache_bytes && self.repair.cached_from < self.applied {
+            let op = self.repair.cached_from;
+            let completed = self.writes.completed;
+            let Some(slot) = self.log.slot_mut(op) else { return };
+            let len = slot.header.map_or(0, |header| u64::from(header.body_len)) + 256;
+            if let Body::Memory(_) = slot.body {
+                if !slot.is_durable(completed) {
+                    return;
+                }
+                slot.body = Body::Stored;
+            }
+            self.repair.cached_bytes = self.repair.cached_bytes.saturating_sub(len);
+            self.repair.cached_from = op.next();
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (DESIGN 6.2, 6.6, VRR 4.1).
+
+use super::core::{Core, Status};
+use super::entry::Entry;
+use super::message::Message;
+use super::number::{CommitNumber, OpNumber, ReplicaId, View};
+
+impl Core {
+    /// An op for the log, from the primary of the view.
+    pub(crate) fn on_prepare(&mut self, from: ReplicaId, view: View, commit: CommitNumber, entry: Entry) {
+        if !self.accepts_from_primary("Prepare", from, view) {
+            return;
+        }
+        let header = entry.header;
+        if header.op == OpNumber::ZERO || header.view > view {
+            return self.ignore("Prepare", "an impossible header");
+        }
+        let head = self.log.head();
+        if header.op <= head {
+            self.on_prepare_again(entry);
+        } else {
+            if header.op == head.next() && self.log.checksum(head).is_some_and(|own| own != header.parent) {
+                self.ignore("Prepare", "the chain does not fit the head");
+                return self.ask_for_start_view(view);
+            }
+            if header.op.0 - head.0 > 1 {
+                self.mark("prepare beyond the next op");
+            }
+            self.log.extend(header);
+            self.log.fill(entry);
+            self.stage_put(header.op);
+            self.on_sign_of_primary();
+            if header.op > head.next() {
+                self.repair_soon();
+            }
+        }
+        self.raise_commit(commit);
+    }
+
+    /// A `Prepare` within the log: a repeated one is acknowledged again, a missing body is filled.
+    fn on_prepare_again(&mut self, entry: Entry) {
+        let op = entry.header.op;
+        let name = self.log.name(op);
+        if name != Some(entry.header.checksum()) {
+            return self.ignore("Prepare", "other content than the log's");
+        }
+        if !self.take_in(entry) && op <= self.durable {
+            self.send_prepare_ok();
+        }
+    }
+
+    /// The heartbeat and the commit number.
+    pub(crate) fn on_commit(&mut self, from: ReplicaId, view: View, commit: CommitNumber, head: OpNumber, number: u64) {
+        let repairing = view == self.view && self.status == Status::ViewChange && from == self.primary_id();
+        if repairing && number > self.last_heartbeat {
+            // The primary of a view that this replica has not installed yet: it exists, that is all.
+            self.last_heartbeat = number;
+            self.on_sign_of_primary();
+        }
+        if !self.accepts_from_primary("Commit", from, view) {
+            return;
+        }
+        if number <= self.last_heartbeat {
+            return self.ignore("Commit", "not the newest");
+        }
+        self.last_heartbeat = number;
+        self.on_sign_of_primary();
+        self.raise_commit(commit);
+        self.send(from, Message::CommitOk { view, number });
+        if head > self.log.head() {
+            self.repair.note_lag(self.now);
+        } else {
+            self.repair.lagging_since = None;
+        }
+    }
+
+    /// The guards that `Prepare` and `Commit` share. A newer view, or this one before it was installed
+    /// here, is a reason to ask for its `StartView`, never to go on with the old log (HAZARDS D02).
+    fn accepts_from_primary(&mut self, kind: &'static str, from: ReplicaId, view: View) -> bool {
+        if from != self.membership.primary(view) {
+            self.ignore(kind, "not from the primary of its view");
+            return false;
+        }
+        if view < self.view {
+            self.ignore(kind, "an older view");
+            return false;
+        }
+        if view > self.view || self.status != Status::Normal || self.log_view != self.view {
+            self.ignore(kind, "its view is not installed here");
+            self.ask_for_start_view(view);
+            return false;
+        }
+        if !self.head_certain {
+            self.ignore(kind, "the head is uncertain");
+            self.ask_for_start_view(view);
+            return false;
+        }
+        true
+    }
+
+    /// Slots have become durable: the acknowledgement is decided anew from the present log.
+    pub(crate) fn on_slots_durable(&mut self) {
+        let before = self.durable;
+        self.advance_durable();
+        if self.durable == before {
+            return;
+        }
+        if self.is_primary() {
+            self.advance_commit();
+        } else {
+            self.send_prepare_ok();
+        }
+    }
+
+    /// Walks `durable` up over slots that are durable, or known to be committed by others.
+    pub(crate) fn advance_durable(&mut self) {
+        let as_backup = !self.is_primary();
+        loop {
+            let op = self.durable.next();
+            let durable = self.log.slot(op).is_some_and(|slot| slot.is_durable(self.writes.completed));
+            let committed = as_backup && op.is_committed(self.commit) && op <= self.log.head();
+            if !durable && !committed {
+                return;
+            }
+            self.durable = op;
+        }
+    }
+
+    /// Acknowledges the log up to the last durable op, if it is connected to the log of this view.
+    pub(crate) fn send_prepare_ok(&mut self) {
+        if self.status != Status::Normal || self.log_view != self.view || !self.views_are_durable() {
+            return;
+        }
+        let (op, primary) = (self.durable, self.primary_id());
+        if op == OpNumber::ZERO || primary == self.id || !self.head_certain {
+            return;
+        }
+        let Some(checksum) = self.log.checksum(op) else { return };
+        self.send(primary, Message::PrepareOk { view: self.view, op, checksum });
+    }
+}

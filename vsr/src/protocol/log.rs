@@ -1,0 +1,232 @@
+//! The log in memory: what is known of each op, and what of it is durable.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::checksum::Checksum;
+use super::entry::{Entry, Header};
+use super::number::{BatchNumber, OpNumber};
+
+/// What is here of an op's body.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Body {
+    /// Nothing.
+    Missing,
+    /// In memory; durable or not.
+    Memory(Bytes),
+    /// On disk only; durable.
+    Stored,
+}
+
+/// One op as this replica knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct LogSlot {
+    /// `None` for a blank.
+    pub(crate) header: Option<Header>,
+    pub(crate) body: Body,
+    /// The batch of the last put staged for this very content; `None` when none was, or when the
+    /// content came from elsewhere since.
+    pub(crate) staged: Option<BatchNumber>,
+    /// The disk may have held an acknowledged entry here that is damaged. Stays until a body is here
+    /// again: a header adopted over it proves nothing (HAZARDS B17, PR 645).
+    pub(crate) corrupt: bool,
+}
+
+impl LogSlot {
+    fn blank() -> LogSlot {
+        LogSlot { header: None, body: Body::Missing, staged: None, corrupt: false }
+    }
+
+    pub(crate) fn is_present(&self) -> bool {
+        self.body != Body::Missing
+    }
+
+    /// Durable: the last put staged for this content has completed. As a truncation removes the slot,
+    /// and a re-put is staged anew, A-B-A is told apart by batch numbers (DESIGN 6.8).
+    pub(crate) fn is_durable(&self, completed: BatchNumber) -> bool {
+        self.is_present() && self.staged.is_some_and(|batch| batch <= completed)
+    }
+}
+
+/// The ops from 1 to the head.
+#[derive(Debug)]
+pub(crate) struct Log {
+    slots: VecDeque<LogSlot>,
+    root: Checksum,
+    /// The lowest op from which the headers are unbroken up to the head. Everything below it is
+    /// unproven, however well it fits to what was applied (DESIGN 6.6, SCHEDULES F1).
+    proven_from: OpNumber,
+    bytes: u64,
+}
+
+impl Log {
+    pub(crate) fn new(root: Checksum) -> Log {
+        Log { slots: VecDeque::new(), root, proven_from: OpNumber(1), bytes: 0 }
+    }
+
+    pub(crate) fn head(&self) -> OpNumber {
+        OpNumber(self.slots.len() as u64)
+    }
+
+    /// Bytes of all bodies in the log.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(crate) fn slot(&self, op: OpNumber) -> Option<&LogSlot> {
+        self.slots.get(usize::try_from(op.0.checked_sub(1)?).ok()?)
+    }
+
+    pub(crate) fn slot_mut(&mut self, op: OpNumber) -> Option<&mut LogSlot> {
+        self.slots.get_mut(usize::try_from(op.0.checked_sub(1)?).ok()?)
+    }
+
+    pub(crate) fn header(&self, op: OpNumber) -> Option<&Header> {
+        self.slot(op)?.header.as_ref()
+    }
+
+    /// The checksum that names the log up to `op`.
+    pub(crate) fn checksum(&self, op: OpNumber) -> Option<Checksum> {
+        if op == OpNumber::ZERO { Some(self.root) } else { self.header(op).map(Header::checksum) }
+    }
+
+    /// The checksum that the slot must have: its header's, or what the slot above names as parent.
+    pub(crate) fn name(&self, op: OpNumber) -> Option<Checksum> {
+        self.checksum(op).or_else(|| self.header(op.next()).map(|above| above.parent))
+    }
+
+    pub(crate) fn proven_from(&self) -> OpNumber {
+        self.proven_from
+    }
+
+    /// Appends a header at head + 1, or further up with blanks between.
+    pub(crate) fn extend(&mut self, header: Header) -> &mut LogSlot {
+        let fits = header.op == self.head().next() && self.checksum(self.head()) == Some(header.parent);
+        while self.head().next() < header.op {
+            self.slots.push_back(LogSlot::blank());
+        }
+        if !fits {
+            self.proven_from = header.op;
+        }
+        self.bytes += u64::from(header.body_len);
+        self.slots.push_back(LogSlot { header: Some(header), ..LogSlot::blank() });
+        let last = self.slots.len() - 1;
+        &mut self.slots[last]
+    }
+
+    /// Adds blanks or verdicts at start.
+    pub(crate) fn push_recovered(&mut self, slot: LogSlot) {
+        self.bytes += slot.header.map_or(0, |header| u64::from(header.body_len));
+        self.slots.push_back(slot);
+    }
+
+    /// Fills slots up to `op` with blanks.
+    pub(crate) fn extend_blank(&mut self, op: OpNumber) {
+        while self.head() < op {
+            self.slots.push_back(LogSlot::blank());
+            self.proven_from = self.head().next();
+        }
+    }
+
+    /// Sets the header of a slot within the log; what was there under another header is forgotten.
+    /// Returns whether the slot changed.
+    pub(crate) fn adopt(&mut self, header: Header) -> bool {
+        let Some(slot) = self.slot_mut(header.op) else { return false };
+        if slot.header.is_some_and(|own| own.checksum() == header.checksum()) {
+            return false;
+        }
+        let before = slot.header.map_or(0, |own| u64::from(own.body_len));
+        *slot = LogSlot { header: Some(header), corrupt: slot.corrupt, ..LogSlot::blank() };
+        self.bytes = self.bytes - before + u64::from(header.body_len);
+        true
+    }
+
+    /// Forgets a stale entry below a proven one. Its header did not fit.
+    fn forget(&mut self, op: OpNumber) {
+        let Some(slot) = self.slot_mut(op) else { return };
+        let before = slot.header.map_or(0, |own| u64::from(own.body_len));
+        *slot = LogSlot { corrupt: slot.corrupt, ..LogSlot::blank() };
+        self.bytes -= before;
+    }
+
+    /// Puts a body into the slot that its header names. `false` when it fits nowhere.
+    pub(crate) fn fill(&mut self, entry: Entry) -> bool {
+        let Some(slot) = self.slot_mut(entry.header.op) else { return false };
+        if slot.is_present() || slot.header.is_none_or(|own| own.checksum() != entry.header.checksum()) {
+            return false;
+        }
+        slot.body = Body::Memory(entry.body);
+        slot.corrupt = false;
+        slot.staged = None;
+        true
+    }
+
+    /// Drops every op above `op`.
+    pub(crate) fn truncate(&mut self, op: OpNumber) {
+        while self.head() > op {
+            if let Some(slot) = self.slots.pop_back() {
+                self.bytes -= slot.header.map_or(0, |own| u64::from(own.body_len));
+            }
+        }
+        self.proven_from = self.proven_from.min(op.next());
+    }
+
+    /// Everything below the head is to be proven again, from the head down.
+    pub(crate) fn doubt(&mut self) {
+        self.proven_from = self.head().next();
+    }
+
+    /// Walks down the hash chain from what is proven towards `applied`, and forgets entries that do
+    /// not belong to the log that the head names.
+    ///
+    /// # Errors
+    /// When the log that the head names does not contain what was applied here.
+    pub(crate) fn prove(&mut self, applied: OpNumber) -> Result<(), Diverged> {
+        if self.proven_from == self.head().next() && self.head() > applied {
+            if self.header(self.head()).is_none() {
+                return Ok(());
+            }
+            self.proven_from = self.head();
+        }
+        while self.proven_from > applied.next() {
+            let Some(above) = self.header(self.proven_from) else { return Ok(()) };
+            let (parent, below) = (above.parent, self.proven_from.prev());
+            match self.checksum(below) {
+                Some(checksum) if checksum == parent => self.proven_from = below,
+                Some(_) => {
+                    self.forget(below);
+                    return Ok(());
+                }
+                None => return Ok(()),
+            }
+        }
+        if self.head() > applied
+            && let Some(above) = self.header(applied.next())
+            && self.proven_from <= applied.next()
+            && let Some(checksum) = self.checksum(applied)
+            && above.parent != checksum
+        {
+            return Err(Diverged { op: applied, own: checksum, log: above.parent });
+        }
+        Ok(())
+    }
+
+    /// Whether the chain is unbroken from the head down to `op`.
+    pub(crate) fn is_proven(&self, op: OpNumber) -> bool {
+        op >= self.proven_from && op <= self.head()
+    }
+}
+
+/// The log of the view does not contain an op that was applied here: agreement is broken, and going on
+/// would spread it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("op {op} was applied with checksum {own}, but the log of the view has {log}")]
+pub struct Diverged {
+    /// The op.
+    pub op: OpNumber,
+    /// What was applied here.
+    pub own: Checksum,
+    /// What the log says.
+    pub log: Checksum,
+}

@@ -1,0 +1,400 @@
+//! Every message of the protocol.
+//!
+//! | message | from | to | purpose |
+//! |---|---|---|---|
+//! | [`Requests`](Message::Requests) | client, backup | replica | execute these, exactly once |
+//! | [`Replies`](Message::Replies) | replica | client, backup | what became of them |
+//! | [`Prepare`](Message::Prepare) | primary | backups | put this op into your log |
+//! | [`PrepareOk`](Message::PrepareOk) | backup | primary | my log is durable up to this op |
+//! | [`Commit`](Message::Commit) | primary | backups | heartbeat, commit number, confirmation round |
+//! | [`CommitOk`](Message::CommitOk) | backup | primary | I am in your view |
+//! | [`StartViewChange`](Message::StartViewChange) | any | all | a vote to leave the view it names |
+//! | [`DoViewChange`](Message::DoViewChange) | any | all | the sender's log, for the new view |
+//! | [`StartView`](Message::StartView) | new primary | all | the log of the new view |
+//! | [`RequestStartView`](Message::RequestStartView) | any | primary | send me your `StartView` |
+//! | [`RequestHeaders`](Message::RequestHeaders), [`Headers`](Message::Headers) | any | any | repair down the hash chain |
+//! | [`RequestEntries`](Message::RequestEntries), [`Entries`](Message::Entries) | any | any | repair of bodies by checksum |
+//! | [`Ping`](Message::Ping) | any | all | view, clock and health |
+//! | [`ReadIndex`](Message::ReadIndex), [`ReadIndexOk`](Message::ReadIndexOk) | any, primary | primary, any | a confirmed index for linearizable reads |
+//! | [`Query`](Message::Query), [`Answer`](Message::Answer) | client, replica | replica, client | a linearizable read |
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::checksum::Checksum;
+use super::entry::{Entry, Header};
+use super::number::{ClientId, CommitNumber, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View};
+
+/// Who sends or receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Peer {
+    /// A member of the cluster.
+    Replica(ReplicaId),
+    /// A client from outside.
+    Client(ClientId),
+}
+
+/// A message and where it goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// The receiver.
+    pub to: Peer,
+    /// The content.
+    pub message: Message,
+}
+
+/// A request on its way to the primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Who asks.
+    pub client: ClientId,
+    /// Its session; all zero for a `Register`.
+    pub session: SessionId,
+    /// The number within the session; 0 asks to open a session.
+    pub number: RequestNumber,
+    /// The lowest number that the client still waits for; at most `number`.
+    pub floor: RequestNumber,
+    /// The encoded command.
+    pub command: Bytes,
+}
+
+/// What became of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Executed; the encoded reply.
+    Reply(Bytes),
+    /// The session that is open for this client.
+    Registered(SessionId),
+    /// Executed, but the bytes of the reply are no longer kept, or were over `reply_max`.
+    ReplyLost,
+    /// Flow control: send the same number again after a pause.
+    Busy(Busy),
+    /// Refused for good; not executed by this attempt.
+    Refused(Refusal),
+}
+
+/// Why a request has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Busy {
+    /// The queue of the primary is full.
+    Queue,
+    /// The session's replies that its client has not seen fill half their bound.
+    Replies,
+    /// The replica is not the primary, and knows none to forward to.
+    NoPrimary,
+    /// The log is full and nothing may be dropped yet.
+    LogFull,
+    /// The table is full of sessions that are in use.
+    Sessions,
+}
+
+/// Why a request is refused for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The session is gone from the table. Whether the request was executed is unknown.
+    Evicted,
+    /// The number was used with other content. Nothing was executed by this one.
+    Conflict,
+    /// The number is below the session's floor: its client said it had the answer.
+    BelowFloor,
+    /// The number is beyond the window.
+    BeyondWindow,
+    /// The command is longer than `request_max`.
+    TooLarge,
+    /// The state machine cannot decode the command.
+    Undecodable,
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Who asked.
+    pub client: ClientId,
+    /// The session of the request; all zero for a `Register`.
+    pub session: SessionId,
+    /// The number of the request.
+    pub number: RequestNumber,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Where it was executed; all zero when it was not.
+    pub position: Position,
+}
+
+/// What a `DoViewChange` says of one op, as of the moment of sending (DESIGN 7.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The entry is here, intact.
+    pub present: bool,
+    /// The entry was never acknowledged here: the slot is certainly empty, or was never yet durable.
+    /// Damage never turns no-nack into nack.
+    pub nack: bool,
+}
+
+/// The sender's log, for the primary of a new view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoViewChange {
+    /// The new view.
+    pub view: View,
+    /// The last view whose log the sender holds as its own.
+    pub log_view: View,
+    /// What the sender knows to be committed.
+    pub commit: CommitNumber,
+    /// The highest op of the sender's log.
+    pub head: OpNumber,
+    /// False when rot or a lost write at the end of the log leaves open whether there was more.
+    pub head_certain: bool,
+    /// The headers after `commit`, upwards; a blank slot is left out.
+    pub headers: Vec<Header>,
+    /// What the sender has of each op from `commit` + 1 to `head`.
+    pub facts: Vec<Fact>,
+    /// The op of the sender's newest checkpoint.
+    pub checkpoint: OpNumber,
+}
+
+/// The log of a view that has started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartView {
+    /// The view.
+    pub view: View,
+    /// What its primary knows to be committed.
+    pub commit: CommitNumber,
+    /// The highest op.
+    pub head: OpNumber,
+    /// The headers from `commit` + 1 to `head`.
+    pub headers: Vec<Header>,
+    /// The nonce of the request that this answers; 0 when nobody asked.
+    pub nonce: u64,
+    /// The op of the checkpoint to start from, when the log no longer reaches back.
+    pub checkpoint: OpNumber,
+}
+
+/// A replica's word about itself, sent to all at an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// The sender's durable view.
+    pub view: View,
+    /// Whether that view has started, as far as the sender knows.
+    pub normal: bool,
+    /// What the sender knows to be committed.
+    pub commit: CommitNumber,
+    /// The head of the sender's log.
+    pub head: OpNumber,
+    /// The sender's wall clock.
+    pub wall: Timestamp,
+    /// The op of the sender's newest checkpoint.
+    pub checkpoint: OpNumber,
+    /// The newest version of the state machine that the sender can apply.
+    pub machine_version: u32,
+}
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Message {
+    /// Requests of clients.
+    Requests {
+        /// The requests; independent of each other.
+        requests: Vec<Request>,
+        /// Set by a replica that passes them on: they are not passed on again (DESIGN 5.7).
+        forwarded: bool,
+    },
+    /// Answers to requests.
+    Replies {
+        /// The last view that is known to have started: where to send the next request.
+        view: View,
+        /// The answers.
+        replies: Vec<Reply>,
+    },
+    /// An op for the log.
+    Prepare {
+        /// The view of the primary; the header's is that of the first preparation.
+        view: View,
+        /// What the primary knows to be committed.
+        commit: CommitNumber,
+        /// The op.
+        #[serde(with = "super::message::header_only")]
+        entry: Entry,
+    },
+    /// The sender's log is durable, and connected, up to this op.
+    PrepareOk {
+        /// The view of the log.
+        view: View,
+        /// The op.
+        op: OpNumber,
+        /// Its checksum, and so that of the log up to it.
+        checksum: Checksum,
+    },
+    /// The commit number; also the heartbeat, and the confirmation round of reads.
+    Commit {
+        /// The view.
+        view: View,
+        /// What is committed.
+        commit: CommitNumber,
+        /// The head, so that a lost last `Prepare` is noticed.
+        head: OpNumber,
+        /// Counts up within the view.
+        number: u64,
+    },
+    /// A `Commit` was taken note of, in its view.
+    CommitOk {
+        /// The view.
+        view: View,
+        /// The number of the `Commit`.
+        number: u64,
+    },
+    /// A vote to leave a view; it promises nothing.
+    StartViewChange {
+        /// The sender's durable view.
+        view: View,
+    },
+    /// See [`DoViewChange`].
+    DoViewChange(DoViewChange),
+    /// See [`StartView`].
+    StartView(StartView),
+    /// Asks the primary of a view for its `StartView`.
+    RequestStartView {
+        /// The view, or an older one.
+        view: View,
+        /// Comes back in the answer.
+        nonce: u64,
+    },
+    /// Asks for headers down the hash chain.
+    RequestHeaders {
+        /// The highest one.
+        op: OpNumber,
+        /// Its checksum.
+        checksum: Checksum,
+        /// How many at most.
+        count: u32,
+    },
+    /// Headers, downwards, each the parent of the one before.
+    Headers {
+        /// The headers.
+        headers: Vec<Header>,
+    },
+    /// Asks for entries.
+    RequestEntries {
+        /// Their ops and checksums.
+        wanted: Vec<(OpNumber, Checksum)>,
+    },
+    /// Entries.
+    Entries {
+        /// The entries.
+        #[serde(with = "super::message::headers_only")]
+        entries: Vec<Entry>,
+    },
+    /// See [`Ping`].
+    Ping(Ping),
+    /// Asks the primary to confirm an index for reads.
+    ReadIndex {
+        /// Comes back in the answer.
+        nonce: u64,
+    },
+    /// The primary was confirmed after `nonce` was received; reads may be served from `index` on.
+    ReadIndexOk {
+        /// That of the question.
+        nonce: u64,
+        /// What must be applied.
+        index: OpNumber,
+    },
+    /// A client's query.
+    Query {
+        /// Who asks.
+        client: ClientId,
+        /// Comes back in the answer.
+        nonce: u64,
+        /// The encoded query.
+        query: Bytes,
+    },
+    /// The answer to a query.
+    Answer {
+        /// Who asked.
+        client: ClientId,
+        /// That of the query.
+        nonce: u64,
+        /// The encoded answer, or why there is none.
+        answer: Result<Bytes, Refusal>,
+        /// The last op that the answer has seen.
+        position: OpNumber,
+        /// The last view that is known to have started.
+        view: View,
+    },
+}
+
+impl Message {
+    /// The kind as a short word, for traces and metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Requests { .. } => "Requests",
+            Message::Replies { .. } => "Replies",
+            Message::Prepare { .. } => "Prepare",
+            Message::PrepareOk { .. } => "PrepareOk",
+            Message::Commit { .. } => "Commit",
+            Message::CommitOk { .. } => "CommitOk",
+            Message::StartViewChange { .. } => "StartViewChange",
+            Message::DoViewChange(_) => "DoViewChange",
+            Message::StartView(_) => "StartView",
+            Message::RequestStartView { .. } => "RequestStartView",
+            Message::RequestHeaders { .. } => "RequestHeaders",
+            Message::Headers { .. } => "Headers",
+            Message::RequestEntries { .. } => "RequestEntries",
+            Message::Entries { .. } => "Entries",
+            Message::Ping(_) => "Ping",
+            Message::ReadIndex { .. } => "ReadIndex",
+            Message::ReadIndexOk { .. } => "ReadIndexOk",
+            Message::Query { .. } => "Query",
+            Message::Answer { .. } => "Answer",
+        }
+    }
+
+    /// The entries that the message carries, for transports that send bodies beside the rest.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        match self {
+            Message::Prepare { entry, .. } => std::slice::from_ref(entry),
+            Message::Entries { entries } => entries,
+            _ => &[],
+        }
+    }
+
+    /// As [`entries`](Self::entries), to put the bodies back.
+    pub fn entries_mut(&mut self) -> &mut [Entry] {
+        match self {
+            Message::Prepare { entry, .. } => std::slice::from_mut(entry),
+            Message::Entries { entries } => entries,
+            _ => &mut [],
+        }
+    }
+}
+
+/// An entry's serialised form is its header; the wire format carries the body beside it, uncopied.
+mod header_only {
+    use super::{Bytes, Entry, Header};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(entry: &Entry, serializer: S) -> Result<S::Ok, S::Error> {
+        entry.header.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Entry, D::Error> {
+        Ok(Entry { header: Header::deserialize(deserializer)?, body: Bytes::new() })
+    }
+}
+
+mod headers_only {
+    use super::{Bytes, Entry, Header};
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(entries: &[Entry], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(entries.iter().map(|entry| entry.header))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Entry>, D::Error> {
+        let headers = Vec::<Header>::deserialize(deserializer)?;
+        Ok(headers.into_iter().map(|header| Entry { header, body: Bytes::new() }).collect())
+    }
+}

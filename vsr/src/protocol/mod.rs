@@ -1,0 +1,50 @@
+//! Viewstamped Replication without I/O: no async, no clock, no thread, no entropy of its own. The same
+//! inputs give the same effects, byte for byte.
+//!
+//! The way of a request: [`primary`] (admission, `Prepare`) → [`core`] (the batch, [`outbox`]) →
+//! [`backup`] (`PrepareOk`) → [`primary`] (commit) → [`apply`] ([`sessions`], reply). When the primary
+//! fails: [`view_change`] (votes, `DoViewChange`, `StartView`) and [`decide`] (the choice of the log).
+//! After a crash: [`restart`]. What is missing comes by [`repair`]. Reads go by [`reads`].
+
+mod apply;
+mod backup;
+mod checksum;
+mod core;
+mod decide;
+mod entry;
+mod explain;
+mod fault;
+mod log;
+mod map;
+mod membership;
+mod message;
+mod number;
+mod outbox;
+mod primary;
+mod random;
+mod reads;
+mod repair;
+mod restart;
+mod sessions;
+mod view_change;
+mod vsr_state;
+
+pub use self::apply::{ApplyContext, Machine};
+pub use self::checksum::Checksum;
+pub use self::core::{Core, Event, Options, Status, Timing};
+pub use self::entry::{
+    BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
+};
+pub use self::fault::Fault;
+pub use self::log::Diverged;
+pub use self::membership::{Constants, MEMBERS_MAX, Member, Membership, MembershipError, Quorums};
+pub use self::message::{
+    Busy, DoViewChange, Envelope, Fact, Message, Outcome, Peer, Ping, Refusal, Reply, Request, StartView,
+};
+pub use self::number::{
+    BatchNumber, ClientId, ClusterId, CommitNumber, Epoch, Incarnation, Monotonic, OpNumber, Position, ReplicaId,
+    RequestNumber, SessionId, Timestamp, View,
+};
+pub use self::random::Random;
+pub use self::repair::ReadRequest;
+pub use self::vsr_state::{Batch, Recovered, Slot, Suffix, VsrState};

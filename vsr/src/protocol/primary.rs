@@ -1,0 +1,513 @@
+//! Normal operation at the primary: admission, `Prepare`, acknowledgements, commit (DESIGN 6.1, VRR 4.1).
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::apply::Machine;
+use super::checksum::Checksum;
+use super::core::{Core, Status};
+use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
+use super::map::FastMap;
+use super::message::{Busy, Message, Outcome, Peer, Refusal, Reply, Request};
+use super::number::{ClientId, CommitNumber, Monotonic, OpNumber, Position, RequestNumber, SessionId, Timestamp, View};
+use super::sessions::Lookup;
+
+/// Who waits for the answer to a request; `None` is the replica's own handle.
+pub(crate) type Origin = Option<Peer>;
+
+/// A request that waits for a place in the pipeline.
+#[derive(Debug)]
+pub(crate) struct Queued {
+    pub(crate) request: Request,
+    pub(crate) origin: Origin,
+}
+
+/// Where a request in the queue or the pipeline is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InFlight {
+    request: Checksum,
+    /// 0 while it is queued.
+    op: OpNumber,
+    index: u32,
+}
+
+/// An op of the pipeline, and who waits for its requests.
+#[derive(Debug, Default)]
+pub(crate) struct PreparedOp {
+    pub(crate) op: OpNumber,
+    /// One for each request of an op that this replica prepared; empty for an inherited one.
+    pub(crate) origins: Vec<(ClientId, Origin)>,
+    /// Further copies of a request that came while it was in flight.
+    pub(crate) extra: Vec<(u32, Origin)>,
+}
+
+/// What a replica keeps while it is primary.
+#[derive(Debug)]
+pub(crate) struct Primary {
+    pub(crate) queue: VecDeque<Queued>,
+    queue_bytes: usize,
+    /// Requests in the queue and in the pipeline: rebuilt from the log whenever a view starts, never
+    /// taken over from another view (HAZARDS D14 b, D23).
+    pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
+    pub(crate) registering: FastMap<ClientId, InFlight>,
+    queued_extra: Vec<(SessionId, RequestNumber, ClientId, Origin)>,
+    pub(crate) pipeline: VecDeque<PreparedOp>,
+    /// The highest op that each member has acknowledged in this view.
+    pub(crate) acks: Vec<OpNumber>,
+    /// Each member's acknowledgement at the last retry, to tell who is stuck.
+    acks_at_retry: Vec<OpNumber>,
+    /// Numbers the `Commit`s of this view.
+    pub(crate) commit_number: u64,
+    /// The highest `Commit` that each member has answered in this view, and when.
+    pub(crate) confirmed: Vec<(u64, Monotonic)>,
+    pub(crate) heartbeat_at: Monotonic,
+    /// What the last `Prepare` or `Commit` told the backups.
+    told: CommitNumber,
+    body: BodyBuilder,
+    answers: Vec<(Peer, Reply)>,
+}
+
+const TELL: std::time::Duration = std::time::Duration::from_millis(1);
+
+/// The origin of inherited requests: whoever sent them asks again.
+const NOBODY: Origin = Some(Peer::Client(ClientId(0)));
+
+pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
+
+impl Primary {
+    pub(crate) fn new(members: usize) -> Primary {
+        Primary {
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            in_flight: FastMap::default(),
+            registering: FastMap::default(),
+            queued_extra: Vec::new(),
+            pipeline: VecDeque::new(),
+            acks: vec![OpNumber::ZERO; members],
+            acks_at_retry: vec![OpNumber::ZERO; members],
+            commit_number: 0,
+            confirmed: vec![(0, Monotonic(0)); members],
+            heartbeat_at: NEVER,
+            told: CommitNumber(0),
+            body: BodyBuilder::default(),
+            answers: Vec::new(),
+        }
+    }
+}
+
+impl Core {
+    /// Requests have arrived from a client, from a replica that forwards them, or (`None`) from the
+    /// handle of this one.
+    pub(crate) fn on_requests(
+        &mut self,
+        origin: Origin,
+        requests: Vec<Request>,
+        forwarded: bool,
+        machine: &dyn Machine,
+    ) {
+        if !self.is_primary() || self.is_abdicating() {
+            if forwarded {
+                let busy = Outcome::Busy(Busy::NoPrimary);
+                for request in requests {
+                    self.answer(origin, &request, busy.clone(), Position::default());
+                }
+                self.flush_answers();
+            } else {
+                self.forward(origin, requests);
+            }
+            return;
+        }
+        for request in requests {
+            self.admit(origin, request, machine);
+        }
+        self.flush_answers();
+    }
+
+    /// Passes requests on to the primary, once (DESIGN 5.7).
+    fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
+        let primary = self.primary_id();
+        if self.status != Status::Normal || primary == self.id {
+            for request in requests {
+                self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
+            }
+            self.flush_answers();
+            return;
+        }
+        for request in &requests {
+            self.repair.forwards.sent(request, self.now);
+        }
+        self.send(primary, Message::Requests { requests, forwarded: true });
+    }
+
+    /// Answers to what this replica has forwarded: for its own handle, or for a client.
+    pub(crate) fn on_replies(&mut self, replies: Vec<Reply>) {
+        let view = self.started_view();
+        for reply in replies {
+            self.repair.forwards.answered(&reply);
+            if reply.client == self.options.local_client {
+                self.local_replies.push(reply);
+            } else {
+                self.send_to(Peer::Client(reply.client), Message::Replies { view, replies: vec![reply] });
+            }
+        }
+    }
+
+    /// Decides what becomes of a request. Every one is answered or queued: none is dropped.
+    fn admit(&mut self, origin: Origin, request: Request, machine: &dyn Machine) {
+        if request.number == RequestNumber(0) {
+            self.admit_register(origin, request);
+            return;
+        }
+        let constants = &self.membership.constants;
+        if request.command.len() > constants.request_max as usize {
+            return self.refuse(origin, &request, Refusal::TooLarge);
+        }
+        let checksum = Checksum::of(&request.command);
+        match self.sessions.look_up(request.session, request.number, request.floor, checksum) {
+            Lookup::Known(outcome, position) => return self.answer(origin, &request, outcome, position),
+            Lookup::NoSession if self.applied >= request.session.0.op => {
+                return self.refuse(origin, &request, Refusal::Evicted);
+            }
+            Lookup::NoSession => {
+                return self.answer(origin, &request, Outcome::Busy(Busy::Queue), Position::default());
+            }
+            Lookup::New => {}
+        }
+        let key = (request.session, request.number);
+        if let Some(in_flight) = self.primary.in_flight.get(&key).copied() {
+            if in_flight.request != checksum {
+                return self.refuse(origin, &request, Refusal::Conflict);
+            }
+            return self.join_in_flight(in_flight, &request, origin);
+        }
+        if self.sessions.is_clogged(request.session, request.floor) {
+            return self.answer(origin, &request, Outcome::Busy(Busy::Replies), Position::default());
+        }
+        if let Some(busy) = self.has_no_room(request.command.len()) {
+            return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
+        }
+        if !machine.decodes(&request.command) {
+            return self.refuse(origin, &request, Refusal::Undecodable);
+        }
+        self.primary.in_flight.insert(key, InFlight { request: checksum, op: OpNumber::ZERO, index: 0 });
+        self.enqueue(request, origin);
+    }
+
+    fn admit_register(&mut self, origin: Origin, request: Request) {
+        if let Some(in_flight) = self.primary.registering.get(&request.client).copied() {
+            return self.join_in_flight(in_flight, &request, origin);
+        }
+        if let Some(busy) = self.has_no_room(16) {
+            return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
+        }
+        let waiting = InFlight { request: Checksum::default(), op: OpNumber::ZERO, index: 0 };
+        self.primary.registering.insert(request.client, waiting);
+        self.enqueue(request, origin);
+    }
+
+    fn has_no_room(&self, len: usize) -> Option<Busy> {
+        let queued = self.primary.queue_bytes + BodyBuilder::encoded_len(len);
+        if queued > self.options.queue_bytes_max {
+            return Some(Busy::Queue);
+        }
+        (self.log.bytes() + queued as u64 > self.options.log_bytes_max).then_some(Busy::LogFull)
+    }
+
+    fn enqueue(&mut self, request: Request, origin: Origin) {
+        self.primary.queue_bytes += BodyBuilder::encoded_len(request.command.len());
+        self.primary.queue.push_back(Queued { request, origin });
+    }
+
+    /// A further copy of a request that is queued or in the pipeline: whoever sent it is answered too.
+    fn join_in_flight(&mut self, in_flight: InFlight, request: &Request, origin: Origin) {
+        self.mark("request again while in flight");
+        let front = self.primary.pipeline.front().map_or(OpNumber::ZERO, |prepared| prepared.op);
+        if in_flight.op == OpNumber::ZERO {
+            let extra = (request.session, request.number, request.client, origin);
+            if !self.primary.queued_extra.contains(&extra) {
+                self.primary.queued_extra.push(extra);
+            }
+        } else if let Some(prepared) = self.primary.pipeline.get_mut((in_flight.op.0.wrapping_sub(front.0)) as usize) {
+            let known = prepared.origins.get(in_flight.index as usize).is_some_and(|(_, known)| *known == origin)
+                || prepared.extra.contains(&(in_flight.index, origin));
+            if !known {
+                if let Some((client, _)) = prepared.origins.get_mut(in_flight.index as usize) {
+                    *client = request.client;
+                }
+                prepared.extra.push((in_flight.index, origin));
+            }
+        }
+    }
+
+    fn refuse(&mut self, origin: Origin, request: &Request, refusal: Refusal) {
+        self.answer(origin, request, Outcome::Refused(refusal), Position::default());
+    }
+
+    /// Gathers an answer; [`flush_answers`](Self::flush_answers) sends what was gathered.
+    pub(crate) fn answer(&mut self, origin: Origin, request: &Request, outcome: Outcome, position: Position) {
+        let Request { client, session, number, .. } = *request;
+        self.answer_to(origin, Reply { client, session, number, outcome, position });
+    }
+
+    pub(crate) fn answer_to(&mut self, origin: Origin, reply: Reply) {
+        match origin {
+            None => self.local_replies.push(reply),
+            NOBODY => {}
+            Some(peer) => self.primary.answers.push((peer, reply)),
+        }
+    }
+
+    /// Sends the gathered answers, one message for each receiver.
+    pub(crate) fn flush_answers(&mut self) {
+        if self.primary.answers.is_empty() {
+            return;
+        }
+        let view = self.started_view();
+        let mut answers = std::mem::take(&mut self.primary.answers);
+        answers.sort_by_key(|(peer, _)| *peer);
+        let mut rest = answers.into_iter().peekable();
+        while let Some((peer, reply)) = rest.next() {
+            let mut replies = vec![reply];
+            while let Some((_, reply)) = rest.next_if(|(next, _)| *next == peer) {
+                replies.push(reply);
+            }
+            self.send_to(peer, Message::Replies { view, replies });
+        }
+    }
+
+    /// Closes batches as long as the pipeline has room (DESIGN 6.1).
+    pub(crate) fn prepare_queued(&mut self) {
+        while !self.primary.queue.is_empty()
+            && self.is_primary()
+            && !self.is_abdicating()
+            && self.log.head().0 - self.durable.0.min(self.commit.0) < u64::from(self.membership.constants.pipeline_max)
+        {
+            self.prepare_one();
+        }
+    }
+
+    fn prepare_one(&mut self) {
+        let (requests_max, bytes_max) =
+            (self.membership.constants.batch_requests_max, self.membership.constants.batch_bytes_max as usize);
+        let op = self.log.head().next();
+        let mut prepared = PreparedOp { op, ..PreparedOp::default() };
+        let mut body = std::mem::take(&mut self.primary.body);
+        while let Some(queued) = self.primary.queue.front() {
+            let len = BodyBuilder::encoded_len(queued.request.command.len());
+            if !body.is_empty() && (body.requests() >= requests_max || body.len() + len > bytes_max) {
+                break;
+            }
+            let Some(Queued { request, origin }) = self.primary.queue.pop_front() else { break };
+            self.primary.queue_bytes -= len;
+            let index = body.requests();
+            let in_flight = if request.number == RequestNumber(0) {
+                body.push_register(request.client);
+                self.primary.registering.get_mut(&request.client)
+            } else {
+                body.push(request.session, request.number, request.floor, &request.command);
+                self.primary.in_flight.get_mut(&(request.session, request.number))
+            };
+            if let Some(in_flight) = in_flight {
+                (in_flight.op, in_flight.index) = (op, index);
+            }
+            prepared.origins.push((request.client, origin));
+            if !self.primary.queued_extra.is_empty() {
+                let key = (request.session, request.number, request.client);
+                self.primary.queued_extra.retain(|&(session, number, client, origin)| {
+                    let same = (session, number, client) == key;
+                    if same {
+                        prepared.extra.push((index, origin));
+                    }
+                    !same
+                });
+            }
+        }
+        let (bytes, requests) = body.take();
+        self.primary.body = body;
+        self.primary.pipeline.push_back(prepared);
+        self.append(bytes, requests);
+    }
+
+    fn append(&mut self, body: Bytes, requests: u32) {
+        let head = self.log.head();
+        let (Some(parent), last) =
+            (self.log.checksum(head), self.log.header(head).map_or(Timestamp(0), |header| header.timestamp))
+        else {
+            return;
+        };
+        let header = Header::new(HeaderFields {
+            view: self.view,
+            op: head.next(),
+            parent,
+            body: Checksum::of(&body),
+            body_len: body.len() as u32,
+            requests,
+            timestamp: Timestamp(last.0 + 1).max(self.agreed_clock()),
+            commit: self.commit,
+            machine_version: self.options.machine_version,
+            kind: OpKind::Requests,
+        });
+        let entry = Entry { header, body };
+        self.log.extend(header);
+        self.log.fill(entry.clone());
+        self.stage_put(header.op);
+        let message = Message::Prepare { view: self.view, commit: self.commit, entry };
+        self.broadcast(&message);
+        self.primary.told = self.commit;
+        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+    }
+
+    /// A backup's log is durable up to an op. Matched by view, op and checksum; repeated, it changes
+    /// nothing (DESIGN 6.5).
+    pub(crate) fn on_prepare_ok(&mut self, from: usize, view: View, op: OpNumber, checksum: Checksum) {
+        if view != self.view || !self.is_leading() {
+            return self.ignore("PrepareOk", "not the primary of that view");
+        }
+        if self.log.checksum(op) != Some(checksum) {
+            return self.ignore("PrepareOk", "other content");
+        }
+        if op > self.primary.acks[from] {
+            self.primary.acks[from] = op;
+            self.primary.confirmed[from].1 = self.now;
+            self.advance_commit();
+        }
+    }
+
+    /// The primary's own durable copies are one vote among equals.
+    pub(crate) fn advance_commit(&mut self) {
+        if !self.is_primary() {
+            return;
+        }
+        self.primary.acks[self.index] = self.durable;
+        let quorum = self.membership.quorums.replication;
+        let acked = self.quorum_value(self.primary.acks.iter().map(|op| op.0), quorum);
+        if acked > self.commit.0 {
+            self.raise_commit(CommitNumber(acked));
+        }
+    }
+
+    /// A `Commit` was answered: the primary is still heard by this member.
+    pub(crate) fn on_commit_ok(&mut self, from: usize, view: View, number: u64) {
+        if view != self.view || !self.is_primary() {
+            return self.ignore("CommitOk", "not the primary of that view");
+        }
+        let (last, at) = &mut self.primary.confirmed[from];
+        *at = self.now;
+        *last = (*last).max(number);
+        self.on_round_confirmed();
+    }
+
+    /// The highest `Commit` of this view that a replication quorum has answered, this replica included.
+    pub(crate) fn confirmed_round(&self) -> u64 {
+        let own = self.primary.commit_number;
+        let rounds = self.primary.confirmed.iter().enumerate();
+        let rounds = rounds.map(|(at, (number, _))| if at == self.index { own } else { *number });
+        self.quorum_value(rounds, self.membership.quorums.replication)
+    }
+
+    /// Tells the backups the commit number, and that the primary is there.
+    pub(crate) fn send_commit(&mut self) {
+        self.primary.commit_number += 1;
+        self.primary.told = self.commit;
+        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        let message = Message::Commit {
+            view: self.view,
+            commit: self.commit,
+            head: self.log.head(),
+            number: self.primary.commit_number,
+        };
+        self.broadcast(&message);
+    }
+
+    pub(crate) fn on_heartbeat_due(&mut self) {
+        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        if !self.is_leading() {
+            self.primary.heartbeat_at = NEVER;
+        } else if !self.is_abdicating() && (self.is_primary() || self.repair_progresses()) {
+            self.send_commit();
+        }
+    }
+
+    /// The commit number travels on the next `Prepare`, or by itself when none follows at once (DESIGN
+    /// 6.6). Waiting [`TELL`] for that `Prepare` saves a message and its answer for each op of a lone client.
+    pub(crate) fn tell_commit_when_idle(&mut self) {
+        if self.is_primary()
+            && !self.is_abdicating()
+            && self.commit > self.primary.told
+            && self.primary.queue.is_empty()
+            && self.log.head() == self.commit.op()
+        {
+            self.primary.heartbeat_at = self.primary.heartbeat_at.min(self.now.after(TELL));
+        }
+    }
+
+    /// Re-sends the oldest `Prepare` that a backup has not acknowledged and is stuck at.
+    pub(crate) fn resend_prepares(&mut self) {
+        for at in 0..self.membership.n() {
+            let acked = self.primary.acks[at];
+            let stuck = std::mem::replace(&mut self.primary.acks_at_retry[at], acked) == acked;
+            if at == self.index || acked >= self.log.head() || !stuck {
+                continue;
+            }
+            let op = acked.next().max(self.commit.op().next());
+            if let Some(entry) = self.entry_in_memory(op) {
+                let to = self.membership.members[at].id;
+                self.send(to, Message::Prepare { view: self.view, commit: self.commit, entry });
+            }
+        }
+    }
+
+    /// Takes up the role: the pipeline is what was inherited, and acknowledgements start from nothing
+    /// (HAZARDS B8).
+    pub(crate) fn begin_as_primary(&mut self) {
+        let members = self.membership.n();
+        self.primary.acks = vec![OpNumber::ZERO; members];
+        self.primary.acks_at_retry = vec![OpNumber::ZERO; members];
+        self.primary.confirmed = vec![(0, self.now); members];
+        self.primary.commit_number = 0;
+        self.primary.told = CommitNumber(0);
+        self.primary.heartbeat_at = self.now;
+    }
+
+    /// Indexes the requests of the inherited ops, so that none is admitted a second time.
+    pub(crate) fn index_inherited(&mut self) {
+        let mut op = self.applied.max(self.commit.op()).next();
+        while op <= self.log.head() {
+            let mut prepared = PreparedOp { op, ..PreparedOp::default() };
+            if let Some(entry) = self.entry_in_memory(op) {
+                for request in BodyReader::new(op, entry.body).flatten() {
+                    let (position, request) = request;
+                    let index = position.index;
+                    match request.kind {
+                        RequestKind::Register(client) => {
+                            let in_flight = InFlight { request: Checksum::default(), op, index };
+                            self.primary.registering.insert(client, in_flight);
+                        }
+                        RequestKind::Command(command) => {
+                            let in_flight = InFlight { request: Checksum::of(&command), op, index };
+                            self.primary.in_flight.insert((request.session, request.number), in_flight);
+                        }
+                    }
+                    prepared.origins.push((ClientId(0), NOBODY));
+                }
+            }
+            self.primary.pipeline.push_back(prepared);
+            op = op.next();
+        }
+    }
+
+    /// Leaves the role, or never had it: whoever waits here asks again elsewhere.
+    pub(crate) fn leave_primary(&mut self) {
+        self.primary.in_flight.clear();
+        self.primary.registering.clear();
+        self.primary.pipeline.clear();
+        self.primary.queued_extra.clear();
+        self.primary.queue_bytes = 0;
+        self.primary.heartbeat_at = NEVER;
+        for Queued { request, origin } in std::mem::take(&mut self.primary.queue) {
+            self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
+        }
+        self.flush_answers();
+    }
+}

@@ -1,0 +1,448 @@
+//! Repair: headers down the hash chain, then bodies by checksum, from random peers (DESIGN 6.7).
+//!
+//! Repair never moves the head, never replaces what a view has fixed, and compares by checksum alone.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::checksum::Checksum;
+use super::core::{Core, Status};
+use super::entry::{BodyReader, Entry, Header};
+use super::log::Body;
+use super::map::FastMap;
+use super::message::{Message, Reply, Request};
+use super::number::{ClientId, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, View};
+
+const HEADERS_MAX: u32 = 256;
+const ENTRIES_MAX: usize = 64;
+const ENTRIES_BYTES_MAX: usize = 1 << 20;
+const FORWARDS_MAX: usize = 8192;
+
+/// Entries that the driver reads from storage for the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadRequest {
+    /// To apply them.
+    Apply {
+        /// From this op.
+        first: OpNumber,
+        /// To this op.
+        last: OpNumber,
+    },
+    /// For a peer that asked.
+    Serve {
+        /// The peer.
+        to: ReplicaId,
+        /// One op of this checksum.
+        op: OpNumber,
+        /// See above.
+        checksum: Checksum,
+    },
+}
+
+impl ReadRequest {
+    /// The ops to read.
+    #[must_use]
+    pub fn ops(&self) -> std::ops::RangeInclusive<OpNumber> {
+        match *self {
+            ReadRequest::Apply { first, last } => first..=last,
+            ReadRequest::Serve { op, .. } => op..=op,
+        }
+    }
+}
+
+type ForwardKey = (ClientId, SessionId, RequestNumber);
+
+/// Requests that were passed on to the primary and are not answered yet.
+#[derive(Debug, Default)]
+pub(crate) struct Forwards {
+    pending: FastMap<ForwardKey, Monotonic>,
+    order: VecDeque<(ForwardKey, Monotonic)>,
+}
+
+impl Forwards {
+    pub(crate) fn sent(&mut self, request: &Request, now: Monotonic) {
+        if self.order.len() < FORWARDS_MAX {
+            let key = (request.client, request.session, request.number);
+            self.pending.insert(key, now);
+            self.order.push_back((key, now));
+        }
+    }
+
+    pub(crate) fn answered(&mut self, reply: &Reply) {
+        self.pending.remove(&(reply.client, reply.session, reply.number));
+        while let Some((key, at)) = self.order.front() {
+            if self.pending.get(key) == Some(at) {
+                break;
+            }
+            self.order.pop_front();
+        }
+    }
+
+    fn oldest(&self) -> Option<(ForwardKey, Monotonic)> {
+        self.order.front().copied()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.pending.clear();
+        self.order.clear();
+    }
+
+    /// Those that are still unanswered, in the order they were sent; none is kept.
+    pub(crate) fn take(&mut self) -> Vec<ForwardKey> {
+        let order = std::mem::take(&mut self.order);
+        let mut pending = std::mem::take(&mut self.pending);
+        order.into_iter().filter_map(|(key, _)| pending.remove(&key).map(|_| key)).collect()
+    }
+}
+
+/// What is being repaired.
+#[derive(Debug, Default)]
+pub(crate) struct Repair {
+    due: bool,
+    asked: BTreeMap<OpNumber, Monotonic>,
+    headers_asked: Option<(OpNumber, Monotonic)>,
+    pub(crate) reads: VecDeque<ReadRequest>,
+    pub(crate) forwards: Forwards,
+    /// Since when the primary is known to be ahead.
+    pub(crate) lagging_since: Option<Monotonic>,
+    start_view_asked: Option<(View, Monotonic)>,
+    /// The nonce of this life: an answer to an earlier one is not accepted (HAZARDS B18).
+    pub(crate) nonce: u64,
+    pub(crate) cached_from: OpNumber,
+    pub(crate) cached_bytes: u64,
+}
+
+impl Repair {
+    pub(crate) fn new(nonce: u64) -> Repair {
+        Repair { nonce, cached_from: OpNumber(1), ..Repair::default() }
+    }
+
+    pub(crate) fn note_lag(&mut self, now: Monotonic) {
+        self.lagging_since.get_or_insert(now);
+    }
+}
+
+impl Core {
+    /// Something is missing: look at the end of this turn.
+    pub(crate) fn repair_soon(&mut self) {
+        self.repair.due = true;
+    }
+
+    /// Asks a peer for what is missing, if anything is.
+    pub fn run_repair(&mut self) {
+        if !std::mem::take(&mut self.repair.due) || self.fault.is_some() {
+            return;
+        }
+        if let Err(diverged) = self.log.prove(self.applied) {
+            return self.stop(diverged.into());
+        }
+        let now = self.now;
+        let patience = self.options.timing.retry;
+        self.repair.asked.retain(|_, asked| now.since(*asked) < patience);
+        self.repair_headers();
+        self.repair_bodies();
+    }
+
+    fn repair_headers(&mut self) {
+        let top = self.log.proven_from();
+        let Some(header) = self.log.header(top).copied() else { return };
+        let wanted = top.prev();
+        if wanted <= self.applied || self.log.header(wanted).is_some() {
+            return;
+        }
+        let recently = self
+            .repair
+            .headers_asked
+            .is_some_and(|(op, at)| op == wanted && self.now.since(at) < self.options.timing.retry);
+        if let (false, Some(peer)) = (recently, self.pick_peer()) {
+            self.repair.headers_asked = Some((wanted, self.now));
+            let count = (wanted.0 - self.applied.0).min(u64::from(HEADERS_MAX)) as u32;
+            self.send(peer, Message::RequestHeaders { op: wanted, checksum: header.parent, count });
+        }
+    }
+
+    fn repair_bodies(&mut self) {
+        let mut wanted = Vec::new();
+        let from = self.log.proven_from().max(self.applied.next());
+        let mut op = from;
+        while op <= self.log.head() && op.0 < from.0 + 2048 && wanted.len() < ENTRIES_MAX {
+            if let Some(slot) = self.log.slot(op)
+                && let (Some(header), Body::Missing) = (&slot.header, &slot.body)
+                && !self.repair.asked.contains_key(&op)
+            {
+                wanted.push((op, header.checksum()));
+            }
+            op = op.next();
+        }
+        if wanted.is_empty() {
+            return;
+        }
+        for (op, _) in &wanted {
+            self.repair.asked.insert(*op, self.now);
+        }
+        if self.is_repairing_primary() {
+            self.broadcast(&Message::RequestEntries { wanted });
+        } else if let Some(peer) = self.pick_peer() {
+            self.send(peer, Message::RequestEntries { wanted });
+        }
+    }
+
+    /// The primary half of the time, else any other member; one whose connection is up, if there is
+    /// one. Random, so that repair never keeps asking the wrong one in step (HAZARDS B33).
+    pub(crate) fn pick_peer(&mut self) -> Option<ReplicaId> {
+        let n = self.membership.n();
+        if n == 1 {
+            return None;
+        }
+        let primary = self.membership.index_of(self.primary_id()).unwrap_or(0);
+        if primary != self.index && self.peers[primary].down.is_none() && self.random.chance(1, 2) {
+            return Some(self.membership.members[primary].id);
+        }
+        let start = self.random.below(n as u64) as usize;
+        let ring = (0..n).map(|step| (start + step) % n).filter(|&at| at != self.index);
+        let up = ring.clone().find(|&at| self.peers[at].down.is_none());
+        up.or_else(|| ring.clone().next()).map(|at| self.membership.members[at].id)
+    }
+
+    /// Whether everybody was asked for an op within the retry interval; notes that they are now.
+    pub(crate) fn repair_asked_recently(&mut self, op: OpNumber) -> bool {
+        let (now, patience) = (self.now, self.options.timing.retry);
+        let recently = self.repair.asked.get(&op).is_some_and(|asked| now.since(*asked) < patience);
+        if !recently {
+            self.repair.asked.insert(op, now);
+        }
+        recently
+    }
+
+    /// Serves headers by checksum, in any status.
+    pub(crate) fn on_request_headers(&mut self, from: ReplicaId, op: OpNumber, checksum: Checksum, count: u32) {
+        let mut headers = Vec::new();
+        let (mut op, mut checksum) = (op, checksum);
+        while headers.len() < count.min(HEADERS_MAX) as usize {
+            let Some(header) = self.log.header(op).filter(|header| header.checksum() == checksum) else { break };
+            headers.push(*header);
+            (op, checksum) = (op.prev(), header.parent);
+        }
+        if !headers.is_empty() {
+            self.send(from, Message::Headers { headers });
+        }
+    }
+
+    /// Headers for blanks: each is the one that the slot above names.
+    pub(crate) fn on_headers(&mut self, headers: Vec<Header>) {
+        for header in headers {
+            self.view_change.found.insert((header.op, header.checksum()), header);
+            if self.view_change.found.len() > 4 * HEADERS_MAX as usize {
+                self.view_change.found.pop_first();
+            }
+            if self.log.header(header.op).is_none()
+                && header.op < self.log.head()
+                && self.log.name(header.op) == Some(header.checksum())
+            {
+                self.log.adopt(header);
+                if let Err(diverged) = self.log.prove(self.applied) {
+                    return self.stop(diverged.into());
+                }
+            }
+        }
+        self.repair_soon();
+        self.try_decide();
+    }
+
+    /// Serves entries by checksum, in any status: a copy is a copy, from whomever (HAZARDS B25, F6).
+    pub(crate) fn on_request_entries(&mut self, from: ReplicaId, wanted: Vec<(OpNumber, Checksum)>) {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for (op, checksum) in wanted.into_iter().take(ENTRIES_MAX) {
+            let Some(slot) = self.log.slot(op) else { continue };
+            let Some(header) = slot.header.filter(|header| header.checksum() == checksum) else { continue };
+            match &slot.body {
+                Body::Memory(body) => {
+                    bytes += body.len();
+                    entries.push(Entry { header, body: body.clone() });
+                    if bytes > ENTRIES_BYTES_MAX {
+                        self.send(from, Message::Entries { entries: std::mem::take(&mut entries) });
+                        bytes = 0;
+                    }
+                }
+                Body::Stored if self.repair.reads.len() < 4 * ENTRIES_MAX => {
+                    self.repair.reads.push_back(ReadRequest::Serve { to: from, op, checksum });
+                }
+                Body::Stored | Body::Missing => {}
+            }
+        }
+        if !entries.is_empty() {
+            self.send(from, Message::Entries { entries });
+        }
+    }
+
+    /// Copies have arrived.
+    pub(crate) fn on_entries(&mut self, entries: Vec<Entry>) {
+        for entry in entries {
+            let op = entry.header.op;
+            self.repair.asked.remove(&op);
+            self.view_change.note_copy(&entry);
+            self.take_in(entry);
+        }
+        self.repair_soon();
+        self.try_decide();
+        self.try_become_primary();
+    }
+
+    /// Whether the log of log_view is durably this replica's own, so that entries may be put.
+    fn may_write_log(&self) -> bool {
+        self.log_view == self.view && self.views_are_durable()
+    }
+
+    /// Puts a body into its slot; a blank one takes the header that the slot above names.
+    pub(crate) fn take_in(&mut self, entry: Entry) -> bool {
+        let header = entry.header;
+        if self.log.name(header.op) != Some(header.checksum()) {
+            return false;
+        }
+        if self.log.header(header.op).is_none() {
+            self.log.adopt(header);
+        }
+        let filled = self.log.fill(entry);
+        if filled {
+            self.view_change.note_progress(self.now);
+            if self.may_write_log() {
+                self.stage_put(header.op);
+            } else {
+                self.writes.unstaged.push(header.op);
+            }
+        }
+        filled
+    }
+
+    /// A read that was asked for has ended; `None` is an entry that storage cannot give.
+    pub fn on_read(&mut self, request: &ReadRequest, entries: Vec<(OpNumber, Option<Entry>)>) {
+        match *request {
+            ReadRequest::Apply { .. } => {
+                self.applying.reading = false;
+                for (op, entry) in entries {
+                    let Some(slot) = self.log.slot_mut(op) else { continue };
+                    if slot.body != Body::Stored {
+                        continue;
+                    }
+                    match entry {
+                        Some(entry) if slot.header.is_some_and(|own| own.checksum() == entry.header.checksum()) => {
+                            slot.body = Body::Memory(entry.body);
+                        }
+                        _ => self.on_damage(op),
+                    }
+                }
+            }
+            ReadRequest::Serve { to, op, checksum } => {
+                for (_, entry) in entries {
+                    match entry {
+                        Some(entry) if entry.header.checksum() == checksum => {
+                            self.send(to, Message::Entries { entries: vec![entry] });
+                        }
+                        _ if self.log.slot(op).is_some_and(|slot| slot.body == Body::Stored) => self.on_damage(op),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A stored entry turned out to be damaged: it is fetched from a peer, and never nacked.
+    fn on_damage(&mut self, op: OpNumber) {
+        self.mark("a stored entry is damaged");
+        if let Some(slot) = self.log.slot_mut(op) {
+            slot.body = Body::Missing;
+            slot.staged = None;
+            slot.corrupt = true;
+        }
+        if self.membership.n() == 1 {
+            return self.stop(super::fault::Fault::SoloDamaged { op });
+        }
+        self.repair_soon();
+    }
+
+    /// Asks the primary of a view for its `StartView`; at most once a retry interval.
+    pub(crate) fn ask_for_start_view(&mut self, view: View) {
+        let primary = self.membership.primary(view);
+        let recently = self
+            .repair
+            .start_view_asked
+            .is_some_and(|(asked, at)| asked >= view && self.now.since(at) < self.options.timing.retry);
+        if primary == self.id || recently {
+            return;
+        }
+        self.repair.start_view_asked = Some((view, self.now));
+        self.send(primary, Message::RequestStartView { view, nonce: self.repair.nonce });
+    }
+
+    /// Everything that is not answered is said again (DESIGN 6.1).
+    pub(crate) fn on_retry(&mut self) {
+        self.retry_votes();
+        match self.status {
+            Status::Normal if self.is_primary() => {
+                self.resend_prepares();
+                self.check_quorum();
+            }
+            Status::Normal => self.check_primary(),
+            Status::ViewChange => self.retry_view_change(),
+        }
+        self.retry_reads();
+        if self.log.head() > self.applied {
+            self.repair_soon();
+        }
+    }
+
+    /// A backup's reasons to act against, or to ask, its primary.
+    fn check_primary(&mut self) {
+        let view = self.view;
+        if !self.head_certain {
+            return self.ask_for_start_view(view);
+        }
+        if self.repair.lagging_since.is_some_and(|since| self.now.since(since) >= self.options.timing.retry) {
+            self.repair.lagging_since = None;
+            self.mark("lagging behind the primary");
+            self.ask_for_start_view(view);
+        }
+        if self.durable > self.commit.op() {
+            self.send_prepare_ok();
+        }
+        self.vote_if_primary_is_down();
+        let overdue =
+            self.repair.forwards.oldest().filter(|(_, at)| self.now.since(*at) >= self.options.timing.forward);
+        if overdue.is_none() {
+            self.forwards_are_answered();
+        }
+        if let Some((key, _)) = overdue {
+            if self.is_prepared(key) {
+                self.repair.forwards.clear();
+            } else {
+                self.vote("a forwarded request is neither prepared nor answered");
+            }
+        }
+    }
+
+    /// Whether a forwarded request stands in the uncommitted log.
+    fn is_prepared(&self, (client, session, number): ForwardKey) -> bool {
+        let mut op = self.commit.op().next();
+        while op <= self.log.head() {
+            if let Some(entry) = self.entry_in_memory(op) {
+                let found = BodyReader::new(op, entry.body).flatten().any(|(_, request)| {
+                    (request.session, request.number) == (session, number)
+                        && (number != RequestNumber(0) || request.kind == super::entry::RequestKind::Register(client))
+                });
+                if found {
+                    return true;
+                }
+            }
+            op = op.next();
+        }
+        false
+    }
+
+    pub(crate) fn entry_in_memory(&self, op: OpNumber) -> Option<Entry> {
+        let slot = self.log.slot(op)?;
+        match (&slot.body, slot.header) {
+            (Body::Memory(body), Some(header)) => Some(Entry { header, body: body.clone() }),
+            _ => None,
+        }
+    }
+}

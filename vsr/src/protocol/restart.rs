@@ -1,0 +1,140 @@
+//! Starting from a disk (DESIGN 7.6).
+
+use super::core::{Core, Options, PeerState, Status, Writes};
+use super::entry::Header;
+use super::fault::Fault;
+use super::log::{Body, Log, LogSlot};
+use super::number::{BatchNumber, CommitNumber, Monotonic, OpNumber, Timestamp};
+use super::outbox::Outbox;
+use super::primary::{NEVER, Primary};
+use super::random::Random;
+use super::reads::Reads;
+use super::repair::Repair;
+use super::sessions::SessionTable;
+use super::view_change::ViewChange;
+use super::vsr_state::{Recovered, Slot};
+
+impl Core {
+    /// A replica that goes on where its disk says it was.
+    ///
+    /// With log_view < view it is in a view change and sends the durable `DoViewChange` again. Else a
+    /// backup is in normal operation, and a primary moves to the next view: it never resumes, as it may
+    /// have sent what its disk does not hold (HAZARDS D31).
+    ///
+    /// # Errors
+    /// A cluster of one whose disk is damaged has nobody to repair it from.
+    pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Fault> {
+        let Recovered { mut state, slots, head_certain } = recovered;
+        state.starts += 1;
+        let membership = state.membership.clone();
+        let members = membership.n();
+        let index = membership.index_of(state.replica).unwrap_or(0);
+        if members == 1 {
+            refuse_damage(&slots, head_certain)?;
+        }
+        let log = rebuild(Header::root(state.cluster), slots, &state);
+        let head = log.head();
+        let (view, log_view) = (state.view, state.log_view);
+        let mut commit = state.commit;
+        if log_view == view {
+            commit = commit.max(log.header(head).map_or(CommitNumber(0), |header| header.commit));
+        }
+        let mut random = Random::new(options.seed);
+        let repair = Repair::new(random.next_u64().max(1));
+        let mut core = Core {
+            id: state.replica,
+            index,
+            sessions: SessionTable::new(membership.constants.clone()),
+            options,
+            status: if log_view == view { Status::Normal } else { Status::ViewChange },
+            view,
+            log_view,
+            commit,
+            applied: OpNumber::ZERO,
+            head_certain,
+            log,
+            durable: commit.op().min(head),
+            writes: Writes::default(),
+            outbox: Outbox::default(),
+            primary: Primary::new(members),
+            view_change: ViewChange::new(members),
+            repair,
+            reads: Reads::default(),
+            applying: super::apply::Applying::default(),
+            peers: vec![PeerState::default(); members],
+            random,
+            now,
+            wall,
+            fault: None,
+            local_replies: Vec::new(),
+            events: Vec::new(),
+            heard_of_primary: now,
+            last_heartbeat: 0,
+            retry_at: now,
+            ping_at: now,
+            membership,
+            state,
+        };
+        core.primary.heartbeat_at = NEVER;
+        core.arm_deadline();
+        core.begin_life();
+        Ok(core)
+    }
+
+    fn begin_life(&mut self) {
+        self.view_change.note_progress(self.now);
+        self.repair_soon();
+        if self.status == Status::ViewChange {
+            let suffix = self.state.suffix.clone();
+            self.stage_state(suffix);
+            self.on_view_durable();
+        } else if self.primary_id() == self.id {
+            self.enter_view(self.view.next());
+        } else {
+            let (commit, suffix) = (self.commit, self.state.suffix.clone());
+            // The record keeps its own commit number: the suffix begins after it.
+            self.commit = self.state.commit;
+            self.stage_state(suffix);
+            self.commit = commit;
+            self.advance_durable();
+        }
+    }
+}
+
+fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
+    let damaged = slots.iter().position(|slot| !matches!(slot, Slot::Clean(_)));
+    match damaged.or((!head_certain).then_some(slots.len())) {
+        Some(at) => Err(Fault::SoloDamaged { op: OpNumber(at as u64 + 1) }),
+        None => Ok(()),
+    }
+}
+
+/// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it
+/// is right: it was fixed for this view, or log_view, by the last durable view change.
+fn rebuild(root: super::checksum::Checksum, slots: Vec<Slot>, state: &super::vsr_state::VsrState) -> Log {
+    let mut log = Log::new(root);
+    for slot in slots {
+        log.push_recovered(match slot {
+            Slot::Clean(header) => {
+                LogSlot { header: Some(header), body: Body::Stored, staged: Some(BatchNumber(0)), corrupt: false }
+            }
+            Slot::Corrupt(header) => LogSlot { header, body: Body::Missing, staged: None, corrupt: true },
+            Slot::Absent => LogSlot { header: None, body: Body::Missing, staged: None, corrupt: false },
+        });
+    }
+    let suffix = &state.suffix;
+    if state.log_view < state.view {
+        // What came after this view's DoViewChange counts for nothing.
+        log.truncate(suffix.head.max(state.commit.op()));
+        log.extend_blank(suffix.head);
+    }
+    for header in &suffix.headers {
+        if header.op > log.head() {
+            log.extend(*header);
+        } else {
+            log.adopt(*header);
+        }
+    }
+    log.doubt();
+    log
+}

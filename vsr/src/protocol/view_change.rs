@@ -1,0 +1,593 @@
+//! Leaving a view and starting the next one (DESIGN 7.1 to 7.5, VRR 4.2 and its errata).
+//!
+//! A `StartViewChange` is a vote that promises nothing; a quorum of them moves to the next view. A
+//! `DoViewChange` is a durable promise never to go back. [`decide`](super::decide) chooses the log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::checksum::Checksum;
+use super::core::{Core, Event, Status};
+use super::entry::{Entry, Header};
+use super::log::Diverged;
+use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
+use super::number::{CommitNumber, Monotonic, OpNumber, Position, ReplicaId, View};
+use super::primary::NEVER;
+use super::vsr_state::Suffix;
+
+/// What a replica keeps while it votes, and while a view has not started.
+#[derive(Debug)]
+pub(crate) struct ViewChange {
+    /// When to act: a backup votes, a view change is given up.
+    pub(crate) deadline: Monotonic,
+    /// Failed view changes since the last progress.
+    pub(crate) backoff: u32,
+    /// Votes cast on a broken connection since the last progress.
+    pub(crate) fast_votes: u32,
+    /// Until when each member's vote to leave exactly this view counts.
+    votes: Vec<Option<Monotonic>>,
+    /// This replica's own vote, and why.
+    voting: Option<&'static str>,
+    abdicating: bool,
+    pub(crate) dvcs: Vec<Option<DoViewChange>>,
+    dvc_sent: bool,
+    /// The log of the view is chosen, or was received, and staged.
+    pub(crate) installed: bool,
+    start_view_sent: bool,
+    /// Entries that arrived while the log was being chosen.
+    pub(crate) copies: BTreeMap<(OpNumber, Checksum), Entry>,
+    /// Headers that arrived by repair.
+    pub(crate) found: BTreeMap<(OpNumber, Checksum), Header>,
+    progress_at: Monotonic,
+}
+
+impl ViewChange {
+    pub(crate) fn new(members: usize) -> ViewChange {
+        ViewChange {
+            deadline: NEVER,
+            backoff: 0,
+            fast_votes: 0,
+            votes: vec![None; members],
+            voting: None,
+            abdicating: false,
+            dvcs: vec![None; members],
+            dvc_sent: false,
+            installed: false,
+            start_view_sent: false,
+            copies: BTreeMap::new(),
+            found: BTreeMap::new(),
+            progress_at: Monotonic(0),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.votes.fill(None);
+        self.voting = None;
+        self.abdicating = false;
+        self.dvcs.fill(None);
+        self.dvc_sent = false;
+        self.installed = false;
+        self.start_view_sent = false;
+        self.copies.clear();
+        self.found.clear();
+    }
+
+    pub(crate) fn note_copy(&mut self, entry: &Entry) {
+        if !self.installed && self.dvc_sent {
+            self.copies.insert((entry.header.op, entry.header.checksum()), entry.clone());
+        }
+    }
+
+    pub(crate) fn note_progress(&mut self, now: Monotonic) {
+        self.progress_at = now;
+    }
+}
+
+impl Core {
+    /// Whether this primary has given up on its view and votes to leave it.
+    pub(crate) fn is_abdicating(&self) -> bool {
+        self.view_change.abdicating
+    }
+
+    /// The primary of a view whose log is chosen and whose bodies are not all here yet.
+    pub(crate) fn is_repairing_primary(&self) -> bool {
+        self.status == Status::ViewChange
+            && self.view_change.start_view_sent
+            && self.primary_id() == self.id
+            && self.log_view == self.view
+    }
+
+    // ---- votes ----
+
+    /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
+    pub(crate) fn vote(&mut self, why: &'static str) {
+        if self.view_change.voting.is_none() {
+            self.view_change.voting = Some(why);
+            self.events.push(Event::Voted { view: self.view, why });
+            self.broadcast(&Message::StartViewChange { view: self.view });
+        }
+        self.count_votes();
+    }
+
+    /// A fresh heartbeat of the primary: one's own vote is withdrawn, unless heartbeats are no cure.
+    pub(crate) fn on_sign_of_primary(&mut self) {
+        self.heard_of_primary = self.now;
+        self.arm_deadline();
+        if self.view_change.voting.is_some_and(|why| !why.starts_with("a forwarded")) {
+            self.view_change.voting = None;
+        }
+    }
+
+    /// A vote names the view that its sender wants to leave, and is durably in.
+    pub(crate) fn on_start_view_change(&mut self, from: usize, view: View) {
+        if view > self.view {
+            self.mark("joined a view by a vote");
+            return self.enter_view(view);
+        }
+        if view < self.view {
+            return self.ignore("StartViewChange", "an older view");
+        }
+        self.view_change.votes[from] = Some(self.now.after(self.options.timing.retry * 6));
+        self.count_votes();
+    }
+
+    fn count_votes(&mut self) {
+        if self.view_change.voting.is_none() || self.writes.view_batch > self.writes.completed {
+            return;
+        }
+        let now = self.now;
+        let others = self.view_change.votes.iter().flatten().filter(|expiry| **expiry >= now).count();
+        if others + 1 >= usize::from(self.membership.quorums.view_change) {
+            self.enter_view(self.view.next());
+        }
+    }
+
+    pub(crate) fn retry_votes(&mut self) {
+        if self.view_change.voting.is_some() {
+            self.broadcast(&Message::StartViewChange { view: self.view });
+            self.count_votes();
+        }
+    }
+
+    /// The transport reports a broken connection.
+    pub(crate) fn on_hint(&mut self, peer: usize) {
+        if self.membership.members[peer].id == self.primary_id() {
+            self.vote_if_primary_is_down();
+        }
+    }
+
+    /// Votes at once while the primary's connection is down, when a reconnect was refused or one
+    /// heartbeat stayed silent; a bounded number of times without progress (DESIGN 7.9).
+    pub(crate) fn vote_if_primary_is_down(&mut self) {
+        let Some(primary) = self.membership.index_of(self.primary_id()) else { return };
+        let Some((since, refused)) = self.peers[primary].down else { return };
+        let silent = self.now.since(since) >= self.options.timing.heartbeat;
+        let allowed = self.view_change.fast_votes < self.membership.n() as u32;
+        if primary != self.index && (refused || silent) && allowed && self.view_change.voting.is_none() {
+            self.view_change.fast_votes += 1;
+            self.vote("the connection to the primary is down");
+        }
+    }
+
+    /// A backup that heard nothing, or a view change that came to nothing.
+    pub(crate) fn on_view_change_timeout(&mut self) {
+        match self.status {
+            Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
+            Status::Normal => {
+                self.arm_deadline();
+                self.vote("the primary is silent");
+            }
+            Status::ViewChange => {
+                if self.is_repairing_primary() && self.repair_progresses() {
+                    return self.arm_deadline();
+                }
+                self.view_change.backoff = (self.view_change.backoff + 1).min(3);
+                self.arm_deadline();
+                self.ask_for_start_view(self.view);
+                self.vote("the view change makes no progress");
+            }
+        }
+    }
+
+    /// Whether the repair of a new primary gets anywhere: only then do heartbeats hold the others back.
+    pub(crate) fn repair_progresses(&self) -> bool {
+        self.now.since(self.view_change.progress_at) < self.options.timing.view_change
+    }
+
+    /// Withdraws the vote that an unanswered forward had caused.
+    pub(crate) fn forwards_are_answered(&mut self) {
+        if self.view_change.voting.is_some_and(|why| why.starts_with("a forwarded")) {
+            self.view_change.voting = None;
+        }
+    }
+
+    pub(crate) fn arm_deadline(&mut self) {
+        let timing = self.options.timing;
+        let base = match self.status {
+            Status::Normal => timing.suspect,
+            Status::ViewChange => timing.view_change * (1 << self.view_change.backoff),
+        };
+        let jitter = self.random.below(base.as_nanos() as u64 / 4 + 1);
+        self.view_change.deadline = self.now.after(base + Duration::from_nanos(jitter));
+    }
+
+    /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
+    /// heartbeats and votes (DESIGN 7.2).
+    pub(crate) fn check_quorum(&mut self) {
+        let timing = self.options.timing;
+        let heard = self.primary.confirmed.iter().enumerate();
+        let heard = heard.map(|(at, (_, when))| if at == self.index { self.now.0 } else { when.0 });
+        let quorum_heard = Monotonic(self.quorum_value(heard, self.membership.quorums.replication));
+        let deaf = self.now.since(quorum_heard) >= timing.abdicate;
+        let stalled = self.membership.n() > 1
+            && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
+        if deaf || stalled {
+            self.view_change.abdicating = true;
+            self.vote(if deaf { "no quorum answers" } else { "the own disk does not answer" });
+        } else if self.view_change.abdicating {
+            self.view_change.abdicating = false;
+            self.view_change.voting = None;
+            self.primary.heartbeat_at = self.now;
+        }
+    }
+
+    /// Gives up the role on purpose, so that a restart costs no time-out.
+    pub fn hand_over(&mut self) {
+        if self.is_primary() && self.membership.n() > 1 && self.fault.is_none() {
+            self.enter_view(self.view.next());
+        }
+    }
+
+    // ---- entering a view ----
+
+    /// Moves up to a view: the log stays, its uncommitted headers are fixed for this view's
+    /// `DoViewChange`, and nothing is said before view and headers are durable.
+    pub(crate) fn enter_view(&mut self, view: View) {
+        debug_assert!(view > self.view, "views only go up: {view} after {}", self.view);
+        let suffix = self.leave_view();
+        self.view = view;
+        self.writes.view_batch = self.writes.next();
+        self.stage_state(suffix);
+        self.events.push(Event::ViewEntered { view });
+        self.arm_deadline();
+        self.vote_if_primary_is_down();
+    }
+
+    /// What is said and remembered as a member of the view ends here. Returns the headers that the next
+    /// `DoViewChange` carries: those of the log of log_view, however many views ago that was.
+    fn leave_view(&mut self) -> Suffix {
+        self.outbox.discard_waiting();
+        let suffix = if self.log_view == self.view { self.uncommitted_suffix() } else { self.state.suffix.clone() };
+        self.status = Status::ViewChange;
+        self.leave_primary();
+        self.restart_reads();
+        self.view_change.reset();
+        self.view_change.progress_at = self.now;
+        self.return_forwards();
+        self.repair.lagging_since = None;
+        self.last_heartbeat = 0;
+        suffix
+    }
+
+    /// Whoever waits for a forwarded request hears at once that it has to be sent again.
+    fn return_forwards(&mut self) {
+        for (client, session, number) in self.repair.forwards.take() {
+            let outcome = Outcome::Busy(Busy::NoPrimary);
+            let reply = Reply { client, session, number, outcome, position: Position::default() };
+            let own = client == self.options.local_client;
+            self.answer_to((!own).then_some(Peer::Client(client)), reply);
+        }
+        self.flush_answers();
+    }
+
+    fn uncommitted_suffix(&self) -> Suffix {
+        let head = self.log.head();
+        let ops = self.commit.0 + 1..=head.0;
+        Suffix { head, headers: ops.filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
+    }
+
+    /// A write has completed while no view has started.
+    pub(crate) fn on_view_durable(&mut self) {
+        if self.view_change.installed {
+            if self.writes.log_view_batch <= self.writes.completed {
+                self.on_install_durable();
+            }
+        } else if self.writes.view_batch <= self.writes.completed && !self.view_change.dvc_sent {
+            self.view_change.dvc_sent = true;
+            self.send_do_view_change();
+            self.try_decide();
+        }
+    }
+
+    /// Broadcasts this view's `DoViewChange`: headers from the durable record, facts of this moment.
+    fn send_do_view_change(&mut self) {
+        let dvc = self.do_view_change();
+        self.broadcast(&Message::DoViewChange(dvc.clone()));
+        self.view_change.dvcs[self.index] = Some(dvc);
+    }
+
+    fn do_view_change(&self) -> DoViewChange {
+        let (commit, suffix) = (self.state.commit, &self.state.suffix);
+        let facts = (commit.0 + 1..=suffix.head.0).map(|op| self.fact(OpNumber(op), suffix)).collect();
+        DoViewChange {
+            view: self.view,
+            log_view: self.log_view,
+            commit,
+            head: suffix.head,
+            head_certain: self.head_certain,
+            headers: suffix.headers.clone(),
+            facts,
+            checkpoint: self.state.checkpoint,
+        }
+    }
+
+    fn fact(&self, op: OpNumber, suffix: &Suffix) -> Fact {
+        let Some(slot) = self.log.slot(op) else { return Fact { present: false, nack: true } };
+        let named = suffix.headers.iter().find(|header| header.op == op);
+        let same = match (named, slot.header) {
+            (Some(named), Some(own)) => named.checksum() == own.checksum(),
+            _ => false,
+        };
+        Fact {
+            present: same && slot.is_present(),
+            nack: !slot.corrupt && !(same && slot.is_durable(self.writes.completed)),
+        }
+    }
+
+    /// A replica's log for the new view. A higher view is by itself a reason to join: with durable
+    /// views this is safe, and without it a star of five replicas deadlocks (HAZARDS D27).
+    pub(crate) fn on_do_view_change(&mut self, from: usize, dvc: DoViewChange) {
+        if !is_well_formed(&dvc) {
+            return self.ignore("DoViewChange", "malformed");
+        }
+        if dvc.view < self.view {
+            return self.ignore("DoViewChange", "an older view");
+        }
+        if dvc.view > self.view {
+            self.mark("joined a view by a DoViewChange");
+            self.enter_view(dvc.view);
+        }
+        if self.primary_id() != self.id {
+            return;
+        }
+        if self.view_change.installed || self.status == Status::Normal {
+            // Its sender has missed the StartView; only a certain head may take one unasked.
+            if self.is_leading() && dvc.head_certain {
+                let to = self.membership.members[from].id;
+                let start = self.start_view(0);
+                self.send(to, Message::StartView(start));
+            }
+            return;
+        }
+        self.view_change.dvcs[from] = Some(dvc);
+        self.try_decide();
+    }
+
+    /// Re-sends what a view that has not started waits for.
+    pub(crate) fn retry_view_change(&mut self) {
+        if self.view_change.dvc_sent && !self.view_change.installed {
+            self.send_do_view_change();
+            self.try_decide();
+        }
+        if self.is_repairing_primary() {
+            self.repair_soon();
+        }
+        self.vote_if_primary_is_down();
+    }
+
+    // ---- starting a view ----
+
+    /// Whether this replica may speak for its view: the log is chosen and durable.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.primary_id() == self.id && (self.is_primary() || self.is_repairing_primary())
+    }
+
+    /// The log of this view, at least its head.
+    fn start_view(&self, nonce: u64) -> StartView {
+        let head = self.log.head();
+        let from = self.commit.0.min(head.0.saturating_sub(1)) + 1;
+        StartView {
+            view: self.view,
+            commit: self.commit,
+            head,
+            headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect(),
+            nonce,
+            checkpoint: self.state.checkpoint,
+        }
+    }
+
+    pub(crate) fn on_request_start_view(&mut self, from: ReplicaId, view: View, nonce: u64) {
+        if self.is_leading() && self.view >= view {
+            let start = self.start_view(nonce);
+            self.send(from, Message::StartView(start));
+        } else {
+            self.ignore("RequestStartView", "not leading that view");
+        }
+    }
+
+    /// Takes over the log of a view: one batch with the truncation, the headers, the commit number,
+    /// view and log_view (DESIGN 7.4, 7.5). Entries are put only when it is durable.
+    pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
+        let old_head = self.log.head();
+        let differs = headers
+            .iter()
+            .find(|header| self.log.header(header.op).is_some_and(|own| own.checksum() != header.checksum()));
+        let keep = differs.map_or(head, |header| header.op.prev()).min(head);
+        if keep < self.applied {
+            let op = keep.next();
+            let own = self.log.checksum(op).unwrap_or_default();
+            let log = differs.map(Header::checksum).unwrap_or_default();
+            return self.stop(Diverged { op, own, log }.into());
+        }
+        if keep < old_head {
+            self.log.truncate(keep);
+            let staged = &mut self.writes.staging.truncate_above;
+            *staged = Some(staged.map_or(keep, |before| before.min(keep)));
+            self.events.push(Event::Truncated { above: keep, head: old_head });
+        }
+        for header in headers {
+            if header.op > self.log.head() {
+                self.log.extend(*header);
+            } else {
+                self.log.adopt(*header);
+            }
+        }
+        self.log.doubt();
+        self.raise_commit(commit);
+        (self.view, self.log_view) = (view, view);
+        self.status = Status::ViewChange;
+        self.view_change.installed = true;
+        self.view_change.progress_at = self.now;
+        let batch = self.writes.next();
+        (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
+        let suffix = self.uncommitted_suffix_at_least_head();
+        self.stage_state(suffix);
+        for entry in std::mem::take(&mut self.view_change.copies).into_values() {
+            self.take_in(entry);
+        }
+        self.arm_deadline();
+        self.repair_soon();
+    }
+
+    /// The headers after the commit number, and that of the head in any case: after a restart it is
+    /// what the log's chain is proven from.
+    fn uncommitted_suffix_at_least_head(&self) -> Suffix {
+        let mut suffix = self.uncommitted_suffix();
+        if suffix.headers.is_empty() {
+            suffix.headers.extend(self.log.header(suffix.head));
+        }
+        suffix
+    }
+
+    fn on_install_durable(&mut self) {
+        if self.primary_id() != self.id {
+            return self.become_backup();
+        }
+        if !self.view_change.start_view_sent {
+            self.view_change.start_view_sent = true;
+            let start = self.start_view(0);
+            self.broadcast(&Message::StartView(start));
+            self.begin_as_primary();
+        }
+        self.try_become_primary();
+    }
+
+    /// Normal operation begins when the bodies of all inherited uncommitted ops are here.
+    pub(crate) fn try_become_primary(&mut self) {
+        if !self.is_repairing_primary() {
+            return;
+        }
+        let (commit, head) = (self.commit, self.log.head());
+        let missing = (commit.0 + 1..=head.0).any(|op| !self.log.slot(OpNumber(op)).is_some_and(|s| s.is_present()));
+        if missing {
+            self.mark("a new primary repairs bodies");
+            return self.repair_soon();
+        }
+        self.reads.inherited_head = head;
+        self.index_inherited();
+        self.enter_normal();
+        self.view_change.deadline = NEVER;
+        self.advance_commit();
+    }
+
+    fn become_backup(&mut self) {
+        self.head_certain = true;
+        self.enter_normal();
+        self.heard_of_primary = self.now;
+        self.arm_deadline();
+        self.send_prepare_ok();
+        self.vote_if_primary_is_down();
+    }
+
+    fn enter_normal(&mut self) {
+        self.status = Status::Normal;
+        self.view_change.voting = None;
+        self.view_change.votes.fill(None);
+        self.durable = self.commit.op().min(self.log.head());
+        self.restage();
+        self.advance_durable();
+        self.repair_soon();
+        self.events.push(Event::ViewStarted { view: self.view, primary: self.primary_id() });
+    }
+
+    /// Puts the entries whose turn had to wait for a vsr state.
+    pub(crate) fn stage_unstaged(&mut self) {
+        for op in std::mem::take(&mut self.writes.unstaged) {
+            self.stage_put(op);
+        }
+    }
+
+    /// Puts every entry that is in memory and not durable: those of this view's log, and those whose
+    /// put gave way to a view change.
+    fn restage(&mut self) {
+        let head = self.log.head();
+        let unstaged = std::mem::take(&mut self.writes.unstaged);
+        for op in unstaged.into_iter().chain((self.commit.0 + 1..=head.0).map(OpNumber)) {
+            self.stage_put(op);
+        }
+    }
+
+    /// The log of a view that has started, from its primary. What may be accepted is DESIGN 7.5.
+    pub(crate) fn on_start_view(&mut self, from: ReplicaId, start: StartView) {
+        if from != self.membership.primary(start.view) || from == self.id {
+            return self.ignore("StartView", "not from the primary of its view");
+        }
+        if start.view < self.view {
+            return self.ignore("StartView", "an older view");
+        }
+        if !is_chain(&start.headers, start.commit, start.head) {
+            return self.ignore("StartView", "malformed");
+        }
+        if !self.head_certain && start.nonce != self.repair.nonce {
+            return self.ignore("StartView", "the head is uncertain, and it does not answer this life's request");
+        }
+        if start.head < self.commit.op() {
+            return self.ignore("StartView", "it ends before what is committed");
+        }
+        let installed_here = start.view == self.view && self.log_view == self.view;
+        if installed_here && self.head_certain {
+            if self.status == Status::Normal {
+                self.extend_by(&start);
+            }
+            return;
+        }
+        self.leave_view();
+        self.install(start.view, start.head, &start.headers, start.commit);
+    }
+
+    /// A `StartView` of the view that is installed may extend the log, and nothing else: replacing
+    /// would drop what was acknowledged since (HAZARDS D03 b).
+    fn extend_by(&mut self, start: &StartView) {
+        let head = self.log.head();
+        for header in start.headers.iter().filter(|header| header.op > head) {
+            self.log.extend(*header);
+        }
+        self.raise_commit(start.commit);
+        self.repair.lagging_since = None;
+        self.repair_soon();
+    }
+}
+
+/// What is checked of a `DoViewChange` before it is believed to be one.
+fn is_well_formed(dvc: &DoViewChange) -> bool {
+    let after_commit = dvc.commit.op();
+    let ascending = dvc.headers.windows(2).all(|pair| pair[0].op < pair[1].op);
+    let in_range = dvc
+        .headers
+        .iter()
+        .all(|header| header.op > after_commit && header.op <= dvc.head && header.view <= dvc.log_view);
+    ascending
+        && in_range
+        && dvc.log_view < dvc.view
+        && dvc.facts.len() as u64 == dvc.head.0.saturating_sub(dvc.commit.0)
+}
+
+/// The headers of a `StartView` are an unbroken chain that ends in the head.
+fn is_chain(headers: &[Header], commit: CommitNumber, head: OpNumber) -> bool {
+    if head == OpNumber::ZERO {
+        return headers.is_empty();
+    }
+    let linked = headers.windows(2).all(|pair| pair[0].op.next() == pair[1].op && pair[1].parent == pair[0].checksum());
+    let covers = headers.first().is_some_and(|first| first.op.0 <= commit.0 + 1);
+    linked && covers && headers.last().is_some_and(|last| last.op == head)
+}

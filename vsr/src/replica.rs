@@ -1,0 +1,564 @@
+//! The driver: one future that feeds the protocol from the four traits and carries out its effects.
+//!
+//! It has a fixed set of slots (one storage write, a few reads, the network, the timer, the handles'
+//! inbox), polled in a fixed order, and spawns nothing: run it on any executor. One turn takes in
+//! everything that is ready, lets the protocol act, and starts what it wants done; the group commit and
+//! the batching of requests come from that.
+
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use futures::future::BoxFuture;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, ConfigError};
+use crate::handle::{
+    Handle, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, WatchQueue, close_watch, offer,
+};
+use crate::measure::Measure;
+use crate::network::{Arrival, Network, NetworkError};
+use crate::protocol::{
+    BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Message, Monotonic, OpNumber,
+    Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
+};
+use crate::session::{ClientSession, SubmitError, Submitted};
+use crate::state_machine::{QueryContext, StateMachine, Typed};
+use crate::storage::{Storage, StorageError};
+
+/// Why a replica's future has ended other than by `shutdown`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// The disk. Its words say who must act.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The transport.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The protocol cannot go on safely.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// The configuration cannot work.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The disk belongs to another cluster.
+    #[error("the disk belongs to cluster {disk}, the configuration names cluster {configured}: use the right folder")]
+    WrongCluster {
+        /// On the disk.
+        disk: ClusterId,
+        /// In the configuration.
+        configured: ClusterId,
+    },
+    /// The disk belongs to another replica.
+    #[error("the disk belongs to replica {disk}, the configuration names replica {configured}: use the right folder")]
+    WrongReplica {
+        /// On the disk.
+        disk: ReplicaId,
+        /// In the configuration.
+        configured: ReplicaId,
+    },
+    /// Members, quorums or constants are not those that the disk was formatted with.
+    #[error(
+        "members, quorums or cluster constants differ from those the disk was formatted with: they decide what is \
+         replicated, and may not be changed in a configuration"
+    )]
+    MembershipDiffers,
+}
+
+/// Sees every event of the protocol as it happens. For simulators and tests.
+pub trait Observer: Send {
+    /// Something happened; `core` is the state right after the turn in which it did.
+    fn on_event(&mut self, core: &Core, event: &Event);
+
+    /// A turn has ended.
+    fn on_turn(&mut self, _core: &Core) {}
+}
+
+/// A replica that is ready to [`run`](Replica::run).
+pub struct Replica<S, D, N, C = SystemClock> {
+    config: Config,
+    machine: S,
+    storage: D,
+    network: N,
+    clock: C,
+    shared: Arc<Shared>,
+    observer: Option<Box<dyn Observer>>,
+}
+
+/// Gathers the parts of a [`Replica`].
+pub struct ReplicaBuilder<S, D, N, C> {
+    config: Config,
+    machine: S,
+    storage: D,
+    network: N,
+    clock: C,
+    observer: Option<Box<dyn Observer>>,
+}
+
+impl<S: StateMachine> Replica<S, (), (), SystemClock> {
+    /// A replica of this state machine, in its first state: what came later is in the log.
+    #[must_use]
+    pub fn builder(config: Config, machine: S) -> ReplicaBuilder<S, (), (), SystemClock> {
+        ReplicaBuilder { config, machine, storage: (), network: (), clock: SystemClock::new(), observer: None }
+    }
+}
+
+impl<S, D, N, C> ReplicaBuilder<S, D, N, C> {
+    /// Where the log is kept.
+    #[must_use]
+    pub fn storage<D2: Storage>(self, storage: D2) -> ReplicaBuilder<S, D2, N, C> {
+        let ReplicaBuilder { config, machine, network, clock, observer, .. } = self;
+        ReplicaBuilder { config, machine, storage, network, clock, observer }
+    }
+
+    /// How the other replicas and the clients are reached.
+    #[must_use]
+    pub fn network<N2: Network>(self, network: N2) -> ReplicaBuilder<S, D, N2, C> {
+        let ReplicaBuilder { config, machine, storage, clock, observer, .. } = self;
+        ReplicaBuilder { config, machine, storage, network, clock, observer }
+    }
+
+    /// The clock; [`SystemClock`] if none is given.
+    #[must_use]
+    pub fn clock<C2: Clock>(self, clock: C2) -> ReplicaBuilder<S, D, N, C2> {
+        let ReplicaBuilder { config, machine, storage, network, observer, .. } = self;
+        ReplicaBuilder { config, machine, storage, network, clock, observer }
+    }
+
+    /// Somebody who sees every event.
+    #[must_use]
+    pub fn observer(mut self, observer: Box<dyn Observer>) -> ReplicaBuilder<S, D, N, C> {
+        self.observer = Some(observer);
+        self
+    }
+}
+
+impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, C> {
+    /// The replica, to be run, and the handle of the application.
+    ///
+    /// # Errors
+    /// A configuration that cannot work.
+    pub fn build(self) -> Result<(Replica<S, D, N, C>, Handle<S>), ConfigError> {
+        let ReplicaBuilder { config, machine, storage, network, clock, observer } = self;
+        config.validate()?;
+        let status = ReplicaStatus {
+            replica: config.replica,
+            view: View::default(),
+            normal: false,
+            is_primary: false,
+            primary: config.membership.primary(View::default()),
+            commit: CommitNumber(0),
+            applied: OpNumber::ZERO,
+            head: OpNumber::ZERO,
+            sessions: 0,
+            starts: 0,
+            log_bytes: 0,
+            stopped: false,
+        };
+        let shared = Shared::new(config.handle_queue_max, status);
+        let handle = Handle { shared: shared.clone(), machine: PhantomData };
+        Ok((Replica { config, machine, storage, network, clock, shared, observer }, handle))
+    }
+}
+
+impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
+    /// Runs until `shutdown`, or until something makes it unsafe to go on. Needs no particular runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the replica as a crash would: nothing durable is lost, and callers of
+    /// its handle are told that it has stopped.
+    ///
+    /// # Errors
+    /// A [`ReplicaError`] that says who must act.
+    pub async fn run(self) -> Result<(), ReplicaError> {
+        let Replica { config, machine, storage, network, clock, shared, observer } = self;
+        let closer = Closer(shared.clone());
+        let recovered = storage.recover().await?;
+        check_identity(&config, &recovered.state)?;
+        let local_client = local_client(&config, &recovered.state);
+        let options = Options {
+            timing: config.timing,
+            seed: config.seed ^ recovered.state.starts.rotate_left(32),
+            local_client,
+            machine_version: config.machine_version,
+            log_bytes_max: config.log_bytes_max.min(storage.capacity()),
+            cache_bytes: config.cache_bytes,
+            queue_bytes_max: config.queue_bytes_max,
+        };
+        let core = Core::recover(options, recovered, clock.now(), clock.wall())?;
+        let session = ClientSession::new(
+            local_client,
+            config.membership.constants.window,
+            config.timing.retry * 8,
+            Duration::from_millis(5),
+        );
+        let mut driver = Driver {
+            measure: Measure::new(config.replica),
+            core,
+            machine: Typed(machine),
+            storage: &storage,
+            network: &network,
+            clock: &clock,
+            shared: &shared,
+            apply_slice: config.apply_slice,
+            session,
+            observer,
+            watchers: Vec::new(),
+            queries: BTreeMap::new(),
+            next_query: 0,
+            write: None,
+            reads: Vec::new(),
+            recv: None,
+            sleep: None,
+            stopping: None,
+            requests: Vec::new(),
+            settled: Vec::new(),
+        };
+        let result = std::future::poll_fn(|context| driver.poll(context)).await;
+        driver.stop();
+        drop(closer);
+        result
+    }
+}
+
+/// Tells whoever waits that the replica is gone, also when its future is dropped.
+struct Closer(Arc<Shared>);
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn check_identity(config: &Config, disk: &VsrState) -> Result<(), ReplicaError> {
+    if disk.cluster != config.cluster {
+        return Err(ReplicaError::WrongCluster { disk: disk.cluster, configured: config.cluster });
+    }
+    if disk.replica != config.replica {
+        return Err(ReplicaError::WrongReplica { disk: disk.replica, configured: config.replica });
+    }
+    if disk.membership.checksum() != config.membership.checksum() {
+        return Err(ReplicaError::MembershipDiffers);
+    }
+    Ok(())
+}
+
+/// A client id that no earlier life of this disk, and no other disk, has used (DESIGN 5.1).
+fn local_client(config: &Config, disk: &VsrState) -> ClientId {
+    let mut bytes = Vec::new();
+    bytes.extend(disk.incarnation.0.to_le_bytes());
+    bytes.extend(disk.starts.to_le_bytes());
+    bytes.extend(config.seed.to_le_bytes());
+    ClientId(Checksum::of(&bytes).0.max(1))
+}
+
+enum Asker {
+    Handle(oneshot::Sender<QueryAnswer>),
+    Client { client: ClientId, nonce: u64 },
+}
+
+type ReadResult = Result<Vec<(OpNumber, Option<Entry>)>, StorageError>;
+
+struct Driver<'a, S, D, N, C> {
+    core: Core,
+    machine: Typed<S>,
+    storage: &'a D,
+    network: &'a N,
+    clock: &'a C,
+    shared: &'a Shared,
+    apply_slice: usize,
+    session: ClientSession<oneshot::Sender<Submitted>>,
+    observer: Option<Box<dyn Observer>>,
+    watchers: Vec<Arc<Mutex<WatchQueue>>>,
+    queries: BTreeMap<u64, (Bytes, Asker)>,
+    next_query: u64,
+    write: Option<(BatchNumber, BoxFuture<'a, Result<(), StorageError>>)>,
+    reads: Vec<(ReadRequest, BoxFuture<'a, ReadResult>)>,
+    recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
+    sleep: Option<(Monotonic, BoxFuture<'a, ()>)>,
+    stopping: Option<Monotonic>,
+    measure: Measure,
+    requests: Vec<Request>,
+    settled: Vec<(oneshot::Sender<Submitted>, Submitted)>,
+}
+
+/// Turns in one poll, before the executor gets a chance to run others.
+const TURNS_MAX: usize = 32;
+const READS_MAX: usize = 4;
+const READ_BYTES_MAX: usize = 4 << 20;
+const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+
+impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, C> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
+        for _ in 0..TURNS_MAX {
+            match self.turn(context) {
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(_) if self.is_stopped() => return Poll::Ready(Ok(())),
+                Ok(true) => {}
+                Ok(false) => return self.wait(context),
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Takes in what is ready, in a fixed order, then lets the protocol act. Whether anything happened.
+    fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
+        let now = self.clock.now();
+        self.core.set_time(now, self.clock.wall());
+        let mut progress = self.poll_write(context, now)?;
+        progress |= self.poll_reads(context)?;
+        progress |= self.poll_network(context)?;
+        progress |= self.poll_inbox(context, now);
+        if now >= self.core.next_deadline() {
+            self.core.on_timer();
+            progress = true;
+        }
+        progress |= self.core.apply(&mut self.machine, self.apply_slice);
+        self.core.end_turn();
+        self.core.run_repair();
+        progress |= self.settle_replies(now);
+        progress |= self.answer_queries();
+        progress |= self.start_io(now);
+        self.network.send(self.core.outgoing());
+        self.publish(now);
+        match self.core.fault() {
+            Some(fault) => Err(fault.clone().into()),
+            None => Ok(progress),
+        }
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, now: Monotonic) -> Result<bool, ReplicaError> {
+        let Some((batch, write)) = &mut self.write else { return Ok(false) };
+        let batch = *batch;
+        let Poll::Ready(result) = write.as_mut().poll(context) else { return Ok(false) };
+        self.write = None;
+        result?;
+        self.measure.write_ended(now);
+        self.core.on_written(batch);
+        Ok(true)
+    }
+
+    fn poll_reads(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
+        let mut progress = false;
+        let mut at = 0;
+        while at < self.reads.len() {
+            match self.reads[at].1.as_mut().poll(context) {
+                Poll::Ready(result) => {
+                    let (request, _) = self.reads.remove(at);
+                    self.core.on_read(&request, result?);
+                    progress = true;
+                }
+                Poll::Pending => at += 1,
+            }
+        }
+        Ok(progress)
+    }
+
+    fn poll_network(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
+        let network = self.network;
+        let recv = self.recv.get_or_insert_with(|| network.recv());
+        let Poll::Ready(arrivals) = recv.as_mut().poll(context) else { return Ok(false) };
+        self.recv = None;
+        for arrival in arrivals? {
+            match arrival {
+                Arrival::Message { from: Peer::Client(client), message: Message::Query { nonce, query, .. } } => {
+                    self.ask(query, Asker::Client { client, nonce });
+                }
+                Arrival::Message { from, message } => self.core.on_message(from, message, &self.machine),
+                Arrival::PeerUp(Peer::Replica(peer)) => self.core.on_peer_up(peer),
+                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => self.core.on_peer_down(peer, refused),
+                Arrival::PeerUp(_) | Arrival::PeerDown { .. } => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// What handles have left.
+    fn poll_inbox(&mut self, context: &mut Context<'_>, now: Monotonic) -> bool {
+        self.shared.waker.register(context.waker());
+        let Inbox { submissions, queries, explain, watchers, shutdown, .. } = {
+            let mut inbox = self.shared.inbox();
+            let (pending, closed) = (inbox.pending, inbox.closed);
+            std::mem::replace(&mut *inbox, Inbox { pending, closed, ..Inbox::default() })
+        };
+        let mut progress = !(submissions.is_empty() && queries.is_empty());
+        for submission in submissions {
+            self.session.submit(submission.command, submission.answer);
+        }
+        for QuerySubmission { query, answer } in queries {
+            self.ask(query, Asker::Handle(answer));
+        }
+        for answer in explain {
+            let _ = answer.send(self.core.explain());
+        }
+        self.watchers.extend(watchers);
+        if !shutdown.is_empty() {
+            self.shared.inbox().shutdown.extend(shutdown);
+            if self.stopping.is_none() {
+                self.stopping = Some(now.after(HAND_OVER_MAX));
+                self.core.hand_over();
+                progress = true;
+            }
+        }
+        self.session.poll(now, &mut self.requests);
+        if !self.requests.is_empty() {
+            self.core.submit(std::mem::take(&mut self.requests), &self.machine);
+        }
+        progress
+    }
+
+    fn ask(&mut self, query: Bytes, asker: Asker) {
+        self.next_query += 1;
+        self.queries.insert(self.next_query, (query, asker));
+        self.core.query(self.next_query);
+    }
+
+    fn settle_replies(&mut self, now: Monotonic) -> bool {
+        let replies = self.core.take_local_replies();
+        if replies.is_empty() {
+            return false;
+        }
+        for reply in replies {
+            self.session.on_reply(reply, now, &mut self.settled);
+        }
+        if !self.settled.is_empty() {
+            self.shared.inbox().pending -= self.settled.len();
+            for (answer, result) in self.settled.drain(..) {
+                let _ = answer.send(result);
+            }
+        }
+        true
+    }
+
+    /// Queries whose index is confirmed and applied, from the state as it now is: between two ops.
+    fn answer_queries(&mut self) -> bool {
+        let ready = self.core.take_ready_queries();
+        for token in &ready {
+            let Some((query, asker)) = self.queries.remove(token) else { continue };
+            let applied = self.core.applied();
+            let context = QueryContext { applied, timestamp: self.core.applied_timestamp() };
+            let answer = self.machine.query(&context, query);
+            match asker {
+                Asker::Handle(sender) => {
+                    let answer = match answer {
+                        Some(Ok(answer)) => Ok((answer, applied)),
+                        Some(Err(panic)) => Err(QueryError::Panicked(panic)),
+                        None => Err(QueryError::Codec("the query does not decode".to_owned())),
+                    };
+                    let _ = sender.send(answer);
+                }
+                Asker::Client { client, nonce } => {
+                    let answer = answer.and_then(Result::ok).ok_or(Refusal::Undecodable);
+                    let (position, view) = (applied, self.core.started_view());
+                    self.core.send_to_client(client, Message::Answer { client, nonce, answer, position, view });
+                }
+            }
+        }
+        !ready.is_empty()
+    }
+
+    fn start_io(&mut self, now: Monotonic) -> bool {
+        let mut started = false;
+        if let Some((number, batch)) = self.core.take_batch() {
+            self.measure.write_started(now, &batch);
+            self.write = Some((number, self.storage.write(batch)));
+            started = true;
+        }
+        if self.reads.len() < READS_MAX {
+            for request in self.core.take_reads(READS_MAX - self.reads.len()) {
+                let read = self.storage.read(request.ops(), READ_BYTES_MAX);
+                self.reads.push((request, read));
+                started = true;
+            }
+        }
+        started
+    }
+
+    /// Events to whoever watches, figures to the metrics, the status to the handles.
+    fn publish(&mut self, now: Monotonic) {
+        let events = self.core.take_events();
+        for event in &events {
+            if let Event::ViewStarted { .. } = event {
+                self.session.hurry();
+            }
+            if let Some(observer) = &mut self.observer {
+                observer.on_event(&self.core, event);
+            }
+            for watcher in &self.watchers {
+                offer(watcher, event);
+            }
+        }
+        self.measure.turn_ended(now, &self.core, &events);
+        if let Some(observer) = &mut self.observer {
+            observer.on_turn(&self.core);
+        }
+        self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);
+        let (_, starts) = self.core.incarnation();
+        let status = ReplicaStatus {
+            replica: self.core.id(),
+            view: self.core.view(),
+            normal: self.core.status() == Status::Normal,
+            is_primary: self.core.is_primary(),
+            primary: self.core.primary_id(),
+            commit: self.core.commit(),
+            applied: self.core.applied(),
+            head: self.core.head(),
+            sessions: self.core.sessions(),
+            starts,
+            log_bytes: self.core.log_bytes(),
+            stopped: false,
+        };
+        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    /// Arms the timer for the next deadline. A later deadline keeps the armed timer: it wakes once for
+    /// nothing, which costs less than a new timer each turn.
+    fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
+        let mut deadline = self.core.next_deadline().min(self.session.next_due());
+        deadline = deadline.min(self.stopping.unwrap_or(Monotonic(u64::MAX)));
+        loop {
+            if self.sleep.as_ref().is_none_or(|(armed, _)| *armed > deadline) {
+                self.sleep = Some((deadline, self.clock.sleep_until(deadline)));
+            }
+            let Some((armed, sleep)) = &mut self.sleep else { return Poll::Pending };
+            let armed = *armed;
+            if sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.sleep = None;
+            if armed >= deadline {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// A shutdown is complete when the role is handed over, or cannot be in time, and no write is under
+    /// way.
+    fn is_stopped(&self) -> bool {
+        let Some(deadline) = self.stopping else { return false };
+        let handed_over = self.core.status() == Status::Normal && !self.core.is_primary();
+        let alone = self.core.membership().n() == 1;
+        self.write.is_none() && (handed_over || alone || self.clock.now() >= deadline)
+    }
+
+    fn stop(&mut self) {
+        for answer in self.session.drain() {
+            let _ = answer.send(Err(SubmitError::Stopped));
+        }
+        for (_, (_, asker)) in std::mem::take(&mut self.queries) {
+            if let Asker::Handle(answer) = asker {
+                let _ = answer.send(Err(QueryError::Stopped));
+            }
+        }
+        for watcher in &self.watchers {
+            close_watch(watcher);
+        }
+    }
+}

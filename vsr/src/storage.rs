@@ -1,0 +1,154 @@
+//! What the replica asks of a disk.
+
+use std::ops::RangeInclusive;
+
+use async_trait::async_trait;
+
+use crate::protocol::{Batch, Recovered};
+use crate::protocol::{Entry, OpNumber};
+
+/// A durable log, and a small durable record beside it.
+///
+/// # The contract
+/// Each clause has a test of its number in the conformance suite (`vsr_sim::conformance::storage`).
+///
+/// 1. **Durable.** When [`write`](Self::write) has returned `Ok`, what it wrote survives a crash and a
+///    power loss.
+/// 2. **In order.** Batches take effect in the order of the calls; the caller keeps one in flight.
+/// 3. **Truncate, then put.** Within a batch `truncate_above` comes first. A truncated entry never comes
+///    back, not behind a re-put of its old parent either: [`recover`](Self::recover) reports nothing
+///    above the head that the last durable batch left.
+/// 4. **Atomic state.** After a crash inside a batch the vsr state is the old or the new one, whole.
+/// 5. **Honest slots.** After a crash inside a batch, a slot that it touched is old, new or `Corrupt`,
+///    never silently `Absent` when it held an older entry; every other slot is untouched.
+/// 6. **State and log agree.** A batch carries a state or entries, never both. If it truncates and
+///    carries a state, then after a crash inside it the old state comes with the old log or `Corrupt`
+///    slots, the new state with the truncated log.
+/// 7. **A crash is not rot.** After a crash at any point of a write, with nothing else damaged, the head
+///    is certain: the storage proves that the last batch never completed, and reports slots that only it
+///    would have filled as `Absent`.
+/// 8. **Absence is a claim.** `Absent` is reported only if the storage would know of a lost write. Where
+///    it may have lost one, the slot is `Corrupt`, or the head uncertain.
+/// 9. **Damage is found.** An entry that is not exactly what was put is never returned, by `recover` or
+///    by [`read`](Self::read). A header that survived is reported with the `Corrupt` slot.
+/// 10. **Poisoned after a failure.** After a failed write or sync every further call fails
+///     ([`StorageError::Poisoned`]): a retried sync lies (Rebello et al., ATC 2020).
+/// 11. **Reads run beside a write** and see the entries of completed batches.
+/// 12. **Formatted once.** Opening never creates. A disk that was never formatted, or belongs to another
+///     format version, is refused with an error that says so.
+/// 13. **Full is an error.** A batch that does not fit fails with [`StorageError::Full`] before anything
+///     of it is written, and does not poison.
+/// 14. **`recover` changes nothing** that a second `recover` would see.
+#[async_trait]
+pub trait Storage: Send + Sync + 'static {
+    /// Reads everything once, after opening.
+    async fn recover(&self) -> Result<Recovered, StorageError>;
+
+    /// Writes a batch; durable when it returns `Ok`. One call at a time. Dropping the future midway
+    /// leaves the batch done or not done.
+    async fn write(&self, batch: Batch) -> Result<(), StorageError>;
+
+    /// Reads entries, at least one and no more than about `bytes_max` bytes; fewer than asked for is no
+    /// error. `None` stands for an entry that is damaged or not there.
+    async fn read(
+        &self,
+        ops: RangeInclusive<OpNumber>,
+        bytes_max: usize,
+    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError>;
+
+    /// Bytes of entries that the log can hold in all; the replica refuses requests before it is full.
+    fn capacity(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+/// Why storage does not do what it was asked. Each says who must act.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// The disk, or the operating system, refused. The storage is poisoned: restart the replica when the
+    /// cause is gone.
+    #[error("{doing} failed: {error}; the replica must be restarted once the disk works again")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The operating system's words.
+        error: String,
+    },
+    /// An earlier write or sync failed, and nothing after it can be believed.
+    #[error("storage is poisoned by an earlier failure ({0}): restart the replica")]
+    Poisoned(String),
+    /// There is no room for the batch. Nothing of it was written.
+    #[error("the log is full: {used} of {limit} bytes; raise the limit")]
+    Full {
+        /// Bytes in use.
+        used: u64,
+        /// The configured limit.
+        limit: u64,
+    },
+    /// Nothing was ever formatted here.
+    #[error("{0} is not formatted: run the format command once, on an empty folder")]
+    NotFormatted(String),
+    /// Something is here already.
+    #[error("{0} is not empty: formatting would destroy what is there")]
+    NotEmpty(String),
+    /// Another program, or version, wrote it.
+    #[error("{path} has format version {found}, this program reads {known}: run a version that reads it")]
+    Version {
+        /// Where.
+        path: String,
+        /// What stands there.
+        found: u32,
+        /// What is known.
+        known: u32,
+    },
+    /// No copy of the vsr state is intact: the replica does not know what it has promised.
+    #[error("no intact copy of the vsr state in {0}: this disk cannot be used; replace the replica")]
+    StateLost(String),
+    /// Another process has it open.
+    #[error("{0} is in use by another process")]
+    InUse(String),
+    /// The batch breaks the contract: a bug of the caller.
+    #[error("a batch that the contract does not allow: {0}")]
+    Contract(&'static str),
+}
+
+#[async_trait]
+impl<T: Storage + ?Sized> Storage for std::sync::Arc<T> {
+    async fn recover(&self) -> Result<Recovered, StorageError> {
+        (**self).recover().await
+    }
+    async fn write(&self, batch: Batch) -> Result<(), StorageError> {
+        (**self).write(batch).await
+    }
+    async fn read(
+        &self,
+        ops: RangeInclusive<OpNumber>,
+        bytes_max: usize,
+    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
+        (**self).read(ops, bytes_max).await
+    }
+    fn capacity(&self) -> u64 {
+        (**self).capacity()
+    }
+}
+
+#[async_trait]
+impl<T: Storage + ?Sized> Storage for Box<T> {
+    async fn recover(&self) -> Result<Recovered, StorageError> {
+        (**self).recover().await
+    }
+    async fn write(&self, batch: Batch) -> Result<(), StorageError> {
+        (**self).write(batch).await
+    }
+    async fn read(
+        &self,
+        ops: RangeInclusive<OpNumber>,
+        bytes_max: usize,
+    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
+        (**self).read(ops, bytes_max).await
+    }
+    fn capacity(&self) -> u64 {
+        (**self).capacity()
+    }
+}
