@@ -6,12 +6,15 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use futures::channel::oneshot;
+use futures::future::{Either, select};
 use futures::task::AtomicWaker;
 
+use crate::clock::Clock;
 use crate::protocol::{CommitNumber, Event, OpNumber, Position, ReplicaId, View};
 use crate::session::{SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode, encode};
@@ -97,15 +100,30 @@ pub(crate) struct Shared {
     pub(crate) waker: AtomicWaker,
     pub(crate) status: Mutex<ReplicaStatus>,
     pub(crate) queue_max: usize,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Shared {
-    pub(crate) fn new(queue_max: usize, status: ReplicaStatus) -> Arc<Shared> {
-        Arc::new(Shared { inbox: Mutex::default(), waker: AtomicWaker::new(), status: Mutex::new(status), queue_max })
+    pub(crate) fn new(queue_max: usize, status: ReplicaStatus, clock: Arc<dyn Clock>) -> Arc<Shared> {
+        Arc::new(Shared { inbox: Mutex::default(), waker: AtomicWaker::new(), status: Mutex::new(status), queue_max, clock })
     }
 
     pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn status(&self) -> ReplicaStatus {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_view(&self, view: View) {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).view = view;
+    }
+
+    /// So many requests have left the queue.
+    pub(crate) fn settled(&self, requests: usize) {
+        let mut inbox = self.inbox();
+        inbox.pending = inbox.pending.saturating_sub(requests);
     }
 
     /// Nothing is taken any more; whoever waits hears so.
@@ -201,6 +219,34 @@ pub(crate) async fn submit_command<S: StateMachine>(
     Ok(Positioned { value, position })
 }
 
+/// As [`submit_command`], for a limited time. The request goes on being sent: the floor may not pass a
+/// number that is not answered (DESIGN 5.8).
+pub(crate) async fn submit_within<S: StateMachine>(
+    shared: &Shared,
+    command: S::Command,
+    limit: Duration,
+) -> Result<Positioned<S::Reply, Position>, SubmitError> {
+    let deadline = shared.clock.now().after(limit);
+    let submit = std::pin::pin!(submit_command::<S>(shared, command));
+    match select(submit, shared.clock.sleep_until(deadline)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => Err(SubmitError::TimedOut),
+    }
+}
+
+pub(crate) async fn send_query_within<S: StateMachine>(
+    shared: &Shared,
+    query: S::Query,
+    limit: Duration,
+) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+    let deadline = shared.clock.now().after(limit);
+    let query = std::pin::pin!(send_query::<S>(shared, query));
+    match select(query, shared.clock.sleep_until(deadline)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(_) => Err(QueryError::TimedOut),
+    }
+}
+
 pub(crate) async fn send_query<S: StateMachine>(
     shared: &Shared,
     query: S::Query,
@@ -234,6 +280,30 @@ impl<S: StateMachine> Handle<S> {
         submit_command::<S>(&self.shared, command).await
     }
 
+    /// As [`submit_positioned`](Self::submit_positioned), for a limited time.
+    ///
+    /// # Errors
+    /// [`SubmitError::TimedOut`] means that the outcome is unknown; else as [`submit`](Self::submit).
+    pub async fn submit_within(
+        &self,
+        command: S::Command,
+        limit: Duration,
+    ) -> Result<Positioned<S::Reply, Position>, SubmitError> {
+        submit_within::<S>(&self.shared, command, limit).await
+    }
+
+    /// As [`query_positioned`](Self::query_positioned), for a limited time.
+    ///
+    /// # Errors
+    /// A [`QueryError`].
+    pub async fn query_within(
+        &self,
+        query: S::Query,
+        limit: Duration,
+    ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query_within::<S>(&self.shared, query, limit).await
+    }
+
     /// Answers a query from a state that contains every command that was acknowledged, by anybody,
     /// before the call (linearizable; DESIGN 8). Writes nothing to the log.
     ///
@@ -259,7 +329,7 @@ impl<S> Handle<S> {
     /// What the replica said of itself at the end of its last turn.
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
-        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.status()
     }
 
     /// Why there is no progress, in one sentence.

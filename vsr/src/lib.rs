@@ -1,4 +1,5 @@
 //! Viewstamped Replication for your own state machine.
+mod client;
 mod clock;
 mod config;
 mod handle;
@@ -12,6 +13,7 @@ mod state_machine;
 mod storage;
 pub mod testing;
 
+pub use client::{Client, ClientConfig, ClientRunner};
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError};
 pub use handle::{Events, Handle, Positioned, QueryError, ReplicaStatus, Watched};

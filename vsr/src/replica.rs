@@ -85,7 +85,7 @@ pub struct Replica<S, D, N, C = SystemClock> {
     machine: S,
     storage: D,
     network: N,
-    clock: C,
+    clock: Arc<C>,
     shared: Arc<Shared>,
     observer: Option<Box<dyn Observer>>,
 }
@@ -160,7 +160,8 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
             log_bytes: 0,
             stopped: false,
         };
-        let shared = Shared::new(config.handle_queue_max, status);
+        let clock = Arc::new(clock);
+        let shared = Shared::new(config.handle_queue_max, status, clock.clone());
         let handle = Handle { shared: shared.clone(), machine: PhantomData };
         Ok((Replica { config, machine, storage, network, clock, shared, observer }, handle))
     }
@@ -203,7 +204,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             machine: Typed(machine),
             storage: &storage,
             network: &network,
-            clock: &clock,
+            clock: &*clock,
             shared: &shared,
             apply_slice: config.apply_slice,
             session,
@@ -406,7 +407,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 progress = true;
             }
         }
-        self.session.poll(now, &mut self.requests);
+        let _ = self.session.poll(now, &mut self.requests);
         if !self.requests.is_empty() {
             self.core.submit(std::mem::take(&mut self.requests), &self.machine);
         }
@@ -428,7 +429,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             self.session.on_reply(reply, now, &mut self.settled);
         }
         if !self.settled.is_empty() {
-            self.shared.inbox().pending -= self.settled.len();
+            self.shared.settled(self.settled.len());
             for (answer, result) in self.settled.drain(..) {
                 let _ = answer.send(result);
             }

@@ -132,10 +132,10 @@ impl<T> ClientSession<T> {
         self.next_due = Monotonic(0);
     }
 
-    /// What is to be sent now.
-    pub(crate) fn poll(&mut self, now: Monotonic, requests: &mut Vec<Request>) {
+    /// What is to be sent now. Returns whether any of it was sent before, and not answered.
+    pub(crate) fn poll(&mut self, now: Monotonic, requests: &mut Vec<Request>) -> bool {
         if now < self.next_due || self.pending() == 0 {
-            return;
+            return false;
         }
         if self.in_flight == 0 && self.session.is_some() && now.since(self.last_used) > IDLE {
             self.session = None;
@@ -143,6 +143,7 @@ impl<T> ClientSession<T> {
         }
         let Some(session) = self.session else { return self.poll_register(now, requests) };
         self.last_used = now;
+        let mut resent = false;
         let again = now.after(self.patience);
         let floor = RequestNumber(self.floor);
         let request = |number, command| Request { client: self.client, session, number, floor, command };
@@ -151,6 +152,7 @@ impl<T> ClientSession<T> {
             for (at, outstanding) in self.outstanding.iter_mut().enumerate() {
                 let Some(outstanding) = outstanding else { continue };
                 if outstanding.due <= now {
+                    resent |= outstanding.due > Monotonic(0);
                     outstanding.due = again;
                     requests.push(request(RequestNumber(self.floor + at as u64), outstanding.command.clone()));
                 }
@@ -166,9 +168,11 @@ impl<T> ClientSession<T> {
         }
         self.resend_due = self.resend_due.min(again);
         self.next_due = self.resend_due;
+        resent
     }
 
-    fn poll_register(&mut self, now: Monotonic, requests: &mut Vec<Request>) {
+    fn poll_register(&mut self, now: Monotonic, requests: &mut Vec<Request>) -> bool {
+        let again = self.register_due > Monotonic(0) && now >= self.register_due;
         if now >= self.register_due {
             self.register_due = now.after(self.patience);
             requests.push(Request {
@@ -180,6 +184,7 @@ impl<T> ClientSession<T> {
             });
         }
         self.next_due = self.register_due;
+        again
     }
 
     /// An answer has arrived. `settled` receives who waited for it, and with what result; several at

@@ -1,0 +1,58 @@
+//! Where damage may be, so that the protocol can be expected to survive it; and when it cannot.
+
+use vsr::protocol::Random;
+use vsr::{OpNumber, Quorums};
+
+use crate::disk::SimDisk;
+
+/// Whether this replica's copy of an op may rot in this run. Of each op, fewer copies than a replication
+/// quorum may: one of those that were acknowledged stays intact.
+#[must_use]
+pub fn may_rot(seed: u64, op: OpNumber, replica: usize, n: usize, quorums: Quorums) -> bool {
+    let mut random = Random::new(seed ^ (op.0 / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut order: Vec<usize> = (0..n).collect();
+    for at in (1..n).rev() {
+        order.swap(at, random.below(at as u64 + 1) as usize);
+    }
+    order[..usize::from(quorums.replication) - 1].contains(&replica)
+}
+
+/// Why a core of these disks may rightly not go on: an op that is, or may be, committed has no intact
+/// copy among them; or so many of them cannot tell where their log ends that nobody can rule out more.
+#[must_use]
+pub fn excuse(disks: Vec<&SimDisk>, committed: OpNumber, quorums: Quorums) -> Option<String> {
+    let head = disks.iter().map(|disk| disk.head()).max().unwrap_or_default();
+    let uncertain = disks.iter().filter(|disk| !disk.recover().head_certain).count();
+    if disks.len() - uncertain < usize::from(quorums.nack) && uncertain > 0 {
+        return Some(format!("{uncertain} of {} logs have a rotten end", disks.len()));
+    }
+    for op in (1..=head.max(committed).0).map(OpNumber) {
+        if disks.iter().any(|disk| disk.intact(op).is_some()) {
+            continue;
+        }
+        let damaged = disks.iter().filter(|disk| disk.is_damaged(op)).count();
+        if damaged == 0 && op > committed {
+            continue;
+        }
+        if op <= committed || disks.len() - damaged < usize::from(quorums.nack) {
+            return Some(format!("op {op} has no intact copy in the core, and {damaged} damaged ones"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_each_op_fewer_copies_than_a_replication_quorum_may_rot() {
+        for (n, seed) in (3..=7).flat_map(|n| (0..50).map(move |seed| (n, seed))) {
+            let quorums = Quorums::of(n);
+            for op in (1..40).map(OpNumber) {
+                let rotten = (0..n).filter(|&replica| may_rot(seed, op, replica, n, quorums)).count();
+                assert_eq!(rotten, usize::from(quorums.replication) - 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Numbers that never go back (HAZARDS I3, I4, I9).
+
+use std::collections::BTreeMap;
+
+use vsr::protocol::Status;
+use vsr::{CommitNumber, View};
+
+use super::{Checker, Observation, Scene};
+
+/// Durable view, log_view and commit number of a replica never decrease, over restarts too.
+#[derive(Debug, Default)]
+pub(super) struct Monotone {
+    durable: BTreeMap<usize, (View, View, CommitNumber)>,
+    commit: BTreeMap<usize, CommitNumber>,
+}
+
+impl Checker for Monotone {
+    fn name(&self) -> &'static str {
+        "monotone-view-log-view-commit"
+    }
+
+    fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        match *observation {
+            Observation::Written { replica } => {
+                let state = scene.disks[replica].state();
+                let now = (state.view, state.log_view, state.commit);
+                let before = self.durable.insert(replica, now).unwrap_or(now);
+                if now.0 < before.0 || now.1 < before.1 || now.2 < before.2 {
+                    let ((view, log_view, commit), (v, l, c)) = (now, before);
+                    return Err(format!(
+                        "r{replica}'s disk went from view {v}, log_view {l}, commit {c} back to {view}, {log_view}, {commit}"
+                    ));
+                }
+            }
+            Observation::Started { replica } => {
+                self.commit.remove(&replica);
+            }
+            Observation::Turn { replica, core } => {
+                let before = self.commit.insert(replica, core.commit()).unwrap_or_default();
+                if core.commit() < before {
+                    return Err(format!("r{replica} went from commit {before} back to {}", core.commit()));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// log_view ≤ view; in normal operation they are equal; nothing is applied that is not committed.
+#[derive(Debug)]
+pub(super) struct StateOrder;
+
+impl Checker for StateOrder {
+    fn name(&self) -> &'static str {
+        "state-order"
+    }
+
+    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        let Observation::Turn { replica, core } = *observation else { return Ok(()) };
+        let (view, log_view) = (core.view(), core.log_view());
+        if log_view > view {
+            return Err(format!("r{replica} has log_view {log_view} above its view {view}"));
+        }
+        if core.status() == Status::Normal && log_view != view {
+            return Err(format!("r{replica} is in normal operation in view {view} with log_view {log_view}"));
+        }
+        if core.applied() > core.commit().op() || core.applied() > core.head() {
+            let (applied, commit, head) = (core.applied(), core.commit(), core.head());
+            return Err(format!("r{replica} has applied op {applied}, commit number {commit}, head {head}"));
+        }
+        Ok(())
+    }
+}

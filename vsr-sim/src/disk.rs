@@ -1,0 +1,175 @@
+//! A disk that forgets what was not synced, tears what was being written, and rots.
+
+use std::collections::BTreeMap;
+
+use vsr::protocol::Random;
+use vsr::{Batch, Checksum, Entry, OpNumber, Recovered, Slot, VsrState};
+
+/// What time did to a stored entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// Nothing.
+    Intact,
+    /// The body is gone; the header survived in its own place.
+    Body,
+    /// Header and body are gone; that there was something is known.
+    Both,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    entry: Entry,
+    damage: Damage,
+}
+
+/// One replica's disk: what is durable, and the write that is under way.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    state: VsrState,
+    entries: BTreeMap<OpNumber, Stored>,
+    pending: Option<Batch>,
+    /// Slots that a torn overwrite left unreadable.
+    torn: BTreeMap<OpNumber, ()>,
+}
+
+impl SimDisk {
+    /// A formatted disk.
+    #[must_use]
+    pub fn new(state: VsrState) -> SimDisk {
+        SimDisk { state, entries: BTreeMap::new(), pending: None, torn: BTreeMap::new() }
+    }
+
+    /// The durable record.
+    #[must_use]
+    pub fn state(&self) -> &VsrState {
+        &self.state
+    }
+
+    /// Whether a write is under way.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The highest op on the disk.
+    #[must_use]
+    pub fn head(&self) -> OpNumber {
+        let torn = self.torn.last_key_value().map_or(OpNumber::ZERO, |(op, ())| *op);
+        self.entries.last_key_value().map_or(OpNumber::ZERO, |(op, _)| *op).max(torn)
+    }
+
+    /// The checksum of the durable entry of an op, rotten or not.
+    #[must_use]
+    pub fn durable(&self, op: OpNumber) -> Option<Checksum> {
+        self.entries.get(&op).map(|stored| stored.entry.header.checksum())
+    }
+
+    /// The header of the durable entry of an op, rotten or not.
+    #[must_use]
+    pub fn durable_header(&self, op: OpNumber) -> Option<vsr::Header> {
+        self.entries.get(&op).map(|stored| stored.entry.header)
+    }
+
+    /// The durable entry of an op, if it is intact.
+    #[must_use]
+    pub fn intact(&self, op: OpNumber) -> Option<&Entry> {
+        self.entries.get(&op).filter(|stored| stored.damage == Damage::Intact).map(|stored| &stored.entry)
+    }
+
+    /// Whether something was in this slot that cannot be read any more.
+    #[must_use]
+    pub fn is_damaged(&self, op: OpNumber) -> bool {
+        self.torn.contains_key(&op) || self.entries.get(&op).is_some_and(|stored| stored.damage != Damage::Intact)
+    }
+
+    /// A write begins.
+    pub fn begin(&mut self, batch: Batch) {
+        self.pending = Some(batch);
+    }
+
+    /// The write is durable.
+    pub fn complete(&mut self) {
+        if let Some(batch) = self.pending.take() {
+            self.apply(batch);
+        }
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        if let Some(op) = batch.truncate_above {
+            self.entries.split_off(&op.next());
+            self.torn.split_off(&op.next());
+        }
+        if let Some(state) = batch.state {
+            self.state = state;
+        }
+        for entry in batch.entries {
+            self.put(entry);
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
+        self.torn.remove(&entry.header.op);
+        self.entries.insert(entry.header.op, Stored { entry, damage: Damage::Intact });
+    }
+
+    /// Power is lost. What becomes of the write under way is one of what the contract allows (clauses 4
+    /// to 7): nothing of it, all of it, or a part of its entries. Says which.
+    pub fn crash(&mut self, random: &mut Random, torn: bool) -> Option<&'static str> {
+        let batch = self.pending.take()?;
+        let outcome = random.below(if torn && !batch.entries.is_empty() { 3 } else { 2 });
+        match outcome {
+            0 => Some("unsynced write lost"),
+            1 => {
+                self.apply(batch);
+                Some("unsynced write kept")
+            }
+            _ => {
+                for entry in batch.entries {
+                    let op = entry.header.op;
+                    let overwrites = self.entries.contains_key(&op);
+                    match random.below(3) {
+                        0 => self.put(entry),
+                        // The old entry is gone and the new one is not there: unreadable.
+                        1 if overwrites => {
+                            self.entries.remove(&op);
+                            self.torn.insert(op, ());
+                        }
+                        _ => {}
+                    }
+                }
+                Some("unsynced write torn")
+            }
+        }
+    }
+
+    /// Rots one entry. False when there is none, or it is rotten already.
+    pub fn rot(&mut self, op: OpNumber, damage: Damage) -> bool {
+        match self.entries.get_mut(&op) {
+            Some(stored) if stored.damage == Damage::Intact => {
+                stored.damage = damage;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What a restarted replica reads.
+    #[must_use]
+    pub fn recover(&self) -> Recovered {
+        let head = self.head();
+        let mut head_certain = true;
+        let slots = (1..=head.0).map(OpNumber).map(|op| match self.entries.get(&op) {
+            Some(Stored { entry, damage: Damage::Intact }) => Slot::Clean(entry.header),
+            Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
+            Some(Stored { damage: Damage::Both, .. }) => {
+                // With the last slot unreadable in both places, what came after it is not known.
+                head_certain &= op < head;
+                Slot::Corrupt(None)
+            }
+            None if self.torn.contains_key(&op) => Slot::Corrupt(None),
+            None => Slot::Absent,
+        });
+        let slots = slots.collect();
+        Recovered { state: self.state.clone(), slots, head_certain }
+    }
+}
