@@ -2,6 +2,7 @@
 
 pub mod atlas;
 pub mod check;
+mod describe;
 mod disk;
 mod machine;
 mod node;
@@ -15,13 +16,13 @@ pub use disk::{Damage, SimDisk};
 pub use machine::{Change, Registers, Simulated, Step};
 pub use options::{Options, Ppm};
 pub use run::{Report, Simulation, Verdict};
-pub use trace::Trace;
+pub use trace::{Detail, Trace};
 
 /// Runs a seed with the default state machine.
 #[must_use]
-pub fn run_seed(seed: u64, lines: bool) -> Report {
+pub fn run_seed(seed: u64, detail: Detail) -> Report {
     let options = Options::from_seed(seed);
     let queries = options.queries_percent;
-    let simulation = Simulation::new(options, Registers::default, move |random| Registers::step(random, queries));
-    if lines { simulation.with_lines().run() } else { simulation.run() }
+    let workload = move |random: &mut vsr::protocol::Random| Registers::step(random, queries);
+    Simulation::new(options, Registers::default, workload).detail(detail).run()
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use vsr_sim::sweep::{FAULT_CLASSES, Summary, sweep};
-use vsr_sim::{Report, Verdict, run_seed};
+use vsr_sim::{Detail, Report, Verdict, run_seed};
 
 /// Runs the production replica in a simulated world with seeded faults, and checks every property.
 ///
@@ -29,6 +29,9 @@ struct Arguments {
     /// Prints no event lines.
     #[arg(long, short)]
     quiet: bool,
+    /// Prints a line for each message, too.
+    #[arg(long, short, conflicts_with = "quiet")]
+    verbose: bool,
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
@@ -42,7 +45,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.seeds.clone() {
         Some(seeds) => run_many(seeds, &arguments),
-        None => run_one(arguments.seed.unwrap_or_else(fresh_seed), arguments.quiet),
+        None => run_one(arguments.seed.unwrap_or_else(fresh_seed), &arguments),
     }
 }
 
@@ -71,10 +74,15 @@ fn describe(verdict: &Verdict) -> String {
     }
 }
 
-fn run_one(seed: u64, quiet: bool) -> ExitCode {
+fn run_one(seed: u64, arguments: &Arguments) -> ExitCode {
+    let detail = match (arguments.quiet, arguments.verbose) {
+        (true, _) => Detail::Counters,
+        (_, true) => Detail::Messages,
+        _ => Detail::Events,
+    };
     println!("seed {seed}");
     println!("options {}", vsr_sim::Options::from_seed(seed));
-    let Report { verdict, trace, simulated, acknowledged, .. } = run_seed(seed, !quiet);
+    let Report { verdict, trace, simulated, acknowledged, .. } = run_seed(seed, detail);
     for line in trace.lines() {
         println!("{line}");
     }
@@ -102,7 +110,7 @@ fn run_many(seeds: Range<u64>, arguments: &Arguments) -> ExitCode {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {eta} left") {
         bar.set_style(style);
     }
-    let summary = sweep(seeds, arguments.jobs.max(1), arguments.stop, |seed| run_seed(seed, false), || bar.inc(1));
+    let summary = sweep(seeds, arguments.jobs.max(1), arguments.stop, |seed| run_seed(seed, Detail::Counters), || bar.inc(1));
     bar.finish_and_clear();
     print_summary(&summary, start.elapsed().as_secs_f64());
     match summary.failed.values().next() {

@@ -170,9 +170,13 @@ impl Observer for Witness {
                 world.trace.count("truncations");
                 world.trace.line(now, || format!("r{replica} drops ops {}..{head}", above.next()));
             }
-            Event::Committed { commit } => world.trace.note(now, 1003, replica as u64, commit.0, 0),
+            Event::Committed { commit } => {
+                world.trace.note(now, 1003, replica as u64, commit.0, 0);
+                world.trace.fine_line(now, || format!("r{replica} commits up to {commit}"));
+            }
             Event::Applied { op, checksum } => {
                 world.trace.note(now, 1004, replica as u64, op.0, checksum.0 as u64);
+                world.trace.fine_line(now, || format!("r{replica} applies op {op} ({checksum})"));
                 if op.0.is_multiple_of(16) {
                     let digest = core.sessions_digest();
                     if core.applied() == *op {
@@ -180,7 +184,10 @@ impl Observer for Witness {
                     }
                 }
             }
-            Event::Ignored { .. } => world.trace.count("messages ignored"),
+            Event::Ignored { message, why } => {
+                world.trace.count("messages ignored");
+                world.trace.fine_line(now, || format!("r{replica} ignores a {message}: {why}"));
+            }
             Event::Mark(mark) => world.trace.count(mark),
             _ => {}
         }

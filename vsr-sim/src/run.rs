@@ -21,7 +21,7 @@ use crate::disk::SimDisk;
 use crate::machine::{Recorder, Replay, Simulated, Step, Witnessed, asked_command};
 use crate::node::{Life, SimClock, SimNetwork, SimStorage, Witness};
 use crate::options::Options;
-use crate::trace::Trace;
+use crate::trace::{Detail, Trace};
 use crate::world::{FaultEvent, Flag, Planned, Shared, World, lock};
 
 /// How a run ended.
@@ -83,7 +83,7 @@ pub struct Simulation<S: Simulated> {
     options: Options,
     machine: Arc<dyn Fn() -> S + Send + Sync>,
     workload: Workload<S>,
-    lines: bool,
+    detail: Detail,
 }
 
 impl<S: Simulated> Simulation<S> {
@@ -93,13 +93,13 @@ impl<S: Simulated> Simulation<S> {
         machine: impl Fn() -> S + Send + Sync + 'static,
         workload: impl Fn(&mut Random) -> Step<S::Command, S::Query> + Send + Sync + 'static,
     ) -> Simulation<S> {
-        Simulation { options, machine: Arc::new(machine), workload: Arc::new(workload), lines: false }
+        Simulation { options, machine: Arc::new(machine), workload: Arc::new(workload), detail: Detail::Counters }
     }
 
-    /// Keeps a line for every interesting event.
+    /// How much of the run is kept for a person to read. Changes nothing else.
     #[must_use]
-    pub fn with_lines(mut self) -> Simulation<S> {
-        self.lines = true;
+    pub fn detail(mut self, detail: Detail) -> Simulation<S> {
+        self.detail = detail;
         self
     }
 
@@ -128,14 +128,14 @@ const POLLS_AT_ONCE_MAX: u64 = 200_000;
 
 impl<S: Simulated> Run<S> {
     fn new(simulation: Simulation<S>) -> Run<S> {
-        let Simulation { options, machine, workload, lines } = simulation;
+        let Simulation { options, machine, workload, detail } = simulation;
         let addresses = (0..options.replicas).map(|id| format!("r{id}"));
         let mut membership = Membership::new(addresses).expect("a seed draws 1 to 9 replicas");
         membership.constants.pipeline_max = options.pipeline_max;
         membership.constants.window = options.window;
         membership.constants.sessions_max = options.sessions_max;
         membership.constants.session_idle_min = 20;
-        let mut world = World::new(options.clone(), membership.quorums, Trace::new(lines), check::all());
+        let mut world = World::new(options.clone(), membership.quorums, Trace::new(detail), check::all());
         for id in 0..options.replicas {
             let replica = ReplicaId(id as u8);
             world.add_node(Peer::Replica(replica));

@@ -10,14 +10,26 @@ pub struct Trace {
     events: u64,
     counters: BTreeMap<&'static str, u64>,
     lines: Vec<String>,
-    keep_lines: bool,
+    detail: Detail,
+}
+
+/// How much is kept for a person to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Hash and counters.
+    #[default]
+    Counters,
+    /// A line for each interesting event.
+    Events,
+    /// A line for each message, too.
+    Messages,
 }
 
 impl Trace {
-    /// A record that keeps lines, or only hash and counters.
+    /// An empty record.
     #[must_use]
-    pub fn new(keep_lines: bool) -> Trace {
-        Trace { hash: 0x0076_7372, keep_lines, ..Trace::default() }
+    pub fn new(detail: Detail) -> Trace {
+        Trace { hash: 0x0076_7372, detail, ..Trace::default() }
     }
 
     /// Adds an event to the hash.
@@ -39,9 +51,18 @@ impl Trace {
         *self.counters.entry(name).or_default() += more;
     }
 
-    /// A line for a person; the closure runs only when lines are kept.
+    /// A line about an interesting event; the closure runs only when such lines are kept.
     pub fn line(&mut self, at: u64, text: impl FnOnce() -> String) {
-        if self.keep_lines {
+        self.line_of(Detail::Events, at, text);
+    }
+
+    /// A line about a message, or about something as frequent.
+    pub fn fine_line(&mut self, at: u64, text: impl FnOnce() -> String) {
+        self.line_of(Detail::Messages, at, text);
+    }
+
+    fn line_of(&mut self, detail: Detail, at: u64, text: impl FnOnce() -> String) {
+        if self.detail >= detail {
             let mut line = String::new();
             let _ = write!(line, "{:>5}.{:06} s  {}", at / 1_000_000_000, at / 1_000 % 1_000_000, text());
             self.lines.push(line);

@@ -265,6 +265,10 @@ impl World {
         self.options.write_min.as_nanos() as u64 + self.random.below(spread / fraction + 1)
     }
 
+    fn name_of(&self, node: usize) -> String {
+        if node < self.replicas { format!("r{node}") } else { format!("c{}", node - self.replicas) }
+    }
+
     pub(crate) fn arrive(&mut self, node: usize, arrival: Arrival) {
         let node = &mut self.nodes[node];
         if node.up {
@@ -283,6 +287,8 @@ impl World {
         self.trace.count("deliveries");
         let kind = message.name().len() as u64 * 131 + u64::from(message.name().as_bytes()[0]);
         self.trace.note(self.now, kind, from as u64, to as u64, 0);
+        let (sender, receiver) = (self.name_of(from), self.name_of(to));
+        self.trace.fine_line(self.now, || format!("{sender} -> {receiver}  {}", crate::describe::message(&message)));
         let from = self.nodes[from].peer;
         self.arrive(to, Arrival::Message { from, message });
     }

@@ -52,6 +52,8 @@ impl Checker for CommittedOnQuorum {
 pub(super) struct AcknowledgedIsDurable {
     /// The highest op that any primary has counted as committed.
     committed: OpNumber,
+    /// Who was primary when its last turn ended: it may count and leave its view within one turn.
+    primaries: BTreeMap<usize, bool>,
 }
 
 impl Checker for AcknowledgedIsDurable {
@@ -60,10 +62,16 @@ impl Checker for AcknowledgedIsDurable {
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        if let Observation::Event { core, event: Event::Committed { commit }, .. } = observation
-            && core.is_primary()
-        {
-            self.committed = self.committed.max(commit.op());
+        match observation {
+            Observation::Event { replica, core, event: Event::Committed { commit } }
+                if core.is_primary() || self.primaries.get(replica) == Some(&true) =>
+            {
+                self.committed = self.committed.max(commit.op());
+            }
+            Observation::Turn { replica, core } => {
+                self.primaries.insert(*replica, core.is_primary());
+            }
+            _ => {}
         }
         let Observation::Sent { replica, message: Message::PrepareOk { view, op, checksum } } = *observation else {
             return Ok(());

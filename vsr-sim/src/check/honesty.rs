@@ -1,6 +1,6 @@
 //! What a replica says is what its disk would say after a crash (HAZARDS I7, I8, I13; DESIGN 6.4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vsr::{Checksum, Message, OpNumber, View};
 
@@ -71,11 +71,11 @@ impl Checker for SameDoViewChange {
     }
 }
 
-/// A replica never nacks what it has acknowledged in the same log.
+/// A replica never nacks what it has acknowledged in the same log. Acknowledged is what its disk held of
+/// the chain when it said so: of what was committed before it may lack a copy.
 #[derive(Debug, Default)]
 pub(super) struct NackedNeverAcknowledged {
-    /// By replica and view of the log: the highest op acknowledged, with its checksum.
-    acknowledged: BTreeMap<(usize, View), BTreeMap<OpNumber, Checksum>>,
+    acknowledged: BTreeMap<(usize, View), BTreeSet<OpNumber>>,
 }
 
 impl Checker for NackedNeverAcknowledged {
@@ -83,15 +83,22 @@ impl Checker for NackedNeverAcknowledged {
         "nacked-never-acknowledged"
     }
 
-    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+    fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         let Observation::Sent { replica, message } = *observation else { return Ok(()) };
         match message {
             Message::PrepareOk { view, op, checksum } => {
-                self.acknowledged.entry((replica, *view)).or_default().insert(*op, *checksum);
+                let acknowledged = self.acknowledged.entry((replica, *view)).or_default();
+                let (mut op, mut name) = (*op, *checksum);
+                while let Some(header) = scene.disks[replica].durable_header(op) {
+                    if header.checksum() != name || !acknowledged.insert(op) {
+                        break;
+                    }
+                    (op, name) = (op.prev(), header.parent);
+                }
             }
             Message::DoViewChange(dvc) => {
                 let Some(acknowledged) = self.acknowledged.get(&(replica, dvc.log_view)) else { return Ok(()) };
-                let Some((&highest, _)) = acknowledged.last_key_value() else { return Ok(()) };
+                let Some(&highest) = acknowledged.last() else { return Ok(()) };
                 if dvc.head_certain && dvc.head < highest {
                     let (view, head) = (dvc.view, dvc.head);
                     return Err(format!(
@@ -100,7 +107,7 @@ impl Checker for NackedNeverAcknowledged {
                 }
                 for (at, fact) in dvc.facts.iter().enumerate() {
                     let op = OpNumber(dvc.commit.0 + 1 + at as u64);
-                    if fact.nack && op <= highest {
+                    if fact.nack && acknowledged.contains(&op) {
                         let view = dvc.view;
                         return Err(format!("r{replica} nacks op {op} for view {view}, and had acknowledged it"));
                     }

@@ -53,6 +53,10 @@ impl Core {
             return self.mark("the logs at hand end before the commit number");
         }
         let Some(head) = self.choose_head(&mut candidates) else { return };
+        if head > OpNumber::ZERO && !candidates.headers.contains_key(&head) {
+            let above = candidates.headers.range(head.next()..).next().map(|(_, above)| *above);
+            return self.ask_everybody(head, None, above);
+        }
         let headers: Vec<Header> =
             candidates.headers.into_values().filter(|header| header.op <= head && header.op > self.applied).collect();
         self.install(self.view, head, &headers, candidates.commit);

@@ -280,10 +280,14 @@ impl Core {
         self.flush_answers();
     }
 
+    /// The headers after the commit number, and the one at it: whoever chooses the log has to know the
+    /// header of its head, also when everything is committed. Below the commit number slots may be stale.
     fn uncommitted_suffix(&self) -> Suffix {
         let head = self.log.head();
-        let ops = self.commit.0 + 1..=head.0;
-        Suffix { head, headers: ops.filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
+        let last_committed = self.commit.op().min(head);
+        let known = last_committed <= self.applied || self.log.is_proven(last_committed);
+        let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
+        Suffix { head, headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
     }
 
     /// A write has completed while no view has started.
@@ -384,13 +388,12 @@ impl Core {
 
     /// The log of this view, at least its head.
     fn start_view(&self, nonce: u64) -> StartView {
-        let head = self.log.head();
-        let from = self.commit.0.min(head.0.saturating_sub(1)) + 1;
+        let Suffix { head, headers } = self.uncommitted_suffix();
         StartView {
             view: self.view,
             commit: self.commit,
             head,
-            headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect(),
+            headers,
             nonce,
             checkpoint: self.state.checkpoint,
         }
@@ -440,23 +443,16 @@ impl Core {
         self.view_change.progress_at = self.now;
         let batch = self.writes.next();
         (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
-        let suffix = self.uncommitted_suffix_at_least_head();
+        if let Err(diverged) = self.log.prove(self.applied) {
+            return self.stop(diverged.into());
+        }
+        let suffix = self.uncommitted_suffix();
         self.stage_state(suffix);
         for entry in std::mem::take(&mut self.view_change.copies).into_values() {
             self.take_in(entry);
         }
         self.arm_deadline();
         self.repair_soon();
-    }
-
-    /// The headers after the commit number, and that of the head in any case: after a restart it is
-    /// what the log's chain is proven from.
-    fn uncommitted_suffix_at_least_head(&self) -> Suffix {
-        let mut suffix = self.uncommitted_suffix();
-        if suffix.headers.is_empty() {
-            suffix.headers.extend(self.log.header(suffix.head));
-        }
-        suffix
     }
 
     fn on_install_durable(&mut self) {
@@ -570,12 +566,12 @@ impl Core {
 
 /// What is checked of a `DoViewChange` before it is believed to be one.
 fn is_well_formed(dvc: &DoViewChange) -> bool {
-    let after_commit = dvc.commit.op();
+    let from = dvc.commit.op().min(dvc.head);
     let ascending = dvc.headers.windows(2).all(|pair| pair[0].op < pair[1].op);
     let in_range = dvc
         .headers
         .iter()
-        .all(|header| header.op > after_commit && header.op <= dvc.head && header.view <= dvc.log_view);
+        .all(|header| header.op >= from && header.op <= dvc.head && header.view <= dvc.log_view);
     ascending
         && in_range
         && dvc.log_view < dvc.view

@@ -1,0 +1,73 @@
+//! Messages in one line each.
+
+use vsr::Message;
+
+/// A message as a trace shows it.
+pub(crate) fn message(message: &Message) -> String {
+    let name = message.name();
+    match message {
+        Message::Requests { requests, forwarded } => {
+            let numbers: Vec<String> =
+                requests.iter().map(|request| format!("{}{}", request.session, request.number)).collect();
+            format!("{name}{} {}", if *forwarded { " (forwarded)" } else { "" }, numbers.join(" "))
+        }
+        Message::Replies { view, replies } => {
+            let outcomes: Vec<String> = replies
+                .iter()
+                .map(|reply| format!("{}{} {:?} at {}", reply.session, reply.number, reply.outcome, reply.position))
+                .collect();
+            format!("{name} view {view}: {}", outcomes.join(", "))
+        }
+        Message::Prepare { view, commit, entry } => {
+            let header = &entry.header;
+            let (op, checksum, parent, of) = (header.op, header.checksum(), header.parent, header.view);
+            format!("{name} view {view} op {op} ({checksum} on {parent}, of view {of}) commit {commit}")
+        }
+        Message::PrepareOk { view, op, checksum } => format!("{name} view {view} op {op} ({checksum})"),
+        Message::Commit { view, commit, head, number } => {
+            format!("{name} view {view} commit {commit} head {head} number {number}")
+        }
+        Message::CommitOk { view, number } => format!("{name} view {view} number {number}"),
+        Message::StartViewChange { view } => format!("{name} leaves view {view}"),
+        Message::DoViewChange(dvc) => {
+            let facts: Vec<String> = dvc
+                .facts
+                .iter()
+                .enumerate()
+                .map(|(at, fact)| {
+                    let mark = match (fact.present, fact.nack) {
+                        (true, false) => "+",
+                        (true, true) => "~",
+                        (false, true) => "-",
+                        (false, false) => "?",
+                    };
+                    format!("{}{mark}", dvc.commit.0 + 1 + at as u64)
+                })
+                .collect();
+            let (view, log_view, commit, head) = (dvc.view, dvc.log_view, dvc.commit, dvc.head);
+            let certain = if dvc.head_certain { "" } else { " uncertain" };
+            format!("{name} view {view} log_view {log_view} commit {commit} head {head}{certain} [{}]", facts.join(" "))
+        }
+        Message::StartView(start) => {
+            let headers: Vec<String> =
+                start.headers.iter().map(|header| format!("{}={}", header.op, header.checksum())).collect();
+            let (view, commit, head) = (start.view, start.commit, start.head);
+            format!("{name} view {view} commit {commit} head {head} [{}]", headers.join(" "))
+        }
+        Message::RequestEntries { wanted } => {
+            let ops: Vec<String> = wanted.iter().map(|(op, checksum)| format!("{op}={checksum}")).collect();
+            format!("{name} {}", ops.join(" "))
+        }
+        Message::Headers { headers } => {
+            let ops: Vec<String> = headers.iter().map(|header| format!("{}={}", header.op, header.checksum())).collect();
+            format!("{name} {}", ops.join(" "))
+        }
+        Message::Entries { entries } => {
+            let ops: Vec<String> = entries.iter().map(|entry| entry.header.op.to_string()).collect();
+            format!("{name} {}", ops.join(" "))
+        }
+        Message::RequestHeaders { op, checksum, count } => format!("{name} {op}={checksum} and {count} down"),
+        Message::Ping(ping) => format!("{name} view {} commit {} head {}", ping.view, ping.commit, ping.head),
+        _ => name.to_owned(),
+    }
+}
