@@ -28,8 +28,9 @@ pub(crate) struct LogSlot {
     /// The batch of the last put staged for this very content; `None` when none was, or when the
     /// content came from elsewhere since.
     pub(crate) staged: Option<BatchNumber>,
-    /// The disk may have held an acknowledged entry here that is damaged. Stays until a body is here
-    /// again: a header adopted over it proves nothing (HAZARDS B17, PR 645).
+    /// The disk may have held an acknowledged entry here that is damaged. Stays as long as the slot does:
+    /// a header adopted over it proves nothing (HAZARDS B17, PR 645), nor does a copy that came by repair
+    /// and is not durable yet.
     pub(crate) corrupt: bool,
 }
 
@@ -157,7 +158,6 @@ impl Log {
             return false;
         }
         slot.body = Body::Memory(entry.body);
-        slot.corrupt = false;
         slot.staged = None;
         true
     }

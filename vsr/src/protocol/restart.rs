@@ -84,6 +84,9 @@ impl Core {
     fn begin_life(&mut self) {
         self.view_change.note_progress(self.now);
         self.repair_soon();
+        if let Err(diverged) = self.log.prove(self.applied) {
+            return self.stop(diverged.into());
+        }
         if self.status == Status::ViewChange {
             let suffix = self.state.suffix.clone();
             self.stage_state(suffix);
