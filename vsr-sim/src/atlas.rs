@@ -30,12 +30,16 @@ pub fn excuse(disks: Vec<&SimDisk>, committed: OpNumber, quorums: Quorums) -> Op
         if disks.iter().any(|disk| disk.intact(op).is_some()) {
             continue;
         }
-        let damaged = disks.iter().filter(|disk| disk.is_damaged(op)).count();
-        if damaged == 0 && op > committed {
+        // A damaged slot never nacks, nor does a log whose end is rotten above that end.
+        let silent = |disk: &&&SimDisk| disk.is_damaged(op) || (op > disk.head() && !disk.recover().head_certain);
+        let damaged = disks.iter().filter(silent).count();
+        if !disks.iter().any(|disk| disk.is_damaged(op)) && op > committed {
             continue;
         }
         if op <= committed || disks.len() - damaged < usize::from(quorums.nack) {
-            return Some(format!("op {op} has no intact copy in the core, and {damaged} damaged ones"));
+            return Some(format!(
+                "op {op} has no intact copy in the core, and {damaged} replicas cannot tell whether they had it"
+            ));
         }
     }
     None

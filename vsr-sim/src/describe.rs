@@ -59,7 +59,8 @@ pub(crate) fn message(message: &Message) -> String {
             format!("{name} {}", ops.join(" "))
         }
         Message::Headers { headers } => {
-            let ops: Vec<String> = headers.iter().map(|header| format!("{}={}", header.op, header.checksum())).collect();
+            let ops: Vec<String> =
+                headers.iter().map(|header| format!("{}={}", header.op, header.checksum())).collect();
             format!("{name} {}", ops.join(" "))
         }
         Message::Entries { entries } => {

@@ -47,12 +47,8 @@ impl<S> Simulated for S where
 
 /// A command with its context, as the log orders it.
 pub(crate) type InContext<S> = (ApplyContext, <S as StateMachine>::Command);
-pub(crate) type Recorded<S> = Operation<
-    InContextOption<S>,
-    <S as StateMachine>::Reply,
-    <S as StateMachine>::Query,
-    <S as StateMachine>::Answer,
->;
+pub(crate) type Recorded<S> =
+    Operation<InContextOption<S>, <S as StateMachine>::Reply, <S as StateMachine>::Query, <S as StateMachine>::Answer>;
 type InContextOption<S> = (Option<ApplyContext>, <S as StateMachine>::Command);
 
 /// What clients saw, and what was executed.

@@ -102,15 +102,13 @@ fn run_many(seeds: Range<u64>, arguments: &Arguments) -> ExitCode {
     let start = std::time::Instant::now();
     // Panics of a run are caught and reported with their seed.
     std::panic::set_hook(Box::new(|_| {}));
-    let bar = if std::io::stderr().is_terminal() {
-        ProgressBar::new(seeds.end - seeds.start)
-    } else {
-        ProgressBar::hidden()
-    };
+    let bar =
+        if std::io::stderr().is_terminal() { ProgressBar::new(seeds.end - seeds.start) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} seeds, {eta} left") {
         bar.set_style(style);
     }
-    let summary = sweep(seeds, arguments.jobs.max(1), arguments.stop, |seed| run_seed(seed, Detail::Counters), || bar.inc(1));
+    let summary =
+        sweep(seeds, arguments.jobs.max(1), arguments.stop, |seed| run_seed(seed, Detail::Counters), || bar.inc(1));
     bar.finish_and_clear();
     print_summary(&summary, start.elapsed().as_secs_f64());
     match summary.failed.values().next() {

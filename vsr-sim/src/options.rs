@@ -152,8 +152,8 @@ impl Options {
             options.partition_every = log_uniform(random, Duration::from_millis(400), Duration::from_secs(8));
             options.one_way_percent = random.below(101);
         }
-        if on(random, 75) {
-            options.crash_every = log_uniform(random, Duration::from_millis(300), Duration::from_secs(4));
+        if on(random, 85) {
+            options.crash_every = log_uniform(random, Duration::from_millis(150), Duration::from_secs(2));
             options.restart_after = log_uniform(random, Duration::from_millis(5), Duration::from_secs(3));
             options.crash_all_percent = if random.chance(1, 2) { random.below(30) } else { 0 };
             options.torn_writes = random.chance(2, 3);

@@ -325,8 +325,7 @@ impl<S: Simulated> Run<S> {
         // A small cache, so that entries are read back from the disk.
         config.cache_bytes = if self.options.seed.is_multiple_of(3) { 2048 } else { 1 << 20 };
         config.apply_slice = if self.options.seed.is_multiple_of(5) { 3 } else { 4096 };
-        let machine =
-            Witnessed { inner: (self.machine)(), life: life.clone(), recorder: self.recorder.clone() };
+        let machine = Witnessed { inner: (self.machine)(), life: life.clone(), recorder: self.recorder.clone() };
         let builder = Replica::builder(config, machine).storage(SimStorage(life.clone()));
         let builder = builder.network(SimNetwork(life.clone())).clock(SimClock(life.clone()));
         let (running, handle) = builder.observer(Box::new(Witness(life.clone()))).build().expect("valid");
@@ -370,8 +369,7 @@ impl<S: Simulated> Run<S> {
         config.id = id;
         config.seed = self.random.next_u64();
         config.window = self.options.window;
-        let (handle, runner) =
-            Client::<Witnessed<S>>::new(config, SimNetwork(life.clone()), SimClock(life.clone()));
+        let (handle, runner) = Client::<Witnessed<S>>::new(config, SimNetwork(life.clone()), SimClock(life.clone()));
         let task = async move { runner.run().await.err().map(|error| format!("client {client} stopped: {error}")) };
         self.slots.push(Some(Slot { node, flag: life.flag.clone(), task: Box::pin(task) }));
         let lanes = 1 + self.random.below(4) as u32;
@@ -499,8 +497,15 @@ impl<S: Simulated> Run<S> {
         let all = world.random.below(100) < self.options.crash_all_percent;
         let up: Vec<usize> = (0..replicas).filter(|&replica| world.nodes[replica].up).collect();
         let writing: Vec<usize> = up.iter().copied().filter(|&replica| world.disks[replica].is_writing()).collect();
-        // A crash in the middle of a write is where the bugs are.
-        let from = if !writing.is_empty() && world.random.chance(3, 4) { writing } else { up.clone() };
+        let primary = (world.highest_view % replicas as u64) as usize;
+        // A crash of the primary, or in the middle of a write, is where the bugs are.
+        let from = if up.contains(&primary) && world.random.chance(1, 3) {
+            vec![primary]
+        } else if !writing.is_empty() && world.random.chance(3, 4) {
+            writing
+        } else {
+            up.clone()
+        };
         let victims = if all {
             up
         } else if from.is_empty() {
@@ -525,9 +530,8 @@ impl<S: Simulated> Run<S> {
         let one_way = world.random.below(100) < self.options.one_way_percent;
         let isolate = world.random.chance(1, 3);
         let alone = world.random.below(replicas as u64) as usize;
-        let side: Vec<bool> = (0..nodes)
-            .map(|node| if isolate { node == alone } else { world.random.chance(1, 2) })
-            .collect();
+        let side: Vec<bool> =
+            (0..nodes).map(|node| if isolate { node == alone } else { world.random.chance(1, 2) }).collect();
         for from in 0..nodes {
             for to in 0..nodes {
                 world.blocked[from][to] = from != to && side[from] != side[to] && !(one_way && side[from]);
@@ -746,8 +750,8 @@ impl<S: Simulated> Run<S> {
             .map(|(position, (context, command))| (*position, (Some(*context), command.clone())))
             .collect();
         let mut model = Replay((self.machine)(), QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) });
-        let result = check_real_time(&recorder.history)
-            .and_then(|()| check_model(&recorder.history, &executed, &mut model));
+        let result =
+            check_real_time(&recorder.history).and_then(|()| check_model(&recorder.history, &executed, &mut model));
         let message = result.err()?.to_string();
         Some(Violation { checker: "linearizable", message, at: lock(&self.world).now })
     }

@@ -349,8 +349,8 @@ impl<N: Network> Worker<'_, N> {
 
     fn send_due(&mut self, now: Monotonic) {
         let again = self.session.poll(now, &mut self.requests);
-        let queries_again = now >= self.queries_due
-            && self.queries.values().any(|query| query.due > Monotonic(0) && query.due <= now);
+        let queries_again =
+            now >= self.queries_due && self.queries.values().any(|query| query.due > Monotonic(0) && query.due <= now);
         if (again || queries_again) && now.since(self.rotated_at) >= self.config.patience {
             // No answer in time: this replica may be cut off.
             self.rotate(now);

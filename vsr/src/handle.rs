@@ -105,7 +105,13 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(queue_max: usize, status: ReplicaStatus, clock: Arc<dyn Clock>) -> Arc<Shared> {
-        Arc::new(Shared { inbox: Mutex::default(), waker: AtomicWaker::new(), status: Mutex::new(status), queue_max, clock })
+        Arc::new(Shared {
+            inbox: Mutex::default(),
+            waker: AtomicWaker::new(),
+            status: Mutex::new(status),
+            queue_max,
+            clock,
+        })
     }
 
     pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {

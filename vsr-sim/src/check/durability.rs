@@ -30,7 +30,9 @@ impl Checker for CommittedOnQuorum {
                 self.known.insert(replica, core.commit().op());
                 return Ok(());
             }
-            Observation::Event { replica, core, event: Event::Committed { .. } } if core.is_primary() => (replica, core),
+            Observation::Event { replica, core, event: Event::Committed { .. } } if core.is_primary() => {
+                (replica, core)
+            }
             _ => return Ok(()),
         };
         let Some(known) = self.known.get(&replica) else { return Ok(()) };

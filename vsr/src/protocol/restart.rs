@@ -4,7 +4,7 @@ use super::core::{Core, Options, PeerState, Status, Writes};
 use super::entry::Header;
 use super::fault::Fault;
 use super::log::{Body, Log, LogSlot};
-use super::number::{BatchNumber, CommitNumber, Monotonic, OpNumber, Timestamp};
+use super::number::{BatchNumber, CommitNumber, Monotonic, OpNumber, Timestamp, View};
 use super::outbox::Outbox;
 use super::primary::{NEVER, Primary};
 use super::random::Random;
@@ -91,6 +91,14 @@ impl Core {
             let suffix = self.state.suffix.clone();
             self.stage_state(suffix);
             self.on_view_durable();
+        } else if self.primary_id() == self.id && self.is_first_life() {
+            // Nothing was ever sent from this disk, so there is nothing to take back. What is sent now
+            // waits until the start is durable: the next life is not the first.
+            let batch = self.writes.next();
+            (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
+            self.status = Status::ViewChange;
+            self.view_change.installed = true;
+            self.stage_state(self.state.suffix.clone());
         } else if self.primary_id() == self.id {
             self.enter_view(self.view.next());
         } else {
@@ -101,6 +109,13 @@ impl Core {
             self.commit = commit;
             self.advance_durable();
         }
+    }
+}
+
+impl Core {
+    fn is_first_life(&self) -> bool {
+        let fresh = self.log.head() == OpNumber::ZERO && self.view == View::default() && self.head_certain;
+        fresh && self.state.starts == 1
     }
 }
 

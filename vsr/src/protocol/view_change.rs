@@ -389,14 +389,7 @@ impl Core {
     /// The log of this view, at least its head.
     fn start_view(&self, nonce: u64) -> StartView {
         let Suffix { head, headers } = self.uncommitted_suffix();
-        StartView {
-            view: self.view,
-            commit: self.commit,
-            head,
-            headers,
-            nonce,
-            checkpoint: self.state.checkpoint,
-        }
+        StartView { view: self.view, commit: self.commit, head, headers, nonce, checkpoint: self.state.checkpoint }
     }
 
     pub(crate) fn on_request_start_view(&mut self, from: ReplicaId, view: View, nonce: u64) {
@@ -568,10 +561,8 @@ impl Core {
 fn is_well_formed(dvc: &DoViewChange) -> bool {
     let from = dvc.commit.op().min(dvc.head);
     let ascending = dvc.headers.windows(2).all(|pair| pair[0].op < pair[1].op);
-    let in_range = dvc
-        .headers
-        .iter()
-        .all(|header| header.op >= from && header.op <= dvc.head && header.view <= dvc.log_view);
+    let in_range =
+        dvc.headers.iter().all(|header| header.op >= from && header.op <= dvc.head && header.view <= dvc.log_view);
     ascending
         && in_range
         && dvc.log_view < dvc.view
