@@ -120,7 +120,8 @@ impl Core {
 }
 
 fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
-    let damaged = slots.iter().position(|slot| !matches!(slot, Slot::Clean(_)));
+    // An absent slot was never durable: its op was never acknowledged, and goes as the view starts.
+    let damaged = slots.iter().position(|slot| matches!(slot, Slot::Corrupt(_)));
     match damaged.or((!head_certain).then_some(slots.len())) {
         Some(at) => Err(Fault::SoloDamaged { op: OpNumber(at as u64 + 1) }),
         None => Ok(()),
