@@ -458,6 +458,7 @@ impl Events {
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
+    #[allow(clippy::should_implement_trait, reason = "the name that every stream's next has")]
     pub fn next(&mut self) -> impl Future<Output = Option<Watched>> + '_ {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context))
     }

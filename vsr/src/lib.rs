@@ -12,6 +12,7 @@ mod session;
 mod state_machine;
 mod storage;
 pub mod testing;
+pub mod wire;
 
 pub use client::{Client, ClientConfig, ClientRunner};
 pub use clock::{Clock, SystemClock};

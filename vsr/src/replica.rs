@@ -143,6 +143,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
     ///
     /// # Errors
     /// A configuration that cannot work.
+    #[allow(clippy::type_complexity, reason = "the two parts that building makes")]
     pub fn build(self) -> Result<(Replica<S, D, N, C>, Handle<S>), ConfigError> {
         let ReplicaBuilder { config, machine, storage, network, clock, observer } = self;
         config.validate()?;

@@ -60,7 +60,9 @@ pub struct QueryContext {
 }
 
 /// An owned view of a state that writes itself out when asked.
-pub struct Snapshot(Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>);
+pub struct Snapshot(Box<WriteOut>);
+
+type WriteOut = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
 
 impl Snapshot {
     /// A snapshot of a value that serde can write.

@@ -334,7 +334,7 @@ impl Core {
         };
         Fact {
             present: same && slot.is_present(),
-            nack: !slot.corrupt && !(same && slot.is_durable(self.writes.completed)),
+            nack: !(slot.corrupt || (same && slot.is_durable(self.writes.completed))),
         }
     }
 

@@ -1,0 +1,377 @@
+//! Frames: how messages travel on any transport (format described in the book, byte by byte).
+//!
+//! A frame is a header of [`HEADER_LEN`] bytes, a MessagePack part, and the bodies of the entries that the
+//! message carries, uncopied. Everything is checked before it is believed: the header by its checksum,
+//! lengths against limits before anything is allocated, the MessagePack part by its checksum, each body
+//! by the checksum in its entry's header.
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::protocol::{Checksum, Message};
+
+/// The version of the frame format. A peer of another version is refused with a typed error.
+pub const VERSION: u16 = 1;
+
+/// The length of a frame's header in bytes.
+pub const HEADER_LEN: usize = 40;
+
+const MAGIC: u32 = u32::from_le_bytes(*b"VSRF");
+
+/// What a frame may carry at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the MessagePack part. Default 16 MiB.
+    pub meta_max: u32,
+    /// Bytes of the bodies. Default 256 MiB.
+    pub bodies_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { meta_max: 16 << 20, bodies_max: 256 << 20 }
+    }
+}
+
+/// Why bytes are no frame. The sender is at fault, or the line; the connection is closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// Not our protocol at all.
+    #[error("these bytes are not a vsr frame")]
+    NotAFrame,
+    /// Another version of it.
+    #[error("frame version {found}, this program speaks {VERSION}: run versions that are one step apart")]
+    Version {
+        /// As found.
+        found: u16,
+    },
+    /// Damaged on the way.
+    #[error("the frame's {0} does not fit its checksum")]
+    Damaged(&'static str),
+    /// Larger than the limits.
+    #[error("a frame of {len} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// As claimed.
+        len: u64,
+        /// See [`Limits`].
+        limit: u64,
+    },
+    /// The MessagePack part is no message.
+    #[error("the frame holds no message: {0}")]
+    Malformed(String),
+}
+
+/// A frame's header, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    meta_len: u32,
+    bodies_len: u32,
+    meta_checksum: u128,
+}
+
+impl FrameHeader {
+    /// The bytes that follow the header.
+    #[must_use]
+    pub fn payload_len(&self) -> usize {
+        self.meta_len as usize + self.bodies_len as usize
+    }
+
+    /// Reads a header. Nothing is allocated before this has succeeded.
+    ///
+    /// # Errors
+    /// A [`WireError`]; the stream cannot be followed any further.
+    pub fn decode(bytes: &[u8; HEADER_LEN], limits: Limits) -> Result<FrameHeader, WireError> {
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
+        if u32_at(0) != MAGIC {
+            return Err(WireError::NotAFrame);
+        }
+        let version = u16::from_le_bytes([bytes[4], bytes[5]]);
+        if version != VERSION {
+            return Err(WireError::Version { found: version });
+        }
+        if header_checksum(bytes).to_le_bytes() != bytes[32..40] {
+            return Err(WireError::Damaged("header"));
+        }
+        let (meta_len, bodies_len) = (u32_at(8), u32_at(12));
+        for (len, limit) in [(meta_len, limits.meta_max), (bodies_len, limits.bodies_max)] {
+            if len > limit {
+                return Err(WireError::TooLarge { len: len.into(), limit: limit.into() });
+            }
+        }
+        let meta_checksum = u128::from_le_bytes(bytes[16..32].try_into().unwrap_or_default());
+        Ok(FrameHeader { meta_len, bodies_len, meta_checksum })
+    }
+}
+
+fn header_checksum(bytes: &[u8; HEADER_LEN]) -> u64 {
+    Checksum::of(&bytes[..32]).0 as u64
+}
+
+/// A message as it is written: one buffer, and the bodies behind it, uncopied.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Header and MessagePack part.
+    pub head: Bytes,
+    /// The bodies, in order.
+    pub bodies: Vec<Bytes>,
+}
+
+impl Frame {
+    /// The bytes of the whole frame.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.len() + self.bodies.iter().map(Bytes::len).sum::<usize>()
+    }
+
+    /// Whether there is nothing; a frame always has a header.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.head.is_empty()
+    }
+}
+
+/// Encodes any value with a frame's header; transports use it for their handshakes.
+///
+/// # Errors
+/// When the value cannot be encoded.
+pub fn encode_value<T: serde::Serialize>(value: &T, bodies: Vec<Bytes>) -> Result<Frame, WireError> {
+    let mut head = BytesMut::with_capacity(256);
+    head.put_bytes(0, HEADER_LEN);
+    let mut writer = head.writer();
+    rmp_serde::encode::write(&mut writer, value).map_err(|error| WireError::Malformed(error.to_string()))?;
+    let mut head = writer.into_inner();
+    let too_large = |len: usize| WireError::TooLarge { len: len as u64, limit: u32::MAX.into() };
+    let meta = head.len() - HEADER_LEN;
+    let bodies_len: usize = bodies.iter().map(Bytes::len).sum();
+    let mut header = [0; HEADER_LEN];
+    header[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    header[4..6].copy_from_slice(&VERSION.to_le_bytes());
+    header[8..12].copy_from_slice(&u32::try_from(meta).map_err(|_| too_large(meta))?.to_le_bytes());
+    header[12..16].copy_from_slice(&u32::try_from(bodies_len).map_err(|_| too_large(bodies_len))?.to_le_bytes());
+    header[16..32].copy_from_slice(&Checksum::of(&head[HEADER_LEN..]).0.to_le_bytes());
+    let checksum = header_checksum(&header);
+    header[32..40].copy_from_slice(&checksum.to_le_bytes());
+    head[..HEADER_LEN].copy_from_slice(&header);
+    Ok(Frame { head: head.freeze(), bodies })
+}
+
+/// Reads the value of a frame, and the bytes of the bodies behind it.
+///
+/// # Errors
+/// A [`WireError`].
+pub fn decode_value<T: serde::de::DeserializeOwned>(
+    header: &FrameHeader,
+    mut payload: Bytes,
+) -> Result<(T, Bytes), WireError> {
+    if payload.len() != header.payload_len() {
+        return Err(WireError::Damaged("length"));
+    }
+    let meta = payload.split_to(header.meta_len as usize);
+    if Checksum::of(&meta).0 != header.meta_checksum {
+        return Err(WireError::Damaged("content"));
+    }
+    let value = rmp_serde::from_slice(&meta).map_err(|error| WireError::Malformed(error.to_string()))?;
+    Ok((value, payload))
+}
+
+/// Encodes a message.
+///
+/// # Errors
+/// When it is larger than any frame can be.
+pub fn encode(message: &Message) -> Result<Frame, WireError> {
+    let bodies = message.entries().iter().map(|entry| entry.body.clone()).collect();
+    encode_value(message, bodies)
+}
+
+/// Decodes a message; its bodies are slices of the payload.
+///
+/// # Errors
+/// A [`WireError`].
+pub fn decode(header: &FrameHeader, payload: Bytes) -> Result<Message, WireError> {
+    let (mut message, mut bodies): (Message, Bytes) = decode_value(header, payload)?;
+    for entry in message.entries_mut() {
+        let len = entry.header.body_len as usize;
+        if len > bodies.len() {
+            return Err(WireError::Malformed("a body is missing".to_owned()));
+        }
+        entry.body = bodies.split_to(len);
+        if !entry.is_intact() {
+            return Err(WireError::Damaged("body"));
+        }
+    }
+    if bodies.is_empty() { Ok(message) } else { Err(WireError::Malformed("bytes behind the last body".to_owned())) }
+}
+
+/// Decodes a whole frame from one buffer; for tests and for transports of datagrams.
+///
+/// # Errors
+/// A [`WireError`].
+pub fn decode_frame(bytes: &Bytes, limits: Limits) -> Result<Message, WireError> {
+    let header: &[u8; HEADER_LEN] = bytes.first_chunk().ok_or(WireError::NotAFrame)?;
+    decode(&FrameHeader::decode(header, limits)?, bytes.slice(HEADER_LEN..))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::*;
+    use proptest::prelude::*;
+
+    fn messages() -> Vec<Message> {
+        let body = Bytes::from_static(b"a body of some bytes");
+        let header = Header::new(HeaderFields {
+            view: View::default(),
+            op: OpNumber(1),
+            parent: Checksum(3),
+            body: Checksum::of(&body),
+            body_len: body.len() as u32,
+            requests: 1,
+            timestamp: Timestamp(9),
+            commit: CommitNumber(0),
+            machine_version: 1,
+            kind: OpKind::Requests,
+        });
+        let entry = Entry { header, body };
+        let (view, op, commit) = (View { epoch: Epoch(0), number: 4 }, OpNumber(1), CommitNumber(1));
+        let request = Request {
+            client: ClientId(5),
+            session: SessionId::default(),
+            number: RequestNumber(2),
+            floor: RequestNumber(1),
+            command: Bytes::from_static(b"command"),
+        };
+        let reply = Reply {
+            client: ClientId(5),
+            session: SessionId::default(),
+            number: RequestNumber(2),
+            outcome: Outcome::Reply(Bytes::from_static(b"reply")),
+            position: Position::default(),
+        };
+        let ping = Ping {
+            view,
+            normal: true,
+            commit,
+            head: op,
+            wall: Timestamp(1),
+            checkpoint: OpNumber(0),
+            machine_version: 1,
+        };
+        vec![
+            Message::Requests { requests: vec![request], forwarded: true },
+            Message::Replies { view, replies: vec![reply] },
+            Message::Prepare { view, commit, entry: entry.clone() },
+            Message::PrepareOk { view, op, checksum: Checksum(1) },
+            Message::Commit { view, commit, head: op, number: 3 },
+            Message::CommitOk { view, number: 3 },
+            Message::StartViewChange { view },
+            Message::DoViewChange(DoViewChange {
+                view,
+                log_view: View::default(),
+                commit: CommitNumber(0),
+                head: op,
+                head_certain: true,
+                headers: vec![header],
+                facts: vec![Fact { present: true, nack: false }],
+                checkpoint: OpNumber(0),
+            }),
+            Message::StartView(StartView {
+                view,
+                commit,
+                head: op,
+                headers: vec![header],
+                nonce: 7,
+                checkpoint: OpNumber(0),
+            }),
+            Message::RequestStartView { view, nonce: 7 },
+            Message::RequestHeaders { op, checksum: Checksum(1), count: 3 },
+            Message::Headers { headers: vec![header] },
+            Message::RequestEntries { wanted: vec![(op, Checksum(1))] },
+            Message::Entries { entries: vec![entry.clone(), entry] },
+            Message::Ping(ping),
+            Message::ReadIndex { nonce: 1 },
+            Message::ReadIndexOk { nonce: 1, index: op },
+            Message::Query { client: ClientId(5), nonce: 1, query: Bytes::from_static(b"q") },
+            Message::Answer { client: ClientId(5), nonce: 1, answer: Err(Refusal::Undecodable), position: op, view },
+        ]
+    }
+
+    fn bytes_of(message: &Message) -> Bytes {
+        let frame = encode(message).unwrap();
+        let mut bytes = BytesMut::from(&frame.head[..]);
+        frame.bodies.iter().for_each(|body| bytes.extend_from_slice(body));
+        bytes.freeze()
+    }
+
+    #[test]
+    fn every_message_survives_the_wire() {
+        for message in messages() {
+            assert_eq!(decode_frame(&bytes_of(&message), Limits::default()), Ok(message));
+        }
+    }
+
+    /// HAZARDS NW-11.
+    #[test]
+    fn nw_11_no_flipped_bit_of_any_message_gets_through() {
+        for message in messages() {
+            let bytes = bytes_of(&message);
+            for bit in 0..bytes.len() * 8 {
+                let mut damaged = BytesMut::from(&bytes[..]);
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                let decoded = decode_frame(&damaged.freeze(), Limits::default());
+                // Two reserved bytes of the header are covered by its checksum as well.
+                assert!(decoded.is_err(), "{} with bit {bit} flipped was accepted", message.name());
+            }
+        }
+    }
+
+    /// HAZARDS NW-12.
+    #[test]
+    fn nw_12_lengths_are_checked_before_anything_is_allocated() {
+        let limits = Limits { meta_max: 100, bodies_max: 100 };
+        for len in [0_u32, 1, 100, 101, u32::MAX] {
+            let mut header = [0; HEADER_LEN];
+            header[..4].copy_from_slice(&MAGIC.to_le_bytes());
+            header[4..6].copy_from_slice(&VERSION.to_le_bytes());
+            header[8..12].copy_from_slice(&len.to_le_bytes());
+            let checksum = header_checksum(&header);
+            header[32..40].copy_from_slice(&checksum.to_le_bytes());
+            let decoded = FrameHeader::decode(&header, limits);
+            assert_eq!(decoded.is_err(), len > 100, "{len}: {decoded:?}");
+        }
+        let mut other = [0; HEADER_LEN];
+        assert_eq!(FrameHeader::decode(&other, limits), Err(WireError::NotAFrame));
+        other[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        other[4] = 9;
+        assert_eq!(FrameHeader::decode(&other, limits), Err(WireError::Version { found: 9 }));
+    }
+
+    proptest! {
+        /// HAZARDS NW-18: arbitrary bytes, and arbitrary MessagePack behind a right header.
+        #[test]
+        fn nw_18_arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = decode_frame(&Bytes::from(bytes.clone()), Limits::default());
+            let header = FrameHeader {
+                meta_len: bytes.len() as u32,
+                bodies_len: 0,
+                meta_checksum: Checksum::of(&bytes).0,
+            };
+            let _ = decode(&header, Bytes::from(bytes));
+        }
+
+        #[test]
+        fn damaged_messagepack_never_panics(which in 0..19_usize, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let message = &messages()[which];
+            let frame = encode(message).unwrap();
+            let mut meta = BytesMut::from(&frame.head[HEADER_LEN..]);
+            let at = at.index(meta.len());
+            meta[at] = byte;
+            let header = FrameHeader {
+                meta_len: meta.len() as u32,
+                bodies_len: frame.bodies.iter().map(Bytes::len).sum::<usize>() as u32,
+                meta_checksum: Checksum::of(&meta).0,
+            };
+            frame.bodies.iter().for_each(|body| meta.extend_from_slice(body));
+            let _ = decode(&header, meta.freeze());
+        }
+    }
+}
