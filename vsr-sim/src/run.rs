@@ -362,7 +362,7 @@ impl<S: Simulated> Run<S> {
     }
 
     fn add_client(&mut self, client: usize) {
-        let id = ClientId(u128::from(self.random.next_u64()) << 32 | client as u128 + 1);
+        let id = ClientId((u128::from(self.random.next_u64()) << 32) | (client as u128 + 1));
         let node = lock(&self.world).add_node(Peer::Client(id));
         let life = self.life(node);
         let mut config = ClientConfig::new(self.options.replicas);

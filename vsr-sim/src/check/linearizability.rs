@@ -77,7 +77,8 @@ pub fn check_real_time<C: Debug, R: Debug, Q: Debug, A: Debug>(
     let mut by_invocation: Vec<_> = history.iter().filter_map(|op| Some((op.invoked, place(op)?, op))).collect();
     by_invocation.sort_by_key(|(invoked, ..)| *invoked);
     let mut returned = by_return.into_iter().peekable();
-    let mut latest: Option<((OpNumber, u32), &Operation<C, R, Q, A>)> = None;
+    type Latest<'a, C, R, Q, A> = Option<((OpNumber, u32), &'a Operation<C, R, Q, A>)>;
+    let mut latest: Latest<'_, C, R, Q, A> = None;
     for (invoked, at, operation) in by_invocation {
         while let Some((_, place, earlier)) = returned.next_if(|(when, ..)| *when < invoked) {
             if latest.is_none_or(|(newest, _)| place > newest) {

@@ -1,10 +1,10 @@
 //! Viewstamped Replication without I/O: no async, no clock, no thread, no entropy of its own. The same
 //! inputs give the same effects, byte for byte.
 //!
-//! The way of a request: [`primary`] (admission, `Prepare`) → [`core`] (the batch, [`outbox`]) →
-//! [`backup`] (`PrepareOk`) → [`primary`] (commit) → [`apply`] ([`sessions`], reply). When the primary
-//! fails: [`view_change`] (votes, `DoViewChange`, `StartView`) and [`decide`] (the choice of the log).
-//! After a crash: [`restart`]. What is missing comes by [`repair`]. Reads go by [`reads`].
+//! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
+//! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
+//! fails: `view_change` (votes, `DoViewChange`, `StartView`) and `decide` (the choice of the log).
+//! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`.
 
 mod apply;
 mod backup;

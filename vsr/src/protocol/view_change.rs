@@ -1,7 +1,7 @@
 //! Leaving a view and starting the next one (DESIGN 7.1 to 7.5, VRR 4.2 and its errata).
 //!
 //! A `StartViewChange` is a vote that promises nothing; a quorum of them moves to the next view. A
-//! `DoViewChange` is a durable promise never to go back. [`decide`](super::decide) chooses the log.
+//! `DoViewChange` is a durable promise never to go back. `decide` chooses the log.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
