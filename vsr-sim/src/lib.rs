@@ -2,6 +2,7 @@
 
 pub mod atlas;
 pub mod check;
+pub mod conformance;
 mod describe;
 mod disk;
 mod machine;

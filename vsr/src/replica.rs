@@ -188,7 +188,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             seed: config.seed ^ recovered.state.starts.rotate_left(32),
             local_client,
             machine_version: config.machine_version,
-            log_bytes_max: config.log_bytes_max.min(storage.capacity()),
+            log_bytes_max: config.log_bytes_max,
             cache_bytes: config.cache_bytes,
             queue_bytes_max: config.queue_bytes_max,
         };
@@ -313,6 +313,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
         let now = self.clock.now();
         self.core.set_time(now, self.clock.wall());
+        self.core.set_room(self.storage.room());
         let mut progress = self.poll_write(context, now)?;
         progress |= self.poll_reads(context)?;
         progress |= self.poll_network(context)?;

@@ -56,8 +56,9 @@ pub trait Storage: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError>;
 
-    /// Bytes of entries that the log can hold in all; the replica refuses requests before it is full.
-    fn capacity(&self) -> u64 {
+    /// Bytes that the log can still take, for entries with all that the storage adds to them. The replica
+    /// refuses requests before it is used up. Asked often: it must not wait.
+    fn room(&self) -> u64 {
         u64::MAX
     }
 }
@@ -128,8 +129,8 @@ impl<T: Storage + ?Sized> Storage for std::sync::Arc<T> {
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
         (**self).read(ops, bytes_max).await
     }
-    fn capacity(&self) -> u64 {
-        (**self).capacity()
+    fn room(&self) -> u64 {
+        (**self).room()
     }
 }
 
@@ -148,7 +149,7 @@ impl<T: Storage + ?Sized> Storage for Box<T> {
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
         (**self).read(ops, bytes_max).await
     }
-    fn capacity(&self) -> u64 {
-        (**self).capacity()
+    fn room(&self) -> u64 {
+        (**self).room()
     }
 }

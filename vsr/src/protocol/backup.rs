@@ -1,6 +1,6 @@
 //! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (DESIGN 6.2, 6.6, VRR 4.1).
 
-use super::core::{Core, Status};
+use super::core::{Core, Status, disk_bytes};
 use super::entry::Entry;
 use super::message::Message;
 use super::number::{CommitNumber, OpNumber, ReplicaId, View};
@@ -22,6 +22,9 @@ impl Core {
             if header.op == head.next() && self.log.checksum(head).is_some_and(|own| own != header.parent) {
                 self.ignore("Prepare", "the chain does not fit the head");
                 return self.ask_for_start_view(view);
+            }
+            if !self.writes.has_room(disk_bytes(header.body_len.into())) {
+                return self.ignore("Prepare", "the log is full");
             }
             if header.op.0 - head.0 > 1 {
                 self.mark("prepare beyond the next op");

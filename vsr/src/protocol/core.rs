@@ -158,6 +158,12 @@ pub(crate) struct Writes {
     pub(crate) log_view_batch: BatchNumber,
     /// Ops whose staged put gave way to a vsr state; they are put again when the view has started.
     pub(crate) unstaged: Vec<OpNumber>,
+    /// Bytes that storage can still take, as it said last.
+    pub(crate) room: u64,
+    /// Bytes of it that the batch being gathered will take.
+    pub(crate) staged_bytes: u64,
+    /// Bytes of it that the batch in flight may not have taken yet.
+    pub(crate) in_flight_bytes: u64,
 }
 
 impl Writes {
@@ -165,6 +171,19 @@ impl Writes {
     pub(crate) fn next(&self) -> BatchNumber {
         self.issued.next()
     }
+
+    /// Whether entries of so many bytes fit beside everything that is on its way to the disk. An entry
+    /// is never taken in without room: a write that fails for want of it would stop the replica.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let taken = self.staged_bytes.saturating_add(self.in_flight_bytes).saturating_add(bytes);
+        self.room >= taken
+    }
+}
+
+/// The most that a body of so many bytes takes on a disk: the entry's header in two copies, and what the
+/// storage adds. An upper bound for the storages that ship.
+pub(crate) fn disk_bytes(body: u64) -> u64 {
+    body + body / 16 + 2048
 }
 
 /// One replica's protocol.
@@ -384,6 +403,7 @@ impl Core {
             self.writes.in_flight
         );
         self.writes.in_flight = None;
+        self.writes.in_flight_bytes = 0;
         self.writes.completed = batch;
         self.outbox.release(batch);
         match self.status {
@@ -432,6 +452,11 @@ impl Core {
         }
     }
 
+    /// How many bytes storage can still take.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.writes.room = bytes;
+    }
+
     /// The next batch to write, when none is in flight: the group commit.
     pub fn take_batch(&mut self) -> Option<(BatchNumber, Batch)> {
         if self.writes.in_flight.is_some() || self.writes.staging.is_empty() || self.fault.is_some() {
@@ -439,6 +464,7 @@ impl Core {
         }
         self.writes.issued = self.writes.next();
         self.writes.in_flight = Some((self.writes.issued, self.now));
+        self.writes.in_flight_bytes = std::mem::take(&mut self.writes.staged_bytes);
         Some((self.writes.issued, std::mem::take(&mut self.writes.staging)))
     }
 
@@ -545,11 +571,22 @@ impl Core {
                 self.writes.unstaged.push(entry.header.op);
             }
         }
+        self.writes.staged_bytes = 0;
+        self.state.head_certain = self.head_certain;
         self.state.view = self.view;
         self.state.log_view = self.log_view;
         self.state.commit = self.commit;
         self.state.suffix = suffix;
         self.writes.staging.state = Some(self.state.clone());
+    }
+
+    /// The staged state installs a log whose head the view's primary has named: once it is durable, the
+    /// head is certain.
+    pub(crate) fn certify_head(&mut self) {
+        self.state.head_certain = true;
+        if let Some(staged) = &mut self.writes.staging.state {
+            staged.head_certain = true;
+        }
     }
 
     /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
@@ -566,6 +603,7 @@ impl Core {
         }
         if let (Some(header), Body::Memory(body)) = (slot.header, &slot.body) {
             slot.staged = Some(next);
+            self.writes.staged_bytes += disk_bytes(body.len() as u64);
             let entry = super::entry::Entry { header, body: body.clone() };
             self.writes.staging.entries.push(entry);
         }

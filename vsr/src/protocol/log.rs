@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::checksum::Checksum;
 use super::entry::{Entry, Header};
-use super::number::{BatchNumber, OpNumber};
+use super::number::{BatchNumber, CommitNumber, OpNumber};
 
 /// What is here of an op's body.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +99,12 @@ impl Log {
 
     pub(crate) fn proven_from(&self) -> OpNumber {
         self.proven_from
+    }
+
+    /// The highest commit number that a header here names, not above the head.
+    pub(crate) fn commit_known(&self) -> CommitNumber {
+        let named = self.slots.iter().filter_map(|slot| slot.header).map(|header| header.commit);
+        named.max().unwrap_or_default().min(CommitNumber(self.head().0))
     }
 
     /// Appends a header at head + 1, or further up with blanks between.

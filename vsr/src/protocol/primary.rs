@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::apply::Machine;
 use super::checksum::Checksum;
-use super::core::{Core, Status};
+use super::core::{Core, Status, disk_bytes};
 use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
 use super::map::FastMap;
 use super::message::{Busy, Message, Outcome, Peer, Refusal, Reply, Request};
@@ -211,7 +211,12 @@ impl Core {
         if queued > self.options.queue_bytes_max {
             return Some(Busy::Queue);
         }
-        (self.log.bytes() + queued as u64 > self.options.log_bytes_max).then_some(Busy::LogFull)
+        // Room for a few ops stays free for what a later view's primary inherits, and, once membership
+        // can change, for the change that may be the cure.
+        let reserve = 4 * disk_bytes(self.membership.constants.batch_bytes_max.into());
+        let is_full = self.log.bytes() + queued as u64 > self.options.log_bytes_max
+            || !self.writes.has_room(disk_bytes(queued as u64) + reserve);
+        is_full.then_some(Busy::LogFull)
     }
 
     fn enqueue(&mut self, request: Request, origin: Origin) {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::checksum::Checksum;
-use super::core::{Core, Status};
+use super::core::{Core, Status, disk_bytes};
 use super::entry::{BodyReader, Entry, Header};
 use super::log::Body;
 use super::map::FastMap;
@@ -301,6 +301,10 @@ impl Core {
         }
         if self.log.header(header.op).is_none() {
             self.log.adopt(header);
+        }
+        if !self.writes.has_room(disk_bytes(header.body_len.into())) {
+            self.mark("no room for a repaired entry");
+            return false;
         }
         let filled = self.log.fill(entry);
         if filled {

@@ -4,7 +4,7 @@ use super::core::{Core, Options, PeerState, Status, Writes};
 use super::entry::Header;
 use super::fault::Fault;
 use super::log::{Body, Log, LogSlot};
-use super::number::{BatchNumber, CommitNumber, Monotonic, OpNumber, Timestamp, View};
+use super::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
 use super::outbox::Outbox;
 use super::primary::{NEVER, Primary};
 use super::random::Random;
@@ -25,6 +25,7 @@ impl Core {
     /// A cluster of one whose disk is damaged has nobody to repair it from.
     pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Fault> {
         let Recovered { mut state, slots, head_certain } = recovered;
+        let head_certain = head_certain && state.head_certain;
         state.starts += 1;
         let membership = state.membership.clone();
         let members = membership.n();
@@ -37,7 +38,9 @@ impl Core {
         let (view, log_view) = (state.view, state.log_view);
         let mut commit = state.commit;
         if log_view == view {
-            commit = commit.max(log.header(head).map_or(CommitNumber(0), |header| header.commit));
+            // Each header says what was committed when its op was prepared: a fact, also of an op that
+            // was dropped since.
+            commit = commit.max(log.commit_known());
         }
         let mut random = Random::new(options.seed);
         let repair = Repair::new(random.next_u64().max(1));
@@ -54,7 +57,7 @@ impl Core {
             head_certain,
             log,
             durable: commit.op().min(head),
-            writes: Writes::default(),
+            writes: Writes { room: u64::MAX, ..Writes::default() },
             outbox: Outbox::default(),
             primary: Primary::new(members),
             view_change: ViewChange::new(members),

@@ -441,6 +441,7 @@ impl Core {
         }
         let suffix = self.uncommitted_suffix();
         self.stage_state(suffix);
+        self.certify_head();
         for entry in std::mem::take(&mut self.view_change.copies).into_values() {
             self.take_in(entry);
         }

@@ -37,6 +37,9 @@ pub struct VsrState {
     pub commit: CommitNumber,
     /// The op of the newest checkpoint; 0 for none.
     pub checkpoint: OpNumber,
+    /// False from a start at which storage could not say where the log ended until a `StartView` has
+    /// said it (DESIGN 7.5 c). What is put in between proves nothing.
+    pub head_certain: bool,
     /// See [`Suffix`].
     pub suffix: Suffix,
 }
@@ -60,6 +63,7 @@ impl VsrState {
             log_view: View::default(),
             commit: CommitNumber(0),
             checkpoint: OpNumber::ZERO,
+            head_certain: true,
             suffix: Suffix::default(),
         }
     }

@@ -1,0 +1,3 @@
+//! Contracts of the traits as tests that any implementation can run.
+
+pub mod storage;
