@@ -12,6 +12,8 @@
 //!   every op above the durable commit number that no later record holds is corrupt, for it may have
 //!   been written by the lost one. At the end of the log the head is uncertain as well.
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
 use vsr::{Entry, Header, StorageError};
 
@@ -189,7 +191,6 @@ impl<M: Medium> LogFile<M> {
         // What a killed process has written without a sync is read like the rest: make it durable first.
         self.medium.sync().map_err(io_error("syncing the log"))?;
         let sectors = self.judge_all()?;
-        self.prepared = sectors.len() as u64;
         let mut scan = Scanning {
             log: self,
             sectors: &sectors,
@@ -208,6 +209,10 @@ impl<M: Medium> LogFile<M> {
         });
         self.next = traces.max().unwrap_or(0).max(last).max(state.log_write) + 1;
         (self.tail, self.last) = (tail, last);
+        // An extent that was never synced may have holes: it is prepared again from the first of them.
+        let unused = sectors.iter().enumerate().skip(tail as usize);
+        let hole = unused.filter(|(_, sector)| **sector == Sector::Rotten).map(|(at, _)| at as u64).next();
+        self.prepared = hole.unwrap_or(sectors.len() as u64);
         Ok(Scan { places, head_certain, generation })
     }
 
@@ -247,7 +252,13 @@ fn prepare<M: Medium>(medium: &M, salt: u64, from: u64, to: u64) -> Result<(), S
     while at < to {
         let take = (to - at).min((STEP / SECTOR) as u64);
         let sectors = blank(salt, at, take as usize);
-        medium.write_at(&sectors, at * SECTOR as u64).map_err(io_error("preparing an extent of the log"))?;
+        medium.write_at(&sectors, at * SECTOR as u64).map_err(|error| match error.kind() {
+            // Nothing that anybody relies on was written: the log is as long as it was.
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                StorageError::Full { used: at * SECTOR as u64, limit: to * SECTOR as u64 }
+            }
+            _ => io_error("preparing an extent of the log")(error),
+        })?;
         at += take;
     }
     Ok(())

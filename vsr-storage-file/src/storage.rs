@@ -1,17 +1,16 @@
-//! The storage: a thread that writes, a thread that reads, and the [`Storage`] trait in front of them.
+//! The two files as one [`Storage`].
 
 use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use futures::channel::oneshot;
-use vsr::{Batch, Config, Entry, OpNumber, Recovered, Slot, Storage, StorageError, VsrState};
+use vsr::{
+    Batch, BlockingReader, BlockingWriter, Config, Entries, Entry, OpNumber, Recovered, Slot, Storage, StorageError,
+    ThreadedStorage, VsrState,
+};
 
 use crate::io_error;
 use crate::log::{Append, LogFile, Place, cost, read};
@@ -38,60 +37,18 @@ const EXTENT_MAX: u64 = 64 << 20;
 /// Growth happens in steps of this size, so that a write in between waits for no more.
 const GROWTH_STEP: u64 = 1 << 20;
 
-/// Storage in a folder of its own.
-///
-/// Reads and writes happen on two threads that live as long as this value: no executor is ever blocked.
-/// Dropping it waits for the write under way.
+/// Storage in a folder of its own. Its work is done by threads of its own; dropping it waits for the
+/// write under way.
 #[derive(Debug)]
-pub struct FileStorage {
-    shared: Arc<Shared>,
-    writes: Option<Sender<WriteJob>>,
-    reads: Option<Sender<ReadJob>>,
-    threads: Vec<JoinHandle<()>>,
-}
+pub struct FileStorage(ThreadedStorage);
 
-#[derive(Debug, Default)]
-struct Shared {
-    places: Mutex<Vec<Place>>,
-    poison: OnceLock<String>,
-    /// Bytes that the log file can still take.
-    room: AtomicU64,
-}
+/// Where the entries are: written by the writer, looked up by the reader.
+#[derive(Clone, Default)]
+struct Index(Arc<Mutex<Vec<Place>>>);
 
-enum WriteJob {
-    Recover(oneshot::Sender<Result<Recovered, StorageError>>),
-    Write(Batch, oneshot::Sender<Result<(), StorageError>>),
-}
-
-type Read = Vec<(OpNumber, Option<Entry>)>;
-
-struct ReadJob {
-    ops: RangeInclusive<OpNumber>,
-    bytes_max: usize,
-    answer: oneshot::Sender<Result<Read, StorageError>>,
-}
-
-impl Shared {
-    fn places(&self) -> MutexGuard<'_, Vec<Place>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check(&self) -> Result<(), StorageError> {
-        match self.poison.get() {
-            Some(why) => Err(StorageError::Poisoned(why.clone())),
-            None => Ok(()),
-        }
-    }
-
-    /// After a failed write or sync nothing can be believed, a repeated sync least of all.
-    fn poison<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
-        if let Err(error) = &result
-            && !matches!(error, StorageError::Full { .. } | StorageError::Contract(_))
-        {
-            tracing::error!(%error, "storage is poisoned");
-            let _ = self.poison.set(error.to_string());
-        }
-        result
+impl Index {
+    fn lock(&self) -> MutexGuard<'_, Vec<Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -178,27 +135,11 @@ impl FileStorage {
 
     fn start<M: Medium>(log: M, state: M, name: &str) -> Result<FileStorage, StorageError> {
         let (state, superblock) = StateFile::open(state, name)?;
-        let shared = Arc::new(Shared::default());
-        shared.room.store(superblock.log_limit, Ordering::Release);
-        let log = Arc::new(log);
-        let (writes, write_jobs) = channel();
-        let (reads, read_jobs) = channel();
-        let writer = Writer {
-            shared: shared.clone(),
-            log: LogFile::new(log.clone(), superblock.salt),
-            state,
-            superblock,
-            record: None,
-            name: name.to_owned(),
-        };
-        let reader = Reader { shared: shared.clone(), log, salt: superblock.salt };
-        let failed = io_error("starting the storage's threads");
-        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let threads = vec![
-            thread("vsr-writer").spawn(move || writer.run(&write_jobs)).map_err(&failed)?,
-            thread("vsr-reader").spawn(move || reader.run(&read_jobs)).map_err(&failed)?,
-        ];
-        Ok(FileStorage { shared, writes: Some(writes), reads: Some(reads), threads })
+        let (index, log) = (Index::default(), Arc::new(log));
+        let reader = Reader { index: index.clone(), log: log.clone(), salt: superblock.salt };
+        let log = LogFile::new(log, superblock.salt);
+        let writer = Writer { index, log, state, superblock, record: None, disk_is_full: false, name: name.to_owned() };
+        ThreadedStorage::start(writer, reader).map(FileStorage)
     }
 }
 
@@ -213,67 +154,37 @@ fn format<M: Medium>(log: &M, state: &M, first: &VsrState, options: FileOptions)
     state.sync().map_err(io_error("formatting"))
 }
 
-impl Drop for FileStorage {
-    fn drop(&mut self) {
-        self.writes = None;
-        self.reads = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn gone() -> StorageError {
-    StorageError::Poisoned("the storage's thread has ended".to_owned())
-}
-
 #[async_trait]
 impl Storage for FileStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
-        let (answer, recovered) = oneshot::channel();
-        let writes = self.writes.as_ref().ok_or_else(gone)?;
-        writes.send(WriteJob::Recover(answer)).map_err(|_| gone())?;
-        recovered.await.map_err(|_| gone())?
+        self.0.recover().await
     }
 
     async fn write(&self, batch: Batch) -> Result<(), StorageError> {
-        let (answer, written) = oneshot::channel();
-        let writes = self.writes.as_ref().ok_or_else(gone)?;
-        writes.send(WriteJob::Write(batch, answer)).map_err(|_| gone())?;
-        written.await.map_err(|_| gone())?
+        self.0.write(batch).await
     }
 
-    async fn read(&self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Read, StorageError> {
-        let (answer, entries) = oneshot::channel();
-        let reads = self.reads.as_ref().ok_or_else(gone)?;
-        reads.send(ReadJob { ops, bytes_max, answer }).map_err(|_| gone())?;
-        entries.await.map_err(|_| gone())?
+    async fn read(&self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError> {
+        self.0.read(ops, bytes_max).await
     }
 
     fn room(&self) -> u64 {
-        self.shared.room.load(Ordering::Acquire)
+        self.0.room()
     }
 }
 
 struct Reader<M> {
-    shared: Arc<Shared>,
+    index: Index,
     log: Arc<M>,
     salt: u64,
 }
 
-impl<M: Medium> Reader<M> {
-    fn run(&self, jobs: &Receiver<ReadJob>) {
-        while let Ok(ReadJob { ops, bytes_max, answer }) = jobs.recv() {
-            let entries = self.shared.check().and_then(|()| self.read(ops, bytes_max));
-            let _ = answer.send(entries);
-        }
-    }
-
-    fn read(&self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Read, StorageError> {
+impl<M: Medium> BlockingReader for Reader<M> {
+    fn read(&mut self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for op in ops.start().0..=ops.end().0 {
-            let place = op.checked_sub(1).and_then(|at| self.shared.places().get(at as usize).copied());
+            let place = op.checked_sub(1).and_then(|at| self.index.lock().get(at as usize).copied());
             let entry = match place {
                 Some(Place { header: Some(header), body: Some(location), .. }) => {
                     // A sector that cannot be read is one damaged entry, not a broken disk (SF-20).
@@ -296,32 +207,18 @@ impl<M: Medium> Reader<M> {
 }
 
 struct Writer<M: Medium> {
-    shared: Arc<Shared>,
+    index: Index,
     log: LogFile<Arc<M>>,
     state: StateFile<M>,
     superblock: Superblock,
     /// The last durable state; `None` before `recover`.
     record: Option<StateRecord>,
+    /// The last attempt to prepare an extent found no space. Tried again from time to time.
+    disk_is_full: bool,
     name: String,
 }
 
-impl<M: Medium> Writer<M> {
-    fn run(mut self, jobs: &Receiver<WriteJob>) {
-        while let Ok(job) = jobs.recv() {
-            match job {
-                WriteJob::Recover(answer) => {
-                    let recovered = self.shared.check().and_then(|()| self.recover());
-                    let _ = answer.send(self.shared.poison(recovered));
-                }
-                WriteJob::Write(batch, answer) => {
-                    let written = self.shared.check().and_then(|()| self.write(batch));
-                    let _ = answer.send(self.shared.poison(written));
-                    self.prepare_ahead();
-                }
-            }
-        }
-    }
-
+impl<M: Medium> BlockingWriter for Writer<M> {
     fn recover(&mut self) -> Result<Recovered, StorageError> {
         let record = self.state.recover()?;
         let scan = self.log.scan(&record)?;
@@ -336,19 +233,15 @@ impl<M: Medium> Writer<M> {
         });
         let recovered =
             Recovered { state: record.state.clone(), slots: slots.collect(), head_certain: scan.head_certain };
-        *self.shared.places() = scan.places;
+        *self.index.lock() = scan.places;
         self.record = Some(record);
-        self.note_room();
         Ok(recovered)
     }
 
     fn write(&mut self, batch: Batch) -> Result<(), StorageError> {
         let Batch { state, truncate_above, entries } = batch;
         let Some(record) = &mut self.record else { return Err(StorageError::Contract("a write before recover")) };
-        if state.is_some() && !entries.is_empty() {
-            return Err(StorageError::Contract("a state and entries in one batch"));
-        }
-        let head = self.shared.places().len() as u64;
+        let head = self.index.lock().len() as u64;
         let base = truncate_above.map_or(head, |above| above.0.min(head));
         if let Some(state) = state {
             let next = StateRecord {
@@ -360,7 +253,7 @@ impl<M: Medium> Writer<M> {
             };
             self.state.write(&next)?;
             self.record = Some(next);
-            self.shared.places().truncate(base as usize);
+            self.index.lock().truncate(base as usize);
             return Ok(());
         }
         let need = cost(&entries);
@@ -373,7 +266,7 @@ impl<M: Medium> Writer<M> {
             self.log.grow((used + need).next_multiple_of(GROWTH_STEP).min(limit))?;
         }
         let places = self.log.append(&Append { base, generation, entries: &entries })?;
-        let mut index = self.shared.places();
+        let mut index = self.index.lock();
         index.truncate(base as usize);
         for (entry, place) in entries.iter().zip(places) {
             let at = (entry.header.op.0 - 1) as usize;
@@ -383,25 +276,23 @@ impl<M: Medium> Writer<M> {
             index[at] = place;
         }
         drop(index);
-        self.note_room();
         Ok(())
     }
 
-    fn note_room(&self) {
-        let room = self.superblock.log_limit.saturating_sub(self.log.used());
-        self.shared.room.store(room, Ordering::Release);
+    fn room(&self) -> u64 {
+        let limit = if self.disk_is_full { self.log.prepared() } else { self.superblock.log_limit };
+        limit.saturating_sub(self.log.used())
     }
 
-    /// Prepares the next extent in small steps behind answered writes, long before it is needed.
-    fn prepare_ahead(&mut self) {
-        if self.record.is_none() || self.shared.check().is_err() {
-            return;
-        }
+    /// Prepares the next extent in small steps, long before it is needed.
+    fn after_write(&mut self) -> Result<(), StorageError> {
         let (used, prepared, limit) = (self.log.used(), self.log.prepared(), self.superblock.log_limit);
         let ahead = (used / 2).clamp(self.superblock.extent / 2, EXTENT_MAX / 2);
-        if prepared < limit && prepared - used < ahead {
+        if prepared < limit && prepared.saturating_sub(used) < ahead {
             let grown = self.log.grow((prepared + GROWTH_STEP).min(limit));
-            let _ = self.shared.poison(grown);
+            self.disk_is_full = matches!(grown, Err(StorageError::Full { .. }));
+            grown?;
         }
+        Ok(())
     }
 }

@@ -34,6 +34,8 @@ struct World {
     steps: Vec<Step>,
     recording: bool,
     fail: bool,
+    /// Bytes that a file may have; a longer one finds the disk full.
+    space: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -73,8 +75,11 @@ impl Medium for Faulty {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut world = self.world.lock();
         let offset = offset as usize;
-        assert!(offset % SECTOR == 0 && bytes.len() % SECTOR == 0, "writes are whole sectors");
+        assert!(offset.is_multiple_of(SECTOR) && bytes.len().is_multiple_of(SECTOR), "writes are whole sectors");
         let file = self.file;
+        if world.space.is_some_and(|space| offset + bytes.len() > space.max(world.files[file].len())) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if world.recording {
             for (index, sector) in bytes.chunks(SECTOR).enumerate() {
                 let at = offset + index * SECTOR;
@@ -360,4 +365,29 @@ fn another_format_version_is_refused_in_words() {
     }
     let opened = disks.open(&disk).map(|_| ());
     assert_eq!(opened, Err(StorageError::Version { path: "the disk under test".to_owned(), found: 9, known: 1 }));
+}
+
+/// HAZARDS SF-13: the disk has no space for a while, then it has.
+#[test]
+fn sf_13_a_full_disk_is_an_error_and_nothing_is_lost() {
+    use futures::executor::block_on;
+    use vsr::{Batch, OpNumber, Storage};
+    let mut disks = Files::default();
+    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let disk = disks.format(&config.formatted_state(), 64 << 20);
+    let storage = disks.open(&disk).expect("opening");
+    block_on(storage.recover()).expect("recovering");
+    disk.lock().space = Some(1 << 17);
+    let put = |op: u64| block_on(storage.write(Batch { entries: vec![entry(op)], ..Batch::default() }));
+    let full = (1..).find(|&op| put(op).is_err()).expect("it is full at some op");
+    assert!(full > 10, "the prepared extent was to be used first");
+    assert!(matches!(put(full), Err(StorageError::Full { .. })));
+    let read = block_on(storage.read(OpNumber(1)..=OpNumber(full), usize::MAX)).expect("reading");
+    assert!(read.iter().take(full as usize - 1).all(|(_, entry)| entry.is_some()));
+    disk.lock().space = None;
+    put(full).expect("there is space again");
+    drop(storage);
+    let recovered = block_on(disks.open(&disk).expect("opening").recover()).expect("recovering");
+    assert_eq!(recovered.slots.len() as u64, full);
+    assert!(recovered.head_certain);
 }

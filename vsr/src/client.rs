@@ -308,6 +308,8 @@ impl<N: Network> Worker<'_, N> {
                     self.rotate(now);
                     self.hurry();
                 }
+                // What was sent before there was a connection is lost.
+                Arrival::PeerUp(Peer::Replica(peer)) if peer == self.config.members[self.target] => self.hurry(),
                 _ => {}
             }
         }

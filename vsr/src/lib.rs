@@ -12,6 +12,7 @@ mod session;
 mod state_machine;
 mod storage;
 pub mod testing;
+mod threaded;
 pub mod wire;
 
 pub use client::{Client, ClientConfig, ClientRunner};
@@ -19,7 +20,7 @@ pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError};
 pub use handle::{Events, Handle, Positioned, QueryError, ReplicaStatus, Watched};
 pub use measure::METRICS;
-pub use network::{Arrival, Network, NetworkError};
+pub use network::{Arrival, Identity, Network, NetworkError};
 pub use protocol::{
     ApplyContext, Batch, Checksum, ClientId, ClusterId, CommitNumber, Constants, Entry, Envelope, Epoch, Event, Fault,
     Header, Incarnation, Member, Membership, MembershipError, Message, Monotonic, OpNumber, Peer, Position, Quorums,
@@ -29,3 +30,4 @@ pub use replica::{Observer, Replica, ReplicaBuilder, ReplicaError};
 pub use session::SubmitError;
 pub use state_machine::{QueryContext, RestoreError, Snapshot, StateMachine};
 pub use storage::{Storage, StorageError};
+pub use threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};

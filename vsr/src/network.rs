@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::protocol::{Envelope, Message, Peer};
+use crate::protocol::{Envelope, Incarnation, Message, Peer};
 
 /// Carries messages between replicas and clients.
 ///
@@ -22,6 +22,19 @@ pub trait Network: Send + Sync + 'static {
 
     /// The next arrivals; waits for at least one.
     async fn recv(&self) -> Result<Vec<Arrival>, NetworkError>;
+
+    /// Who speaks through this end, called once before anything is sent. Transports show it to their
+    /// peers, so that a copied or replaced disk under a known replica id is noticed (DESIGN 7.7).
+    fn introduce(&self, _identity: Identity) {}
+}
+
+/// Which life of which disk speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Identity {
+    /// Given at random when the disk was formatted.
+    pub incarnation: Incarnation,
+    /// How often the replica was started on it, this start included.
+    pub starts: u64,
 }
 
 /// What a transport reports.
@@ -58,6 +71,9 @@ impl<T: Network + ?Sized> Network for std::sync::Arc<T> {
     async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
         (**self).recv().await
     }
+    fn introduce(&self, identity: Identity) {
+        (**self).introduce(identity);
+    }
 }
 
 #[async_trait]
@@ -67,5 +83,8 @@ impl<T: Network + ?Sized> Network for Box<T> {
     }
     async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
         (**self).recv().await
+    }
+    fn introduce(&self, identity: Identity) {
+        (**self).introduce(identity);
     }
 }

@@ -21,7 +21,7 @@ use crate::handle::{
     Handle, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, WatchQueue, close_watch, offer,
 };
 use crate::measure::Measure;
-use crate::network::{Arrival, Network, NetworkError};
+use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
     BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Message, Monotonic, OpNumber,
     Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
@@ -182,6 +182,8 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
         let closer = Closer(shared.clone());
         let recovered = storage.recover().await?;
         check_identity(&config, &recovered.state)?;
+        let (incarnation, starts) = (recovered.state.incarnation, recovered.state.starts + 1);
+        network.introduce(Identity { incarnation, starts });
         let local_client = local_client(&config, &recovered.state);
         let options = Options {
             timing: config.timing,

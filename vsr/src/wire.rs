@@ -202,6 +202,20 @@ pub fn decode(header: &FrameHeader, payload: Bytes) -> Result<Message, WireError
     if bodies.is_empty() { Ok(message) } else { Err(WireError::Malformed("bytes behind the last body".to_owned())) }
 }
 
+/// A frame that says nothing but that its sender is there.
+///
+/// # Errors
+/// None that can happen.
+pub fn keep_alive() -> Result<Frame, WireError> {
+    encode_value(&(), Vec::new())
+}
+
+/// Whether a frame is a [`keep_alive`].
+#[must_use]
+pub fn is_keep_alive(header: &FrameHeader, payload: &[u8]) -> bool {
+    header.payload_len() == 1 && payload.first() == Some(&0xc0)
+}
+
 /// Decodes a whole frame from one buffer; for tests and for transports of datagrams.
 ///
 /// # Errors

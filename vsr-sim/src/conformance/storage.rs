@@ -388,8 +388,8 @@ pub fn crash_upon_crash<D: Disks>(disks: &mut D) {
                     assert!(*slot == Slot::Absent, "{what}: op {op}: {slot:?}; no storage here tears slots");
                     continue;
                 };
-                let put = [&new, &old].into_iter().filter_map(|from| from.entries.get(&op));
-                let put = put.filter(|entry| entry.header == *header).next().expect("it was put");
+                let mut put = [&new, &old].into_iter().filter_map(|from| from.entries.get(&op));
+                let put = put.find(|entry| entry.header == *header).expect("it was put");
                 expected.entries.insert(op, put.clone());
             }
         }

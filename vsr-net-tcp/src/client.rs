@@ -1,0 +1,133 @@
+//! The transport of a client.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use metrics::counter;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use vsr::wire::encode;
+use vsr::{Arrival, ClientId, ClusterId, Constants, Envelope, Network, NetworkError, Peer, ReplicaId};
+
+use crate::connection::{limits_of, run};
+use crate::handshake::{HandshakeError, Hello, Speaker, call, within};
+use crate::mailbox::Mailbox;
+use crate::options::{TcpError, TcpOptions};
+use crate::queue::Queue;
+use crate::replica::{Pause, resolve};
+
+/// TCP from a client to every replica of a cluster. Give it to [`vsr::Client::new`], with the id that stands
+/// in the client's configuration.
+pub struct TcpClient {
+    shared: Arc<Shared>,
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    cluster: ClusterId,
+    client: ClientId,
+    options: TcpOptions,
+    mailbox: Mailbox,
+    links: Mutex<BTreeMap<ReplicaId, Arc<Queue>>>,
+}
+
+impl std::fmt::Debug for TcpClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TcpClient {:?}", self.shared.client)
+    }
+}
+
+impl TcpClient {
+    /// Connects to the replicas at these addresses, in the order of their ids, and goes on connecting as
+    /// long as it lives. Needs a tokio runtime around it.
+    ///
+    /// # Errors
+    /// A [`TcpError`]; that a replica cannot be reached is none.
+    pub async fn connect<A: Into<String>>(
+        cluster: u128,
+        client: ClientId,
+        addresses: impl IntoIterator<Item = A>,
+        options: TcpOptions,
+    ) -> Result<TcpClient, TcpError> {
+        tokio::runtime::Handle::try_current().map_err(|_| TcpError::NoRuntime)?;
+        let shared = Arc::new(Shared {
+            cluster: ClusterId(cluster),
+            client,
+            mailbox: Mailbox::new(options.inbox_bytes_max),
+            options,
+            links: Mutex::default(),
+        });
+        let mut tasks = JoinSet::new();
+        for (id, address) in addresses.into_iter().enumerate() {
+            let address = address.into();
+            resolve(&address, shared.options.allow_insecure).await?;
+            tasks.spawn(keep_connected(shared.clone(), ReplicaId(id as u8), address));
+        }
+        Ok(TcpClient { shared, _tasks: tasks })
+    }
+}
+
+impl Shared {
+    fn links(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Arc<Queue>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Network for TcpClient {
+    fn send(&self, batch: &mut Vec<Envelope>) {
+        for Envelope { to, message } in batch.drain(..) {
+            let Peer::Replica(id) = to else { continue };
+            let queue = self.shared.links().get(&id).cloned();
+            let Some(queue) = queue else { continue };
+            if encode(&message).is_ok_and(|frame| queue.push(frame)) {
+                queue.notify();
+            } else {
+                counter!("vsr_net_dropped_total", "reason" => "queue_full").increment(1);
+            }
+        }
+    }
+
+    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+        self.shared.mailbox.recv().await
+    }
+}
+
+async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
+    let mut pause = Pause::new(&shared.options, shared.client.0 as u64 ^ u64::from(to.0));
+    let peer = Peer::Replica(to);
+    loop {
+        match within(shared.options.handshake, connect(&shared, to, &address)).await {
+            Ok(stream) => {
+                pause.reset();
+                let queue = Arc::new(Queue::new(shared.options.queue_bytes_max));
+                shared.links().insert(to, queue.clone());
+                shared.mailbox.hint(Arrival::PeerUp(peer));
+                // What a replica may send is bounded by constants that a client does not know.
+                let limits = limits_of(&Constants { reply_max: 64 << 20, ..Constants::default() });
+                run(stream, peer, queue, &shared.mailbox, &shared.options, limits).await;
+                shared.links().remove(&to);
+                shared.mailbox.hint(Arrival::PeerDown { peer, refused: false });
+            }
+            Err(error) => {
+                if let HandshakeError::Rejected(rejection) | HandshakeError::Refused(rejection) = &error {
+                    tracing::warn!(%rejection, replica = %to, "connection refused");
+                }
+                let refused =
+                    matches!(&error, HandshakeError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+                shared.mailbox.hint(Arrival::PeerDown { peer, refused });
+                tokio::time::sleep(pause.next()).await;
+            }
+        }
+    }
+}
+
+async fn connect(shared: &Shared, to: ReplicaId, address: &str) -> Result<TcpStream, HandshakeError> {
+    let address = resolve(address, shared.options.allow_insecure).await.map_err(io::Error::other)?;
+    let mut stream = TcpStream::connect(address).await?;
+    let from = Speaker::Client { id: shared.client };
+    call(&mut stream, Hello { cluster: shared.cluster, from, to }).await?;
+    Ok(stream)
+}

@@ -1,0 +1,127 @@
+//! The metrics of the process, for Prometheus to scrape.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// Why metrics cannot be served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MetricsServerError {
+    /// The port is taken, or not allowed.
+    #[error("cannot serve metrics on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// The operating system's words.
+        error: std::io::Error,
+    },
+    /// Another recorder is installed in this process.
+    #[error("another metrics recorder is installed in this process: {0}")]
+    Recorder(String),
+}
+
+/// Serves `GET /metrics` as long as it lives. One recorder for each process; several servers may show it.
+#[derive(Debug)]
+pub struct MetricsServer {
+    address: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+/// Connections at a time: a scraper needs one.
+const CONNECTIONS_MAX: usize = 16;
+const REQUEST_MAX: Duration = Duration::from_secs(10);
+const UPKEEP: Duration = Duration::from_secs(5);
+const SECONDS: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+const ENTRIES: &[f64] = &[0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+fn recorder() -> Result<PrometheusHandle, MetricsServerError> {
+    static HANDLE: OnceLock<Result<PrometheusHandle, String>> = OnceLock::new();
+    let install = || {
+        PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), SECONDS)
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("_entries".to_owned()), ENTRIES))
+            .and_then(PrometheusBuilder::install_recorder)
+            .map_err(|error| error.to_string())
+    };
+    HANDLE.get_or_init(install).clone().map_err(MetricsServerError::Recorder)
+}
+
+impl MetricsServer {
+    /// Installs the recorder and listens. Call it before the replica is built: a metric that was looked
+    /// up earlier goes nowhere.
+    ///
+    /// # Errors
+    /// A [`MetricsServerError`].
+    pub async fn start(address: SocketAddr) -> Result<MetricsServer, MetricsServerError> {
+        let handle = recorder()?;
+        let failed = |error| MetricsServerError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let mut tasks = JoinSet::new();
+        let upkeep = handle.clone();
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(UPKEEP).await;
+                upkeep.run_upkeep();
+            }
+        });
+        tasks.spawn(serve(listener, handle));
+        Ok(MetricsServer { address, _tasks: tasks })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+async fn serve(listener: TcpListener, handle: PrometheusHandle) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= CONNECTIONS_MAX {
+            connections.join_next().await;
+        }
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors, most likely: it passes.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let handle = handle.clone();
+        connections.spawn(async move {
+            let answer = service_fn(move |request| {
+                let response = respond(&request, &handle);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), answer);
+            let _ = tokio::time::timeout(REQUEST_MAX, connection).await;
+        });
+    }
+}
+
+fn respond(request: &Request<Incoming>, handle: &PrometheusHandle) -> Response<Full<Bytes>> {
+    let (status, body) = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/metrics") => (StatusCode::OK, handle.render()),
+        (&Method::GET, _) => (StatusCode::NOT_FOUND, "see /metrics\n".to_owned()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET /metrics\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    response
+}

@@ -1,0 +1,185 @@
+//! The conformance suite, on databases whose write-ahead log is cut at every length, and damaged.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+use vsr::{Entry, StorageError, VsrState};
+use vsr_sim::conformance::storage::Disks;
+use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
+
+#[derive(Default)]
+struct Databases {
+    marked: Option<Vec<(PathBuf, Vec<u8>)>>,
+}
+
+fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for folder in [folder.to_owned(), folder.join("db")] {
+        for file in fs::read_dir(&folder).expect("the folder").map(|file| file.expect("a file").path()) {
+            if file.is_file() {
+                let bytes = fs::read(&file).expect("the file");
+                found.push((file.strip_prefix(&folder).expect("inside").to_owned(), bytes));
+                let last = found.len() - 1;
+                if folder.ends_with("db") {
+                    found[last].0 = Path::new("db").join(&found[last].0);
+                }
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn disk_of(files: &[(PathBuf, Vec<u8>)]) -> TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("db")).expect("a folder");
+    for (name, bytes) in files {
+        fs::write(folder.path().join(name), bytes).expect("a file");
+    }
+    folder
+}
+
+/// The newest write-ahead log.
+fn log_of(files: &[(PathBuf, Vec<u8>)]) -> usize {
+    let is_log = |path: &Path| path.extension().is_some_and(|extension| extension == "log");
+    files.iter().rposition(|(path, _)| is_log(path)).expect("a write-ahead log")
+}
+
+impl Disks for Databases {
+    type Storage = RocksStorage;
+    type Disk = TempDir;
+
+    fn format(&mut self, state: &VsrState, log_limit: u64) -> TempDir {
+        let folder = tempfile::tempdir().expect("a folder");
+        RocksStorage::format_state(folder.path(), state, RocksOptions { log_limit }).expect("formatting");
+        folder
+    }
+
+    fn open(&mut self, disk: &TempDir) -> Result<RocksStorage, StorageError> {
+        RocksStorage::open(disk.path())
+    }
+
+    fn unformatted(&mut self) -> Option<TempDir> {
+        Some(tempfile::tempdir().expect("a folder"))
+    }
+
+    fn mark(&mut self, disk: &TempDir) {
+        self.marked = Some(files(disk.path()));
+    }
+
+    /// The log cut at lengths from before the write to after it, with the seal of before and of after.
+    fn crashes(&mut self, disk: &TempDir) -> Vec<TempDir> {
+        let before = self.marked.take().expect("a mark");
+        let after = files(disk.path());
+        let at = log_of(&after);
+        let (name, log) = &after[at];
+        let old = before.iter().find(|(path, _)| path == name).map_or(0, |(_, bytes)| bytes.len());
+        let seal = |files: &[(PathBuf, Vec<u8>)]| {
+            files.iter().find(|(path, _)| path == Path::new("seal")).expect("the seal").1.clone()
+        };
+        let mut crashed = Vec::new();
+        let step = ((log.len() - old) / 6).max(1);
+        for len in (old..log.len()).step_by(step).chain([log.len() - 1, log.len()]) {
+            let mut image = after.clone();
+            image[at].1.truncate(len);
+            // The seal is written when the log is durable.
+            for (path, bytes) in &mut image {
+                if path == Path::new("seal") && len < log.len() {
+                    *bytes = seal(&before);
+                }
+            }
+            crashed.push(disk_of(&image));
+        }
+        let mut unsealed = after.clone();
+        unsealed.iter_mut().filter(|(path, _)| path == Path::new("seal")).for_each(|(_, bytes)| *bytes = seal(&before));
+        crashed.push(disk_of(&unsealed));
+        crashed
+    }
+
+    fn rot_body(&mut self, disk: &TempDir, entry: &Entry) -> Option<TempDir> {
+        // Opening moves what the write-ahead log holds into tables.
+        drop(RocksStorage::open(disk.path()).expect("opening"));
+        let mut image = files(disk.path());
+        let needle = &entry.body[300..332];
+        let mut hits = 0;
+        for (path, bytes) in &mut image {
+            if path.extension().is_some_and(|extension| extension == "sst")
+                && let Some(at) = bytes.windows(needle.len()).position(|window| window == needle)
+            {
+                bytes[at + 5] ^= 0x40;
+                hits += 1;
+            }
+        }
+        assert_eq!(hits, 1, "the body is in one table");
+        Some(disk_of(&image))
+    }
+
+    fn rot_last_write(&mut self, disk: &TempDir) -> Option<TempDir> {
+        let mut image = files(disk.path());
+        let at = log_of(&image);
+        let len = image[at].1.len();
+        image[at].1[len - 60..].fill(0xA5);
+        Some(disk_of(&image))
+    }
+}
+
+vsr_sim::storage_conformance!(Databases::default());
+
+/// HAZARDS SF-23, SF-19: a lost vsr state is refused, not taken for an older one.
+#[test]
+fn a_lost_state_is_refused() {
+    use futures::executor::block_on;
+    use vsr::{Batch, Storage};
+    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let mut disks = Databases::default();
+    let mut state = config.formatted_state();
+    let disk = disks.format(&state, 1 << 30);
+    let storage = disks.open(&disk).expect("opening");
+    block_on(storage.recover()).expect("recovering");
+    state.view = state.view.next();
+    block_on(storage.write(Batch { state: Some(state), ..Batch::default() })).expect("a state");
+    drop(storage);
+    let rotten = disks.rot_last_write(&disk).expect("a copy");
+    let storage = disks.open(&rotten).expect("opening");
+    assert!(matches!(block_on(storage.recover()), Err(StorageError::StateLost(_))));
+}
+
+/// HAZARDS SF-11, SF-23: an error of the database reaches the replica, and nothing is accepted after it.
+#[test]
+fn clause_10_an_error_of_the_database_poisons() {
+    use futures::executor::block_on;
+    use vsr::protocol::{HeaderFields, OpKind};
+    use vsr::{Batch, Header, OpNumber, Storage};
+    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let folder = tempfile::tempdir().expect("a folder");
+    RocksStorage::format(folder.path(), &config).expect("formatting");
+    let storage = RocksStorage::open(folder.path()).expect("opening");
+    assert!(matches!(RocksStorage::open(folder.path()), Err(StorageError::InUse(_))));
+    block_on(storage.recover()).expect("recovering");
+    // The database finds that its folder is gone when its next file is due.
+    fs::remove_dir_all(folder.path().join("db")).expect("removing");
+    let body = bytes::Bytes::from(vec![7; 8 << 20]);
+    let put = |op: u64| {
+        let header = Header::new(HeaderFields {
+            view: vsr::View::default(),
+            op: OpNumber(op),
+            parent: vsr::Checksum(op.into()),
+            body: vsr::Checksum::of(&body),
+            body_len: body.len() as u32,
+            requests: 1,
+            timestamp: vsr::Timestamp(op),
+            commit: vsr::CommitNumber(0),
+            machine_version: 1,
+            kind: OpKind::Requests,
+        });
+        let entries = vec![Entry { header, body: body.clone() }];
+        block_on(storage.write(Batch { entries, ..Batch::default() }))
+    };
+    let error = (1..60).find_map(|op| put(op).err()).expect("the error is reported");
+    assert!(matches!(error, StorageError::Io { .. }), "{error:?}");
+    assert!(matches!(put(100), Err(StorageError::Poisoned(_))));
+    assert!(matches!(block_on(storage.recover()), Err(StorageError::Poisoned(_))));
+    let read = block_on(storage.read(OpNumber(1)..=OpNumber(1), 10));
+    assert!(matches!(read, Err(StorageError::Poisoned(_))));
+}
