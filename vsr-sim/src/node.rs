@@ -179,7 +179,7 @@ impl Observer for Witness {
                 world.trace.fine_line(now, || format!("r{replica} applies op {op} ({checksum})"));
                 if op.0.is_multiple_of(16) {
                     let digest = core.sessions_digest();
-                    if core.applied() == *op {
+                    if core.applied() == *op && core.is_between_ops() {
                         world.observe(&Observation::Digest { replica, op: op.0, digest });
                     }
                 }

@@ -18,7 +18,7 @@ use crate::handle::{
 use crate::network::{Arrival, Network, NetworkError};
 use crate::protocol::{
     Busy, ClientId, CommitNumber, Envelope, Message, Monotonic, OpNumber, Outcome, Peer, Position, Random, ReplicaId,
-    Reply, Request, View,
+    Reply, Request, View, in_messages,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::StateMachine;
@@ -203,6 +203,7 @@ impl<N: Network> ClientRunner<N> {
             clock: &*clock,
             target,
             view: View::default(),
+            view_known: false,
             rotated_at: Monotonic(0),
             queries: BTreeMap::new(),
             next_nonce: random.next_u64() >> 1,
@@ -239,6 +240,8 @@ struct Worker<'a, N> {
     /// The member that is asked.
     target: usize,
     view: View,
+    /// Whether any answer has named a view.
+    view_known: bool,
     rotated_at: Monotonic,
     queries: BTreeMap<u64, WaitingQuery>,
     next_nonce: u64,
@@ -329,7 +332,7 @@ impl<N: Network> Worker<'_, N> {
 
     /// Only views that have started reach a client (HAZARDS D28); a newer one says who is primary.
     fn on_view(&mut self, view: View) {
-        if view > self.view || (view == self.view && view == View::default()) {
+        if view > self.view || !std::mem::replace(&mut self.view_known, true) {
             self.view = view;
             self.target = (view.number % self.config.members.len() as u64) as usize;
             self.shared.set_view(view);
@@ -359,10 +362,12 @@ impl<N: Network> Worker<'_, N> {
         }
         let to = Peer::Replica(self.config.members[self.target]);
         if !self.requests.is_empty() {
-            let requests = std::mem::take(&mut self.requests);
-            self.outgoing.push(Envelope { to, message: Message::Requests { requests, forwarded: false } });
+            for requests in in_messages(std::mem::take(&mut self.requests)) {
+                self.outgoing.push(Envelope { to, message: Message::Requests { requests, forwarded: false } });
+            }
         }
         if now >= self.queries_due {
+            self.queries.retain(|_, waiting| !waiting.answer.is_canceled());
             self.queries_due = Monotonic(u64::MAX);
             for (nonce, waiting) in &mut self.queries {
                 if waiting.due <= now {

@@ -28,7 +28,7 @@ pub struct Config {
     pub handle_queue_max: usize,
     /// The version of the state machine. Default 1. An op names the version that must apply it.
     pub machine_version: u32,
-    /// Requests applied before the network is looked at again. Default 4,096. More: heartbeats wait
+    /// Requests applied before the network is looked at again. Default 512. More: heartbeats wait
     /// longer behind a slow state machine.
     pub apply_slice: usize,
     /// The seed of jitter, nonces and client ids. Default: drawn from the operating system's entropy
@@ -93,7 +93,7 @@ impl Config {
             queue_bytes_max: 32 << 20,
             handle_queue_max: 65_536,
             machine_version: 1,
-            apply_slice: 4096,
+            apply_slice: 512,
             seed: entropy(),
         };
         config.validate()?;

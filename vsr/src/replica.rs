@@ -5,7 +5,7 @@
 //! everything that is ready, lets the protocol act, and starts what it wants done; the group commit and
 //! the batching of requests come from that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -214,6 +214,8 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             observer,
             watchers: Vec::new(),
             queries: BTreeMap::new(),
+            client_queries: BTreeSet::new(),
+            queries_max: config.handle_queue_max,
             next_query: 0,
             write: None,
             reads: Vec::new(),
@@ -280,6 +282,8 @@ struct Driver<'a, S, D, N, C> {
     observer: Option<Box<dyn Observer>>,
     watchers: Vec<Arc<Mutex<WatchQueue>>>,
     queries: BTreeMap<u64, (Bytes, Asker)>,
+    client_queries: BTreeSet<(ClientId, u64)>,
+    queries_max: usize,
     next_query: u64,
     write: Option<(BatchNumber, BoxFuture<'a, Result<(), StorageError>>)>,
     reads: Vec<(ReadRequest, BoxFuture<'a, ReadResult>)>,
@@ -315,8 +319,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
         let now = self.clock.now();
         self.core.set_time(now, self.clock.wall());
-        self.core.set_room(self.storage.room());
         let mut progress = self.poll_write(context, now)?;
+        self.core.set_room(self.storage.room());
         progress |= self.poll_reads(context)?;
         progress |= self.poll_network(context)?;
         progress |= self.poll_inbox(context, now);
@@ -419,6 +423,24 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 
     fn ask(&mut self, query: Bytes, asker: Asker) {
+        if self.queries.len() >= self.queries_max {
+            self.queries.retain(|_, (_, asker)| !matches!(asker, Asker::Handle(answer) if answer.is_canceled()));
+        }
+        match &asker {
+            // Asked again before it is answered: one answer is enough.
+            Asker::Client { client, nonce } => {
+                if self.queries.len() >= self.queries_max || !self.client_queries.insert((*client, *nonce)) {
+                    return;
+                }
+            }
+            Asker::Handle(_) if self.queries.len() < self.queries_max => {}
+            Asker::Handle(_) => {
+                if let Asker::Handle(answer) = asker {
+                    let _ = answer.send(Err(QueryError::Busy));
+                }
+                return;
+            }
+        }
         self.next_query += 1;
         self.queries.insert(self.next_query, (query, asker));
         self.core.query(self.next_query);
@@ -443,6 +465,9 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 
     /// Queries whose index is confirmed and applied, from the state as it now is: between two ops.
     fn answer_queries(&mut self) -> bool {
+        if !self.core.is_between_ops() {
+            return false;
+        }
         let ready = self.core.take_ready_queries();
         for token in &ready {
             let Some((query, asker)) = self.queries.remove(token) else { continue };
@@ -459,6 +484,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                     let _ = sender.send(answer);
                 }
                 Asker::Client { client, nonce } => {
+                    self.client_queries.remove(&(client, nonce));
                     let answer = answer.and_then(Result::ok).ok_or(Refusal::Undecodable);
                     let (position, view) = (applied, self.core.started_view());
                     self.core.send_to_client(client, Message::Answer { client, nonce, answer, position, view });
@@ -550,7 +576,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let Some(deadline) = self.stopping else { return false };
         let handed_over = self.core.status() == Status::Normal && !self.core.is_primary();
         let alone = self.core.membership().n() == 1;
-        self.write.is_none() && (handed_over || alone || self.clock.now() >= deadline)
+        // Past the deadline it stops as it is: a write that hangs for ever must not hold it.
+        (self.write.is_none() && (handed_over || alone)) || self.clock.now() >= deadline
     }
 
     fn stop(&mut self) {

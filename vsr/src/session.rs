@@ -36,8 +36,9 @@ pub enum SubmitError {
     /// The command, or the reply, does not fit its type.
     #[error("a value cannot be encoded or decoded: {0}")]
     Codec(String),
-    /// The log is full, and nothing can be dropped from it.
-    #[error("the cluster's log is full; the request was not executed")]
+    /// The log is full, and nothing can be dropped from it. The request stays: it is executed when there is
+    /// room again, or was executed before the log was full.
+    #[error("the cluster's log is full; whether the request is executed, now or later, is unknown")]
     LogFull,
     /// Another client uses this one's id and numbers, with other content.
     #[error("another client uses the same client id; the request was not executed")]
@@ -55,7 +56,8 @@ struct Outstanding<T> {
     command: Bytes,
     /// When to send it (again).
     due: Monotonic,
-    tag: T,
+    /// Who waits; nobody any more once an error was given.
+    tag: Option<T>,
 }
 
 /// One session, as its client keeps it. `T` tells the requests apart for whoever waits.
@@ -65,6 +67,8 @@ pub(crate) struct ClientSession<T> {
     session: Option<SessionId>,
     /// The session whose numbers are being used, also while it is being asked after.
     known: Option<SessionId>,
+    /// The last one that was evicted: a late answer must not bring it back.
+    evicted: Option<SessionId>,
     window: u64,
     patience: Duration,
     pause: Duration,
@@ -93,6 +97,7 @@ impl<T> ClientSession<T> {
             client,
             session: None,
             known: None,
+            evicted: None,
             window: window.into(),
             patience,
             pause,
@@ -163,7 +168,7 @@ impl<T> ClientSession<T> {
             let Some((command, tag)) = self.waiting.pop_front() else { break };
             let number = RequestNumber(self.floor + self.outstanding.len() as u64);
             requests.push(request(number, command.clone()));
-            self.outstanding.push_back(Some(Outstanding { command, due: again, tag }));
+            self.outstanding.push_back(Some(Outstanding { command, due: again, tag: Some(tag) }));
             self.in_flight += 1;
         }
         self.resend_due = self.resend_due.min(again);
@@ -202,15 +207,23 @@ impl<T> ClientSession<T> {
         let result = match reply.outcome {
             Outcome::Reply(bytes) => Ok((bytes, reply.position)),
             Outcome::ReplyLost => Err(SubmitError::ReplyLost),
-            Outcome::Busy(Busy::LogFull) => Err(SubmitError::LogFull),
+            Outcome::Busy(Busy::LogFull) => {
+                // It may be in the log already, under a primary that has not applied it yet: the number is
+                // not given up, only the waiting is (DESIGN 5.8).
+                self.on_busy(reply.number, Busy::LogFull, now);
+                let tag = self.slot(reply.number).and_then(|outstanding| outstanding.tag.take());
+                settled.extend(tag.map(|tag| (tag, Err(SubmitError::LogFull))));
+                return;
+            }
             Outcome::Busy(busy) => return self.on_busy(reply.number, busy, now),
             Outcome::Refused(Refusal::Evicted) => return self.on_evicted(settled),
             Outcome::Refused(Refusal::Conflict) => Err(SubmitError::Conflict),
             Outcome::Refused(Refusal::TooLarge) => Err(SubmitError::TooLarge),
             Outcome::Refused(Refusal::Undecodable) => Err(SubmitError::Undecodable),
             Outcome::Refused(Refusal::BeyondWindow) => return self.on_busy(reply.number, Busy::Queue, now),
-            // The floor passes only what is answered, so this answers an old copy.
-            Outcome::Refused(Refusal::BelowFloor) | Outcome::Registered(_) => return,
+            // The floor passes only what is answered: an old copy, or somebody else uses this session.
+            Outcome::Refused(Refusal::BelowFloor) => Err(SubmitError::TimedOut),
+            Outcome::Registered(_) => return,
         };
         self.settle(reply.number, result, settled);
     }
@@ -218,7 +231,9 @@ impl<T> ClientSession<T> {
     fn on_register_reply(&mut self, outcome: &Outcome, now: Monotonic) {
         match outcome {
             // An older one is a late answer to an earlier Register.
-            Outcome::Registered(session) if self.session.is_none() => {
+            Outcome::Registered(session)
+                if self.session.is_none() && self.evicted.is_none_or(|gone| *session > gone) =>
+            {
                 if self.in_flight == 0 {
                     self.floor_for(*session);
                 }
@@ -226,8 +241,9 @@ impl<T> ClientSession<T> {
                 self.last_used = now;
                 self.next_due = Monotonic(0);
             }
-            Outcome::Busy(_) => {
-                self.register_due = now.after(self.pause);
+            Outcome::Busy(busy) => {
+                let pause = if *busy == Busy::NoPrimary { self.pause } else { self.patience };
+                self.register_due = now.after(pause);
                 self.next_due = self.register_due.min(self.next_due);
             }
             _ => {}
@@ -246,6 +262,7 @@ impl<T> ClientSession<T> {
     fn on_busy(&mut self, number: RequestNumber, busy: Busy, now: Monotonic) {
         let pause = match busy {
             Busy::NoPrimary => self.pause,
+            Busy::LogFull => self.patience,
             _ => self.pause * 4,
         };
         if let Some(outstanding) = self.slot(number) {
@@ -257,13 +274,14 @@ impl<T> ClientSession<T> {
     }
 
     fn on_evicted(&mut self, settled: &mut Vec<(T, Submitted)>) {
-        self.session = None;
+        self.evicted = self.session.take().max(self.evicted);
         self.known = None;
         self.register_due = Monotonic(0);
         self.next_due = Monotonic(0);
         self.in_flight = 0;
         let outstanding = std::mem::take(&mut self.outstanding);
-        settled.extend(outstanding.into_iter().flatten().map(|gone| (gone.tag, Err(SubmitError::Evicted))));
+        let tags = outstanding.into_iter().flatten().filter_map(|gone| gone.tag);
+        settled.extend(tags.map(|tag| (tag, Err(SubmitError::Evicted))));
     }
 
     fn slot(&mut self, number: RequestNumber) -> Option<&mut Outstanding<T>> {
@@ -282,13 +300,13 @@ impl<T> ClientSession<T> {
         if !self.waiting.is_empty() {
             self.next_due = Monotonic(0);
         }
-        settled.push((answered.tag, result));
+        settled.extend(answered.tag.map(|tag| (tag, result)));
     }
 
     /// Everything that waits, when there will be no answer any more.
     pub(crate) fn drain(&mut self) -> Vec<T> {
         self.in_flight = 0;
-        let sent = std::mem::take(&mut self.outstanding).into_iter().flatten().map(|gone| gone.tag);
+        let sent = std::mem::take(&mut self.outstanding).into_iter().flatten().filter_map(|gone| gone.tag);
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, tag)| tag);
         sent.chain(waiting).collect()
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::checksum::Checksum;
 use super::core::{Core, Event};
-use super::entry::{BodyReader, Header, LoggedRequest, RequestKind};
+use super::entry::{BodyReader, Header, LoggedRequest, OpKind, RequestKind};
 use super::fault::Fault;
 use super::log::Body;
 use super::message::{Outcome, Refusal, Reply};
@@ -42,19 +42,40 @@ pub trait Machine {
 pub(crate) struct Applying {
     /// A read for the next op is under way.
     pub(crate) reading: bool,
+    /// The op that a slice has ended in.
+    partial: Option<Partial>,
     reply: Vec<u8>,
     /// The timestamp of the last applied op.
     pub(crate) timestamp: Timestamp,
 }
 
+/// An op of which some requests are applied.
+#[derive(Debug)]
+struct Partial {
+    header: Header,
+    rest: BodyReader,
+    prepared: Option<PreparedOp>,
+}
+
 impl Core {
+    /// Whether the state is that after a whole op: only then queries are served.
+    #[must_use]
+    pub fn is_between_ops(&self) -> bool {
+        self.applying.partial.is_none()
+    }
+
     /// Applies committed ops until `requests_max` requests are done or nothing is left that can be
     /// applied. Returns whether there is more: the caller comes back, after a look at the network.
     pub fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
         let mut done = 0;
         while self.fault.is_none() && done < requests_max {
-            match self.next_to_apply() {
-                Some((header, body)) => done += self.apply_op(header, body, machine).max(1),
+            if self.applying.partial.is_none()
+                && let Some((header, body)) = self.next_to_apply()
+            {
+                self.begin_op(header, body);
+            }
+            match self.applying.partial.take() {
+                Some(partial) => done += self.apply_some(partial, machine, requests_max - done).max(1),
                 None => {
                     self.flush_answers();
                     self.tell_commit_when_idle();
@@ -63,7 +84,7 @@ impl Core {
             }
         }
         self.flush_answers();
-        self.fault.is_none() && self.next_to_apply().is_some()
+        self.fault.is_none() && (self.applying.partial.is_some() || self.next_to_apply().is_some())
     }
 
     /// The next op, if it is committed, proven to belong to the log of log_view, and in memory.
@@ -107,27 +128,41 @@ impl Core {
         }
     }
 
-    fn apply_op(&mut self, header: Header, body: Bytes, machine: &mut dyn Machine) -> usize {
+    fn begin_op(&mut self, header: Header, body: Bytes) {
         let op = header.op;
+        if header.kind != OpKind::Requests {
+            return self.stop(Fault::UnknownKind { op });
+        }
         if header.machine_version > self.options.machine_version {
             let (wanted, own) = (header.machine_version, self.options.machine_version);
-            self.stop(Fault::MachineVersion { op, wanted, own });
-            return 0;
+            return self.stop(Fault::MachineVersion { op, wanted, own });
         }
         let prepared = match self.primary.pipeline.front() {
             Some(front) if front.op == op => self.primary.pipeline.pop_front(),
             _ => None,
         };
+        self.applying.partial = Some(Partial { header, rest: BodyReader::new(op, body), prepared });
+    }
+
+    /// Applies an op, or a part of it: heartbeats go on behind a slow state machine (DESIGN 12).
+    fn apply_some(&mut self, mut partial: Partial, machine: &mut dyn Machine, requests_max: usize) -> usize {
         let mut requests = 0;
-        for request in BodyReader::new(op, body) {
+        let header = partial.header;
+        let op = header.op;
+        while let Some(request) = partial.rest.next() {
             match request {
                 Ok((position, request)) => {
-                    let outcome = self.apply_request(position, request, header.timestamp, prepared.as_ref(), machine);
+                    let prepared = partial.prepared.as_ref();
+                    let outcome = self.apply_request(position, request, header.timestamp, prepared, machine);
                     if let Err(fault) = outcome {
                         self.stop(fault);
                         return requests;
                     }
                     requests += 1;
+                    if requests >= requests_max && !partial.rest.is_at_end() {
+                        self.applying.partial = Some(partial);
+                        return requests;
+                    }
                 }
                 Err(error) => {
                     self.stop(Fault::UnreadableBody { op, at: error.at });
@@ -184,7 +219,7 @@ impl Core {
         let Some(prepared) = prepared else { return Ok(()) };
         let Some(&(client, origin)) = prepared.origins.get(position.index as usize) else { return Ok(()) };
         let reply = Reply { client, session, number, outcome, position: executed_at };
-        for (_, extra) in prepared.extra.iter().filter(|(index, _)| *index == position.index) {
+        for extra in prepared.extra.get(&position.index).into_iter().flatten() {
             self.answer_to(*extra, reply.clone());
         }
         self.answer_to(origin, reply);

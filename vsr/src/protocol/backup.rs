@@ -1,6 +1,6 @@
 //! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (DESIGN 6.2, 6.6, VRR 4.1).
 
-use super::core::{Core, Status, disk_bytes};
+use super::core::{Core, LEAP_MAX, Status, disk_bytes};
 use super::entry::Entry;
 use super::message::Message;
 use super::number::{CommitNumber, OpNumber, ReplicaId, View};
@@ -23,8 +23,18 @@ impl Core {
                 self.ignore("Prepare", "the chain does not fit the head");
                 return self.ask_for_start_view(view);
             }
+            if header.op.0 - head.0 > LEAP_MAX {
+                return self.ignore("Prepare", "too far ahead");
+            }
             if !self.writes.has_room(disk_bytes(header.body_len.into())) {
                 return self.ignore("Prepare", "the log is full");
+            }
+            let constants = &self.membership.constants;
+            let waiting_max = u64::from(constants.pipeline_max) * u64::from(constants.batch_bytes_max);
+            if self.writes.is_congested(waiting_max) {
+                // The primary sends it again, or repair fetches it, when the disk has caught up.
+                self.repair.note_lag(self.now);
+                return self.ignore("Prepare", "the own disk is behind");
             }
             if header.op.0 - head.0 > 1 {
                 self.mark("prepare beyond the next op");

@@ -178,7 +178,16 @@ impl Writes {
         let taken = self.staged_bytes.saturating_add(self.in_flight_bytes).saturating_add(bytes);
         self.room >= taken
     }
+
+    /// Whether a slow disk lets too much wait in memory.
+    pub(crate) fn is_congested(&self, bytes_max: u64) -> bool {
+        self.staged_bytes.saturating_add(self.in_flight_bytes) > bytes_max
+    }
 }
+
+/// Ops by which a message may be ahead of the own head: blanks for them are kept in memory. A replica that
+/// is further behind will take a checkpoint, once there are any.
+pub(crate) const LEAP_MAX: u64 = 1 << 21;
 
 /// The most that a body of so many bytes takes on a disk: the entry's header in two copies, and what the
 /// storage adds. An upper bound for the storages that ship.
@@ -367,6 +376,10 @@ impl Core {
             self.ignore(message.name(), "the sender is no other member");
             return;
         };
+        if !message.is_plausible(self.membership.epoch) {
+            self.ignore(message.name(), "absurd numbers, or another epoch");
+            return;
+        }
         self.peers[index].heard_at = self.now;
         match message {
             Message::Requests { requests, forwarded } => {
@@ -539,13 +552,14 @@ impl Core {
     /// for the durable view, and what speaks as a member of a started view for the durable log_view.
     fn needs(&self, message: &Message) -> BatchNumber {
         match message {
-            Message::Requests { .. }
-            | Message::RequestHeaders { .. }
+            Message::RequestHeaders { .. }
             | Message::Headers { .. }
             | Message::RequestEntries { .. }
             | Message::Entries { .. }
-            | Message::Query { .. }
-            | Message::ReadIndex { .. } => BatchNumber(0),
+            | Message::Query { .. } => BatchNumber(0),
+            // The number of the start is in the client id and in the nonces: until it is durable, the next
+            // life may have the same ones, and take an answer to this one for its own.
+            Message::Requests { .. } | Message::ReadIndex { .. } => BatchNumber(1),
             Message::StartViewChange { .. } | Message::RequestStartView { .. } | Message::Ping(_) => {
                 self.writes.view_batch
             }

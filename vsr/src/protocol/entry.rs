@@ -307,6 +307,12 @@ impl BodyReader {
     pub fn new(op: OpNumber, body: Bytes) -> BodyReader {
         BodyReader { body, at: 0, index: 0, op }
     }
+
+    /// Whether every request was given out.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        self.at >= self.body.len()
+    }
 }
 
 /// A body that is no sequence of requests, though its checksum is right: a defect, or a newer version.

@@ -1,12 +1,26 @@
 //! Why a replica stops. Each names what happened and who must act; the host process lives on.
 
 use super::log::Diverged;
-use super::number::{OpNumber, Position, SessionId, View};
+use super::number::{CommitNumber, OpNumber, Position, SessionId, View};
 
 /// A reason to stop for good. Going on could spread damage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
+    /// The log of a view ends before what is known to be committed here.
+    #[error("the log of the view ends at op {head}, but op {commit} is committed: agreement is broken")]
+    CommittedDropped {
+        /// What is committed.
+        commit: CommitNumber,
+        /// Where the log of the view ends.
+        head: OpNumber,
+    },
+    /// An op of a kind that this version does not know.
+    #[error("op {op} is of a kind that this version cannot apply: run a newer version")]
+    UnknownKind {
+        /// The op.
+        op: OpNumber,
+    },
     /// Agreement is broken. A defect of this library, or of the disks of more replicas than the quorums
     /// allow for.
     #[error(transparent)]

@@ -324,7 +324,60 @@ pub enum Message {
     },
 }
 
+impl Reply {
+    /// About the bytes that it takes in a message.
+    pub(crate) fn weight(&self) -> usize {
+        64 + if let Outcome::Reply(bytes) = &self.outcome { bytes.len() } else { 0 }
+    }
+}
+
 impl Message {
+    /// Whether every number is one that a cluster can reach, and every view of this epoch. What is not is
+    /// ignored before any handler computes with it: no sum below can overflow.
+    #[must_use]
+    pub fn is_plausible(&self, epoch: super::number::Epoch) -> bool {
+        const MAX: u64 = 1 << 60;
+        let op = |op: &OpNumber| op.0 < MAX;
+        let view = |view: &View| view.epoch == epoch && view.number < MAX;
+        let header = |header: &Header| {
+            (1..MAX).contains(&header.op.0)
+                && header.view.number < MAX
+                && header.commit.0 < header.op.0
+                && header.timestamp.0 < 1 << 63
+        };
+        match self {
+            Message::Requests { requests, .. } => requests
+                .iter()
+                .all(|request| request.number.0 < MAX && request.floor.0 < MAX && request.session.0.op.0 < MAX),
+            Message::Replies { .. } | Message::ReadIndex { .. } | Message::Query { .. } | Message::Answer { .. } => {
+                true
+            }
+            Message::Prepare { view: v, commit, entry } => {
+                view(v) && header(&entry.header) && commit.0 < entry.header.op.0
+            }
+            Message::PrepareOk { view: v, op: o, .. } => view(v) && op(o),
+            Message::Commit { view: v, commit, head, .. } => view(v) && op(head) && commit.0 <= head.0,
+            Message::CommitOk { view: v, .. }
+            | Message::StartViewChange { view: v }
+            | Message::RequestStartView { view: v, .. } => view(v),
+            Message::DoViewChange(dvc) => {
+                view(&dvc.view)
+                    && view(&dvc.log_view)
+                    && op(&dvc.head)
+                    && dvc.commit.0 < MAX
+                    && dvc.headers.iter().all(header)
+            }
+            Message::StartView(start) => {
+                view(&start.view) && op(&start.head) && start.commit.0 < MAX && start.headers.iter().all(header)
+            }
+            Message::RequestHeaders { op: o, .. } | Message::ReadIndexOk { index: o, .. } => op(o),
+            Message::Headers { headers } => headers.iter().all(header),
+            Message::RequestEntries { wanted } => wanted.iter().all(|(o, _)| op(o)),
+            Message::Entries { entries } => entries.iter().all(|entry| header(&entry.header)),
+            Message::Ping(ping) => view(&ping.view) && op(&ping.head) && ping.commit.0 < MAX && ping.wall.0 < 1 << 63,
+        }
+    }
+
     /// The kind as a short word, for traces and metrics.
     #[must_use]
     pub fn name(&self) -> &'static str {

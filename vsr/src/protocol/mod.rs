@@ -45,6 +45,7 @@ pub use self::number::{
     BatchNumber, ClientId, ClusterId, CommitNumber, Epoch, Incarnation, Monotonic, OpNumber, Position, ReplicaId,
     RequestNumber, SessionId, Timestamp, View,
 };
+pub(crate) use self::primary::in_messages;
 pub use self::random::Random;
 pub use self::repair::ReadRequest;
 pub use self::vsr_state::{Batch, Recovered, Slot, Suffix, VsrState};

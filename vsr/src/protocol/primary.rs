@@ -1,6 +1,6 @@
 //! Normal operation at the primary: admission, `Prepare`, acknowledgements, commit (DESIGN 6.1, VRR 4.1).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -27,6 +27,8 @@ pub(crate) struct Queued {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
     request: Checksum,
+    /// Who sent the first copy.
+    origin: Origin,
     /// 0 while it is queued.
     op: OpNumber,
     index: u32,
@@ -39,7 +41,7 @@ pub(crate) struct PreparedOp {
     /// One for each request of an op that this replica prepared; empty for an inherited one.
     pub(crate) origins: Vec<(ClientId, Origin)>,
     /// Further copies of a request that came while it was in flight.
-    pub(crate) extra: Vec<(u32, Origin)>,
+    pub(crate) extra: BTreeMap<u32, Vec<Origin>>,
 }
 
 /// What a replica keeps while it is primary.
@@ -51,7 +53,8 @@ pub(crate) struct Primary {
     /// taken over from another view (HAZARDS D14 b, D23).
     pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
     pub(crate) registering: FastMap<ClientId, InFlight>,
-    queued_extra: Vec<(SessionId, RequestNumber, ClientId, Origin)>,
+    /// Who else waits for a queued request.
+    queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
     pub(crate) pipeline: VecDeque<PreparedOp>,
     /// The highest op that each member has acknowledged in this view.
     pub(crate) acks: Vec<OpNumber>,
@@ -68,6 +71,25 @@ pub(crate) struct Primary {
     answers: Vec<(Peer, Reply)>,
 }
 
+/// Bytes of requests or replies after which the next message begins: what one frame carries stays small.
+pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Requests as messages of a bounded size.
+pub(crate) fn in_messages(requests: Vec<Request>) -> impl Iterator<Item = Vec<Request>> {
+    let mut rest = requests.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut message = vec![rest.next()?];
+        let mut bytes = message[0].command.len() + 64;
+        while bytes < MESSAGE_BYTES
+            && let Some(request) = rest.next_if(|next| bytes + next.command.len() <= MESSAGE_BYTES)
+        {
+            bytes += request.command.len() + 64;
+            message.push(request);
+        }
+        Some(message)
+    })
+}
+
 const TELL: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The origin of inherited requests: whoever sent them asks again.
@@ -82,7 +104,7 @@ impl Primary {
             queue_bytes: 0,
             in_flight: FastMap::default(),
             registering: FastMap::default(),
-            queued_extra: Vec::new(),
+            queued_extra: FastMap::default(),
             pipeline: VecDeque::new(),
             acks: vec![OpNumber::ZERO; members],
             acks_at_retry: vec![OpNumber::ZERO; members],
@@ -137,7 +159,9 @@ impl Core {
         for request in &requests {
             self.repair.forwards.sent(request, self.now);
         }
-        self.send(primary, Message::Requests { requests, forwarded: true });
+        for requests in in_messages(requests) {
+            self.send(primary, Message::Requests { requests, forwarded: true });
+        }
     }
 
     /// Answers to what this replica has forwarded: for its own handle, or for a client.
@@ -164,6 +188,10 @@ impl Core {
             return self.refuse(origin, &request, Refusal::TooLarge);
         }
         let checksum = Checksum::of(&request.command);
+        if self.sessions.client_of(request.session).is_some_and(|client| client != request.client) {
+            // Session numbers can be guessed; nobody raises the floor of another's.
+            return self.refuse(origin, &request, Refusal::Evicted);
+        }
         match self.sessions.look_up(request.session, request.number, request.floor, checksum) {
             Lookup::Known(outcome, position) => return self.answer(origin, &request, outcome, position),
             Lookup::NoSession if self.applied >= request.session.0.op => {
@@ -181,7 +209,8 @@ impl Core {
             }
             return self.join_in_flight(in_flight, &request, origin);
         }
-        if self.sessions.is_clogged(request.session, request.floor) {
+        // The lowest number is always let through: the floor can move only when it is answered.
+        if request.number > request.floor && self.sessions.is_clogged(request.session, request.floor) {
             return self.answer(origin, &request, Outcome::Busy(Busy::Replies), Position::default());
         }
         if let Some(busy) = self.has_no_room(request.command.len()) {
@@ -190,7 +219,7 @@ impl Core {
         if !machine.decodes(&request.command) {
             return self.refuse(origin, &request, Refusal::Undecodable);
         }
-        self.primary.in_flight.insert(key, InFlight { request: checksum, op: OpNumber::ZERO, index: 0 });
+        self.primary.in_flight.insert(key, InFlight { request: checksum, origin, op: OpNumber::ZERO, index: 0 });
         self.enqueue(request, origin);
     }
 
@@ -198,10 +227,11 @@ impl Core {
         if let Some(in_flight) = self.primary.registering.get(&request.client).copied() {
             return self.join_in_flight(in_flight, &request, origin);
         }
-        if let Some(busy) = self.has_no_room(16) {
+        let is_full = (!self.sessions.can_register(request.client, self.log.head().next())).then_some(Busy::Sessions);
+        if let Some(busy) = is_full.or_else(|| self.has_no_room(16)) {
             return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
         }
-        let waiting = InFlight { request: Checksum::default(), op: OpNumber::ZERO, index: 0 };
+        let waiting = InFlight { request: Checksum::default(), origin, op: OpNumber::ZERO, index: 0 };
         self.primary.registering.insert(request.client, waiting);
         self.enqueue(request, origin);
     }
@@ -229,18 +259,21 @@ impl Core {
         self.mark("request again while in flight");
         let front = self.primary.pipeline.front().map_or(OpNumber::ZERO, |prepared| prepared.op);
         if in_flight.op == OpNumber::ZERO {
-            let extra = (request.session, request.number, request.client, origin);
-            if !self.primary.queued_extra.contains(&extra) {
-                self.primary.queued_extra.push(extra);
+            if in_flight.origin != origin {
+                let key = (request.session, request.number, request.client);
+                let waiting = self.primary.queued_extra.entry(key).or_default();
+                if !waiting.contains(&origin) {
+                    waiting.push(origin);
+                }
             }
         } else if let Some(prepared) = self.primary.pipeline.get_mut((in_flight.op.0.wrapping_sub(front.0)) as usize) {
-            let known = prepared.origins.get(in_flight.index as usize).is_some_and(|(_, known)| *known == origin)
-                || prepared.extra.contains(&(in_flight.index, origin));
-            if !known {
-                if let Some((client, _)) = prepared.origins.get_mut(in_flight.index as usize) {
-                    *client = request.client;
+            let Some((client, first)) = prepared.origins.get_mut(in_flight.index as usize) else { return };
+            if *first != origin {
+                *client = request.client;
+                let waiting = prepared.extra.entry(in_flight.index).or_default();
+                if !waiting.contains(&origin) {
+                    waiting.push(origin);
                 }
-                prepared.extra.push((in_flight.index, origin));
             }
         }
     }
@@ -274,7 +307,11 @@ impl Core {
         let mut rest = answers.into_iter().peekable();
         while let Some((peer, reply)) = rest.next() {
             let mut replies = vec![reply];
-            while let Some((_, reply)) = rest.next_if(|(next, _)| *next == peer) {
+            let mut bytes = replies[0].weight();
+            while bytes < MESSAGE_BYTES
+                && let Some((_, reply)) = rest.next_if(|(next, _)| *next == peer)
+            {
+                bytes += reply.weight();
                 replies.push(reply);
             }
             self.send_to(peer, Message::Replies { view, replies });
@@ -317,15 +354,9 @@ impl Core {
                 (in_flight.op, in_flight.index) = (op, index);
             }
             prepared.origins.push((request.client, origin));
-            if !self.primary.queued_extra.is_empty() {
-                let key = (request.session, request.number, request.client);
-                self.primary.queued_extra.retain(|&(session, number, client, origin)| {
-                    let same = (session, number, client) == key;
-                    if same {
-                        prepared.extra.push((index, origin));
-                    }
-                    !same
-                });
+            let key = (request.session, request.number, request.client);
+            if let Some(waiting) = self.primary.queued_extra.remove(&key) {
+                prepared.extra.entry(index).or_default().extend(waiting);
             }
         }
         let (bytes, requests) = body.take();
@@ -350,7 +381,7 @@ impl Core {
             requests,
             timestamp: Timestamp(last.0 + 1).max(self.agreed_clock()),
             commit: self.commit,
-            machine_version: self.options.machine_version,
+            machine_version: self.op_version(),
             kind: OpKind::Requests,
         });
         let entry = Entry { header, body };
@@ -363,6 +394,23 @@ impl Core {
         self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
     }
 
+    /// The version of the state machine that the next op names: the lowest that the members announced
+    /// last, never lower than that of the op before (DESIGN 5.9). A member that has announced nothing since
+    /// this replica's start holds a higher version back.
+    fn op_version(&self) -> u32 {
+        let before = self.log.header(self.log.head()).map(|header| header.machine_version);
+        let own = self.options.machine_version;
+        let announced = self.peers.iter().enumerate();
+        let mut versions = announced.map(|(at, peer)| if at == self.index { Some(own) } else { peer.machine_version });
+        let lowest = versions.try_fold(own, |lowest, version| version.map(|version| lowest.min(version)));
+        match (before, lowest) {
+            (Some(before), Some(lowest)) => before.max(lowest),
+            (Some(before), None) => before,
+            (None, Some(lowest)) => lowest,
+            (None, None) => self.peers.iter().filter_map(|peer| peer.machine_version).fold(own, u32::min),
+        }
+    }
+
     /// A backup's log is durable up to an op. Matched by view, op and checksum; repeated, it changes
     /// nothing (DESIGN 6.5).
     pub(crate) fn on_prepare_ok(&mut self, from: usize, view: View, op: OpNumber, checksum: Checksum) {
@@ -372,9 +420,9 @@ impl Core {
         if self.log.checksum(op) != Some(checksum) {
             return self.ignore("PrepareOk", "other content");
         }
+        self.primary.confirmed[from].1 = self.now;
         if op > self.primary.acks[from] {
             self.primary.acks[from] = op;
-            self.primary.confirmed[from].1 = self.now;
             self.advance_commit();
         }
     }
@@ -396,6 +444,9 @@ impl Core {
     pub(crate) fn on_commit_ok(&mut self, from: usize, view: View, number: u64) {
         if view != self.view || !self.is_primary() {
             return self.ignore("CommitOk", "not the primary of that view");
+        }
+        if number > self.primary.commit_number {
+            return self.ignore("CommitOk", "no such Commit was sent");
         }
         let (last, at) = &mut self.primary.confirmed[from];
         *at = self.now;
@@ -486,11 +537,11 @@ impl Core {
                     let index = position.index;
                     match request.kind {
                         RequestKind::Register(client) => {
-                            let in_flight = InFlight { request: Checksum::default(), op, index };
+                            let in_flight = InFlight { request: Checksum::default(), origin: NOBODY, op, index };
                             self.primary.registering.insert(client, in_flight);
                         }
                         RequestKind::Command(command) => {
-                            let in_flight = InFlight { request: Checksum::of(&command), op, index };
+                            let in_flight = InFlight { request: Checksum::of(&command), origin: NOBODY, op, index };
                             self.primary.in_flight.insert((request.session, request.number), in_flight);
                         }
                     }

@@ -103,7 +103,11 @@ impl Core {
     /// A peer wants an index that is confirmed from now on.
     pub(crate) fn on_read_index(&mut self, from: ReplicaId, nonce: u64) {
         if self.is_primary() {
-            self.reads.arrived.push(Waiter::Peer(from, nonce));
+            // Asked again: any round that begins from now on answers both.
+            let waiter = Waiter::Peer(from, nonce);
+            if !self.reads.arrived.contains(&waiter) {
+                self.reads.arrived.push(waiter);
+            }
         } else {
             self.ignore("ReadIndex", "not the primary");
         }
@@ -136,13 +140,19 @@ impl Core {
         }
     }
 
-    /// Asks that were not answered are asked anew, with a new nonce.
+    /// Asks that were not answered are asked again, with the same nonce: a round that began after the first
+    /// time serves them as well, however long the answer takes.
     pub(crate) fn retry_reads(&mut self) {
         let (now, patience) = (self.now, self.options.timing.retry);
-        while self.reads.asks.front().is_some_and(|ask| now.since(ask.sent_at) >= patience) {
-            if let Some(ask) = self.reads.asks.pop_front() {
-                self.reads.arrived.extend(ask.queries.into_iter().map(Waiter::Query));
+        let mut again = Vec::new();
+        for ask in &mut self.reads.asks {
+            if now.since(ask.sent_at) >= patience {
+                ask.sent_at = now;
+                again.push(ask.nonce);
             }
+        }
+        for nonce in again {
+            self.send(self.primary_id(), Message::ReadIndex { nonce });
         }
     }
 
@@ -153,6 +163,10 @@ impl Core {
         let own = waiters.filter(|waiter| matches!(waiter, Waiter::Query(_)));
         self.reads.arrived.retain(|waiter| matches!(waiter, Waiter::Query(_)));
         self.reads.arrived.extend(own);
+        // An op up to a confirmed index may be dropped with the view, if it was only inherited.
+        let commit = self.commit.op();
+        let lost = self.reads.confirmed.extract_if(.., |(index, _)| *index > commit);
+        self.reads.arrived.extend(lost.map(|(_, token)| Waiter::Query(token)));
         let asks = std::mem::take(&mut self.reads.asks);
         self.reads.arrived.extend(asks.into_iter().flat_map(|ask| ask.queries).map(Waiter::Query));
     }

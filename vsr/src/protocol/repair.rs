@@ -2,7 +2,8 @@
 //!
 //! Repair never moves the head, never replaces what a view has fixed, and compares by checksum alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use super::checksum::Checksum;
 use super::core::{Core, Status, disk_bytes};
@@ -54,15 +55,18 @@ type ForwardKey = (ClientId, SessionId, RequestNumber);
 /// Requests that were passed on to the primary and are not answered yet.
 #[derive(Debug, Default)]
 pub(crate) struct Forwards {
-    pending: FastMap<ForwardKey, Monotonic>,
+    /// When each was sent first, and last.
+    pending: FastMap<ForwardKey, (Monotonic, Monotonic)>,
     order: VecDeque<(ForwardKey, Monotonic)>,
 }
 
 impl Forwards {
     pub(crate) fn sent(&mut self, request: &Request, now: Monotonic) {
-        if self.order.len() < FORWARDS_MAX {
-            let key = (request.client, request.session, request.number);
-            self.pending.insert(key, now);
+        let key = (request.client, request.session, request.number);
+        if let Some((_, last)) = self.pending.get_mut(&key) {
+            *last = now;
+        } else if self.order.len() < FORWARDS_MAX {
+            self.pending.insert(key, (now, now));
             self.order.push_back((key, now));
         }
     }
@@ -70,7 +74,7 @@ impl Forwards {
     pub(crate) fn answered(&mut self, reply: &Reply) {
         self.pending.remove(&(reply.client, reply.session, reply.number));
         while let Some((key, at)) = self.order.front() {
-            if self.pending.get(key) == Some(at) {
+            if self.pending.get(key).is_some_and(|(first, _)| first == at) {
                 break;
             }
             self.order.pop_front();
@@ -79,6 +83,22 @@ impl Forwards {
 
     fn oldest(&self) -> Option<(ForwardKey, Monotonic)> {
         self.order.front().copied()
+    }
+
+    /// Drops what is answered elsewhere, or was not asked for again: its client has gone.
+    fn prune(&mut self, now: Monotonic, patience: Duration, is_answered: impl Fn(&ForwardKey) -> bool) {
+        let Forwards { pending, order } = self;
+        order.retain(|(key, first)| {
+            let Some((of, last)) = pending.get(key) else { return false };
+            if of != first {
+                return false;
+            }
+            let keep = now.since(*last) < patience && !is_answered(key);
+            if !keep {
+                pending.remove(key);
+            }
+            keep
+        });
     }
 
     pub(crate) fn clear(&mut self) {
@@ -107,6 +127,8 @@ pub(crate) struct Repair {
     start_view_asked: Option<(View, Monotonic)>,
     /// The nonce of this life: an answer to an earlier one is not accepted (HAZARDS B18).
     pub(crate) nonce: u64,
+    /// Entries that were found damaged in this life.
+    damaged: BTreeSet<OpNumber>,
     pub(crate) cached_from: OpNumber,
     pub(crate) cached_bytes: u64,
 }
@@ -161,7 +183,7 @@ impl Core {
     }
 
     fn repair_bodies(&mut self) {
-        let mut wanted = Vec::new();
+        let (mut wanted, mut again) = (Vec::new(), BTreeSet::new());
         let from = self.log.proven_from().max(self.applied.next());
         let mut op = from;
         while op <= self.log.head() && op.0 < from.0 + 2048 && wanted.len() < ENTRIES_MAX {
@@ -173,6 +195,20 @@ impl Core {
             }
             op = op.next();
         }
+        // What turned out to be damaged after it was applied is fetched as well: others may need this copy.
+        while let Some(op) = self.repair.damaged.pop_first() {
+            if op >= from {
+                continue;
+            }
+            let Some(slot) = self.log.slot(op) else { continue };
+            if let (Some(header), Body::Missing) = (&slot.header, &slot.body) {
+                if !self.repair.asked.contains_key(&op) && wanted.len() < ENTRIES_MAX {
+                    wanted.push((op, header.checksum()));
+                }
+                again.insert(op);
+            }
+        }
+        self.repair.damaged = again;
         if wanted.is_empty() {
             return;
         }
@@ -296,7 +332,7 @@ impl Core {
     /// Puts a body into its slot; a blank one takes the header that the slot above names.
     pub(crate) fn take_in(&mut self, entry: Entry) -> bool {
         let header = entry.header;
-        if self.log.name(header.op) != Some(header.checksum()) {
+        if header.op > self.log.head() || self.log.name(header.op) != Some(header.checksum()) {
             return false;
         }
         if self.log.header(header.op).is_none() {
@@ -358,6 +394,7 @@ impl Core {
             slot.staged = None;
             slot.corrupt = true;
         }
+        self.repair.damaged.insert(op);
         if self.membership.n() == 1 {
             return self.stop(super::fault::Fault::SoloDamaged { op });
         }
@@ -390,7 +427,7 @@ impl Core {
             Status::ViewChange => self.retry_view_change(),
         }
         self.retry_reads();
-        if self.log.head() > self.applied {
+        if self.log.head() > self.applied || !self.repair.damaged.is_empty() {
             self.repair_soon();
         }
     }
@@ -410,6 +447,11 @@ impl Core {
             self.send_prepare_ok();
         }
         self.vote_if_primary_is_down();
+        let patience = self.options.timing.forward / 2;
+        let (now, sessions, applied) = (self.now, &self.sessions, self.applied);
+        self.repair
+            .forwards
+            .prune(now, patience, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
         let overdue =
             self.repair.forwards.oldest().filter(|(_, at)| self.now.since(*at) >= self.options.timing.forward);
         if overdue.is_none() {

@@ -121,6 +121,44 @@ impl SessionTable {
         self.by_id.len()
     }
 
+    /// Whether a request that was sent has been answered, as far as this replica knows.
+    pub(crate) fn is_answered(
+        &self,
+        client: ClientId,
+        session: SessionId,
+        number: RequestNumber,
+        applied: OpNumber,
+    ) -> bool {
+        if number == RequestNumber(0) {
+            return self.by_client.contains_key(&client);
+        }
+        let Some(known) = self.by_id.get(&session).and_then(|&at| self.get(at)) else {
+            return applied >= session.0.op;
+        };
+        number < known.floor
+            || number
+                .0
+                .checked_sub(known.floor.0)
+                .and_then(|at| known.executed.get(at as usize))
+                .is_some_and(Option::is_some)
+    }
+
+    /// Whose session it is, if it is in the table.
+    pub(crate) fn client_of(&self, session: SessionId) -> Option<ClientId> {
+        self.by_id.get(&session).and_then(|&at| self.get(at)).map(|session| session.client)
+    }
+
+    /// Whether a `Register` at `op` would find a place, as far as can be said before it is applied.
+    pub(crate) fn can_register(&self, client: ClientId, op: OpNumber) -> bool {
+        self.by_id.len() < self.constants.sessions_max as usize
+            || self.by_client.contains_key(&client)
+            || self.get(self.oldest).is_some_and(|session| self.is_idle(session, op))
+    }
+
+    fn is_idle(&self, session: &Session, op: OpNumber) -> bool {
+        op.0.saturating_sub(session.last_used.op.0) >= self.constants.session_idle_min
+    }
+
     /// What an arriving request meets. Changes nothing: the table changes only at apply.
     pub(crate) fn look_up(
         &self,
@@ -268,7 +306,7 @@ impl SessionTable {
     fn evict_one(&mut self, op: OpNumber) -> bool {
         let at = self.oldest;
         let Some(session) = self.get(at) else { return false };
-        if op.0 - session.last_used.op.0 < self.constants.session_idle_min {
+        if !self.is_idle(session, op) {
             return false;
         }
         let (id, client, bytes) = (session.id, session.client, session.reply_bytes);

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, Event, Status};
+use super::core::{Core, Event, LEAP_MAX, Status};
 use super::entry::{Entry, Header};
+use super::fault::Fault;
 use super::log::Diverged;
 use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
 use super::number::{CommitNumber, Monotonic, OpNumber, Position, ReplicaId, View};
@@ -40,6 +41,10 @@ pub(crate) struct ViewChange {
     pub(crate) found: BTreeMap<(OpNumber, Checksum), Header>,
     progress_at: Monotonic,
 }
+
+/// Copies kept while a log is being chosen. More than a suffix can ask for, less than a hostile peer can
+/// send.
+const COPIES_MAX: usize = 8192;
 
 impl ViewChange {
     pub(crate) fn new(members: usize) -> ViewChange {
@@ -73,7 +78,7 @@ impl ViewChange {
     }
 
     pub(crate) fn note_copy(&mut self, entry: &Entry) {
-        if !self.installed && self.dvc_sent {
+        if !self.installed && self.dvc_sent && self.copies.len() < COPIES_MAX {
             self.copies.insert((entry.header.op, entry.header.checksum()), entry.clone());
         }
     }
@@ -405,15 +410,24 @@ impl Core {
     /// view and log_view (DESIGN 7.4, 7.5). Entries are put only when it is durable.
     pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
         let old_head = self.log.head();
-        let differs = headers
+        let own = |header: &Header| self.log.checksum(header.op).unwrap_or_default();
+        let differs =
+            |header: &&Header| self.log.header(header.op).is_some_and(|own| own.checksum() != header.checksum());
+        if let Some(header) = headers.iter().filter(|header| header.op <= self.applied).find(differs) {
+            let diverged = Diverged { op: header.op, own: own(header), log: header.checksum() };
+            return self.stop(diverged.into());
+        }
+        // Only what is not known to be committed may be dropped. A slot below that holds another content is
+        // stale, and is replaced where it stands: the ops above it belong to the log, and this may be their
+        // last copy.
+        let keep = headers
             .iter()
-            .find(|header| self.log.header(header.op).is_some_and(|own| own.checksum() != header.checksum()));
-        let keep = differs.map_or(head, |header| header.op.prev()).min(head);
-        if keep < self.applied {
-            let op = keep.next();
-            let own = self.log.checksum(op).unwrap_or_default();
-            let log = differs.map(Header::checksum).unwrap_or_default();
-            return self.stop(Diverged { op, own, log }.into());
+            .filter(|header| header.op > self.commit.op())
+            .find(differs)
+            .map_or(head, |header| header.op.prev())
+            .min(head);
+        if keep < self.commit.op() {
+            return self.stop(Fault::CommittedDropped { commit: self.commit, head });
         }
         if keep < old_head {
             self.log.truncate(keep);
@@ -534,8 +548,14 @@ impl Core {
         if start.head < self.commit.op() {
             return self.ignore("StartView", "it ends before what is committed");
         }
+        if start.commit.op() > start.head || start.head.0 - start.headers.first().map_or(0, |h| h.op.0) > LEAP_MAX {
+            return self.ignore("StartView", "malformed");
+        }
+        if start.head.0.saturating_sub(self.log.head().0) > LEAP_MAX {
+            return self.ignore("StartView", "too far ahead");
+        }
         let installed_here = start.view == self.view && self.log_view == self.view;
-        if installed_here && self.head_certain {
+        if installed_here && (self.head_certain || self.view_change.installed) {
             if self.status == Status::Normal {
                 self.extend_by(&start);
             }
