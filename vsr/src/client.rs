@@ -21,7 +21,7 @@ use crate::protocol::{
     Reply, Request, View, in_messages,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
-use crate::state_machine::StateMachine;
+use crate::state_machine::{StateMachine, decode};
 
 /// What a client is told.
 #[derive(Clone, Debug)]
@@ -143,6 +143,25 @@ impl<S: StateMachine> Client<S> {
         send_query_within::<S>(&self.shared, query, limit).await
     }
 
+    /// What a replica says of itself, and why there is no progress, if there is none. `None` when it does not
+    /// answer in time.
+    pub async fn status(&self, replica: ReplicaId, limit: Duration) -> Option<(ReplicaStatus, String)> {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return None;
+            }
+            inbox.status.push((replica, answer));
+        }
+        self.shared.waker.wake();
+        let deadline = self.shared.clock.sleep_until(self.shared.clock.now().after(limit));
+        match futures::future::select(receiver, deadline).await {
+            futures::future::Either::Left((status, _)) => status.ok(),
+            futures::future::Either::Right(_) => None,
+        }
+    }
+
     /// Ends the client's future. What is in flight stays unknown.
     pub fn close(&self) {
         self.shared.close();
@@ -206,6 +225,7 @@ impl<N: Network> ClientRunner<N> {
             view_known: false,
             rotated_at: Monotonic(0),
             queries: BTreeMap::new(),
+            status: BTreeMap::new(),
             next_nonce: random.next_u64() >> 1,
             queries_due: Monotonic(u64::MAX),
             recv: None,
@@ -244,6 +264,7 @@ struct Worker<'a, N> {
     view_known: bool,
     rotated_at: Monotonic,
     queries: BTreeMap<u64, WaitingQuery>,
+    status: BTreeMap<u64, (ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,
     next_nonce: u64,
     queries_due: Monotonic,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
@@ -262,7 +283,7 @@ impl<N: Network> Worker<'_, N> {
                 Err(error) => return Poll::Ready(Err(error)),
             };
             self.shared.waker.register(context.waker());
-            let Inbox { submissions, queries, closed, .. } = {
+            let Inbox { submissions, queries, status, closed, .. } = {
                 let mut inbox = self.shared.inbox();
                 let (pending, closed) = (inbox.pending, inbox.closed);
                 std::mem::replace(&mut *inbox, Inbox { pending, closed, ..Inbox::default() })
@@ -270,7 +291,13 @@ impl<N: Network> Worker<'_, N> {
             if closed {
                 return Poll::Ready(Ok(()));
             }
-            progress |= !(submissions.is_empty() && queries.is_empty());
+            progress |= !(submissions.is_empty() && queries.is_empty() && status.is_empty());
+            self.status.retain(|_, (_, answer)| !answer.is_canceled());
+            for (replica, answer) in status {
+                self.next_nonce += 1;
+                self.status.insert(self.next_nonce, (replica, answer));
+                self.ask_status(replica, self.next_nonce);
+            }
             for submission in submissions {
                 self.session.submit(submission.command, submission.answer);
             }
@@ -311,8 +338,22 @@ impl<N: Network> Worker<'_, N> {
                     self.rotate(now);
                     self.hurry();
                 }
+                Arrival::Message { message: Message::Status { nonce, status }, .. } => {
+                    if let Some((_, answer)) = self.status.remove(&nonce)
+                        && let Ok(status) = decode(status)
+                    {
+                        let _ = answer.send(status);
+                    }
+                }
                 // What was sent before there was a connection is lost.
-                Arrival::PeerUp(Peer::Replica(peer)) if peer == self.config.members[self.target] => self.hurry(),
+                Arrival::PeerUp(Peer::Replica(peer)) => {
+                    let asked: Vec<u64> =
+                        self.status.iter().filter(|(_, (of, _))| *of == peer).map(|(nonce, _)| *nonce).collect();
+                    asked.into_iter().for_each(|nonce| self.ask_status(peer, nonce));
+                    if peer == self.config.members[self.target] {
+                        self.hurry();
+                    }
+                }
                 _ => {}
             }
         }
@@ -337,6 +378,10 @@ impl<N: Network> Worker<'_, N> {
             self.target = (view.number % self.config.members.len() as u64) as usize;
             self.shared.set_view(view);
         }
+    }
+
+    fn ask_status(&mut self, replica: ReplicaId, nonce: u64) {
+        self.outgoing.push(Envelope { to: Peer::Replica(replica), message: Message::RequestStatus { nonce } });
     }
 
     fn rotate(&mut self, now: Monotonic) {

@@ -41,7 +41,7 @@ pub enum QueryError {
 }
 
 /// What a replica says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReplicaStatus {
     /// Which replica.
     pub replica: ReplicaId,
@@ -87,6 +87,8 @@ pub(crate) struct Inbox {
     pub(crate) submissions: Vec<Submission>,
     pub(crate) queries: Vec<QuerySubmission>,
     pub(crate) explain: Vec<oneshot::Sender<String>>,
+    /// A client's questions to single replicas.
+    pub(crate) status: Vec<(ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,
     pub(crate) watchers: Vec<Arc<Mutex<WatchQueue>>>,
     pub(crate) shutdown: Vec<oneshot::Sender<()>>,
     /// Requests here and in the session, so that a full queue is refused at the door.

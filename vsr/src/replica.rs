@@ -27,7 +27,7 @@ use crate::protocol::{
     Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
-use crate::state_machine::{QueryContext, StateMachine, Typed};
+use crate::state_machine::{QueryContext, StateMachine, Typed, encode};
 use crate::storage::{Storage, StorageError};
 
 /// Why a replica's future has ended other than by `shutdown`.
@@ -379,6 +379,10 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 Arrival::Message { from: Peer::Client(client), message: Message::Query { nonce, query, .. } } => {
                     self.ask(query, Asker::Client { client, nonce });
                 }
+                Arrival::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
+                    let status = encode((self.status(), self.core.explain())).unwrap_or_default();
+                    self.core.send_to_client(client, Message::Status { nonce, status });
+                }
                 Arrival::Message { from, message } => self.core.on_message(from, message, &self.machine),
                 Arrival::PeerUp(Peer::Replica(peer)) => self.core.on_peer_up(peer),
                 Arrival::PeerDown { peer: Peer::Replica(peer), refused } => self.core.on_peer_down(peer, refused),
@@ -530,8 +534,13 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             observer.on_turn(&self.core);
         }
         self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);
+        let status = self.status();
+        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    fn status(&self) -> ReplicaStatus {
         let (_, starts) = self.core.incarnation();
-        let status = ReplicaStatus {
+        ReplicaStatus {
             replica: self.core.id(),
             view: self.core.view(),
             normal: self.core.status() == Status::Normal,
@@ -544,8 +553,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             starts,
             log_bytes: self.core.log_bytes(),
             stopped: false,
-        };
-        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+        }
     }
 
     /// Arms the timer for the next deadline. A later deadline keeps the armed timer: it wakes once for

@@ -304,6 +304,8 @@ mod tests {
             Message::Ping(ping),
             Message::ReadIndex { nonce: 1 },
             Message::ReadIndexOk { nonce: 1, index: op },
+            Message::RequestStatus { nonce: 3 },
+            Message::Status { nonce: 3, status: Bytes::from_static(b"fine") },
             Message::Query { client: ClientId(5), nonce: 1, query: Bytes::from_static(b"q") },
             Message::Answer { client: ClientId(5), nonce: 1, answer: Err(Refusal::Undecodable), position: op, view },
         ]
@@ -373,7 +375,7 @@ mod tests {
         }
 
         #[test]
-        fn damaged_messagepack_never_panics(which in 0..19_usize, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        fn damaged_messagepack_never_panics(which in 0..21_usize, at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let message = &messages()[which];
             let frame = encode(message).unwrap();
             let mut meta = BytesMut::from(&frame.head[HEADER_LEN..]);

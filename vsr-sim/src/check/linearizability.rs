@@ -4,9 +4,12 @@
 //! That is a complete witness, so no search is needed: the order must agree with real time, and the
 //! answers with a model that executes the commands in that order.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use vsr::{OpNumber, Position};
+use vsr::{ApplyContext, OpNumber, Position, QueryContext, StateMachine};
+
+use crate::machine::Simulated;
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +148,60 @@ pub fn check_model<C: Debug, R: Debug + PartialEq, Q: Debug, A: Debug + PartialE
         return Err(NotLinearizable(format!("{reply:?} was acknowledged at {at}, which was never executed")));
     }
     answer_up_to(OpNumber(u64::MAX), model)
+}
+
+/// A history in which every command was answered, with the state machine as its own model.
+pub type HistoryOf<S> = Vec<
+    Operation<
+        <S as StateMachine>::Command,
+        <S as StateMachine>::Reply,
+        <S as StateMachine>::Query,
+        <S as StateMachine>::Answer,
+    >,
+>;
+
+/// Checks the history of a run outside the simulator: positions against real time, replies and answers
+/// against the state machine, executed from its first state. Every command of the log must be in the history,
+/// with its reply.
+///
+/// # Errors
+/// The first thing that does not fit.
+pub fn check_history<S: Simulated>(history: &HistoryOf<S>, machine: S) -> Result<(), NotLinearizable> {
+    let mut executed: BTreeMap<Position, S::Command> = BTreeMap::new();
+    for operation in history {
+        match (&operation.asked, &operation.heard) {
+            (Asked::Command(command), Heard::Reply(_, position)) => {
+                if executed.insert(*position, command.clone()).is_some() {
+                    return Err(NotLinearizable(format!("two commands were executed at {position}")));
+                }
+            }
+            (Asked::Command(command), _) => {
+                return Err(NotLinearizable(format!("the outcome of {command:?} is not known")));
+            }
+            (Asked::Query(_), _) => {}
+        }
+    }
+    check_real_time(history)?;
+    let executed: Vec<(Position, S::Command)> = executed.into_iter().collect();
+    check_model(history, &executed, &mut OwnModel(machine))
+}
+
+struct OwnModel<S>(S);
+
+impl<S: Simulated> Model<S::Command, S::Reply, S::Query, S::Answer> for OwnModel<S> {
+    fn apply(&mut self, command: &S::Command) -> S::Reply {
+        let context = ApplyContext {
+            position: Position::default(),
+            timestamp: vsr::Timestamp(0),
+            session: vsr::SessionId::default(),
+        };
+        self.0.apply(&context, command.clone())
+    }
+
+    fn query(&self, query: &S::Query) -> S::Answer {
+        let context = QueryContext { applied: OpNumber::ZERO, timestamp: vsr::Timestamp(0) };
+        self.0.query(&context, query.clone())
+    }
 }
 
 #[cfg(test)]

@@ -401,7 +401,9 @@ impl Core {
             Message::Ping(ping) => self.on_ping(index, ping),
             Message::ReadIndex { nonce } => self.on_read_index(from, nonce),
             Message::ReadIndexOk { nonce, index } => self.on_read_index_ok(nonce, index),
-            Message::Query { .. } | Message::Answer { .. } => self.ignore(message.name(), "not for the protocol"),
+            Message::Query { .. } | Message::Answer { .. } | Message::RequestStatus { .. } | Message::Status { .. } => {
+                self.ignore(message.name(), "not for the protocol")
+            }
         }
     }
 
@@ -556,6 +558,8 @@ impl Core {
             | Message::Headers { .. }
             | Message::RequestEntries { .. }
             | Message::Entries { .. }
+            | Message::RequestStatus { .. }
+            | Message::Status { .. }
             | Message::Query { .. } => BatchNumber(0),
             // The number of the start is in the client id and in the nonces: until it is durable, the next
             // life may have the same ones, and take an answer to this one for its own.

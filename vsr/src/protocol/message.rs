@@ -16,6 +16,7 @@
 //! | [`RequestEntries`](Message::RequestEntries), [`Entries`](Message::Entries) | any | any | repair of bodies by checksum |
 //! | [`Ping`](Message::Ping) | any | all | view, clock and health |
 //! | [`ReadIndex`](Message::ReadIndex), [`ReadIndexOk`](Message::ReadIndexOk) | any, primary | primary, any | a confirmed index for linearizable reads |
+//! | [`RequestStatus`](Message::RequestStatus), [`Status`](Message::Status) | client, replica | replica, client | how it is, for people |
 //! | [`Query`](Message::Query), [`Answer`](Message::Answer) | client, replica | replica, client | a linearizable read |
 
 use bytes::Bytes;
@@ -309,6 +310,18 @@ pub enum Message {
         /// The encoded query.
         query: Bytes,
     },
+    /// A client asks how the replica is; for people, never for the protocol.
+    RequestStatus {
+        /// Comes back in the answer.
+        nonce: u64,
+    },
+    /// What the replica says of itself.
+    Status {
+        /// That of the question.
+        nonce: u64,
+        /// An encoded status and a sentence; opaque here.
+        status: Bytes,
+    },
     /// The answer to a query.
     Answer {
         /// Who asked.
@@ -349,9 +362,12 @@ impl Message {
             Message::Requests { requests, .. } => requests
                 .iter()
                 .all(|request| request.number.0 < MAX && request.floor.0 < MAX && request.session.0.op.0 < MAX),
-            Message::Replies { .. } | Message::ReadIndex { .. } | Message::Query { .. } | Message::Answer { .. } => {
-                true
-            }
+            Message::Replies { .. }
+            | Message::ReadIndex { .. }
+            | Message::Query { .. }
+            | Message::RequestStatus { .. }
+            | Message::Status { .. }
+            | Message::Answer { .. } => true,
             Message::Prepare { view: v, commit, entry } => {
                 view(v) && header(&entry.header) && commit.0 < entry.header.op.0
             }
@@ -399,6 +415,8 @@ impl Message {
             Message::Ping(_) => "Ping",
             Message::ReadIndex { .. } => "ReadIndex",
             Message::ReadIndexOk { .. } => "ReadIndexOk",
+            Message::RequestStatus { .. } => "RequestStatus",
+            Message::Status { .. } => "Status",
             Message::Query { .. } => "Query",
             Message::Answer { .. } => "Answer",
         }

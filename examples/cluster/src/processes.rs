@@ -1,0 +1,122 @@
+//! The replicas of a demo, as processes.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use vsr::protocol::Random;
+
+use crate::{ClusterConfig, Error};
+
+/// The processes of a cluster. Those that still run are killed when it is dropped.
+pub(crate) struct Processes {
+    config: PathBuf,
+    folder: PathBuf,
+    children: Vec<Option<Child>>,
+}
+
+const READY_MAX: Duration = Duration::from_secs(30);
+
+impl Processes {
+    pub(crate) fn new(config: &Path, folder: &Path, replicas: usize) -> Processes {
+        let children = (0..replicas).map(|_| None).collect();
+        Processes { config: config.to_owned(), folder: folder.to_owned(), children }
+    }
+
+    /// Starts a replica and waits until it is ready.
+    pub(crate) async fn start(&mut self, id: usize) -> Result<(), Error> {
+        let log = self.folder.join(format!("replica-{id}.log"));
+        let log = File::options().create(true).append(true).open(&log)?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("replica")
+            .arg("--config")
+            .arg(&self.config)
+            .arg("--id")
+            .arg(id.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()?;
+        let stdout = child.stdout.take().ok_or("no output of the replica")?;
+        let mut lines = BufReader::new(stdout).lines();
+        let ready = async {
+            while let Some(line) = lines.next_line().await? {
+                if line == "ready" {
+                    return Ok(());
+                }
+            }
+            Err(Error::from(format!("replica {id} has ended; see replica-{id}.log in {}", self.folder.display())))
+        };
+        tokio::time::timeout(READY_MAX, ready).await.map_err(|_| format!("replica {id} does not get ready"))??;
+        self.children[id] = Some(child);
+        Ok(())
+    }
+
+    pub(crate) fn signal(&self, id: usize, signal: Signal) -> Result<(), Error> {
+        let child = self.children[id].as_ref().ok_or("no such process")?;
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32)).ok_or("the process has ended")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// SIGKILL: no goodbye. Returns at once; [`reap`](Self::reap) waits for the end.
+    pub(crate) fn kill(&self, id: usize) -> Result<(), Error> {
+        self.signal(id, Signal::KILL)
+    }
+
+    /// Waits until a killed process is gone.
+    pub(crate) async fn reap(&mut self, id: usize) -> Result<(), Error> {
+        if let Some(mut child) = self.children[id].take() {
+            child.wait().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends every process in an orderly way.
+    pub(crate) async fn stop_all(&mut self) -> Result<(), Error> {
+        for id in 0..self.children.len() {
+            if self.children[id].is_some() {
+                self.signal(id, Signal::TERM)?;
+                let ended = tokio::time::timeout(Duration::from_secs(10), self.reap(id)).await;
+                ended.map_err(|_| format!("replica {id} does not end"))??;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Addresses for the replicas of a demo. The ports are the system's choice, on a loopback address of the
+/// demo's own: no outgoing connection takes one of them while its replica is down.
+pub(crate) fn addresses(count: usize, random: &mut Random) -> Result<Vec<SocketAddr>, Error> {
+    let mut byte = || 1 + random.below(253) as u8;
+    let own = Ipv4Addr::new(127, byte(), byte(), byte());
+    let is_there = TcpListener::bind((own, 0)).is_ok();
+    let address = if is_there { own } else { Ipv4Addr::LOCALHOST };
+    let listeners = (0..count).map(|_| TcpListener::bind((address, 0))).collect::<Result<Vec<_>, _>>()?;
+    Ok(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
+}
+
+/// A cluster of processes in a folder, formatted and not yet started.
+pub(crate) fn prepare(folder: &Path, mut config: ClusterConfig, random: &mut Random) -> Result<PathBuf, Error> {
+    let count = config.replicas.len();
+    let addresses = addresses(count * 2, random)?;
+    config.replicas = addresses[..count].iter().map(SocketAddr::to_string).collect();
+    config.metrics = addresses[count..].iter().map(SocketAddr::to_string).collect();
+    config.folder = PathBuf::from("data");
+    std::fs::create_dir_all(folder)?;
+    let path = folder.join("cluster.toml");
+    if path.exists() {
+        return Err(format!("{} is there already: give an empty folder", path.display()).into());
+    }
+    config.write(&path)?;
+    let config = ClusterConfig::read(&path)?;
+    for id in 0..count {
+        config.format(id as u8)?;
+    }
+    Ok(path)
+}
