@@ -16,6 +16,8 @@ fn options(config: &ClusterConfig) -> TcpOptions {
 pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
     let cluster = ClusterConfig::read(path)?;
     let config = cluster.replica(id)?;
+    // First of all: a second process of this replica ends here.
+    let storage = cluster.open(id)?;
     // Before anything looks a metric up.
     let metrics = match cluster.metrics.get(usize::from(id)) {
         Some(address) => {
@@ -24,7 +26,6 @@ pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
         }
         None => None,
     };
-    let storage = cluster.open(id)?;
     let network = TcpNetwork::bind_with(&config, options(&cluster)).await?;
     let address = network.address();
     let (replica, handle) =

@@ -1,0 +1,307 @@
+//! The transport over real sockets, and against whoever else may connect.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use vsr::protocol::Request;
+use vsr::wire::{encode, encode_value};
+use vsr::{
+    Arrival, ClientId, Config, Envelope, Identity, Incarnation, Message, Network, Peer, ReplicaId, RequestNumber,
+    SessionId, View,
+};
+use vsr_net_tcp::{Rejection, TcpClient, TcpError, TcpNetwork, TcpOptions};
+
+const WAIT: Duration = Duration::from_secs(20);
+
+fn options() -> TcpOptions {
+    TcpOptions { handshake: Duration::from_millis(500), ..TcpOptions::default() }
+}
+
+async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a port"));
+    }
+    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string());
+    let addresses = addresses.collect();
+    (listeners, addresses)
+}
+
+fn identity(replica: u8) -> Identity {
+    Identity { incarnation: Incarnation(u128::from(replica) + 100), starts: 1 }
+}
+
+/// Replicas 0 to n - 1 of cluster 7.
+async fn cluster(n: usize) -> (Vec<TcpNetwork>, Vec<String>) {
+    let (listeners, addresses) = listeners(n).await;
+    let mut networks = Vec::new();
+    for (id, listener) in listeners.into_iter().enumerate() {
+        let config = Config::new(7, id as u8, addresses.iter().cloned()).expect("a configuration");
+        let network = TcpNetwork::start(&config, options(), listener).expect("a network");
+        network.introduce(identity(id as u8));
+        networks.push(network);
+    }
+    (networks, addresses)
+}
+
+/// Receives until something fits.
+async fn until<T>(network: &impl Network, mut wanted: impl FnMut(Arrival) -> Option<T>) -> T {
+    let search = async {
+        loop {
+            for arrival in network.recv().await.expect("the network works") {
+                if let Some(found) = wanted(arrival) {
+                    return found;
+                }
+            }
+        }
+    };
+    tokio::time::timeout(WAIT, search).await.expect("it arrives")
+}
+
+async fn up(network: &impl Network, peer: Peer) {
+    until(network, |arrival| (arrival == Arrival::PeerUp(peer)).then_some(())).await;
+}
+
+fn vote(number: u64) -> Message {
+    Message::StartViewChange { view: View { number, ..View::default() } }
+}
+
+/// Sends until it arrives: a message may be lost, an alive connection must carry one soon.
+async fn assert_connected(from: &TcpNetwork, to: &TcpNetwork, id: u8) {
+    let send = async {
+        loop {
+            from.send(&mut vec![Envelope { to: Peer::Replica(ReplicaId(id)), message: vote(5) }]);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let receive = until(to, |arrival| match arrival {
+        Arrival::Message { message, .. } if message == vote(5) => Some(()),
+        _ => None,
+    });
+    tokio::select! { () = send => {}, () = receive => {} }
+}
+
+#[tokio::test]
+async fn replicas_and_clients_exchange_messages_in_order() {
+    let (networks, addresses) = cluster(3).await;
+    assert_connected(&networks[0], &networks[2], 2).await;
+    let mut batch: Vec<Envelope> =
+        (100..200).map(|number| Envelope { to: Peer::Replica(ReplicaId(2)), message: vote(number) }).collect();
+    networks[0].send(&mut batch);
+    assert!(batch.is_empty(), "the contract: send empties the batch");
+    let mut expected = 100;
+    until(&networks[2], |arrival| match arrival {
+        Arrival::Message { from, message: Message::StartViewChange { view } } if view.number >= 100 => {
+            assert_eq!((from, view.number), (Peer::Replica(ReplicaId(0)), expected));
+            expected += 1;
+            (expected == 200).then_some(())
+        }
+        _ => None,
+    })
+    .await;
+    let id = ClientId(77);
+    let client = TcpClient::connect(7, id, addresses, options()).await.expect("a client");
+    up(&client, Peer::Replica(ReplicaId(1))).await;
+    let request = Request {
+        client: id,
+        session: SessionId::default(),
+        number: RequestNumber(0),
+        floor: RequestNumber(0),
+        command: Bytes::new(),
+    };
+    let message = Message::Requests { requests: vec![request], forwarded: false };
+    client.send(&mut vec![Envelope { to: Peer::Replica(ReplicaId(1)), message: message.clone() }]);
+    until(&networks[1], |arrival| match arrival {
+        Arrival::Message { from: Peer::Client(from), message: arrived } => {
+            assert_eq!((from, &arrived), (id, &message));
+            Some(())
+        }
+        _ => None,
+    })
+    .await;
+    networks[1].send(&mut vec![Envelope { to: Peer::Client(id), message: vote(9) }]);
+    until(&client, |arrival| matches!(arrival, Arrival::Message { .. }).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_dead_peer_is_reported_with_a_refusal_and_found_again() {
+    let (mut networks, addresses) = cluster(2).await;
+    assert_connected(&networks[0], &networks[1], 1).await;
+    drop(networks.pop());
+    // Replica 0 does not make the connection, and learns the refusal all the same.
+    let mut refusals = Vec::new();
+    until(&networks[0], |arrival| match arrival {
+        Arrival::PeerDown { peer, refused } => {
+            assert_eq!(peer, Peer::Replica(ReplicaId(1)));
+            refusals.push(refused);
+            refused.then_some(())
+        }
+        _ => None,
+    })
+    .await;
+    assert_eq!(refusals, [false, true]);
+    let config = Config::new(7, 1, addresses.iter().cloned()).expect("a configuration");
+    let second = TcpNetwork::bind_with(&config, options()).await.expect("the port is free again");
+    second.introduce(Identity { starts: 2, ..identity(1) });
+    assert_connected(&networks[0], &second, 1).await;
+}
+
+async fn greet(address: &str, cluster: u128, from: serde_like::Speaker, to: u8) -> serde_like::Answer {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let hello = serde_like::Hello { cluster: vsr::ClusterId(cluster), from, to: ReplicaId(to) };
+    let frame = encode_value(&hello, Vec::new()).expect("a frame");
+    stream.write_all(&frame.head).await.expect("writing");
+    let mut bytes = Vec::new();
+    let mut header = [0; vsr::wire::HEADER_LEN];
+    tokio::time::timeout(WAIT, stream.read_exact(&mut header)).await.expect("in time").expect("a header");
+    let header = vsr::wire::FrameHeader::decode(&header, vsr::wire::Limits::default()).expect("a header");
+    bytes.resize(header.payload_len(), 0);
+    tokio::time::timeout(WAIT, stream.read_exact(&mut bytes)).await.expect("in time").expect("a payload");
+    vsr::wire::decode_value(&header, Bytes::from(bytes)).expect("an answer").0
+}
+
+/// The handshake as another program would write it: the layout is part of the wire format.
+mod serde_like {
+    use serde::{Deserialize, Serialize};
+    use vsr::{Checksum, ClientId, ClusterId, Identity, ReplicaId};
+    use vsr_net_tcp::Rejection;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    pub(super) enum Speaker {
+        Replica { id: ReplicaId, membership: Checksum, identity: Identity },
+        Client { id: ClientId },
+    }
+
+    #[derive(Serialize, Deserialize)]
+    pub(super) struct Hello {
+        pub(super) cluster: ClusterId,
+        pub(super) from: Speaker,
+        pub(super) to: ReplicaId,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    pub(super) enum Answer {
+        Welcome(Speaker),
+        Rejected(Rejection),
+    }
+}
+use serde_like::{Answer, Speaker};
+
+#[tokio::test]
+async fn whoever_does_not_belong_here_is_told_why() {
+    let (networks, addresses) = cluster(2).await;
+    assert_connected(&networks[0], &networks[1], 1).await;
+    let config = Config::new(7, 0, addresses.iter().cloned()).expect("a configuration");
+    let membership = config.membership.checksum();
+    let other = Config::new(7, 0, ["a", "b", "c"]).expect("a configuration").membership.checksum();
+    let replica = |id: u8, membership, identity| Speaker::Replica { id: ReplicaId(id), membership, identity };
+    let to_0 = |cluster, speaker| greet(&addresses[0], cluster, speaker, 0);
+    let rejected = |rejection| Answer::Rejected(rejection);
+    // Another cluster, another replica's address, no member, another membership, the replica itself, another
+    // disk under a known id, an old copy of the disk.
+    let stranger = replica(1, membership, identity(1));
+    assert_eq!(to_0(8, stranger).await, rejected(Rejection::Cluster(vsr::ClusterId(7))));
+    let lost = greet(&addresses[0], 7, replica(1, membership, identity(1)), 1).await;
+    assert_eq!(lost, rejected(Rejection::OtherReplica(ReplicaId(0))));
+    assert_eq!(to_0(7, replica(5, membership, identity(5))).await, rejected(Rejection::NotAMember));
+    assert_eq!(to_0(7, replica(1, other, identity(1))).await, rejected(Rejection::Membership));
+    assert_eq!(to_0(7, replica(0, membership, identity(0))).await, rejected(Rejection::SameReplica));
+    assert_eq!(to_0(7, replica(1, membership, identity(9))).await, rejected(Rejection::OtherIncarnation));
+    let old = Identity { starts: 0, ..identity(1) };
+    assert_eq!(to_0(7, replica(1, membership, old)).await, rejected(Rejection::OldCopy));
+    assert!(matches!(to_0(7, Speaker::Client { id: ClientId(1) }).await, Answer::Welcome(_)));
+    // The rest goes on.
+    assert_connected(&networks[0], &networks[1], 1).await;
+    assert_connected(&networks[1], &networks[0], 0).await;
+}
+
+/// Every way to send bytes that are no frames: the connection is closed, the replica goes on.
+#[tokio::test]
+async fn nw_12_hostile_bytes_close_their_connection_only() {
+    let (networks, addresses) = cluster(2).await;
+    let vote_frame = encode(&vote(1)).expect("a frame").head.to_vec();
+    let mut damaged = vote_frame.clone();
+    damaged[45] ^= 1;
+    let mut other_version = vote_frame.clone();
+    other_version[4] = 99;
+    let mut oversized = vote_frame.clone();
+    oversized[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
+    let hello = encode_value(
+        &serde_like::Hello { cluster: vsr::ClusterId(7), from: Speaker::Client { id: ClientId(5) }, to: ReplicaId(0) },
+        Vec::new(),
+    )
+    .expect("a frame")
+    .head
+    .to_vec();
+    let nothing = Vec::new();
+    let hostile: Vec<(&str, &[u8], Vec<u8>)> = vec![
+        ("nothing at all", &nothing, Vec::new()),
+        ("a web browser", &nothing, b"GET / HTTP/1.1\r\nHost: replica\r\n\r\n                    ".to_vec()),
+        ("zeros", &nothing, vec![0; 10_000]),
+        ("a frame before the handshake", &nothing, vote_frame.clone()),
+        ("half a handshake", &nothing, hello[..20].to_vec()),
+        ("damaged after the handshake", &hello, damaged),
+        ("another version after the handshake", &hello, other_version),
+        ("oversized after the handshake", &hello, oversized),
+        ("truncated after the handshake", &hello, vote_frame[..30].to_vec()),
+        ("noise after the handshake", &hello, (0..50_000_u32).map(|at| (at * 31 % 251) as u8).collect()),
+    ];
+    for (what, first, then) in hostile {
+        let mut stream = TcpStream::connect(&addresses[0]).await.expect("a connection");
+        let _ = stream.write_all(first).await;
+        let _ = stream.write_all(&then).await;
+        let _ = stream.shutdown().await;
+        let mut rest = Vec::new();
+        let closed = tokio::time::timeout(WAIT, stream.read_to_end(&mut rest)).await;
+        assert!(closed.is_ok(), "{what}: the connection stays open");
+        assert_connected(&networks[1], &networks[0], 0).await;
+    }
+}
+
+#[tokio::test]
+async fn addresses_that_cannot_work_are_refused_in_words() {
+    let config = Config::new(7, 0, ["0.0.0.0:0"]).expect("a configuration");
+    let refused = TcpNetwork::bind(&config).await.expect_err("not loopback");
+    assert!(matches!(refused, TcpError::NotLoopback(_)) && refused.to_string().contains("allow_insecure"));
+    let config = Config::new(7, 0, ["no port"]).expect("a configuration");
+    assert!(matches!(TcpNetwork::bind(&config).await, Err(TcpError::Address { .. })));
+    let (_taken, addresses) = listeners(1).await;
+    let config = Config::new(7, 0, addresses).expect("a configuration");
+    let refused = TcpNetwork::bind(&config).await.expect_err("the port is taken");
+    assert!(refused.to_string().contains("running already"), "{refused}");
+}
+
+/// A peer that does not read loses messages; nobody waits, and memory stays bounded.
+#[tokio::test]
+async fn a_full_queue_drops_and_never_blocks() {
+    let (mut held, addresses) = listeners(2).await;
+    let listener = held.pop().expect("a listener");
+    // Replica 0 answers the handshake and then reads nothing.
+    let deaf = held.pop().expect("a listener");
+    let config = Config::new(7, 1, addresses).expect("a configuration");
+    let small = TcpOptions { queue_bytes_max: 1 << 20, keep_alive: Duration::from_secs(60), ..options() };
+    let network = TcpNetwork::start(&config, small, listener).expect("a network");
+    network.introduce(identity(1));
+    let membership = config.membership.checksum();
+    let (mut stream, _) = deaf.accept().await.expect("the connection");
+    let mut header = [0; vsr::wire::HEADER_LEN];
+    stream.read_exact(&mut header).await.expect("a hello");
+    let header = vsr::wire::FrameHeader::decode(&header, vsr::wire::Limits::default()).expect("a header");
+    let mut payload = vec![0; header.payload_len()];
+    stream.read_exact(&mut payload).await.expect("a hello");
+    let welcome = Answer::Welcome(Speaker::Replica { id: ReplicaId(0), membership, identity: identity(0) });
+    stream.write_all(&encode_value(&welcome, Vec::new()).expect("a frame").head).await.expect("writing");
+    up(&network, Peer::Replica(ReplicaId(0))).await;
+    let ballast = Message::Query { client: ClientId(1), nonce: 1, query: Bytes::from(vec![0; 100_000]) };
+    for _ in 0..2000 {
+        network.send(&mut vec![Envelope { to: Peer::Replica(ReplicaId(0)), message: ballast.clone() }]);
+        tokio::task::yield_now().await;
+    }
+    // 200 MB were sent; what the system's buffers and the queue hold is all that can still come.
+    drop(network);
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(WAIT, stream.read_to_end(&mut rest)).await.expect("the end");
+    assert!(rest.len() < 64 << 20, "{} bytes were kept for a peer that does not read", rest.len());
+}
