@@ -9,6 +9,7 @@ mod machine;
 mod node;
 mod options;
 mod run;
+pub mod script;
 pub mod sweep;
 mod trace;
 mod world;
