@@ -1,0 +1,25 @@
+//! The chapters of the guide as documentation, so that their snippets are tested.
+
+#[doc = include_str!("src/introduction.md")]
+pub mod introduction {}
+
+#[doc = include_str!("src/quick-start.md")]
+pub mod quick_start {}
+
+#[doc = include_str!("src/state-machine.md")]
+pub mod state_machine {}
+
+#[doc = include_str!("src/cluster.md")]
+pub mod cluster {}
+
+#[doc = include_str!("src/simulate.md")]
+pub mod simulate {}
+
+#[doc = include_str!("src/protocol.md")]
+pub mod protocol {}
+
+#[doc = include_str!("src/formats.md")]
+pub mod formats {}
+
+#[doc = include_str!("../README.md")]
+pub mod readme {}
