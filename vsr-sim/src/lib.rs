@@ -5,6 +5,7 @@ pub mod check;
 pub mod conformance;
 mod describe;
 mod disk;
+mod faults;
 mod machine;
 mod node;
 mod options;
@@ -12,6 +13,7 @@ mod run;
 pub mod script;
 pub mod sweep;
 mod trace;
+mod worker;
 mod world;
 
 pub use disk::{Damage, SimDisk};

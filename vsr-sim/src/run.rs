@@ -11,18 +11,19 @@ use std::time::Duration;
 use futures::future::join_all;
 use vsr::protocol::Random;
 use vsr::{
-    Checksum, Client, ClientConfig, ClientId, ClusterId, Config, Handle, Incarnation, Membership, Monotonic, OpNumber,
-    Peer, Position, QueryContext, Replica, ReplicaId, SubmitError, Timestamp, VsrState,
+    Client, ClientConfig, ClientId, ClusterId, Config, Handle, Incarnation, Membership, OpNumber, Peer, QueryContext,
+    Replica, ReplicaId, Timestamp, VsrState,
 };
 
-use crate::check::linearizability::{Asked, Heard, check_model, check_real_time};
+use crate::check::linearizability::{check_model, check_real_time};
 use crate::check::{self, Observation, Violation};
 use crate::disk::SimDisk;
-use crate::machine::{Recorder, Replay, Simulated, Step, Witnessed, asked_command};
+use crate::machine::{Recorder, Replay, Simulated, Step, Witnessed};
 use crate::node::{Life, SimClock, SimNetwork, SimStorage, Witness};
 use crate::options::Options;
 use crate::trace::{Detail, Trace};
-use crate::world::{FaultEvent, Flag, Planned, Shared, World, lock};
+use crate::worker::Worker;
+use crate::world::{Flag, Planned, Shared, World, lock};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +70,7 @@ pub struct Report {
 }
 
 type Task = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
-type Workload<S> =
+pub(crate) type Workload<S> =
     Arc<dyn Fn(&mut Random) -> Step<<S as vsr::StateMachine>::Command, <S as vsr::StateMachine>::Query> + Send + Sync>;
 
 struct Slot {
@@ -110,18 +111,18 @@ impl<S: Simulated> Simulation<S> {
     }
 }
 
-struct Run<S: Simulated> {
-    world: Shared,
-    options: Options,
-    membership: Membership,
-    machine: Arc<dyn Fn() -> S + Send + Sync>,
-    workload: Workload<S>,
-    recorder: Arc<Mutex<Recorder<S>>>,
-    slots: Vec<Option<Slot>>,
-    handles: Vec<Option<Handle<Witnessed<S>>>>,
-    random: Random,
-    polls_at_once: u64,
-    crash: Option<String>,
+pub(crate) struct Run<S: Simulated> {
+    pub(crate) world: Shared,
+    pub(crate) options: Options,
+    pub(crate) membership: Membership,
+    pub(crate) machine: Arc<dyn Fn() -> S + Send + Sync>,
+    pub(crate) workload: Workload<S>,
+    pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
+    pub(crate) slots: Vec<Option<Slot>>,
+    pub(crate) handles: Vec<Option<Handle<Witnessed<S>>>>,
+    pub(crate) random: Random,
+    pub(crate) polls_at_once: u64,
+    pub(crate) crash: Option<String>,
 }
 
 const POLLS_AT_ONCE_MAX: u64 = 200_000;
@@ -268,7 +269,7 @@ impl<S: Simulated> Run<S> {
             Planned::Deliver { from, to, message } => lock(&self.world).deliver(from, to, message),
             Planned::PeerDown { node, peer, refused } => {
                 let mut world = lock(&self.world);
-                if !world.nodes[peer].up {
+                if !world.nodes[peer].up || world.blocked[peer][node] || world.blocked[node][peer] {
                     let peer = world.nodes[peer].peer;
                     world.arrive(node, vsr::Arrival::PeerDown { peer, refused });
                 }
@@ -309,7 +310,7 @@ impl<S: Simulated> Run<S> {
         Life { world: self.world.clone(), node, life, flag }
     }
 
-    fn start(&mut self, replica: usize) {
+    pub(crate) fn start(&mut self, replica: usize) {
         let life = self.life(replica);
         {
             let mut world = lock(&self.world);
@@ -392,7 +393,7 @@ impl<S: Simulated> Run<S> {
         self.slots.push(Some(Slot { node, flag: of_work.flag, task: Box::pin(task) }));
     }
 
-    fn stop(&mut self, replica: usize) {
+    pub(crate) fn stop(&mut self, replica: usize) {
         self.slots[replica] = None;
         self.handles[replica] = None;
         let clients_from = self.options.replicas;
@@ -424,179 +425,6 @@ impl<S: Simulated> Run<S> {
     }
 
     // ---- faults ----
-
-    fn plan_faults(&mut self) {
-        let Options { crash_every, partition_every, pause_every, rot_every, .. } = self.options;
-        let classes = [
-            (crash_every, FaultEvent::Crash),
-            (partition_every, FaultEvent::Partition),
-            (pause_every, FaultEvent::Pause),
-            (rot_every, FaultEvent::Rot),
-        ];
-        for (every, fault) in classes {
-            self.plan_next(every, fault);
-        }
-    }
-
-    fn plan_next(&mut self, every: Duration, fault: FaultEvent) {
-        if !every.is_zero() {
-            let mut world = lock(&self.world);
-            let at = world.now + world.random.below(2 * every.as_nanos() as u64);
-            world.plan(at, Planned::Fault(fault));
-        }
-    }
-
-    fn fault(&mut self, fault: FaultEvent) {
-        if !lock(&self.world).faults_on {
-            return;
-        }
-        match fault {
-            FaultEvent::Crash => {
-                self.crash_some();
-                self.plan_next(self.options.crash_every, fault);
-            }
-            FaultEvent::Restart(replica) => self.restart(replica),
-            FaultEvent::Partition => {
-                self.partition();
-                self.plan_next(self.options.partition_every, fault);
-            }
-            FaultEvent::HealPartition(which) => {
-                let mut world = lock(&self.world);
-                if world.partition == which {
-                    world.blocked.iter_mut().for_each(|row| row.fill(false));
-                    let now = world.now;
-                    world.trace.line(now, || "the partition heals".to_owned());
-                }
-            }
-            FaultEvent::Pause => {
-                self.pause();
-                self.plan_next(self.options.pause_every, fault);
-            }
-            FaultEvent::Resume(node) => self.resume(node),
-            FaultEvent::Rot => {
-                self.rot();
-                self.plan_next(self.options.rot_every, fault);
-            }
-        }
-    }
-
-    fn restart(&mut self, replica: usize) {
-        if !lock(&self.world).nodes[replica].up {
-            let mut world = lock(&self.world);
-            world.trace.count("restarts");
-            let now = world.now;
-            world.trace.line(now, || format!("r{replica} restarts"));
-            drop(world);
-            self.start(replica);
-        }
-    }
-
-    fn crash_some(&mut self) {
-        let replicas = self.options.replicas;
-        let mut world = lock(&self.world);
-        let all = world.random.below(100) < self.options.crash_all_percent;
-        let up: Vec<usize> = (0..replicas).filter(|&replica| world.nodes[replica].up).collect();
-        let writing: Vec<usize> = up.iter().copied().filter(|&replica| world.disks[replica].is_writing()).collect();
-        let primary = (world.highest_view % replicas as u64) as usize;
-        // A crash of the primary, or in the middle of a write, is where the bugs are.
-        let from = if up.contains(&primary) && world.random.chance(1, 3) {
-            vec![primary]
-        } else if !writing.is_empty() && world.random.chance(3, 4) {
-            writing
-        } else {
-            up.clone()
-        };
-        let victims = if all {
-            up
-        } else if from.is_empty() {
-            Vec::new()
-        } else {
-            vec![from[world.random.below(from.len() as u64) as usize]]
-        };
-        drop(world);
-        for victim in victims {
-            self.stop(victim);
-            let mut world = lock(&self.world);
-            let at = world.now + world.random.below(2 * self.options.restart_after.as_nanos() as u64 + 1);
-            world.plan(at, Planned::Fault(FaultEvent::Restart(victim)));
-        }
-    }
-
-    fn partition(&mut self) {
-        let mut guard = lock(&self.world);
-        let world = &mut *guard;
-        let (nodes, replicas) = (world.nodes.len(), world.replicas);
-        world.blocked.iter_mut().for_each(|row| row.fill(false));
-        let one_way = world.random.below(100) < self.options.one_way_percent;
-        let isolate = world.random.chance(1, 3);
-        let alone = world.random.below(replicas as u64) as usize;
-        let side: Vec<bool> =
-            (0..nodes).map(|node| if isolate { node == alone } else { world.random.chance(1, 2) }).collect();
-        for from in 0..nodes {
-            for to in 0..nodes {
-                world.blocked[from][to] = from != to && side[from] != side[to] && !(one_way && side[from]);
-            }
-        }
-        world.partition += 1;
-        world.trace.count(if one_way { "one-way partitions" } else { "partitions" });
-        let (now, which) = (world.now, world.partition);
-        world.trace.note(now, 1007, which, u64::from(one_way), 0);
-        world.trace.line(now, || {
-            let cut: Vec<String> = (0..replicas).filter(|&at| side[at]).map(|at| format!("r{at}")).collect();
-            format!("partition{}: {} | the rest", if one_way { " (one way)" } else { "" }, cut.join(" "))
-        });
-        let lasts = 50_000_000 + world.random.below(2 * self.options.partition_every.as_nanos() as u64);
-        world.plan(now + lasts, Planned::Fault(FaultEvent::HealPartition(which)));
-    }
-
-    fn pause(&mut self) {
-        let mut world = lock(&self.world);
-        let replica = world.random.below(self.options.replicas as u64) as usize;
-        if world.nodes[replica].up && !world.nodes[replica].paused {
-            world.nodes[replica].paused = true;
-            world.trace.count("pauses");
-            let now = world.now;
-            world.trace.line(now, || format!("r{replica} is paused"));
-            let lasts = world.random.below(self.options.pause_max.as_nanos() as u64) + 1;
-            world.plan(now + lasts, Planned::Fault(FaultEvent::Resume(replica)));
-        }
-    }
-
-    fn resume(&mut self, node: usize) {
-        let mut world = lock(&self.world);
-        if world.nodes[node].paused {
-            world.nodes[node].paused = false;
-            let now = world.now;
-            world.trace.line(now, || format!("r{node} goes on"));
-        }
-    }
-
-    /// Rots one slot, within what the atlas allows: of each op, fewer copies than a replication quorum.
-    fn rot(&mut self) {
-        let mut guard = lock(&self.world);
-        let world = &mut *guard;
-        let replica = world.random.below(self.options.replicas as u64) as usize;
-        let head = world.disks[replica].head().0;
-        if head == 0 {
-            return;
-        }
-        // Mostly near the end, where it hurts.
-        let back = if world.random.chance(2, 3) { world.random.below(head.min(8)) } else { world.random.below(head) };
-        let op = OpNumber(head - back);
-        if !crate::atlas::may_rot(self.options.seed, op, replica, world.replicas, world.quorums) {
-            return;
-        }
-        let both = world.random.chance(1, 6);
-        let damage = if both { crate::disk::Damage::Both } else { crate::disk::Damage::Body };
-        if world.disks[replica].rot(op, damage) {
-            world.trace.count("rotten slots");
-            let now = world.now;
-            world.trace.note(now, 1008, replica as u64, op.0, u64::from(both));
-            world.trace.line(now, || format!("r{replica}'s copy of op {op} rots"));
-        }
-    }
-
-    // ---- the liveness phase ----
 
     /// Heals a core that is large enough to go on; what is broken outside it stays broken. Every
     /// request must now complete, and the core must agree.
@@ -754,124 +582,5 @@ impl<S: Simulated> Run<S> {
             check_real_time(&recorder.history).and_then(|()| check_model(&recorder.history, &executed, &mut model));
         let message = result.err()?.to_string();
         Some(Violation { checker: "linearizable", message, at: lock(&self.world).now })
-    }
-}
-
-/// A client at work.
-struct Worker<S: Simulated> {
-    life: Life,
-    client: u64,
-    random: Random,
-    workload: Workload<S>,
-    recorder: Arc<Mutex<Recorder<S>>>,
-}
-
-impl<S: Simulated> Worker<S> {
-    fn now(&self) -> u64 {
-        lock(&self.life.world).now
-    }
-
-    async fn pause(&mut self) {
-        let nanos = self.random.below(1 << (12 + self.random.clone().below(16)));
-        let clock = SimClock(self.life.clone());
-        let local = lock(&self.life.world).local_time(self.life.node);
-        vsr::Clock::sleep_until(&clock, Monotonic(local + nanos)).await;
-    }
-
-    async fn on_client(&mut self, client: Client<Witnessed<S>>, requests: u32) {
-        for _ in 0..requests {
-            self.pause().await;
-            let safety = lock(&self.life.world).faults_on;
-            // In the liveness phase every request must complete, however long it takes.
-            let limit = if safety && self.random.chance(1, 2) { 2 } else { 1_000_000 };
-            let limit = Duration::from_secs(limit);
-            match (self.workload)(&mut self.random) {
-                Step::Command(command) => {
-                    let (at, id) = self.invoke_command(&command);
-                    let result = client.submit_within((id, command), limit).await;
-                    self.hear_reply(at, id, result.map(|reply| (reply.value, reply.position)));
-                }
-                Step::Query(query) => {
-                    let at = self.invoke_query(&query);
-                    let result = client.query_within(query, limit).await;
-                    self.hear_answer(at, result.ok().map(|answer| (answer.value, answer.position)));
-                }
-            }
-        }
-    }
-
-    /// An application beside a replica uses its handle, until the replica is gone.
-    async fn on_handle(&mut self, handle: Handle<Witnessed<S>>) {
-        for _ in 0..20 {
-            self.pause().await;
-            if !lock(&self.life.world).faults_on {
-                return;
-            }
-            match (self.workload)(&mut self.random) {
-                Step::Command(command) => {
-                    let (at, id) = self.invoke_command(&command);
-                    let result = handle.submit_positioned((id, command)).await;
-                    let stopped = result.as_ref().is_err_and(|error| *error == SubmitError::Stopped);
-                    self.hear_reply(at, id, result.map(|reply| (reply.value, reply.position)));
-                    if stopped {
-                        return;
-                    }
-                }
-                Step::Query(query) => {
-                    let at = self.invoke_query(&query);
-                    let Ok(answer) = handle.query_positioned(query).await else { return };
-                    self.hear_answer(at, Some((answer.value, answer.position)));
-                }
-            }
-        }
-    }
-
-    fn record<T>(&self, f: impl FnOnce(&mut Recorder<S>) -> T) -> T {
-        f(&mut self.recorder.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn invoke_command(&self, command: &S::Command) -> (usize, u64) {
-        let (client, now) = (self.client, self.now());
-        self.record(|recorder| {
-            recorder.next_command += 1;
-            let id = recorder.next_command;
-            (recorder.invoke(client, now, asked_command::<S>(command.clone())), id)
-        })
-    }
-
-    fn invoke_query(&self, query: &S::Query) -> usize {
-        let (client, now) = (self.client, self.now());
-        self.record(|recorder| recorder.invoke(client, now, Asked::Query(query.clone())))
-    }
-
-    fn hear_reply(&self, at: usize, id: u64, result: Result<(S::Reply, Position), SubmitError>) {
-        let now = self.now();
-        match result {
-            Ok((reply, position)) => {
-                let checksum = Checksum::of(format!("{reply:?}").as_bytes());
-                self.record(|recorder| {
-                    recorder.acknowledged += 1;
-                    recorder.hear(at, now, Heard::Reply(reply, position));
-                });
-                let acknowledged = Observation::Acknowledged { command: id, position, reply: checksum };
-                let mut world = lock(&self.life.world);
-                world.trace.count("acknowledged");
-                world.observe(&acknowledged);
-            }
-            Err(SubmitError::Busy) => self.record(|recorder| recorder.hear(at, now, Heard::NotExecuted)),
-            Err(_) => self.record(|recorder| {
-                recorder.timeouts += 1;
-                recorder.hear(at, now, Heard::Unknown);
-            }),
-        }
-    }
-
-    fn hear_answer(&self, at: usize, answer: Option<(S::Answer, OpNumber)>) {
-        let now = self.now();
-        self.record(|recorder| {
-            let heard = answer.map_or(Heard::Unknown, |(answer, op)| Heard::Answer(answer, op));
-            recorder.acknowledged += 1;
-            recorder.hear(at, now, heard);
-        });
     }
 }

@@ -380,6 +380,8 @@ impl Core {
             self.ignore(message.name(), "absurd numbers, or another epoch");
             return;
         }
+        // Whoever is heard is not down, whatever a hint said: hints may be wrong, and their end may be lost.
+        self.peers[index].down = None;
         self.peers[index].heard_at = self.now;
         match message {
             Message::Requests { requests, forwarded } => {

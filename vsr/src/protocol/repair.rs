@@ -235,7 +235,9 @@ impl Core {
         }
         let start = self.random.below(n as u64) as usize;
         let ring = (0..n).map(|step| (start + step) % n).filter(|&at| at != self.index);
-        let up = ring.clone().find(|&at| self.peers[at].down.is_none());
+        // Now and then whoever comes first: a hint is never believed for ever.
+        let believe = self.random.chance(3, 4);
+        let up = ring.clone().find(|&at| !believe || self.peers[at].down.is_none());
         up.or_else(|| ring.clone().next()).map(|at| self.membership.members[at].id)
     }
 

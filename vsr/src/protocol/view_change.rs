@@ -290,7 +290,10 @@ impl Core {
     fn uncommitted_suffix(&self) -> Suffix {
         let head = self.log.head();
         let last_committed = self.commit.op().min(head);
-        let known = last_committed <= self.applied || self.log.is_proven(last_committed);
+        // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
+        // above it that nobody can fill, it may be the only op that can be the head of the next log.
+        let of_log_view = self.log.header(last_committed).is_some_and(|header| header.view == self.log_view);
+        let known = last_committed <= self.applied || of_log_view || self.log.is_proven(last_committed);
         let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
         Suffix { head, headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
     }
