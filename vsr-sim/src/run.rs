@@ -73,7 +73,7 @@ type Task = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 pub(crate) type Workload<S> =
     Arc<dyn Fn(&mut Random) -> Step<<S as vsr::StateMachine>::Command, <S as vsr::StateMachine>::Query> + Send + Sync>;
 
-struct Slot {
+pub(crate) struct Slot {
     node: usize,
     flag: Arc<Flag>,
     task: Task,
