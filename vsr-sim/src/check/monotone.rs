@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use vsr::protocol::Status;
-use vsr::{CommitNumber, View};
+use vsr::{CommitNumber, Event, View};
 
 use super::{Checker, Observation, Scene};
 
-/// Durable view, log_view and commit number of a replica never decrease, over restarts too.
+/// Durable view, log_view and commit number of a replica never decrease, over restarts too; and nothing up to
+/// the commit number is ever dropped.
 #[derive(Debug, Default)]
 pub(super) struct Monotone {
     durable: BTreeMap<usize, (View, View, CommitNumber)>,
@@ -29,6 +30,16 @@ impl Checker for Monotone {
                     let ((view, log_view, commit), (v, l, c)) = (now, before);
                     return Err(format!(
                         "r{replica}'s disk went from view {v}, log_view {l}, commit {c} back to {view}, {log_view}, {commit}"
+                    ));
+                }
+            }
+            // What stood there may have been stale; what stood above it belonged to the log.
+            Observation::Event { replica, event: Event::Truncated { above, head }, .. } => {
+                let commit = self.commit.get(&replica).copied().unwrap_or_default();
+                if *above < commit.op() {
+                    return Err(format!(
+                        "r{replica} drops ops {}..{head}, and knows op {commit} as committed",
+                        above.next()
                     ));
                 }
             }
