@@ -1,6 +1,7 @@
 //! Schedules that broke other implementations, or an earlier wording of the design: one test for each entry
 //! of the ledger (`docs/hazards.md`), named after it.
 
+mod defects;
 mod normal;
 mod paper;
 mod partial;
