@@ -1,6 +1,6 @@
 //! The command line of the simulator.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::process::ExitCode;
 
@@ -32,6 +32,13 @@ struct Arguments {
     /// Prints a line for each message, too.
     #[arg(long, short, conflicts_with = "quiet")]
     verbose: bool,
+}
+
+/// As `println!`, but a reader that has gone away (`| head`) is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
 }
 
 fn parse_range(text: &str) -> Result<Range<u64>, String> {
@@ -80,20 +87,20 @@ fn run_one(seed: u64, arguments: &Arguments) -> ExitCode {
         (_, true) => Detail::Messages,
         _ => Detail::Events,
     };
-    println!("seed {seed}");
-    println!("options {}", vsr_sim::Options::from_seed(seed));
+    say!("seed {seed}");
+    say!("options {}", vsr_sim::Options::from_seed(seed));
     let Report { verdict, trace, simulated, acknowledged, .. } = run_seed(seed, detail);
     for line in trace.lines() {
-        println!("{line}");
+        say!("{line}");
     }
-    println!("what happened in {:.3} s of virtual time:", simulated.as_secs_f64());
+    say!("what happened in {:.3} s of virtual time:", simulated.as_secs_f64());
     for (name, count) in trace.counters() {
-        println!("  {count:>8}  {name}");
+        say!("  {count:>8}  {name}");
     }
-    println!("{}: {}", verdict.name(), describe(&verdict));
-    println!("acknowledged={acknowledged}");
+    say!("{}: {}", verdict.name(), describe(&verdict));
+    say!("acknowledged={acknowledged}");
     let (hash, events) = (trace.hash(), trace.events());
-    println!("seed={seed} verdict={} hash={hash:016x} events={events}", verdict.name());
+    say!("seed={seed} verdict={} hash={hash:016x} events={events}", verdict.name());
     exit_code(&verdict)
 }
 
@@ -119,31 +126,31 @@ fn run_many(seeds: Range<u64>, arguments: &Arguments) -> ExitCode {
 
 fn print_summary(summary: &Summary, seconds: f64) {
     for (seed, verdict) in &summary.failed {
-        println!("FAIL {} {}", verdict.name(), describe(verdict));
-        println!("  repeat: cargo run --release -p vsr-sim -- {seed}");
+        say!("FAIL {} {}", verdict.name(), describe(verdict));
+        say!("  repeat: cargo run --release -p vsr-sim -- {seed}");
     }
-    println!("what happened (in so many seeds, so often in all):");
+    say!("what happened (in so many seeds, so often in all):");
     for (name, (seeds, total)) in &summary.counters {
-        println!("  {seeds:>6} {total:>10}  {name}");
+        say!("  {seeds:>6} {total:>10}  {name}");
     }
     let missing: Vec<_> = FAULT_CLASSES.iter().filter(|class| !summary.counters.contains_key(*class)).collect();
     if !missing.is_empty() {
-        println!("fault classes that never happened: {missing:?}");
+        say!("fault classes that never happened: {missing:?}");
     }
     let share = |part: u64| 100.0 * part as f64 / summary.seeds.max(1) as f64;
-    println!(
+    say!(
         "calm {:.1} %, with a view change and a crash {:.1} %, unrecoverable {:.2} %",
         share(summary.calm),
         share(summary.eventful),
         share(summary.unrecoverable)
     );
-    println!(
+    say!(
         "{:.0} seeds/minute, {:.0} simulated seconds/second, {:.0} events/second",
         summary.seeds as f64 / seconds * 60.0,
         summary.simulated.as_secs_f64() / seconds,
         summary.events as f64 / seconds
     );
-    println!(
+    say!(
         "seeds={} passed={} failed={} unrecoverable={}",
         summary.seeds,
         summary.passed,

@@ -225,7 +225,8 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             requests: Vec::new(),
             settled: Vec::new(),
         };
-        let result = std::future::poll_fn(|context| driver.poll(context)).await;
+        let span = tracing::info_span!("replica", id = %driver.core.id());
+        let result = std::future::poll_fn(|context| span.in_scope(|| driver.poll(context))).await;
         driver.stop();
         drop(closer);
         result

@@ -121,7 +121,14 @@ impl Shared {
                         () if batch.state.is_some() && !batch.entries.is_empty() => {
                             Err(StorageError::Contract("a state and entries in one batch"))
                         }
-                        () => writer.write(*batch),
+                        () => {
+                            let span = tracing::debug_span!(
+                                "write",
+                                entries = batch.entries.len(),
+                                state = batch.state.is_some()
+                            );
+                            span.in_scope(|| writer.write(*batch))
+                        }
                     });
                     let written = self.poison(written);
                     self.room.store(writer.room(), Ordering::Release);

@@ -325,6 +325,24 @@ mod tests {
         }
     }
 
+    /// What stands in `golden/frames.txt` is version 1 of the format: a build that writes anything else needs another version.
+    /// `VSR_GOLDEN=write cargo test -p vsr golden` writes the file anew.
+    #[test]
+    fn golden_frames_have_not_changed() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/frames.txt");
+        let hex = |bytes: &Bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let text: String =
+            messages().iter().map(|message| format!("{} {}\n", message.name(), hex(&bytes_of(message)))).collect();
+        if std::env::var("VSR_GOLDEN").is_ok_and(|wish| wish == "write") {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let golden = std::fs::read_to_string(&path).unwrap();
+        for (now, then) in text.lines().zip(golden.lines()) {
+            assert_eq!(now, then, "the wire format has changed");
+        }
+        assert_eq!(text.lines().count(), golden.lines().count());
+    }
+
     /// HAZARDS NW-11.
     #[test]
     fn nw_11_no_flipped_bit_of_any_message_gets_through() {
