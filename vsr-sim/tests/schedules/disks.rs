@@ -231,7 +231,11 @@ fn sf_09_every_acknowledged_op_is_on_the_disk_after_a_crash_anywhere() {
             }
             s.run();
         }
-        if kept { s.crash_after_write(at) } else { s.crash(at) }
+        if kept {
+            s.crash_after_write(at);
+        } else {
+            s.crash(at);
+        }
         let (acknowledged, case) = (acknowledged.get(), format!("r{at}, {steps} steps, kept: {kept}"));
         let answered = (1..=number).filter(|&number| s.reply(client, number).is_some()).count();
         s.release_disk(at);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::checksum::Checksum;
 use super::core::{Core, Status, disk_bytes};
 use super::entry::{BodyReader, Entry, Header};
-use super::log::Body;
+use super::log::{Body, LogSlot};
 use super::map::FastMap;
 use super::message::{Message, Reply, Request};
 use super::number::{ClientId, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, View};
@@ -317,9 +317,11 @@ impl Core {
     pub(crate) fn on_entries(&mut self, entries: Vec<Entry>) {
         for entry in entries {
             let op = entry.header.op;
-            self.repair.asked.remove(&op);
             self.view_change.note_copy(&entry);
-            self.take_in(entry);
+            // What finds no room is not asked for again at once: that would go on as fast as the network can.
+            if self.take_in(entry) || self.log.slot(op).is_some_and(LogSlot::is_present) {
+                self.repair.asked.remove(&op);
+            }
         }
         self.repair_soon();
         self.try_decide();
