@@ -15,7 +15,7 @@ use vsr::{
 };
 use vsr_sim::script::Script;
 
-use crate::section7::{between_replicas, leader, ms, replica, until, write};
+use crate::support::{between_replicas, leader, ms, replica, until, write};
 
 /// Sends a request to every replica, again and again, until it is answered. Says how long that took.
 fn until_answered(s: &mut Script, client: ClientId, number: u64) -> Duration {
@@ -107,7 +107,7 @@ fn l_13_a_primary_with_a_hung_disk_is_replaced() {
     write(&mut s, 0, client, 1, b"a");
     let passed = until(&mut s, "a new primary", |s| (1..3).any(|at| s.core(at).is_primary()));
     let Timing { disk, suspect, .. } = Timing::default();
-    assert!(passed >= disk && passed <= disk + suspect * 3, "{passed:?}");
+    assert!((disk..=disk + suspect * 3).contains(&passed), "{passed:?}");
     let primary = leader(&s, &[1, 2]);
     write(&mut s, primary, client, 2, b"b");
     assert_eq!(s.reply(client, 2), Some(b"2".to_vec()));

@@ -175,7 +175,7 @@ fn b_06_the_same_number_with_other_content_is_a_conflict() {
     s.submit(2, client, 1, b"other");
     s.run();
     let conflict = Outcome::Refused(Refusal::Conflict);
-    assert_eq!(s.outcomes(client, 1), [conflict.clone()]);
+    assert_eq!(s.outcomes(client, 1), vec![conflict.clone()]);
     s.release(acks);
     s.run();
     s.submit(1, client, 1, b"third");
@@ -569,7 +569,7 @@ fn g1_the_carried_floor_frees_a_session_that_is_held_back() {
     let (mut s, client) = clogged();
     submit(&mut s, 0, client, 22, 1);
     let held_back = Outcome::Busy(Busy::Replies);
-    assert_eq!(s.outcomes(client, 22), [held_back.clone()]);
+    assert_eq!(s.outcomes(client, 22), vec![held_back.clone()]);
     submit(&mut s, 0, client, 23, 22);
     assert_eq!(s.outcomes(client, 23), [reply(b"22")]);
     submit(&mut s, 0, client, 22, 22);
@@ -731,4 +731,24 @@ fn m12_a_request_that_is_held_back_deposes_nobody() {
     submit(&mut s, 1, client, 22, 22);
     assert_eq!(s.reply(client, 22), Some(b"22".to_vec()));
     s.settle();
+}
+
+/// B27 of the hazards, in part: the small messages of the primary arrive, its `Prepare`s never do. Backups get the
+/// ops by `StartView` and repair, and requests are answered.
+#[test]
+fn b27_a_primary_whose_prepares_are_lost_serves_by_repair() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    s.lose(|f| f.from == replica(0) && f.name() == "Prepare");
+    for number in 1..=3 {
+        for _ in 0..20 {
+            for at in 0..3 {
+                s.submit(at, client, number, b"w");
+            }
+            s.pass(ms(100));
+        }
+        assert!(s.reply(client, number).is_some(), "request {number}: {}", s.describe(0));
+    }
+    s.settle();
+    assert_eq!(s.executed(2).len(), 3);
 }
