@@ -22,16 +22,21 @@ pub fn may_rot(seed: u64, op: OpNumber, replica: usize, n: usize, quorums: Quoru
 #[must_use]
 pub fn excuse(disks: Vec<&SimDisk>, committed: OpNumber, quorums: Quorums) -> Option<String> {
     let head = disks.iter().map(|disk| disk.head()).max().unwrap_or_default();
-    let uncertain = disks.iter().filter(|disk| !disk.recover().head_certain).count();
+    let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
     if disks.len() - uncertain < usize::from(quorums.nack) && uncertain > 0 {
         return Some(format!("{uncertain} of {} logs have a rotten end", disks.len()));
     }
     for op in (1..=head.max(committed).0).map(OpNumber) {
-        if disks.iter().any(|disk| disk.intact(op).is_some()) {
+        // The newest content of the slot; an intact entry of an older view is another op.
+        let newest = disks.iter().filter_map(|disk| disk.durable_header(op)).max_by_key(|header| header.view);
+        let is_newest = |disk: &&&SimDisk| {
+            disk.intact(op).is_some_and(|entry| Some(entry.header.checksum()) == newest.map(|header| header.checksum()))
+        };
+        if disks.iter().any(|disk| is_newest(&disk)) {
             continue;
         }
         // A damaged slot never nacks, nor does a log whose end is rotten above that end.
-        let silent = |disk: &&&SimDisk| disk.is_damaged(op) || (op > disk.head() && !disk.recover().head_certain);
+        let silent = |disk: &&&SimDisk| disk.is_damaged(op) || (op > disk.head() && !is_certain(disk));
         let damaged = disks.iter().filter(silent).count();
         if !disks.iter().any(|disk| disk.is_damaged(op)) && op > committed {
             continue;
@@ -43,6 +48,11 @@ pub fn excuse(disks: Vec<&SimDisk>, committed: OpNumber, quorums: Quorums) -> Op
         }
     }
     None
+}
+
+/// Whether a replica of this disk knows where its log ends: the end is readable, and no earlier start found it otherwise.
+fn is_certain(disk: &SimDisk) -> bool {
+    disk.recover().head_certain && disk.state().head_certain
 }
 
 #[cfg(test)]
