@@ -136,7 +136,9 @@ impl Core {
     fn judge(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> Verdict {
         if checksum.is_some_and(|checksum| self.has_copy(op, checksum)) {
             Verdict::Keep
-        } else if self.nacks(op, checksum, log_view) >= self.nack_quorum() {
+        } else if self.nacks(op, checksum, log_view).max(self.nacks_of_blank(op, checksum, log_view))
+            >= self.nack_quorum()
+        {
             Verdict::Drop
         } else {
             Verdict::Wait
@@ -163,6 +165,17 @@ impl Core {
     /// How many members certainly never acknowledged the op. With no checksum: any op in this slot.
     fn nacks(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
         self.view_change.dvcs.iter().flatten().filter(|dvc| nacks(dvc, op, checksum, log_view)).count()
+    }
+
+    /// For an op of which not even the name is known. Whoever installed log_view took over a complete chain of headers, so a blank in
+    /// its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never acknowledged it.
+    fn nacks_of_blank(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
+        let other = |dvc: &DoViewChange| {
+            let holds_another = dvc.log_view < log_view && op > dvc.commit.op() && header(dvc, op).is_some();
+            holds_another && fact(dvc, op).is_some_and(|fact| fact.present || fact.nack)
+        };
+        let dvcs = self.view_change.dvcs.iter().flatten();
+        dvcs.filter(|dvc| checksum.is_none() && (nacks(dvc, op, None, log_view) || other(dvc))).count()
     }
 
     /// The entry that is missing; or, for a blank, the headers down from the lowest known one above.
