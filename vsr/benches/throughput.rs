@@ -80,6 +80,10 @@ fn run(submitters: usize) -> f64 {
 }
 
 fn main() {
+    println!(
+        "three replicas, one process, one thread; memory storage, in-process network, empty command; each submitter waits for its reply; \
+         median of three runs of {MEASURED:?} after {WARM_UP:?}"
+    );
     println!("submitters   requests/s");
     for submitters in [1, 64, 256, 1024, 4096] {
         let mut runs = [run(submitters), run(submitters), run(submitters)];

@@ -25,13 +25,20 @@ pub struct MemoryStorage {
 struct Disk {
     state: VsrState,
     entries: BTreeMap<OpNumber, Entry>,
+    head: OpNumber,
 }
 
 impl MemoryStorage {
     /// A freshly formatted one.
     #[must_use]
     pub fn format(config: &crate::Config) -> MemoryStorage {
-        let disk = Disk { state: config.formatted_state(), entries: BTreeMap::new() };
+        MemoryStorage::with_state(config.formatted_state())
+    }
+
+    /// A freshly formatted one with a state of one's own.
+    #[must_use]
+    pub fn with_state(state: VsrState) -> MemoryStorage {
+        let disk = Disk { state, entries: BTreeMap::new(), head: OpNumber::ZERO };
         MemoryStorage { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -44,8 +51,7 @@ impl MemoryStorage {
 impl Storage for MemoryStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
         let disk = self.disk();
-        let head = disk.entries.last_key_value().map_or(0, |(op, _)| op.0);
-        let slots = (1..=head).map(|op| match disk.entries.get(&OpNumber(op)) {
+        let slots = (1..=disk.head.0).map(|op| match disk.entries.get(&OpNumber(op)) {
             Some(entry) => Slot::Clean(entry.header),
             None => Slot::Absent,
         });
@@ -60,11 +66,13 @@ impl Storage for MemoryStorage {
         let mut disk = self.disk();
         if let Some(op) = truncate_above {
             disk.entries.split_off(&op.next());
+            disk.head = disk.head.min(op);
         }
         if let Some(state) = state {
             disk.state = state;
         }
         for entry in entries {
+            disk.head = disk.head.max(entry.header.op);
             disk.entries.insert(entry.header.op, entry);
         }
         Ok(())

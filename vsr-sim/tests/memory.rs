@@ -1,0 +1,23 @@
+//! The conformance suite on storage in memory. What outlives a process is out of its reach.
+
+use vsr::memory::MemoryStorage;
+use vsr::{StorageError, VsrState};
+use vsr_sim::conformance::storage::Disks;
+
+#[derive(Default)]
+struct Memory;
+
+impl Disks for Memory {
+    type Storage = MemoryStorage;
+    type Disk = MemoryStorage;
+
+    fn format(&mut self, state: &VsrState, _: u64) -> MemoryStorage {
+        MemoryStorage::with_state(state.clone())
+    }
+
+    fn open(&mut self, disk: &MemoryStorage) -> Result<MemoryStorage, StorageError> {
+        Ok(disk.clone())
+    }
+}
+
+vsr_sim::storage_conformance!(Memory);
