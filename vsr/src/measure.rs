@@ -108,6 +108,9 @@ impl Measure {
                     self.votes.increment(1);
                     tracing::info!(replica = %core.id(), %view, why, "voted to leave the view");
                 }
+                Event::Lost { op } => {
+                    tracing::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");
+                }
                 Event::Truncated { above, head } => {
                     tracing::info!(replica = %core.id(), %above, %head, "log truncated");
                 }

@@ -177,7 +177,7 @@ fn sf_04_a_committed_op_without_any_copy_is_named_and_not_given_up() {
 #[test]
 fn sf_04_a_head_without_any_copy_is_waited_for() {
     let (s, copy) = without_any_copy(4);
-    let words = "neither an intact copy nor a nack quorum yet, waiting for an operator";
+    let words = "op 4 has neither an intact copy nor a nack quorum yet, waiting for an operator";
     assert!((0..3).all(|at| !s.is_normal(at)), "{}", s.describe(0));
     assert!((0..3).any(|at| s.describe(at).contains(words)), "{}", s.describe(0));
     assert_eq!(s.marks("truncated by a nack quorum"), 0);

@@ -124,6 +124,12 @@ pub enum Event {
         /// Its checksum.
         checksum: super::checksum::Checksum,
     },
+    /// Every replica has answered, and none of them holds an intact copy of an op that may be committed. The cluster waits: only an
+    /// operator can give the op up (DESIGN 7.6).
+    Lost {
+        /// The op.
+        op: OpNumber,
+    },
     /// Ops above this one were dropped.
     Truncated {
         /// The last op that stays.

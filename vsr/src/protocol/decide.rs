@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::checksum::Checksum;
-use super::core::{Core, Status};
+use super::core::{Core, Event, Status};
 use super::entry::Header;
 use super::fault::Fault;
 use super::message::{DoViewChange, Message};
@@ -95,6 +95,10 @@ impl Core {
                     return Some(op.prev());
                 }
                 Verdict::Wait => {
+                    if self.view_change.dvcs.iter().all(Option::is_some) && !self.view_change.lost_told {
+                        self.view_change.lost_told = true;
+                        self.events.push(Event::Lost { op });
+                    }
                     let above = candidates.headers.range(op.next()..).next().map(|(_, above)| *above);
                     self.ask_everybody(op, header, above);
                     return None;
@@ -131,6 +135,21 @@ impl Core {
             }
             op = below;
         }
+    }
+
+    /// The first op of which neither a copy nor a nack quorum is known, for people.
+    pub(crate) fn undecided(&self) -> Option<OpNumber> {
+        let mut candidates = self.candidates().ok()?;
+        self.name_blanks(&mut candidates);
+        let mut op = candidates.commit.op().next();
+        while op <= candidates.head {
+            let checksum = candidates.headers.get(&op).map(Header::checksum);
+            if let Verdict::Wait = self.judge(op, checksum, candidates.log_view) {
+                return Some(op);
+            }
+            op = op.next();
+        }
+        None
     }
 
     fn judge(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> Verdict {

@@ -67,8 +67,9 @@ impl Core {
                 self.silent_peers()
             )
         } else {
+            let op = self.undecided().map_or_else(|| "an op above its end".to_owned(), |op| format!("op {op}"));
             format!(
-                "view {view}: choosing the log; an op has neither an intact copy nor a nack quorum yet, waiting for {}",
+                "view {view}: choosing the log; {op} has neither an intact copy nor a nack quorum yet, waiting for {}",
                 if missing.is_empty() {
                     "an operator, as every replica has answered".to_owned()
                 } else {

@@ -73,10 +73,4 @@ pub enum Fault {
         /// The first damaged op.
         op: OpNumber,
     },
-    /// A committed op has neither an intact copy nor a nack quorum, with all replicas present.
-    #[error("op {op} may be committed, and no replica holds an intact copy: only an operator can give it up")]
-    Lost {
-        /// The op.
-        op: OpNumber,
-    },
 }

@@ -35,6 +35,8 @@ pub(crate) struct ViewChange {
     /// The log of the view is chosen, or was received, and staged.
     pub(crate) installed: bool,
     start_view_sent: bool,
+    /// That an op is lost was said in this view.
+    pub(crate) lost_told: bool,
     /// Entries that arrived while the log was being chosen.
     pub(crate) copies: BTreeMap<(OpNumber, Checksum), Entry>,
     /// Headers that arrived by repair.
@@ -59,6 +61,7 @@ impl ViewChange {
             dvc_sent: false,
             installed: false,
             start_view_sent: false,
+            lost_told: false,
             copies: BTreeMap::new(),
             found: BTreeMap::new(),
             progress_at: Monotonic(0),
@@ -73,6 +76,7 @@ impl ViewChange {
         self.dvc_sent = false;
         self.installed = false;
         self.start_view_sent = false;
+        self.lost_told = false;
         self.copies.clear();
         self.found.clear();
     }
