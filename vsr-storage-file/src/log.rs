@@ -25,6 +25,8 @@ use crate::state::StateRecord;
 /// What stands before the headers of a record.
 const RECORD: usize = 48;
 const MAGIC: u32 = u32::from_le_bytes(*b"vsrL");
+/// Ops by which a record may be ahead of the log before it: as far as a replica lets a `Prepare` be ahead.
+const LEAP_MAX: u64 = 1 << 21;
 /// Bytes that are prepared or scanned at once.
 const STEP: usize = 1 << 20;
 
@@ -470,7 +472,7 @@ impl<M: Medium> Scanning<'_, M> {
         if let Some(bytes) = read(0, RECORD)?
             && let Some(record) = RecordHeader::decode(&bytes)
             && let Some(bytes) = read(RECORD as u64, record.count as usize * Header::LEN)?
-            && let Some(headers) = decode_headers(&bytes)
+            && let Some(headers) = self.decode_headers(&record, &bytes)
         {
             return Ok(Some((record, headers)));
         }
@@ -481,11 +483,20 @@ impl<M: Medium> Scanning<'_, M> {
             && let len = u64::from(record.count) * Header::LEN as u64
             && let Some(start) = (end - RECORD as u64).checked_sub(len)
             && let Some(bytes) = read(start, len as usize)?
-            && let Some(headers) = decode_headers(&bytes)
+            && let Some(headers) = self.decode_headers(&record, &bytes)
         {
             return Ok(Some((record, headers)));
         }
         Ok(None)
+    }
+
+    /// The headers of a record, unless they name ops that no replica can have put: a slot is kept for each op up to the head.
+    fn decode_headers(&self, record: &RecordHeader, bytes: &[u8]) -> Option<Vec<Header>> {
+        let most = self.places.len() as u64 + LEAP_MAX;
+        let headers: Vec<Header> =
+            bytes.as_chunks::<{ Header::LEN }>().0.iter().map(Header::decode).collect::<Option<_>>()?;
+        let plausible = record.base <= most && headers.iter().all(|header| (1..=most).contains(&header.op.0));
+        plausible.then_some(headers)
     }
 
     /// A record is missing, and it may have held any op that is not known to be committed.
@@ -501,7 +512,9 @@ impl<M: Medium> Scanning<'_, M> {
         if !self.truncated && before > self.state.log_write {
             self.truncated = true;
             self.places.truncate(self.state.head as usize);
-            while (self.places.len() as u64) < self.state.head {
+            // A state that names an absurd head is not the protocol's; its log is not believed any further.
+            let head = self.state.head.min(self.places.len() as u64 + LEAP_MAX);
+            while (self.places.len() as u64) < head {
                 self.places.push(Place::LOST);
             }
         }
@@ -519,8 +532,4 @@ impl<M: Medium> Scanning<'_, M> {
         }
         self.truncate_by_state(u64::MAX);
     }
-}
-
-fn decode_headers(bytes: &[u8]) -> Option<Vec<Header>> {
-    bytes.as_chunks::<{ Header::LEN }>().0.iter().map(Header::decode).collect()
 }

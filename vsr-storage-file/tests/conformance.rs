@@ -255,7 +255,7 @@ fn subsets(synced: &[Vec<u8>; 2], open: &[Step], random: &mut Random) -> Vec<Sha
     out
 }
 
-vsr_sim::storage_conformance!(Files::default());
+vsr_sim::storage_conformance!(Files::default(), crashes, lost_tail, damage, state_copies, poison, format, limit);
 
 /// HAZARDS SF-19: an older copy of the state file is put back while the log is newer.
 #[test]

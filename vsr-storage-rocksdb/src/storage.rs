@@ -38,6 +38,8 @@ const STATE_KEY: &[u8] = b"state";
 const META_KEY: &[u8] = b"meta";
 /// Bytes of disk that an entry is reckoned to take beside its body.
 const OVERHEAD: u64 = 512;
+/// More ops than any log can hold before something is dropped from it.
+const HEAD_MAX: u64 = 1 << 32;
 /// The batch number before a header or entry.
 const STAMP: usize = 8;
 
@@ -201,7 +203,8 @@ impl BlockingWriter for Writer {
         let state: VsrState = rmp_serde::from_slice(&state).map_err(|_| lost())?;
         let meta = self.db.get_cf(states, META_KEY).ok().flatten().ok_or_else(lost)?;
         let mut meta = Meta::decode(&meta).ok_or_else(lost)?;
-        if meta.batch < self.seal.state_batch {
+        // A slot is kept for each op up to the head: an absurd one is not the protocol's.
+        if meta.batch < self.seal.state_batch || meta.head > HEAD_MAX {
             return Err(lost());
         }
         let head_certain = meta.batch >= self.seal.batch;

@@ -124,7 +124,8 @@ impl Disks for Databases {
     }
 }
 
-vsr_sim::storage_conformance!(Databases::default());
+// A failed write of the database, and a lost state, have tests of their own below: the database cannot be made to fail at a chosen write.
+vsr_sim::storage_conformance!(Databases::default(), crashes, lost_tail, damage, format, limit);
 
 /// HAZARDS SF-23, SF-19: a lost vsr state is refused, not taken for an older one.
 #[test]

@@ -212,6 +212,9 @@ impl<N: Network> ClientRunner<N> {
         let ClientRunner { config, network, shared } = self;
         let clock = shared.clock.clone();
         let closer = ClientCloser(shared.clone());
+        if config.members.is_empty() {
+            return Err(NetworkError("the client knows no member: set ClientConfig::members".to_owned()));
+        }
         let mut random = Random::new(config.seed);
         let target = random.below(config.members.len() as u64) as usize;
         let mut worker = Worker {

@@ -106,7 +106,7 @@ impl Measure {
                 }
                 Event::Voted { view, why } => {
                     self.votes.increment(1);
-                    tracing::info!(replica = %core.id(), %view, why, "voted to leave the view");
+                    tracing::info!(replica = %core.id(), %view, %why, "voted to leave the view");
                 }
                 Event::Lost { op } => {
                     tracing::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");

@@ -89,6 +89,37 @@ pub enum Status {
     ViewChange,
 }
 
+/// A reason to vote to leave a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Suspicion {
+    /// A backup heard no heartbeat.
+    Silence,
+    /// The connection to the primary is down.
+    Disconnected,
+    /// A request that was forwarded is neither prepared nor answered. Heartbeats are no cure.
+    Forward,
+    /// A view change comes to nothing.
+    NoProgress,
+    /// This primary is not answered by a quorum.
+    Unanswered,
+    /// This primary's own disk does not answer.
+    Disk,
+}
+
+impl std::fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Suspicion::Silence => "the primary is silent",
+            Suspicion::Disconnected => "the connection to the primary is down",
+            Suspicion::Forward => "a forwarded request is neither prepared nor answered",
+            Suspicion::NoProgress => "the view change makes no progress",
+            Suspicion::Unanswered => "no quorum answers",
+            Suspicion::Disk => "the own disk does not answer",
+        })
+    }
+}
+
 /// What an observer may want to know. Emitted as it happens, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -109,8 +140,8 @@ pub enum Event {
     Voted {
         /// The view.
         view: View,
-        /// Why, in a few words.
-        why: &'static str,
+        /// Why.
+        why: Suspicion,
     },
     /// The commit number rose.
     Committed {

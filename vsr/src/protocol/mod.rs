@@ -31,7 +31,7 @@ mod vsr_state;
 
 pub use self::apply::{ApplyContext, Machine};
 pub use self::checksum::Checksum;
-pub use self::core::{Core, Event, Options, Status, Timing};
+pub use self::core::{Core, Event, Options, Status, Suspicion, Timing};
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, Status, disk_bytes};
+use super::core::{Core, Status, Suspicion, disk_bytes};
 use super::entry::{BodyReader, Entry, Header};
 use super::log::{Body, LogSlot};
 use super::map::FastMap;
@@ -465,7 +465,7 @@ impl Core {
             if self.is_prepared(key) {
                 self.repair.forwards.clear();
             } else {
-                self.vote("a forwarded request is neither prepared nor answered");
+                self.vote(Suspicion::Forward);
             }
         }
     }

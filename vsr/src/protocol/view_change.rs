@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, Event, LEAP_MAX, Status};
+use super::core::{Core, Event, LEAP_MAX, Status, Suspicion};
 use super::entry::{Entry, Header};
 use super::fault::Fault;
 use super::log::Diverged;
@@ -28,7 +28,7 @@ pub(crate) struct ViewChange {
     /// Until when each member's vote to leave exactly this view counts.
     votes: Vec<Option<Monotonic>>,
     /// This replica's own vote, and why.
-    voting: Option<&'static str>,
+    voting: Option<Suspicion>,
     abdicating: bool,
     pub(crate) dvcs: Vec<Option<DoViewChange>>,
     dvc_sent: bool,
@@ -109,7 +109,7 @@ impl Core {
     // ---- votes ----
 
     /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
-    pub(crate) fn vote(&mut self, why: &'static str) {
+    pub(crate) fn vote(&mut self, why: Suspicion) {
         if self.view_change.voting.is_none() {
             self.view_change.voting = Some(why);
             self.events.push(Event::Voted { view: self.view, why });
@@ -122,7 +122,7 @@ impl Core {
     pub(crate) fn on_sign_of_primary(&mut self) {
         self.heard_of_primary = self.now;
         self.arm_deadline();
-        if self.view_change.voting.is_some_and(|why| !why.starts_with("a forwarded")) {
+        if self.view_change.voting.is_some_and(|why| why != Suspicion::Forward) {
             self.view_change.voting = None;
         }
     }
@@ -174,7 +174,7 @@ impl Core {
         let allowed = self.view_change.fast_votes < self.membership.n() as u32;
         if primary != self.index && (refused || silent) && allowed && self.view_change.voting.is_none() {
             self.view_change.fast_votes += 1;
-            self.vote("the connection to the primary is down");
+            self.vote(Suspicion::Disconnected);
         }
     }
 
@@ -184,7 +184,7 @@ impl Core {
             Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
             Status::Normal => {
                 self.arm_deadline();
-                self.vote("the primary is silent");
+                self.vote(Suspicion::Silence);
             }
             Status::ViewChange => {
                 if self.is_repairing_primary() && self.repair_progresses() {
@@ -193,7 +193,7 @@ impl Core {
                 self.view_change.backoff = (self.view_change.backoff + 1).min(3);
                 self.arm_deadline();
                 self.ask_for_start_view(self.view);
-                self.vote("the view change makes no progress");
+                self.vote(Suspicion::NoProgress);
             }
         }
     }
@@ -205,7 +205,7 @@ impl Core {
 
     /// Withdraws the vote that an unanswered forward had caused.
     pub(crate) fn forwards_are_answered(&mut self) {
-        if self.view_change.voting.is_some_and(|why| why.starts_with("a forwarded")) {
+        if self.view_change.voting == Some(Suspicion::Forward) {
             self.view_change.voting = None;
         }
     }
@@ -232,7 +232,7 @@ impl Core {
             && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
         if deaf || stalled {
             self.view_change.abdicating = true;
-            self.vote(if deaf { "no quorum answers" } else { "the own disk does not answer" });
+            self.vote(if deaf { Suspicion::Unanswered } else { Suspicion::Disk });
         } else if self.view_change.abdicating {
             self.view_change.abdicating = false;
             self.view_change.voting = None;
