@@ -1,22 +1,20 @@
 //! The transport of a client.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use metrics::counter;
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use vsr::wire::encode;
 use vsr::{Arrival, ClientId, ClusterId, Constants, Envelope, Network, NetworkError, Peer, ReplicaId};
 
 use crate::connection::{limits_of, run};
-use crate::handshake::{HandshakeError, Hello, Speaker, call, within};
+use crate::dial::{Pause, dial, note, resolve};
+use crate::handshake::{Hello, Speaker};
 use crate::mailbox::Mailbox;
 use crate::options::{TcpError, TcpOptions};
 use crate::queue::Queue;
-use crate::replica::{Pause, resolve};
 
 /// TCP from a client to every replica of a cluster. Give it to [`vsr::Client::new`], with the id that stands
 /// in the client's configuration.
@@ -99,8 +97,9 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
     let mut pause = Pause::new(&shared.options, shared.client.0 as u64 ^ u64::from(to.0));
     let peer = Peer::Replica(to);
     loop {
-        match within(shared.options.handshake, connect(&shared, to, &address)).await {
-            Ok(stream) => {
+        let hello = Hello { cluster: shared.cluster, from: Speaker::Client { id: shared.client }, to };
+        match dial(&shared.options, &address, hello).await {
+            Ok((stream, _)) => {
                 pause.reset();
                 let queue = Arc::new(Queue::new(shared.options.queue_bytes_max));
                 shared.links().insert(to, queue.clone());
@@ -112,22 +111,10 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
                 shared.mailbox.hint(Arrival::PeerDown { peer, refused: false });
             }
             Err(error) => {
-                if let HandshakeError::Rejected(rejection) | HandshakeError::Refused(rejection) = &error {
-                    tracing::warn!(%rejection, replica = %to, "connection refused");
-                }
-                let refused =
-                    matches!(&error, HandshakeError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused);
-                shared.mailbox.hint(Arrival::PeerDown { peer, refused });
-                tokio::time::sleep(pause.next()).await;
+                note(&error);
+                shared.mailbox.hint(Arrival::PeerDown { peer, refused: error.is_refused_connection() });
+                pause.after(&error).await;
             }
         }
     }
-}
-
-async fn connect(shared: &Shared, to: ReplicaId, address: &str) -> Result<TcpStream, HandshakeError> {
-    let address = resolve(address, shared.options.allow_insecure).await.map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect(address).await?;
-    let from = Speaker::Client { id: shared.client };
-    call(&mut stream, Hello { cluster: shared.cluster, from, to }).await?;
-    Ok(stream)
 }

@@ -102,6 +102,14 @@ pub(crate) enum HandshakeError {
     Refused(Rejection),
 }
 
+impl HandshakeError {
+    /// Whether nobody listens at the other side.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
+        matches!(self, HandshakeError::Io(error) if matches!(error.kind(), ConnectionRefused | ConnectionReset))
+    }
+}
+
 pub(crate) async fn send<T: Serialize>(
     stream: &mut (impl AsyncWrite + Unpin),
     value: &T,

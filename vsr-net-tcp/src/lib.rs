@@ -10,6 +10,7 @@
 
 mod client;
 mod connection;
+mod dial;
 mod handshake;
 mod mailbox;
 mod metrics_server;

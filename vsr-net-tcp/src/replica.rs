@@ -1,7 +1,6 @@
 //! The transport of a replica.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,16 +16,15 @@ use vsr::{
     ReplicaId,
 };
 
-use crate::connection::{limits_of, reason, run};
-use crate::handshake::{Answer, HandshakeError, Hello, Rejection, Speaker, call, receive, send, within};
+use crate::connection::{limits_of, run};
+use crate::dial::{Pause, dial, note, resolve};
+use crate::handshake::{Answer, HandshakeError, Hello, Rejection, Speaker, receive, send, within};
 use crate::mailbox::Mailbox;
 use crate::options::{TcpError, TcpOptions};
 use crate::queue::Queue;
 
 /// Handshakes at a time; whoever comes then waits to be accepted.
 const HANDSHAKES_MAX: usize = 64;
-/// The pause after a refusal that an operator has to resolve.
-const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
 /// TCP between replicas, and for the clients that connect to this one.
 pub struct TcpNetwork {
@@ -124,13 +122,6 @@ impl TcpNetwork {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
-}
-
-pub(crate) async fn resolve(address: &str, allow_insecure: bool) -> Result<SocketAddr, TcpError> {
-    let bad = |error: String| TcpError::Address { address: address.to_owned(), error };
-    let mut found = tokio::net::lookup_host(address).await.map_err(|error| bad(error.to_string()))?;
-    let found = found.next().ok_or_else(|| bad("no address".to_owned()))?;
-    if found.ip().is_loopback() || allow_insecure { Ok(found) } else { Err(TcpError::NotLoopback(found)) }
 }
 
 #[async_trait]
@@ -315,89 +306,41 @@ async fn answer(shared: &Shared, stream: &mut TcpStream) -> Result<Peer, Handsha
     }
 }
 
-fn note(error: &HandshakeError) {
-    match error {
-        HandshakeError::Refused(rejection) | HandshakeError::Rejected(rejection) => {
-            counter!("vsr_net_rejected_total", "reason" => rejection.reason()).increment(1);
-            tracing::warn!(%error, "connection refused");
-        }
-        HandshakeError::Wire(wire) => {
-            counter!("vsr_net_bad_frames_total", "reason" => reason(wire)).increment(1);
-            tracing::warn!(%error, "no handshake");
-        }
-        HandshakeError::Io(_) | HandshakeError::TimedOut => tracing::debug!(%error, "no handshake"),
-    }
-}
-
 /// Whether a peer whose connection broke is still there: only the side that connects would find out.
 async fn probe(shared: &Shared, id: ReplicaId) {
     let Some(member) = shared.membership.members.iter().find(|member| member.id == id) else { return };
     let Ok(address) = resolve(&member.address, shared.options.allow_insecure).await else { return };
     let connecting = tokio::time::timeout(shared.options.handshake, TcpStream::connect(address));
-    if connecting.await.is_ok_and(|connected| connected.is_err_and(|error| is_refusal(&error))) {
+    if connecting
+        .await
+        .is_ok_and(|connected| connected.is_err_and(|error| HandshakeError::Io(error).is_refused_connection()))
+    {
         shared.mailbox.hint(Arrival::PeerDown { peer: Peer::Replica(id), refused: true });
     }
-}
-
-fn is_refusal(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset)
 }
 
 /// Connects to a peer, and again whenever the connection has ended.
 async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
     let mut pause = Pause::new(&shared.options, u64::from(shared.me.0) << 8 | u64::from(to.0));
     loop {
-        match within(shared.options.handshake, connect(&shared, to, &address)).await {
+        let hello = Hello { cluster: shared.cluster, from: shared.speaker().await, to };
+        let dialled = dial(&shared.options, &address, hello).await;
+        let checked = dialled.and_then(|(stream, speaker)| match shared.check(&speaker) {
+            Ok(()) => Ok(stream),
+            Err(rejection) => Err(HandshakeError::Refused(rejection)),
+        });
+        match checked {
             Ok(stream) => {
                 pause.reset();
                 shared.serve(stream, Peer::Replica(to)).await;
             }
             Err(error) => {
                 note(&error);
-                if let HandshakeError::Io(error) = &error
-                    && is_refusal(error)
-                {
+                if error.is_refused_connection() {
                     shared.mailbox.hint(Arrival::PeerDown { peer: Peer::Replica(to), refused: true });
                 }
-                if matches!(error, HandshakeError::Refused(_) | HandshakeError::Rejected(_)) {
-                    tokio::time::sleep(REFUSED_PAUSE).await;
-                }
-                tokio::time::sleep(pause.next()).await;
+                pause.after(&error).await;
             }
         }
-    }
-}
-
-async fn connect(shared: &Shared, to: ReplicaId, address: &str) -> Result<TcpStream, HandshakeError> {
-    let from = shared.speaker().await;
-    let address = resolve(address, shared.options.allow_insecure).await.map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect(address).await?;
-    let speaker = call(&mut stream, Hello { cluster: shared.cluster, from, to }).await?;
-    shared.check(&speaker).map_err(HandshakeError::Refused)?;
-    Ok(stream)
-}
-
-/// Back-off with jitter.
-pub(crate) struct Pause {
-    min: Duration,
-    max: Duration,
-    now: Duration,
-    random: vsr::protocol::Random,
-}
-
-impl Pause {
-    pub(crate) fn new(options: &TcpOptions, seed: u64) -> Pause {
-        let TcpOptions { reconnect_min: min, reconnect_max: max, .. } = *options;
-        Pause { min, max, now: min, random: vsr::protocol::Random::new(seed) }
-    }
-
-    pub(crate) fn reset(&mut self) {
-        self.now = self.min;
-    }
-
-    pub(crate) fn next(&mut self) -> Duration {
-        let pause = self.now / 2 + self.now.mul_f64(self.random.below(1000) as f64 / 2000.0);
-        self.now = (self.now * 2).min(self.max);
-        pause
     }
 }

@@ -313,21 +313,8 @@ fn sf_06_a_misdirected_sector_is_found() {
 }
 
 fn entry(op: u64) -> Entry {
-    use vsr::protocol::{HeaderFields, OpKind};
     let body = bytes::Bytes::from(vec![op as u8; 1500]);
-    let header = vsr::Header::new(HeaderFields {
-        view: vsr::View::default(),
-        op: vsr::OpNumber(op),
-        parent: vsr::Checksum(op.into()),
-        body: vsr::Checksum::of(&body),
-        body_len: body.len() as u32,
-        requests: 1,
-        timestamp: vsr::Timestamp(op),
-        commit: vsr::CommitNumber(0),
-        machine_version: 1,
-        kind: OpKind::Requests,
-    });
-    Entry { header, body }
+    vsr_sim::conformance::storage::entry(op, 0, vsr::Checksum(op.into()), body)
 }
 
 /// HAZARDS RC-14, clause 12: real folders.

@@ -150,8 +150,7 @@ fn a_lost_state_is_refused() {
 #[test]
 fn clause_10_an_error_of_the_database_poisons() {
     use futures::executor::block_on;
-    use vsr::protocol::{HeaderFields, OpKind};
-    use vsr::{Batch, Header, OpNumber, Storage};
+    use vsr::{Batch, OpNumber, Storage};
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let folder = tempfile::tempdir().expect("a folder");
     RocksStorage::format(folder.path(), &config).expect("formatting");
@@ -162,19 +161,7 @@ fn clause_10_an_error_of_the_database_poisons() {
     fs::remove_dir_all(folder.path().join("db")).expect("removing");
     let body = bytes::Bytes::from(vec![7; 8 << 20]);
     let put = |op: u64| {
-        let header = Header::new(HeaderFields {
-            view: vsr::View::default(),
-            op: OpNumber(op),
-            parent: vsr::Checksum(op.into()),
-            body: vsr::Checksum::of(&body),
-            body_len: body.len() as u32,
-            requests: 1,
-            timestamp: vsr::Timestamp(op),
-            commit: vsr::CommitNumber(0),
-            machine_version: 1,
-            kind: OpKind::Requests,
-        });
-        let entries = vec![Entry { header, body: body.clone() }];
+        let entries = vec![vsr_sim::conformance::storage::entry(op, 0, vsr::Checksum(op.into()), body.clone())];
         block_on(storage.write(Batch { entries, ..Batch::default() }))
     };
     let error = (1..60).find_map(|op| put(op).err()).expect("the error is reported");

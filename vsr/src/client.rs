@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
-use crate::clock::Clock;
+use crate::clock::{Alarm, Clock};
 use crate::handle::{
     Inbox, Positioned, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, send_query, send_query_within,
     submit_command, submit_within,
@@ -232,7 +232,7 @@ impl<N: Network> ClientRunner<N> {
             next_nonce: random.next_u64() >> 1,
             queries_due: Monotonic(u64::MAX),
             recv: None,
-            sleep: None,
+            alarm: Alarm::default(),
             outgoing: Vec::new(),
             requests: Vec::new(),
             settled: Vec::new(),
@@ -271,7 +271,7 @@ struct Worker<'a, N> {
     next_nonce: u64,
     queries_due: Monotonic,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
-    sleep: Option<(Monotonic, BoxFuture<'a, ()>)>,
+    alarm: Alarm<'a>,
     outgoing: Vec<Envelope>,
     requests: Vec<Request>,
     settled: Vec<(oneshot::Sender<Submitted>, Submitted)>,
@@ -440,19 +440,7 @@ impl<N: Network> Worker<'_, N> {
 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), NetworkError>> {
         let deadline = self.session.next_due().min(self.queries_due);
-        if deadline == Monotonic(u64::MAX) {
-            self.sleep = None;
-            return Poll::Pending;
-        }
-        if self.sleep.as_ref().is_none_or(|(armed, _)| *armed > deadline) {
-            self.sleep = Some((deadline, self.clock.sleep_until(deadline)));
-        }
-        if let Some((_, sleep)) = &mut self.sleep
-            && sleep.as_mut().poll(context).is_ready()
-        {
-            self.sleep = None;
-            context.waker().wake_by_ref();
-        }
+        self.alarm.wake_at(self.clock, deadline, context);
         Poll::Pending
     }
 }

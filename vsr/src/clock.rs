@@ -28,6 +28,37 @@ pub trait Clock: Send + Sync + 'static {
     async fn sleep_until(&self, deadline: Monotonic);
 }
 
+/// The one timer of a driver. A later deadline keeps the armed timer: it wakes once for nothing, which costs less than a new timer for
+/// each turn.
+#[derive(Default)]
+pub(crate) struct Alarm<'a> {
+    armed: Option<(Monotonic, futures::future::BoxFuture<'a, ()>)>,
+}
+
+impl<'a> Alarm<'a> {
+    /// Has the task woken at the deadline, or at once when it has passed; never for `Monotonic(u64::MAX)`.
+    pub(crate) fn wake_at(&mut self, clock: &'a (impl Clock + ?Sized), deadline: Monotonic, context: &mut Context<'_>) {
+        if deadline == Monotonic(u64::MAX) {
+            self.armed = None;
+            return;
+        }
+        loop {
+            if self.armed.as_ref().is_none_or(|(armed, _)| *armed > deadline) {
+                self.armed = Some((deadline, clock.sleep_until(deadline)));
+            }
+            let Some((armed, sleep)) = &mut self.armed else { return };
+            let armed = *armed;
+            if sleep.as_mut().poll(context).is_pending() {
+                return;
+            }
+            self.armed = None;
+            if armed >= deadline {
+                return context.waker().wake_by_ref();
+            }
+        }
+    }
+}
+
 /// The machine's own clocks. Needs no runtime: one thread of its own wakes the sleepers.
 #[derive(Clone)]
 pub struct SystemClock {

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Alarm, Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::handle::{
     Handle, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, WatchQueue, close_watch, offer,
@@ -220,7 +220,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             write: None,
             reads: Vec::new(),
             recv: None,
-            sleep: None,
+            alarm: Alarm::default(),
             stopping: None,
             requests: Vec::new(),
             settled: Vec::new(),
@@ -289,7 +289,7 @@ struct Driver<'a, S, D, N, C> {
     write: Option<(BatchNumber, BoxFuture<'a, Result<(), StorageError>>)>,
     reads: Vec<(ReadRequest, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
-    sleep: Option<(Monotonic, BoxFuture<'a, ()>)>,
+    alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
     measure: Measure,
     requests: Vec<Request>,
@@ -557,26 +557,11 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         }
     }
 
-    /// Arms the timer for the next deadline. A later deadline keeps the armed timer: it wakes once for
-    /// nothing, which costs less than a new timer each turn.
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
         let mut deadline = self.core.next_deadline().min(self.session.next_due());
         deadline = deadline.min(self.stopping.unwrap_or(Monotonic(u64::MAX)));
-        loop {
-            if self.sleep.as_ref().is_none_or(|(armed, _)| *armed > deadline) {
-                self.sleep = Some((deadline, self.clock.sleep_until(deadline)));
-            }
-            let Some((armed, sleep)) = &mut self.sleep else { return Poll::Pending };
-            let armed = *armed;
-            if sleep.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            self.sleep = None;
-            if armed >= deadline {
-                context.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-        }
+        self.alarm.wake_at(self.clock, deadline, context);
+        Poll::Pending
     }
 
     /// A shutdown is complete when the role is handed over, or cannot be in time, and no write is under

@@ -95,6 +95,14 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a program's `main` ends with: an error is told on standard error, with exit code 2.
+pub fn exit_code(program: &str, result: Result<ExitCode, Error>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("{program}: {error}");
+        ExitCode::from(2)
+    })
+}
+
 fn report(summary: &Summary) -> ExitCode {
     for wrong in summary.wrong.iter().take(20) {
         println!("WRONG: {wrong}");

@@ -8,7 +8,7 @@ mod demo;
 mod processes;
 mod serve;
 
-pub use cli::{Command, run};
+pub use cli::{Command, exit_code, run};
 pub use config::{ClusterConfig, StorageKind};
 pub use demo::{DemoOptions, Harm, Summary};
 pub use serve::{connect, connect_to};

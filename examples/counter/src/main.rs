@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use counter::{Add, CounterApp};
-use example_cluster::{ClusterConfig, Error, connect};
+use example_cluster::{ClusterConfig, Error, connect, exit_code};
 
 /// A replicated counter. Start with `counter demo`.
 #[derive(Parser)]
@@ -32,13 +32,7 @@ enum Cli {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("counter: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    exit_code("counter", run(Cli::parse()).await)
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Error> {

@@ -1,10 +1,10 @@
 //! The commands in README and book are commands that there are.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 fn commands() -> Vec<String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../..");
     let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
     let chapters = std::fs::read_dir(root.join("book/src")).expect("the book");
     pages.extend(chapters.map(|chapter| chapter.expect("a chapter").path()));

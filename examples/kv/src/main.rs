@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Parser;
-use example_cluster::{ClusterConfig, Error, connect};
+use example_cluster::{ClusterConfig, Error, connect, exit_code};
 use kv::{Answer, Command, KvApp, Query};
 
 /// A replicated key-value store. Start with `kv demo`.
@@ -56,13 +56,7 @@ enum Cli {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("kv: {error}");
-            ExitCode::from(2)
-        }
-    }
+    exit_code("kv", run(Cli::parse()).await)
 }
 
 fn text(bytes: &Bytes) -> std::borrow::Cow<'_, str> {

@@ -120,6 +120,24 @@ fn first_state() -> VsrState {
     VsrState::formatted(ClusterId(7), ReplicaId(1), Incarnation(99), membership)
 }
 
+/// An entry for tests of storages: any op with any body, prepared in this view of epoch 0.
+#[must_use]
+pub fn entry(op: u64, view: u64, parent: Checksum, body: Bytes) -> Entry {
+    let header = Header::new(HeaderFields {
+        view: View { epoch: Epoch(0), number: view },
+        op: OpNumber(op),
+        parent,
+        body: Checksum::of(&body),
+        body_len: body.len() as u32,
+        requests: 1,
+        timestamp: Timestamp(op),
+        commit: CommitNumber(0),
+        machine_version: 1,
+        kind: OpKind::Requests,
+    });
+    Entry { header, body }
+}
+
 /// What the disk must hold.
 #[derive(Clone)]
 struct Expected {
@@ -156,19 +174,7 @@ impl Expected {
         let body: Vec<u8> = (0..len).map(|_| random.next_u64() as u8).collect();
         let body = Bytes::from(body);
         let parent = self.slot(OpNumber(op - 1)).map_or(Checksum(1), |header| header.checksum());
-        let header = Header::new(HeaderFields {
-            view: View { epoch: Epoch(0), number: view },
-            op: OpNumber(op),
-            parent,
-            body: Checksum::of(&body),
-            body_len: body.len() as u32,
-            requests: 1,
-            timestamp: Timestamp(op),
-            commit: CommitNumber(0),
-            machine_version: 1,
-            kind: OpKind::Requests,
-        });
-        Entry { header, body }
+        entry(op, view, parent, body)
     }
 
     fn puts(&self, ops: std::ops::RangeInclusive<u64>, view: u64, len: usize) -> Batch {
