@@ -5,26 +5,90 @@ use vsr::{OpNumber, Quorums};
 
 use crate::disk::SimDisk;
 
-/// Whether this replica's copy of an op may rot in this run. Of each op, fewer copies than a replication
-/// quorum may: one of those that were acknowledged stays intact.
-#[must_use]
-pub fn may_rot(seed: u64, op: OpNumber, replica: usize, n: usize, quorums: Quorums) -> bool {
-    let mut random = Random::new(seed ^ (op.0 / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+/// Which copies may be damaged in a run, and which disks lost: of each op fewer copies than a replication quorum, so that
+/// one of those that were acknowledged stays intact; and never so many disks that no view can start.
+#[derive(Clone, Debug)]
+pub struct Atlas {
+    seed: u64,
+    n: usize,
+    quorums: Quorums,
+    lost: Vec<usize>,
+}
+
+impl Atlas {
+    /// The atlas of a seed, with so many disks that may be lost, if the cluster survives so many.
+    #[must_use]
+    pub fn new(seed: u64, n: usize, quorums: Quorums, lost_disks: usize) -> Atlas {
+        let survivable = (usize::from(quorums.replication) - 1).min(n - usize::from(quorums.view_change));
+        let survivable = survivable.min(n - usize::from(quorums.replication));
+        let mut lost = shuffled(seed ^ 0x6c6f_7374, n);
+        lost.truncate(lost_disks.min(survivable));
+        Atlas { seed, n, quorums, lost }
+    }
+
+    /// The disks that may be lost.
+    #[must_use]
+    pub fn may_lose(&self) -> &[usize] {
+        &self.lost
+    }
+
+    /// Whether this replica's copy of an op may be damaged.
+    #[must_use]
+    pub fn may_rot(&self, op: OpNumber, replica: usize) -> bool {
+        if self.lost.contains(&replica) {
+            return true;
+        }
+        let left = usize::from(self.quorums.replication) - 1 - self.lost.len();
+        // Neighbours share their fate, so that damage comes in stretches, too.
+        let order = shuffled(self.seed ^ (op.0 / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15), self.n);
+        order.into_iter().filter(|at| !self.lost.contains(at)).take(left).any(|at| at == replica)
+    }
+}
+
+fn shuffled(seed: u64, n: usize) -> Vec<usize> {
+    let mut random = Random::new(seed);
     let mut order: Vec<usize> = (0..n).collect();
     for at in (1..n).rev() {
         order.swap(at, random.below(at as u64 + 1) as usize);
     }
-    order[..usize::from(quorums.replication) - 1].contains(&replica)
+    order
 }
 
-/// Why a core of these disks may rightly not go on: an op that is, or may be, committed has no intact
-/// copy among them; or so many of them cannot tell where their log ends that nobody can rule out more.
+/// Why a core may rightly not go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Excuse {
+    /// The ends of too many logs are unreadable: nobody can rule out that there was more.
+    #[error("{uncertain} of {disks} logs have a rotten end")]
+    RottenEnds {
+        /// So many.
+        uncertain: usize,
+        /// Of so many in the core.
+        disks: usize,
+    },
+    /// An op that is committed has no intact copy in the core.
+    #[error("op {op} is committed and has no intact copy in the core")]
+    NoCopy {
+        /// The op.
+        op: OpNumber,
+    },
+    /// An op that may be committed has no intact copy in the core, and too few replicas can rule out that they had it.
+    #[error("op {op} has no intact copy in the core, and {silent} replicas cannot tell whether they had it")]
+    NoVerdict {
+        /// The op.
+        op: OpNumber,
+        /// Replicas that cannot tell.
+        silent: usize,
+    },
+}
+
+/// Whether, and by which rule, a core of these disks may be stuck, when ops up to `committed` are known to be committed.
 #[must_use]
-pub fn excuse(disks: Vec<&SimDisk>, committed: OpNumber, quorums: Quorums) -> Option<String> {
+pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Option<Excuse> {
     let head = disks.iter().map(|disk| disk.head()).max().unwrap_or_default();
     let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
     if disks.len() - uncertain < usize::from(quorums.nack) && uncertain > 0 {
-        return Some(format!("{uncertain} of {} logs have a rotten end", disks.len()));
+        return Some(Excuse::RottenEnds { uncertain, disks: disks.len() });
     }
     for op in (1..=head.max(committed).0).map(OpNumber) {
         // The newest content of the slot; an intact entry of an older view is another op.
@@ -35,16 +99,16 @@ pub fn excuse(disks: Vec<&SimDisk>, committed: OpNumber, quorums: Quorums) -> Op
         if disks.iter().any(|disk| is_newest(&disk)) {
             continue;
         }
-        // A damaged slot never nacks, nor does a log whose end is rotten above that end.
-        let silent = |disk: &&&SimDisk| disk.is_damaged(op) || (op > disk.head() && !is_certain(disk));
-        let damaged = disks.iter().filter(silent).count();
-        if !disks.iter().any(|disk| disk.is_damaged(op)) && op > committed {
+        if op <= committed {
+            return Some(Excuse::NoCopy { op });
+        }
+        if !disks.iter().any(|disk| disk.is_damaged(op)) {
             continue;
         }
-        if op <= committed || disks.len() - damaged < usize::from(quorums.nack) {
-            return Some(format!(
-                "op {op} has no intact copy in the core, and {damaged} replicas cannot tell whether they had it"
-            ));
+        // A damaged slot never nacks, nor does a log whose end is rotten above that end.
+        let silent = disks.iter().filter(|disk| disk.is_damaged(op) || (op > disk.head() && !is_certain(disk))).count();
+        if disks.len() - silent < usize::from(quorums.nack) {
+            return Some(Excuse::NoVerdict { op, silent });
         }
     }
     None
@@ -52,21 +116,98 @@ pub fn excuse(disks: Vec<&SimDisk>, committed: OpNumber, quorums: Quorums) -> Op
 
 /// Whether a replica of this disk knows where its log ends: the end is readable, and no earlier start found it otherwise.
 fn is_certain(disk: &SimDisk) -> bool {
-    disk.recover().head_certain && disk.state().head_certain
+    disk.is_head_certain() && disk.state().head_certain
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use vsr::{Batch, ClusterId, Incarnation, Membership, ReplicaId, VsrState};
+
     use super::*;
+    use crate::disk::Damage;
 
     #[test]
-    fn of_each_op_fewer_copies_than_a_replication_quorum_may_rot() {
-        for (n, seed) in (3..=7).flat_map(|n| (0..50).map(move |seed| (n, seed))) {
+    fn of_each_op_fewer_copies_than_a_replication_quorum_may_be_damaged_or_lost() {
+        for (n, seed) in (1..=9).flat_map(|n| (0..50).map(move |seed| (n, seed))) {
             let quorums = Quorums::of(n);
-            for op in (1..40).map(OpNumber) {
-                let rotten = (0..n).filter(|&replica| may_rot(seed, op, replica, n, quorums)).count();
-                assert_eq!(rotten, usize::from(quorums.replication) - 1);
+            for lost in 0..3 {
+                let atlas = Atlas::new(seed, n, quorums, lost);
+                assert!(n - atlas.may_lose().len() >= usize::from(quorums.view_change.max(quorums.replication)));
+                for op in (1..40).map(OpNumber) {
+                    let rotten = (0..n).filter(|&replica| atlas.may_rot(op, replica)).count();
+                    assert_eq!(rotten, usize::from(quorums.replication) - 1, "n={n} seed={seed} lost={lost} op={op}");
+                }
             }
         }
+    }
+
+    #[test]
+    fn neither_the_same_replica_nor_the_same_ops_are_spared_in_every_run() {
+        let hit = |seed| (1..40).filter(|op| Atlas::new(seed, 3, Quorums::of(3), 0).may_rot(OpNumber(*op), 0)).count();
+        assert!((0..100).any(|seed| hit(seed) > 5) && (0..100).any(|seed| hit(seed) < 35));
+    }
+
+    fn disks(lengths: &[usize]) -> Vec<SimDisk> {
+        let membership = Membership::new((0..lengths.len()).map(|id| format!("r{id}"))).unwrap();
+        let disk = |(id, length): (usize, &usize)| {
+            let state = VsrState::formatted(ClusterId(1), ReplicaId(id as u8), Incarnation(7), membership.clone());
+            let mut disk = SimDisk::new(state);
+            let mut parent = vsr::Header::root(ClusterId(1));
+            for op in 1..=*length as u64 {
+                let body = Bytes::from(vec![op as u8]);
+                let entry = crate::conformance::storage::entry(op, 0, parent, body);
+                parent = entry.header.checksum();
+                disk.begin(Batch { entries: vec![entry], ..Batch::default() });
+                disk.complete();
+            }
+            disk
+        };
+        lengths.iter().enumerate().map(disk).collect()
+    }
+
+    fn verdict(disks: &[SimDisk], committed: u64) -> Option<Excuse> {
+        excuse(&disks.iter().collect::<Vec<_>>(), OpNumber(committed), Quorums::of(3))
+    }
+
+    #[test]
+    fn intact_logs_are_no_excuse_nor_is_damage_that_another_copy_repairs() {
+        let mut disks = disks(&[4, 4, 3]);
+        assert_eq!(verdict(&disks, 4), None);
+        assert!(disks[0].rot(OpNumber(4), Damage::Body));
+        assert!(disks[1].rot(OpNumber(2), Damage::Body));
+        assert_eq!(verdict(&disks, 4), None, "of each op there is an intact copy");
+    }
+
+    #[test]
+    fn a_committed_op_without_a_copy_is_an_excuse_and_with_a_copy_it_is_refused() {
+        let mut disks = disks(&[4, 4, 3]);
+        assert!(disks[0].rot(OpNumber(4), Damage::Body));
+        assert!(disks[1].rot(OpNumber(4), Damage::Body));
+        assert_eq!(verdict(&disks, 4), Some(Excuse::NoCopy { op: OpNumber(4) }));
+        disks.remove(1);
+        let mut healed = disks;
+        healed.insert(1, self::disks(&[4, 4, 3]).remove(1));
+        assert_eq!(verdict(&healed, 4), None);
+    }
+
+    #[test]
+    fn an_op_that_may_be_committed_is_an_excuse_only_while_too_few_can_rule_it_out() {
+        let mut disks = disks(&[4, 4, 3]);
+        assert!(disks[0].rot(OpNumber(4), Damage::Body));
+        assert!(disks[1].rot(OpNumber(4), Damage::Body));
+        assert_eq!(verdict(&disks, 3), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }));
+        let mut refused = self::disks(&[4, 3, 3]);
+        assert!(refused[0].rot(OpNumber(4), Damage::Body));
+        assert_eq!(verdict(&refused, 3), None, "two certainly never had it");
+    }
+
+    #[test]
+    fn rotten_ends_are_an_excuse_only_when_they_are_too_many() {
+        let mut disks = disks(&[4, 4, 4]);
+        assert!(disks[0].rot(OpNumber(4), Damage::Both));
+        assert_eq!(verdict(&disks, 3), None);
+        assert!(disks[1].rot(OpNumber(4), Damage::Both));
+        assert_eq!(verdict(&disks, 3), Some(Excuse::RottenEnds { uncertain: 2, disks: 3 }));
     }
 }

@@ -2,6 +2,8 @@
 
 use vsr::Message;
 
+use crate::story::{Record, State, What};
+
 /// A message as a trace shows it.
 pub(crate) fn message(message: &Message) -> String {
     let name = message.name();
@@ -71,4 +73,42 @@ pub(crate) fn message(message: &Message) -> String {
         Message::Ping(ping) => format!("{name} view {} commit {} head {}", ping.view, ping.commit, ping.head),
         _ => name.to_owned(),
     }
+}
+
+/// A record in a line for a terminal; nothing for what only a picture needs. `records` are all, so that a delivery can name its
+/// message.
+pub(crate) fn line(record: &Record, records: &[Record], replicas: usize) -> Option<String> {
+    let name = |lane: u32| match lane as usize {
+        lane if lane < replicas => format!("r{lane}"),
+        lane => format!("c{}", lane - replicas),
+    };
+    let sent = |at: &u32| match records.get(*at as usize) {
+        Some(Record { lane, what: What::Sent { to, text, .. }, .. }) => Some((name(*lane), name(*to), text)),
+        _ => None,
+    };
+    let lane = record.lane;
+    let text = match &record.what {
+        What::Sent { .. } | What::Numbers { .. } => return None,
+        What::Delivered { sent: at } => sent(at).map(|(from, _, text)| format!("{from} > {}  {text}", name(lane)))?,
+        What::Lost { sent: at, why } => sent(at).map(|(from, to, text)| format!("{from} x {to}  {text} ({why})"))?,
+        What::Status { view, state, primary } => match (state, primary) {
+            (State::Normal, true) => format!("{} is primary of view {view}", name(lane)),
+            (State::Normal, false) => format!("{} is a backup in view {view}", name(lane)),
+            (State::ViewChange, _) => format!("{} waits for view {view} to start", name(lane)),
+            // The fault says it.
+            (State::Down | State::Paused, _) => return None,
+        },
+        What::Fault { text, until: None } | What::Note { text } => text.clone(),
+        What::Fault { text, until: Some(until) } => {
+            format!("{text} for {} ms", until.saturating_sub(record.at) / 1_000_000)
+        }
+        What::Asked { text } => format!("{} asks {text}", name(lane)),
+        What::Heard { text, .. } => format!("{} hears {text}", name(lane)),
+    };
+    Some(text)
+}
+
+/// A moment of virtual time.
+pub(crate) fn moment(at: u64) -> String {
+    format!("{:>5}.{:06} s", at / 1_000_000_000, at / 1_000 % 1_000_000)
 }

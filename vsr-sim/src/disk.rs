@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use vsr::protocol::Random;
 use vsr::{Batch, Checksum, Entry, OpNumber, Recovered, Slot, VsrState};
 
+use crate::plan::Unsynced;
+
 /// What time did to a stored entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Damage {
@@ -30,19 +32,32 @@ pub struct SimDisk {
     pending: Option<Batch>,
     /// Slots that a torn overwrite left unreadable.
     torn: BTreeMap<OpNumber, ()>,
+    lost: bool,
 }
 
 impl SimDisk {
     /// A formatted disk.
     #[must_use]
     pub fn new(state: VsrState) -> SimDisk {
-        SimDisk { state, entries: BTreeMap::new(), pending: None, torn: BTreeMap::new() }
+        SimDisk { state, entries: BTreeMap::new(), pending: None, torn: BTreeMap::new(), lost: false }
     }
 
     /// The durable record.
     #[must_use]
     pub fn state(&self) -> &VsrState {
         &self.state
+    }
+
+    /// It is gone, for good. What was on it counts as written, as a rotten copy does.
+    pub fn lose(&mut self) {
+        self.pending = None;
+        self.lost = true;
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost
     }
 
     /// Whether a write is under way.
@@ -73,7 +88,8 @@ impl SimDisk {
     /// The durable entry of an op, if it is intact.
     #[must_use]
     pub fn intact(&self, op: OpNumber) -> Option<&Entry> {
-        self.entries.get(&op).filter(|stored| stored.damage == Damage::Intact).map(|stored| &stored.entry)
+        let stored = self.entries.get(&op).filter(|_| !self.lost)?;
+        (stored.damage == Damage::Intact).then_some(&stored.entry)
     }
 
     /// Whether something was in this slot that cannot be read any more.
@@ -112,18 +128,35 @@ impl SimDisk {
         self.entries.insert(entry.header.op, Stored { entry, damage: Damage::Intact });
     }
 
+    /// The write is reported durable, and the bodies of its entries are not there; those that this predicate spares are.
+    pub fn complete_silently(&mut self, spared: impl Fn(OpNumber) -> bool) {
+        let Some(batch) = self.pending.take() else { return };
+        let ops: Vec<OpNumber> = batch.entries.iter().map(|entry| entry.header.op).collect();
+        self.apply(batch);
+        for op in ops.into_iter().filter(|op| !spared(*op)) {
+            self.rot(op, Damage::Body);
+        }
+    }
+
     /// Power is lost. What becomes of the write under way is one of what the contract allows (clauses 4
-    /// to 7): nothing of it, all of it, or a part of its entries. Says which.
-    pub fn crash(&mut self, random: &mut Random, torn: bool) -> Option<&'static str> {
+    /// to 7): nothing of it, all of it, or a part of its entries. Says which; nothing when there was none.
+    pub fn crash(&mut self, unsynced: Unsynced) -> Option<&'static str> {
         let batch = self.pending.take()?;
-        let outcome = random.below(if torn && !batch.entries.is_empty() { 3 } else { 2 });
-        match outcome {
-            0 => Some("unsynced write lost"),
-            1 => {
+        match unsynced {
+            Unsynced::Lost => Some("unsynced write lost"),
+            Unsynced::Kept => {
                 self.apply(batch);
                 Some("unsynced write kept")
             }
-            _ => {
+            Unsynced::Torn(salt) => {
+                let mut random = Random::new(salt);
+                // A batch of a state alone is atomic (clause 4).
+                if batch.entries.is_empty() {
+                    if random.chance(1, 2) {
+                        self.apply(batch);
+                    }
+                    return Some("unsynced write torn");
+                }
                 for entry in batch.entries {
                     let op = entry.header.op;
                     let overwrites = self.entries.contains_key(&op);
@@ -151,6 +184,12 @@ impl SimDisk {
             }
             _ => false,
         }
+    }
+
+    /// Whether the end of the log is readable: nothing can have come after it.
+    #[must_use]
+    pub fn is_head_certain(&self) -> bool {
+        self.entries.get(&self.head()).is_none_or(|stored| stored.damage != Damage::Both)
     }
 
     /// What a restarted replica reads.

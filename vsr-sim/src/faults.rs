@@ -1,209 +1,487 @@
-//! The faults of a run: when they come, and what they do.
+//! The faults of a run that have a moment: when they come, and what they do.
 
 use std::time::Duration;
 
-use vsr::OpNumber;
+use vsr::protocol::Random;
+use vsr::{Arrival, OpNumber};
 
+use crate::disk::Damage;
 use crate::machine::Simulated;
 use crate::options::Options;
+use crate::plan::{Fault, Happening, KINDS, Unsynced};
 use crate::run::Run;
-use crate::world::{FaultEvent, Planned, lock};
+use crate::story::State;
+use crate::world::{Planned, World, lock, site, unsynced};
 
 /// Every ordered pair of replicas.
 fn pairs(replicas: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..replicas).flat_map(move |node| (0..replicas).filter(move |&peer| peer != node).map(move |peer| (node, peer)))
 }
 
+/// What is drawn again and again, each class with its mean time between two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Crash,
+    Partition,
+    Flap,
+    Clog,
+    Mute,
+    Pause,
+    SlowDisk,
+    FullDisk,
+    LoseDisk,
+    Rot,
+    ClockJump,
+}
+
+const CLASSES: [Class; 11] = [
+    Class::Crash,
+    Class::Partition,
+    Class::Flap,
+    Class::Clog,
+    Class::Mute,
+    Class::Pause,
+    Class::SlowDisk,
+    Class::FullDisk,
+    Class::LoseDisk,
+    Class::Rot,
+    Class::ClockJump,
+];
+
+impl Class {
+    fn every(self, options: &Options) -> Duration {
+        match self {
+            Class::Crash => options.crash_every,
+            Class::Partition => options.partition_every,
+            Class::Flap => options.flap_every,
+            Class::Clog => options.clog_every,
+            Class::Mute => options.mute_every,
+            Class::Pause => options.pause_every,
+            Class::SlowDisk => options.slow_disk_every,
+            Class::FullDisk => options.full_disk_every,
+            Class::LoseDisk if options.lost_disks > 0 => Duration::from_secs(1),
+            Class::LoseDisk => Duration::ZERO,
+            Class::Rot => options.rot_every,
+            Class::ClockJump => options.clock_jump_every,
+        }
+    }
+}
+
+impl World {
+    fn any_replica(&self, random: &mut Random) -> usize {
+        random.below(self.replicas as u64) as usize
+    }
+
+    fn any_link(&self, random: &mut Random) -> (usize, usize) {
+        let (from, other) = (random.below(self.nodes.len() as u64) as usize, self.any_replica(random));
+        if from == other { (from, (other + 1) % self.nodes.len()) } else { (from, other) }
+    }
+
+    /// The primary, as far as anybody knows.
+    fn primary(&self) -> usize {
+        (self.highest_view % self.replicas as u64) as usize
+    }
+
+    /// A crash of the primary, or in the middle of a write, is where the bugs are.
+    fn victims(&self, random: &mut Random) -> Vec<usize> {
+        let up: Vec<usize> = (0..self.replicas).filter(|&replica| self.nodes[replica].up).collect();
+        if random.below(100) < self.options.crash_all_percent {
+            return up;
+        }
+        let writing: Vec<usize> = up.iter().copied().filter(|&replica| self.disks[replica].is_writing()).collect();
+        let from = if up.contains(&self.primary()) && random.chance(1, 3) {
+            vec![self.primary()]
+        } else if !writing.is_empty() && random.chance(3, 4) {
+            writing
+        } else {
+            up
+        };
+        let one = (!from.is_empty()).then(|| from[random.below(from.len() as u64) as usize]);
+        one.into_iter().collect()
+    }
+
+    fn some_partition(&self, random: &mut Random) -> Happening {
+        let one_way = random.below(100) < self.options.one_way_percent;
+        let isolate = random.chance(1, 2);
+        // The primary in a minority, with some of the clients, is what deposes it unawares.
+        let alone = if random.chance(1, 2) { self.primary() } else { self.any_replica(random) };
+        let inside = |node: usize, random: &mut Random| {
+            if isolate && node < self.replicas { node == alone } else { random.chance(1, 2) }
+        };
+        let side = (0..self.nodes.len()).filter(|&node| inside(node, random)).collect();
+        // Transports notice some of it: then the other side votes at once, and the cut-off one does not know.
+        Happening::Partition { side, one_way, noticed: random.chance(1, 2) }
+    }
+
+    /// A slot that the atlas lets rot, mostly near the end, where it hurts.
+    fn some_rot(&self, random: &mut Random) -> Option<Happening> {
+        let replica = self.any_replica(random);
+        let head = self.disks[replica].head().0;
+        let back = if random.chance(2, 3) { random.below(head.min(8)) } else { random.below(head) };
+        let op = OpNumber(head.checked_sub(back).filter(|op| *op > 0)?);
+        let damage = if random.chance(1, 6) { Damage::Both } else { Damage::Body };
+        self.atlas.may_rot(op, replica).then_some(Happening::Rot(replica, op, damage))
+    }
+}
+
 impl<S: Simulated> Run<S> {
-    pub(crate) fn plan_faults(&mut self) {
-        let Options { crash_every, partition_every, pause_every, rot_every, .. } = self.options;
-        let classes = [
-            (crash_every, FaultEvent::Crash),
-            (partition_every, FaultEvent::Partition),
-            (pause_every, FaultEvent::Pause),
-            (rot_every, FaultEvent::Rot),
-        ];
-        for (every, fault) in classes {
-            self.plan_next(every, fault);
+    /// Plans what was written down, or the first fault of every class.
+    pub(crate) fn plan_faults(&mut self, given: &[Fault]) {
+        let mut world = lock(&self.world);
+        for fault in given {
+            if let Fault::At(at, happening) = fault {
+                world.plan(*at, Planned::Happening(happening.clone()));
+            }
+        }
+        drop(world);
+        if !self.is_planned() {
+            (0..CLASSES.len()).for_each(|class| self.plan_next(class));
         }
     }
 
-    pub(crate) fn plan_next(&mut self, every: Duration, fault: FaultEvent) {
+    /// Whether the faults of this run were written down, and none is drawn.
+    pub(crate) fn is_planned(&self) -> bool {
+        lock(&self.world).plan.given
+    }
+
+    fn plan_next(&mut self, class: usize) {
+        let every = CLASSES[class].every(&self.options);
         if !every.is_zero() {
+            self.drawn[class] += 1;
             let mut world = lock(&self.world);
-            let at = world.now + world.random.below(2 * every.as_nanos() as u64);
-            world.plan(at, Planned::Fault(fault));
+            let mut random = world.draw(site::CLASS, class as u64, self.drawn[class]);
+            let at = world.now + random.below(2 * every.as_nanos() as u64);
+            world.plan(at, Planned::Class(class));
         }
     }
 
-    pub(crate) fn fault(&mut self, fault: FaultEvent) {
+    /// Draws a fault of a class, and lets it happen.
+    pub(crate) fn draw_class(&mut self, class: usize) {
         if !lock(&self.world).faults_on {
             return;
         }
-        match fault {
-            FaultEvent::Crash => {
-                self.crash_some();
-                self.plan_next(self.options.crash_every, fault);
-            }
-            FaultEvent::Restart(replica) => self.restart(replica),
-            FaultEvent::Partition => {
-                self.partition();
-                self.plan_next(self.options.partition_every, fault);
-            }
-            FaultEvent::HealPartition(which) => {
-                let mut world = lock(&self.world);
-                if world.partition == which {
-                    world.blocked.iter_mut().for_each(|row| row.fill(false));
-                    let now = world.now;
-                    world.trace.line(now, || "the partition heals".to_owned());
-                    let replicas = world.replicas;
-                    for (node, peer) in pairs(replicas) {
-                        if world.nodes[peer].up {
-                            let at = now + 1_000_000 + world.random.below(50_000_000);
-                            world.plan(at, Planned::PeerUp { node, peer });
-                        }
+        let mut random = lock(&self.world).draw(site::FAULT, class as u64, self.drawn[class]);
+        let random = &mut random;
+        let millis = |random: &mut Random, max: u64| 1_000_000 * (1 + random.below(max));
+        let world = lock(&self.world);
+        let mut later = Vec::new();
+        let now = match CLASSES[class] {
+            Class::Crash => {
+                let torn = self.options.torn_writes;
+                let victims = world.victims(random);
+                if random.below(100) < self.options.crash_loop_percent {
+                    let step = self.options.restart_after.as_nanos() as u64 * 2 + 20_000_000;
+                    for victim in &victims {
+                        let moments: Vec<u64> = (1..=4).map(|turn| turn * step + random.below(20_000_000)).collect();
+                        later.extend(moments.iter().map(|at| (*at, Happening::Crash(*victim, unsynced(random, torn)))));
                     }
                 }
+                victims.into_iter().map(|victim| Happening::Crash(victim, unsynced(random, torn))).collect()
             }
-            FaultEvent::Pause => {
-                self.pause();
-                self.plan_next(self.options.pause_every, fault);
+            Class::Partition => vec![world.some_partition(random)],
+            Class::Flap => {
+                let (from, to) = world.any_link(random);
+                let (period, both) = (millis(random, 200), random.chance(1, 2));
+                for turn in 0..=(2 + random.below(10)) * 2 {
+                    let happening = |a, b| if turn % 2 == 0 { Happening::Cut(a, b) } else { Happening::Mend(a, b) };
+                    later.push((turn * period, happening(from, to)));
+                    if both {
+                        later.push((turn * period, happening(to, from)));
+                    }
+                }
+                let end = later.last().map_or(0, |(at, _)| *at) + period;
+                later.extend([(end, Happening::Mend(from, to)), (end, Happening::Mend(to, from))]);
+                Vec::new()
             }
-            FaultEvent::Resume(node) => self.resume(node),
-            FaultEvent::Rot => {
-                self.rot();
-                self.plan_next(self.options.rot_every, fault);
+            Class::Clog => {
+                let (from, to) = world.any_link(random);
+                let (from, to) = if random.chance(1, 2) { (from, to) } else { (to, from) };
+                vec![Happening::Clog(from, to, millis(random, 1000))]
             }
-        }
-    }
-
-    pub(crate) fn restart(&mut self, replica: usize) {
-        if !lock(&self.world).nodes[replica].up {
-            let mut world = lock(&self.world);
-            world.trace.count("restarts");
-            let now = world.now;
-            world.trace.line(now, || format!("r{replica} restarts"));
-            drop(world);
-            self.start(replica);
-        }
-    }
-
-    pub(crate) fn crash_some(&mut self) {
-        let replicas = self.options.replicas;
-        let mut world = lock(&self.world);
-        let all = world.random.below(100) < self.options.crash_all_percent;
-        let up: Vec<usize> = (0..replicas).filter(|&replica| world.nodes[replica].up).collect();
-        let writing: Vec<usize> = up.iter().copied().filter(|&replica| world.disks[replica].is_writing()).collect();
-        let primary = (world.highest_view % replicas as u64) as usize;
-        // A crash of the primary, or in the middle of a write, is where the bugs are.
-        let from = if up.contains(&primary) && world.random.chance(1, 3) {
-            vec![primary]
-        } else if !writing.is_empty() && world.random.chance(3, 4) {
-            writing
-        } else {
-            up.clone()
-        };
-        let victims = if all {
-            up
-        } else if from.is_empty() {
-            Vec::new()
-        } else {
-            vec![from[world.random.below(from.len() as u64) as usize]]
+            Class::Mute => {
+                let kinds = [
+                    "PrepareOk",
+                    "Prepare",
+                    "StartView",
+                    "DoViewChange",
+                    "StartViewChange",
+                    "Commit",
+                    "CommitOk",
+                    "Replies",
+                ];
+                let kind = kinds[random.below(kinds.len() as u64) as usize];
+                vec![Happening::Mute(world.any_replica(random), kind, millis(random, 2000))]
+            }
+            Class::Pause => {
+                let replica = world.any_replica(random);
+                let lasts = random.below(self.options.pause_max.as_nanos() as u64) + 1;
+                later.push((lasts, Happening::Resume(replica)));
+                let suspend = random.below(100) < self.options.suspend_percent;
+                vec![if suspend { Happening::Suspend(replica) } else { Happening::Pause(replica) }]
+            }
+            Class::SlowDisk => {
+                let (replica, times) = (world.any_replica(random), 10 + random.below(90));
+                vec![Happening::SlowDisk(replica, times, millis(random, 2000))]
+            }
+            Class::FullDisk => vec![Happening::FullDisk(world.any_replica(random), millis(random, 3000))],
+            Class::LoseDisk if self.drawn[class] > 1 => {
+                world.atlas.may_lose().iter().map(|at| Happening::LoseDisk(*at)).collect()
+            }
+            Class::LoseDisk => Vec::new(),
+            Class::Rot => world.some_rot(random).into_iter().collect(),
+            Class::ClockJump => {
+                let (replica, by) = (world.any_replica(random), millis(random, 3_600_000));
+                match random.below(3) {
+                    0 => vec![Happening::JumpWall(replica, by as i64)],
+                    1 => vec![Happening::JumpWall(replica, -(by as i64))],
+                    _ => vec![Happening::LeapClock(replica, by / 1000)],
+                }
+            }
         };
         drop(world);
-        for victim in victims {
-            self.stop(victim);
-            let mut world = lock(&self.world);
-            let at = world.now + world.random.below(2 * self.options.restart_after.as_nanos() as u64 + 1);
-            world.plan(at, Planned::Fault(FaultEvent::Restart(victim)));
+        now.into_iter().for_each(|happening| self.happen_now(happening));
+        let mut world = lock(&self.world);
+        let moment = world.now;
+        later.into_iter().for_each(|(after, happening)| world.plan(moment + after, Planned::Happening(happening)));
+        drop(world);
+        if CLASSES[class] != Class::LoseDisk || self.drawn[class] < 2 {
+            self.plan_next(class);
         }
     }
 
-    pub(crate) fn partition(&mut self) {
+    /// Lets a fault happen, while faults are on, and notes that it did.
+    pub(crate) fn happen_now(&mut self, happening: Happening) {
+        if lock(&self.world).faults_on && self.carry_out(&happening) {
+            let mut world = lock(&self.world);
+            let now = world.now;
+            world.plan.happened.push(Fault::At(now, happening));
+        }
+    }
+
+    /// Whether it had any effect.
+    #[allow(clippy::too_many_lines, reason = "one arm for each fault")]
+    pub(crate) fn carry_out(&mut self, happening: &Happening) -> bool {
+        let nodes = lock(&self.world).nodes.len();
+        match happening {
+            Happening::Crash(replica, unsynced) => return self.crash(*replica, *unsynced),
+            Happening::Restart(replica) => return self.restart(*replica),
+            Happening::Resume(replica) => return self.resume(*replica),
+            _ => {}
+        }
         let mut guard = lock(&self.world);
         let world = &mut *guard;
-        let (nodes, replicas) = (world.nodes.len(), world.replicas);
-        world.blocked.iter_mut().for_each(|row| row.fill(false));
-        let one_way = world.random.below(100) < self.options.one_way_percent;
-        let isolate = world.random.chance(1, 2);
-        // The primary in a minority, with some of the clients, is what deposes it unawares.
-        let primary = (world.highest_view % replicas as u64) as usize;
-        let alone = if world.random.chance(1, 2) { primary } else { world.random.below(replicas as u64) as usize };
-        let side: Vec<bool> = (0..nodes)
-            .map(|node| if isolate && node < replicas { node == alone } else { world.random.chance(1, 2) })
-            .collect();
+        let now = world.now;
+        match happening {
+            Happening::Crash(..) | Happening::Restart(_) | Happening::Resume(_) => {}
+            Happening::Partition { side, one_way, noticed } => {
+                world.partition(side, *one_way, *noticed);
+                if !world.plan.given {
+                    let mut random = world.draw(site::HINT, now, 1);
+                    let lasts = 50_000_000 + random.below(2 * world.options.partition_every.as_nanos() as u64 + 1);
+                    let which = world.links.partition;
+                    world.plan(now + lasts, Planned::EndOfPartition(which));
+                }
+            }
+            Happening::Cut(from, to) if *from < nodes && *to < nodes => {
+                world.links.cut[*from][*to] = true;
+                world.trace.count("cut links");
+                let (a, b) = (world.name_of(*from), world.name_of(*to));
+                world.fault(usize::MAX, None, || format!("the link {a} > {b} is cut"));
+            }
+            Happening::Mend(from, to) if *from < nodes && *to < nodes => {
+                world.links.cut[*from][*to] = false;
+                let (a, b) = (world.name_of(*from), world.name_of(*to));
+                world.fault(usize::MAX, None, || format!("the link {a} > {b} is whole again"));
+            }
+            Happening::Heal => world.heal_partition(),
+            Happening::Clog(from, to, lasts) if *from < nodes && *to < nodes => {
+                world.links.clogged[*from][*to] = now + lasts;
+                world.trace.count("clogged links");
+                let (a, b) = (world.name_of(*from), world.name_of(*to));
+                world.fault(usize::MAX, Some(now + lasts), || format!("the link {a} > {b} is clogged"));
+            }
+            Happening::Mute(node, kind, lasts) if *node < nodes => {
+                world.links.muted[*node] = Some((kind, now + lasts));
+                world.trace.count("muted senders");
+                world.fault(*node, Some(now + lasts), || format!("no {kind} of r{node} arrives"));
+            }
+            Happening::Pause(replica) | Happening::Suspend(replica) if *replica < world.replicas => {
+                if !world.nodes[*replica].up || world.nodes[*replica].paused {
+                    return false;
+                }
+                let suspended = matches!(happening, Happening::Suspend(_));
+                world.nodes[*replica].paused = true;
+                world.nodes[*replica].suspended = suspended.then_some(now);
+                world.trace.count(if suspended { "suspended machines" } else { "pauses" });
+                let clock = if suspended { ", its clock too" } else { "" };
+                world.fault(*replica, None, || format!("r{replica} stands still{clock}"));
+                world.state(*replica, State::Paused);
+            }
+            Happening::JumpWall(node, by) if *node < nodes => {
+                world.nodes[*node].wall_offset = world.nodes[*node].wall_offset.saturating_add(*by);
+                world.trace.count("wall clock jumps");
+                world.fault(*node, None, || format!("r{node}'s wall clock jumps by {} ms", by / 1_000_000));
+            }
+            Happening::LeapClock(node, by) if *node < nodes => {
+                world.nodes[*node].clock_start += i64::try_from(*by).unwrap_or(0);
+                world.trace.count("monotonic clock leaps");
+                world.fault(*node, None, || format!("r{node}'s clock leaps by {} ms", by / 1_000_000));
+            }
+            Happening::Rot(replica, op, damage) if *replica < world.replicas => {
+                if !world.disks[*replica].rot(*op, *damage) {
+                    return false;
+                }
+                world.trace.count("rotten slots");
+                world.trace.note(now, 1008, *replica as u64, op.0, u64::from(*damage == Damage::Both));
+                world.fault(*replica, None, || format!("r{replica}'s copy of op {op} rots"));
+            }
+            Happening::SlowDisk(replica, times, lasts) if *replica < world.replicas => {
+                world.nodes[*replica].slow = (*times, now + lasts);
+                world.trace.count("slow disks");
+                world.fault(*replica, Some(now + lasts), || format!("r{replica}'s disk is {times} times as slow"));
+            }
+            Happening::StallDisk(replica) if *replica < world.replicas => {
+                world.nodes[*replica].stalled = true;
+                world.trace.count("stalled disks");
+                world.fault(*replica, None, || format!("r{replica}'s disk stalls"));
+            }
+            Happening::ReleaseDisk(replica) if *replica < world.replicas => {
+                world.release_disk(*replica);
+                world.fault(*replica, None, || format!("r{replica}'s disk goes on"));
+            }
+            Happening::FullDisk(replica, lasts) if *replica < world.replicas => {
+                world.nodes[*replica].full_until = now + lasts;
+                world.trace.count("full disks");
+                world.fault(*replica, Some(now + lasts), || format!("r{replica}'s disk is full"));
+            }
+            Happening::LoseDisk(replica) if *replica < world.replicas => {
+                if world.disks[*replica].is_lost() {
+                    return false;
+                }
+                drop(guard);
+                self.stop(*replica, Unsynced::Lost);
+                let mut world = lock(&self.world);
+                world.disks[*replica].lose();
+                world.trace.count("lost disks");
+                world.fault(*replica, None, || format!("r{replica}'s disk is gone"));
+            }
+            Happening::PeerDown(node, peer, refused) if *node < nodes && *peer < nodes => {
+                let peer = world.nodes[*peer].peer;
+                world.arrive(*node, Arrival::PeerDown { peer, refused: *refused });
+            }
+            // It names a node that this run does not have.
+            _ => return false,
+        }
+        true
+    }
+
+    fn crash(&mut self, replica: usize, unsynced: Unsynced) -> bool {
+        let known = replica < self.options.replicas && lock(&self.world).nodes[replica].up;
+        if known {
+            self.stop(replica, unsynced);
+            self.plan_restart(replica);
+        }
+        known
+    }
+
+    /// Somebody starts a replica again, some time after it stopped.
+    pub(crate) fn plan_restart(&mut self, replica: usize) {
+        let mut world = lock(&self.world);
+        if world.plan.given || !world.faults_on {
+            return;
+        }
+        let mut random = world.draw(site::RESTART, replica as u64, world.nodes[replica].life);
+        let at = world.now + random.below(2 * self.options.restart_after.as_nanos() as u64 + 1);
+        world.plan(at, Planned::Happening(Happening::Restart(replica)));
+    }
+
+    pub(crate) fn restart(&mut self, replica: usize) -> bool {
+        let mut world = lock(&self.world);
+        if replica >= world.replicas || world.nodes[replica].up || world.disks[replica].is_lost() {
+            return false;
+        }
+        world.trace.count("restarts");
+        world.fault(replica, None, || format!("r{replica} restarts"));
+        drop(world);
+        self.start(replica);
+        true
+    }
+
+    pub(crate) fn resume(&mut self, node: usize) -> bool {
+        let mut world = lock(&self.world);
+        if !world.nodes[node].paused {
+            return false;
+        }
+        world.nodes[node].paused = false;
+        world.wake_up(node);
+        world.fault(node, None, || format!("r{node} goes on"));
+        // Timers were planned for a clock that did not stand still.
+        world.set_flags(node);
+        true
+    }
+}
+
+impl World {
+    /// No message crosses from these nodes to the others; nor back, unless it is one-way.
+    pub(crate) fn partition(&mut self, side: &[usize], one_way: bool, noticed: bool) {
+        let (now, nodes) = (self.now, self.nodes.len());
+        let inside = |node: usize| side.contains(&node);
         for from in 0..nodes {
             for to in 0..nodes {
-                world.blocked[from][to] = from != to && side[from] != side[to] && !(one_way && side[from]);
+                self.links.blocked[from][to] = inside(from) != inside(to) && !(one_way && inside(to));
             }
         }
-        world.partition += 1;
-        world.trace.count(if one_way { "one-way partitions" } else { "partitions" });
-        let (now, which) = (world.now, world.partition);
-        world.trace.note(now, 1007, which, u64::from(one_way), 0);
-        world.trace.line(now, || {
-            let cut: Vec<String> = (0..replicas).filter(|&at| side[at]).map(|at| format!("r{at}")).collect();
-            format!("partition{}: {} | the rest", if one_way { " (one way)" } else { "" }, cut.join(" "))
-        });
-        // Transports notice some of it: then the other side votes at once, and the cut-off one does not know.
-        let hints = world.random.chance(1, 2);
-        for (node, peer) in pairs(replicas) {
-            if hints && side[node] != side[peer] && world.random.chance(2, 3) {
-                let refused = world.random.chance(1, 2);
-                let at = now + 100_000 + world.random.below(5_000_000);
-                world.plan(at, Planned::PeerDown { node, peer, refused });
+        self.links.partition += 1;
+        self.trace.count(if one_way { "one-way partitions" } else { "partitions" });
+        self.trace.note(now, 1007, self.links.partition, u64::from(one_way), 0);
+        let names: Vec<String> = side.iter().filter(|&&node| node < nodes).map(|&node| self.name_of(node)).collect();
+        let sign = if one_way { ">" } else { "|" };
+        self.fault(usize::MAX, None, || format!("partition: {} {sign} the rest", names.join(" ")));
+        if !noticed {
+            return;
+        }
+        let mut random = self.draw(site::HINT, now, 0);
+        for (node, peer) in pairs(self.replicas) {
+            if inside(node) != inside(peer) && random.chance(2, 3) {
+                let refused = random.chance(1, 2);
+                let at = now + 100_000 + random.below(5_000_000);
+                self.plan(at, Planned::PeerDown { node, peer, refused });
             }
         }
-        let lasts = 50_000_000 + world.random.below(2 * self.options.partition_every.as_nanos() as u64);
-        world.plan(now + lasts, Planned::Fault(FaultEvent::HealPartition(which)));
     }
 
-    pub(crate) fn pause(&mut self) {
-        let mut world = lock(&self.world);
-        let replica = world.random.below(self.options.replicas as u64) as usize;
-        if world.nodes[replica].up && !world.nodes[replica].paused {
-            world.nodes[replica].paused = true;
-            world.trace.count("pauses");
-            let now = world.now;
-            world.trace.line(now, || format!("r{replica} is paused"));
-            let lasts = world.random.below(self.options.pause_max.as_nanos() as u64) + 1;
-            world.plan(now + lasts, Planned::Fault(FaultEvent::Resume(replica)));
+    pub(crate) fn heal_partition(&mut self) {
+        for table in [&mut self.links.blocked, &mut self.links.cut] {
+            table.iter_mut().for_each(|row| row.fill(false));
         }
-    }
-
-    pub(crate) fn resume(&mut self, node: usize) {
-        let mut world = lock(&self.world);
-        if world.nodes[node].paused {
-            world.nodes[node].paused = false;
-            let now = world.now;
-            world.trace.line(now, || format!("r{node} goes on"));
+        self.fault(usize::MAX, None, || "the partition heals".to_owned());
+        let mut random = self.draw(site::HINT, self.now, 2);
+        for (node, peer) in pairs(self.replicas) {
+            if self.nodes[peer].up {
+                let at = self.now + 1_000_000 + random.below(50_000_000);
+                self.plan(at, Planned::PeerUp { node, peer });
+            }
         }
     }
 
-    /// Rots one slot, within what the atlas allows: of each op, fewer copies than a replication quorum.
-    pub(crate) fn rot(&mut self) {
-        let mut guard = lock(&self.world);
-        let world = &mut *guard;
-        let replica = world.random.below(self.options.replicas as u64) as usize;
-        let head = world.disks[replica].head().0;
-        if head == 0 {
-            return;
-        }
-        // Mostly near the end, where it hurts.
-        let back = if world.random.chance(2, 3) { world.random.below(head.min(8)) } else { world.random.below(head) };
-        let op = OpNumber(head - back);
-        if !crate::atlas::may_rot(self.options.seed, op, replica, world.replicas, world.quorums) {
-            return;
-        }
-        let both = world.random.chance(1, 6);
-        let damage = if both { crate::disk::Damage::Both } else { crate::disk::Damage::Body };
-        if world.disks[replica].rot(op, damage) {
-            world.trace.count("rotten slots");
-            let now = world.now;
-            world.trace.note(now, 1008, replica as u64, op.0, u64::from(both));
-            world.trace.line(now, || format!("r{replica}'s copy of op {op} rots"));
+    /// Writes complete again, and the one that waits does at once.
+    pub(crate) fn release_disk(&mut self, replica: usize) {
+        self.nodes[replica].stalled = false;
+        if let Some((life, fate)) = self.nodes[replica].waiting.take() {
+            self.plan(self.now, Planned::DiskDone { node: replica, life, fate });
         }
     }
 
-    // ---- the liveness phase ----
+    /// Whatever a node waits for, it looks again.
+    pub(crate) fn set_flags(&mut self, node: usize) {
+        let node = &self.nodes[node];
+        for flag in [&node.inbox_flag, &node.write_flag].into_iter().flatten() {
+            flag.set();
+        }
+    }
+}
+
+/// A kind of message by its name.
+pub(crate) fn kind_of(name: &str) -> Option<&'static str> {
+    KINDS.iter().find(|kind| **kind == name).copied()
 }

@@ -6,11 +6,20 @@ pub mod conformance;
 mod describe;
 mod disk;
 mod faults;
+//H pub mod history;
 mod machine;
+mod net;
 mod node;
 mod options;
+mod phases;
+pub mod picture;
+pub mod plan;
 mod run;
+pub mod scenario;
 pub mod script;
+pub mod shrink;
+mod simulation;
+pub mod story;
 pub mod sweep;
 mod trace;
 mod worker;
@@ -19,14 +28,17 @@ mod world;
 pub use disk::{Damage, SimDisk};
 pub use machine::{Change, Registers, Simulated, Step};
 pub use options::{Options, Ppm};
-pub use run::{Report, Simulation, Verdict};
+pub use simulation::{Report, Simulation, Verdict};
 pub use trace::{Detail, Trace};
 
-/// Runs a seed with the default state machine.
+/// The run of a seed, with the simulator's own state machine.
+#[must_use]
+pub fn simulation_of(seed: u64) -> Simulation<Registers> {
+    Simulation::with_queries(Options::from_seed(seed), Registers::default, Registers::step)
+}
+
+/// Runs a seed with the simulator's own state machine.
 #[must_use]
 pub fn run_seed(seed: u64, detail: Detail) -> Report {
-    let options = Options::from_seed(seed);
-    let queries = options.queries_percent;
-    let workload = move |random: &mut vsr::protocol::Random| Registers::step(random, queries);
-    Simulation::new(options, Registers::default, workload).detail(detail).run()
+    simulation_of(seed).detail(detail).run()
 }

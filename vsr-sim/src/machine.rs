@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use vsr::protocol::Random;
 use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine};
 
-use crate::check::Observation;
 use crate::check::linearizability::{Asked, Heard, Model, Operation};
+use crate::check::{Observation, Violation};
 use crate::node::Life;
+use crate::simulation::{Invariant, ModelOf};
 use crate::world::lock;
 
 /// What a client does next.
@@ -90,6 +91,7 @@ pub(crate) struct Witnessed<S: StateMachine> {
     pub(crate) inner: S,
     pub(crate) life: Life,
     pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
+    pub(crate) invariants: Vec<Invariant<S>>,
 }
 
 impl<S: Simulated> StateMachine for Witnessed<S> {
@@ -112,6 +114,12 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
         if let Some(digest) = self.inner.digest() {
             let op = position.op.0 << 20 | u64::from(position.index) << 1 | 1;
             world.observe(&Observation::Digest { replica, op, digest });
+        }
+        for (checker, holds) in &self.invariants {
+            if let Err(message) = holds(&self.inner) {
+                let (at, message) = (world.now, format!("r{replica} after {position}: {message}"));
+                world.breach(Violation { checker, message, at });
+            }
         }
         reply
     }
@@ -145,6 +153,19 @@ impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for 
 
     fn query(&self, query: &S::Query) -> S::Answer {
         self.0.query(&self.1, query.clone())
+    }
+}
+
+/// A user's model, which knows nothing of contexts.
+pub(crate) struct Borrowed<S: StateMachine>(pub(crate) ModelOf<S>);
+
+impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for Borrowed<S> {
+    fn apply(&mut self, (_, command): &InContextOption<S>) -> S::Reply {
+        self.0.apply(command)
+    }
+
+    fn query(&self, query: &S::Query) -> S::Answer {
+        self.0.query(query)
     }
 }
 

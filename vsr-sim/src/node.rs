@@ -6,14 +6,16 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures::future::poll_fn;
-use vsr::protocol::{Core, Event};
+use vsr::protocol::{Core, Event, Status};
 use vsr::{
     Arrival, Batch, Clock, Entry, Envelope, Monotonic, Network, NetworkError, Observer, OpNumber, Recovered, Storage,
     StorageError, Timestamp,
 };
 
 use crate::check::Observation;
-use crate::world::{Flag, Planned, Shared, lock};
+use crate::story::State;
+use crate::trace::Detail;
+use crate::world::{Flag, Planned, Shared, Wrote, lock, site};
 
 /// One life of a node: its end of the network, its disk, its clock.
 #[derive(Clone)]
@@ -56,27 +58,29 @@ pub(crate) struct SimStorage(pub(crate) Life);
 #[async_trait]
 impl Storage for SimStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
-        Ok(lock(&self.0.world).disks[self.0.node].recover())
+        let world = lock(&self.0.world);
+        let disk = &world.disks[self.0.node];
+        if disk.is_lost() { Err(StorageError::NotFormatted("the disk".to_owned())) } else { Ok(disk.recover()) }
     }
 
     async fn write(&self, batch: Batch) -> Result<(), StorageError> {
         {
             let mut world = lock(&self.0.world);
-            let (node, life) = (self.0.node, self.0.life);
-            let at = world.now + world.write_latency();
-            world.disks[node].begin(batch);
-            world.nodes[node].write_done = false;
-            world.plan(at, Planned::DiskDone { node, life });
-            world.trace.count("writes");
+            if world.nodes[self.0.node].poisoned {
+                return Err(StorageError::Poisoned("an injected error".to_owned()));
+            }
+            world.begin_write(self.0.node, self.0.life, batch);
         }
         poll_fn(|_: &mut Context<'_>| {
             let mut world = lock(&self.0.world);
             let node = &mut world.nodes[self.0.node];
-            if std::mem::take(&mut node.write_done) {
-                Poll::Ready(Ok(()))
-            } else {
-                node.write_flag = Some(self.0.flag.clone());
-                Poll::Pending
+            match node.wrote.take() {
+                Some(Wrote::Done) => Poll::Ready(Ok(())),
+                Some(Wrote::Failed) => Poll::Ready(Err(io_error("a write"))),
+                None => {
+                    node.write_flag = Some(self.0.flag.clone());
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -87,17 +91,21 @@ impl Storage for SimStorage {
         ops: RangeInclusive<OpNumber>,
         _bytes_max: usize,
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
-        let due = {
+        let (due, fails) = {
             let mut world = lock(&self.0.world);
-            world.trace.count("reads");
-            let due = world.now + world.write_latency() / 2;
+            let fails = world.read_fails(self.0.node);
+            let nth = world.nodes[self.0.node].reads;
+            let due = world.now + world.write_latency(self.0.node, site::READ, nth) / 2;
             world.plan(due, Planned::Wake { flag: self.0.flag.clone() });
-            due
+            (due, fails)
         };
         poll_fn(|_: &mut Context<'_>| {
             let world = lock(&self.0.world);
             if world.now < due {
                 return Poll::Pending;
+            }
+            if fails {
+                return Poll::Ready(Err(io_error("a read")));
             }
             let disk = &world.disks[self.0.node];
             // Short reads are within the contract; they are the rule here.
@@ -107,6 +115,15 @@ impl Storage for SimStorage {
         })
         .await
     }
+
+    fn room(&self) -> u64 {
+        let world = lock(&self.0.world);
+        if world.now < world.nodes[self.0.node].full_until { 0 } else { u64::MAX }
+    }
+}
+
+fn io_error(doing: &str) -> StorageError {
+    StorageError::Io { doing: doing.to_owned(), error: "an injected error".to_owned() }
 }
 
 /// The skewed and drifting clock of one node.
@@ -125,16 +142,17 @@ impl Clock for SimClock {
     }
 
     async fn sleep_until(&self, deadline: Monotonic) {
-        let mut planned = false;
+        let mut planned = 0;
         poll_fn(|_: &mut Context<'_>| {
             let mut world = lock(&self.0.world);
             if world.local_time(self.0.node) >= deadline.0 {
                 return Poll::Ready(());
             }
-            if !planned {
-                planned = true;
-                let at = world.when_local(self.0.node, deadline.0);
-                world.plan(at, Planned::Wake { flag: self.0.flag.clone() });
+            // A clock that stood still is late: it is looked at again.
+            if planned <= world.now {
+                planned = world.when_local(self.0.node, deadline.0).max(world.now + 1);
+                let flag = self.0.flag.clone();
+                world.plan(planned, Planned::Wake { flag });
             }
             Poll::Pending
         })
@@ -154,29 +172,25 @@ impl Observer for Witness {
             Event::ViewEntered { view } => {
                 world.trace.count("views entered");
                 world.trace.note(now, 1001, replica as u64, view.number, 0);
-                world.trace.line(now, || format!("r{replica} enters view {view}"));
             }
-            Event::ViewStarted { view, primary } => {
+            Event::ViewStarted { view, .. } => {
                 world.trace.count("views started");
                 world.highest_view = world.highest_view.max(view.number);
                 world.trace.note(now, 1002, replica as u64, view.number, 0);
-                world.trace.line(now, || format!("r{replica} is normal in view {view}, primary {primary}"));
             }
             Event::Voted { view, why } => {
                 world.trace.count("votes");
-                world.trace.line(now, || format!("r{replica} votes to leave view {view}: {why}"));
+                world.say(replica, || format!("r{replica} votes to leave view {view}: {why}"));
             }
             Event::Truncated { above, head } => {
                 world.trace.count("truncations");
-                world.trace.line(now, || format!("r{replica} drops ops {}..{head}", above.next()));
+                world.say(replica, || format!("r{replica} drops ops {} to {head}", above.next()));
             }
             Event::Committed { commit } => {
                 world.trace.note(now, 1003, replica as u64, commit.0, 0);
-                world.trace.fine_line(now, || format!("r{replica} commits up to {commit}"));
             }
             Event::Applied { op, checksum } => {
                 world.trace.note(now, 1004, replica as u64, op.0, checksum.0 as u64);
-                world.trace.fine_line(now, || format!("r{replica} applies op {op} ({checksum})"));
                 if op.0.is_multiple_of(16) {
                     let digest = core.sessions_digest();
                     if core.applied() == *op && core.is_between_ops() {
@@ -186,7 +200,9 @@ impl Observer for Witness {
             }
             Event::Ignored { message, why } => {
                 world.trace.count("messages ignored");
-                world.trace.fine_line(now, || format!("r{replica} ignores a {message}: {why}"));
+                if world.trace.keeps(Detail::Messages) {
+                    world.say(replica, || format!("r{replica} ignores a {message}: {why}"));
+                }
             }
             Event::Mark(mark) => world.trace.count(mark),
             _ => {}
@@ -195,6 +211,13 @@ impl Observer for Witness {
 
     fn on_turn(&mut self, core: &Core) {
         let replica = self.0.node;
-        lock(&self.0.world).observe(&Observation::Turn { replica, core });
+        let mut world = lock(&self.0.world);
+        world.observe(&Observation::Turn { replica, core });
+        if world.trace.keeps(Detail::Events) {
+            let normal = core.status() == Status::Normal;
+            let state = if normal { State::Normal } else { State::ViewChange };
+            world.status(replica, core.view().number, state, normal && core.is_primary());
+            world.numbers(replica, core.head().0, core.commit().0);
+        }
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use vsr::protocol::Random;
 
+use crate::plan::Nanos;
+
 /// A chance of some in a million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ppm(pub u32);
@@ -17,8 +19,21 @@ impl Ppm {
     }
 }
 
-/// The options of one run. A seed draws them; a test may set them.
-#[derive(Clone, Debug)]
+/// How the delays of messages are spread between the shortest and the longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DelayShape {
+    /// Mostly short, with a long tail.
+    #[default]
+    LongTail,
+    /// All alike.
+    Uniform,
+    /// Short or long, nothing between.
+    Bimodal,
+}
+
+/// The options of one run. A seed draws them; a test may set them. A time of zero, a rate of zero and a count of zero turn
+/// a fault off.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Everything that is random comes from it.
     pub seed: u64,
@@ -46,36 +61,80 @@ pub struct Options {
     pub delay_min: Duration,
     /// Messages: what is added at most; more than the gap between two messages reorders them.
     pub delay_spread: Duration,
+    /// Messages: how the delays are spread.
+    pub delay_shape: DelayShape,
+    /// Messages that a link holds at a time; what is beyond it is lost.
+    pub link_max: usize,
+    /// Whether every message goes through its encoding.
+    pub wire: bool,
     /// Messages lost.
     pub loss: Ppm,
     /// Messages delivered twice.
     pub duplicates: Ppm,
-    /// Mean time between two partitions; zero for none.
+    /// Messages delivered again much later: in another view, in another life.
+    pub replays: Ppm,
+    /// Messages with a bit flipped.
+    pub corruption: Ppm,
+    /// Messages delivered to the wrong node.
+    pub misdelivery: Ppm,
+    /// Messages after which their sender dies.
+    pub crash_on_send: Ppm,
+    /// Mean time between two partitions.
     pub partition_every: Duration,
     /// Partitions in one direction only, in percent.
     pub one_way_percent: u64,
-    /// Mean time between two crashes; zero for none.
+    /// Mean time between two links that begin to flap.
+    pub flap_every: Duration,
+    /// Mean time between two links that clog: what is sent waits, and arrives together.
+    pub clog_every: Duration,
+    /// Mean time between two replicas of which one kind of message is lost for a while.
+    pub mute_every: Duration,
+    /// Mean time between two crashes.
     pub crash_every: Duration,
     /// Mean time until a crashed replica starts again.
     pub restart_after: Duration,
-    /// Whole-cluster crashes among the crashes, in percent.
+    /// Crashes of the whole cluster, in percent.
     pub crash_all_percent: u64,
-    /// Mean time between two pauses; zero for none.
+    /// Crashes that are the first of a loop, in percent.
+    pub crash_loop_percent: u64,
+    /// Writes during or right after which the process dies.
+    pub crash_in_write: Ppm,
+    /// Whether a crash may leave a part of the write that was under way.
+    pub torn_writes: bool,
+    /// Mean time between two pauses.
     pub pause_every: Duration,
     /// How long a pause takes at most.
     pub pause_max: Duration,
+    /// Pauses in which the clock stands still, too, in percent.
+    pub suspend_percent: u64,
     /// The shortest write.
     pub write_min: Duration,
     /// What is added to a write at most.
     pub write_spread: Duration,
-    /// Mean time between two rotten slots; zero for none.
+    /// Mean time between two disks that become slow for a while.
+    pub slow_disk_every: Duration,
+    /// Writes that hang for a while.
+    pub write_hangs: Ppm,
+    /// Writes, or their syncs, that fail.
+    pub write_errors: Ppm,
+    /// Writes that succeed and are not there.
+    pub silent_writes: Ppm,
+    /// Writes that land in another place.
+    pub misdirected_writes: Ppm,
+    /// Reads that fail.
+    pub read_errors: Ppm,
+    /// Mean time between two disks that are full for a while.
+    pub full_disk_every: Duration,
+    /// Disks that are lost for good.
+    pub lost_disks: usize,
+    /// Mean time between two rotten slots.
     pub rot_every: Duration,
-    /// Whether a crash may leave a part of the write that was under way.
-    pub torn_writes: bool,
     /// Clocks: the most that a wall clock is off.
     pub skew_max: Duration,
     /// Clocks: the most that one runs fast or slow, in parts per thousand.
     pub drift_max: u64,
+    /// Mean time between two clocks that jump.
+    pub clock_jump_every: Duration,
 }
 
 fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> Duration {
@@ -83,6 +142,11 @@ fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> Duration {
     let doublings = u64::from((max / min.max(1)).max(1).ilog2());
     let base = min << random.below(doublings + 1);
     Duration::from_nanos((base + random.below(base)).min(max))
+}
+
+/// One in a million to some in a hundred, all orders of magnitude alike.
+fn rate(random: &mut Random, doublings: u64) -> Ppm {
+    Ppm(1 << (6 + random.below(doublings)))
 }
 
 impl Options {
@@ -103,85 +167,290 @@ impl Options {
             liveness: Duration::from_secs(120),
             delay_min: Duration::from_micros(100),
             delay_spread: Duration::from_micros(100),
+            delay_shape: DelayShape::LongTail,
+            link_max: 0,
+            wire: false,
             loss: Ppm(0),
             duplicates: Ppm(0),
+            replays: Ppm(0),
+            corruption: Ppm(0),
+            misdelivery: Ppm(0),
+            crash_on_send: Ppm(0),
             partition_every: Duration::ZERO,
             one_way_percent: 0,
+            flap_every: Duration::ZERO,
+            clog_every: Duration::ZERO,
+            mute_every: Duration::ZERO,
             crash_every: Duration::ZERO,
             restart_after: Duration::from_millis(500),
             crash_all_percent: 0,
+            crash_loop_percent: 0,
+            crash_in_write: Ppm(0),
+            torn_writes: false,
             pause_every: Duration::ZERO,
             pause_max: Duration::from_millis(500),
+            suspend_percent: 0,
             write_min: Duration::from_micros(50),
             write_spread: Duration::from_micros(200),
+            slow_disk_every: Duration::ZERO,
+            write_hangs: Ppm(0),
+            write_errors: Ppm(0),
+            silent_writes: Ppm(0),
+            misdirected_writes: Ppm(0),
+            read_errors: Ppm(0),
+            full_disk_every: Duration::ZERO,
+            lost_disks: 0,
             rot_every: Duration::ZERO,
-            torn_writes: false,
             skew_max: Duration::ZERO,
             drift_max: 0,
+            clock_jump_every: Duration::ZERO,
         }
     }
 
-    /// What this seed draws.
+    /// What this seed draws: each class of faults is on or off, and as strong as it happens; some seeds are calm, some
+    /// have everything.
     #[must_use]
     pub fn from_seed(seed: u64) -> Options {
         let mut random = Random::new(seed ^ 0x0076_7372_5f73_696d);
         let random = &mut random;
         let sizes = [1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7];
         let mut options = Options::calm(seed, sizes[random.below(sizes.len() as u64) as usize]);
-        options.clients = 1 + random.below(5) as usize;
-        options.requests = (240 / options.clients as u32).max(30);
-        options.queries_percent = random.below(40);
-        options.handles = random.chance(1, 2);
-        options.pipeline_max = [1, 2, 4, 8, 32][random.below(5) as usize];
-        options.window = [1, 4, 64, 1024][random.below(4) as usize];
-        options.sessions_max = if random.chance(1, 4) { 8 } else { 1000 };
-        options.delay_min = log_uniform(random, Duration::from_micros(20), Duration::from_millis(5));
-        options.delay_spread = log_uniform(random, Duration::from_micros(20), Duration::from_millis(40));
-        options.write_min = log_uniform(random, Duration::from_micros(10), Duration::from_millis(2));
-        options.write_spread = log_uniform(random, Duration::from_micros(10), Duration::from_millis(30));
+        options.draw_load(random);
         let calm = random.chance(1, 12);
         let all = !calm && random.chance(1, 16);
-        let on = |random: &mut Random, percent: u64| !calm && (random.chance(percent, 100) || all);
+        // A third of the seeds has few faults: too many at once hide each other.
+        let few = random.chance(1, 3);
+        let mut on = |random: &mut Random, percent: u64| {
+            let percent = if few { percent / 3 } else { percent };
+            !calm && (random.chance(percent, 100) || all)
+        };
+        options.draw_network(random, &mut on);
+        options.draw_processes(random, &mut on);
+        options.draw_disks(random, &mut on);
+        options
+    }
+
+    fn draw_load(&mut self, random: &mut Random) {
+        let (micros, millis) = (Duration::from_micros, Duration::from_millis);
+        self.clients = 1 + random.below(5) as usize;
+        self.requests = (900 / self.clients as u32).max(30);
+        self.queries_percent = random.below(40);
+        self.handles = random.chance(1, 2);
+        self.pipeline_max = [1, 2, 4, 8, 32][random.below(5) as usize];
+        self.window = [1, 4, 64, 1024][random.below(4) as usize];
+        self.sessions_max = if random.chance(1, 4) { 8 } else { 1000 };
+        self.delay_min = log_uniform(random, micros(20), millis(5));
+        self.delay_spread = log_uniform(random, micros(20), millis(40));
+        self.delay_shape = [DelayShape::LongTail, DelayShape::Uniform, DelayShape::Bimodal][random.below(3) as usize];
+        self.write_min = log_uniform(random, micros(10), millis(2));
+        self.write_spread = log_uniform(random, micros(10), millis(30));
+        self.wire = random.chance(1, 16);
+    }
+
+    fn draw_network(&mut self, random: &mut Random, on: &mut impl FnMut(&mut Random, u64) -> bool) {
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
         if on(random, 50) {
-            options.loss = Ppm(1 << (8 + random.below(10)));
+            self.loss = rate(random, 12);
         }
         if on(random, 40) {
-            options.duplicates = Ppm(1 << (8 + random.below(10)));
-        }
-        if on(random, 50) {
-            options.partition_every = log_uniform(random, Duration::from_millis(400), Duration::from_secs(8));
-            options.one_way_percent = random.below(101);
-        }
-        if on(random, 85) {
-            options.crash_every = log_uniform(random, Duration::from_millis(150), Duration::from_secs(2));
-            options.restart_after = log_uniform(random, Duration::from_millis(5), Duration::from_secs(3));
-            options.crash_all_percent = if random.chance(1, 2) { random.below(30) } else { 0 };
-            options.torn_writes = random.chance(2, 3);
+            self.duplicates = rate(random, 12);
         }
         if on(random, 35) {
-            options.pause_every = log_uniform(random, Duration::from_millis(500), Duration::from_secs(5));
-            options.pause_max = log_uniform(random, Duration::from_millis(50), Duration::from_secs(2));
+            self.replays = rate(random, 9);
         }
-        if on(random, 40) && options.replicas >= 3 {
-            options.rot_every = log_uniform(random, Duration::from_millis(200), Duration::from_secs(4));
+        if on(random, 25) {
+            self.corruption = rate(random, 9);
+        }
+        if on(random, 25) {
+            self.misdelivery = rate(random, 9);
+        }
+        if on(random, 15) {
+            self.link_max = 1 << (2 + random.below(6));
+        }
+        if on(random, 50) {
+            self.partition_every = log_uniform(random, millis(400), secs(8));
+            self.one_way_percent = random.below(101);
+        }
+        if on(random, 20) {
+            self.flap_every = log_uniform(random, millis(500), secs(8));
+        }
+        if on(random, 25) {
+            self.clog_every = log_uniform(random, millis(200), secs(4));
+        }
+        if on(random, 25) {
+            self.mute_every = log_uniform(random, millis(400), secs(4));
+        }
+    }
+
+    fn draw_processes(&mut self, random: &mut Random, on: &mut impl FnMut(&mut Random, u64) -> bool) {
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
+        if on(random, 80) {
+            self.crash_every = log_uniform(random, millis(150), secs(2));
+            self.restart_after = log_uniform(random, millis(5), secs(3));
+            self.crash_all_percent = if random.chance(1, 2) { random.below(30) } else { 0 };
+            self.crash_loop_percent = if random.chance(1, 3) { random.below(30) } else { 0 };
+            self.torn_writes = random.chance(2, 3);
+        }
+        if on(random, 30) {
+            self.crash_in_write = rate(random, 8);
+        }
+        if on(random, 30) {
+            self.crash_on_send = rate(random, 6);
+        }
+        if on(random, 35) {
+            self.pause_every = log_uniform(random, millis(500), secs(5));
+            self.pause_max = log_uniform(random, millis(50), secs(2));
+            self.suspend_percent = random.below(101);
         }
         if on(random, 40) {
-            options.skew_max = log_uniform(random, Duration::from_millis(1), Duration::from_secs(3600));
-            options.drift_max = random.below(60);
+            self.skew_max = log_uniform(random, millis(1), secs(3600));
+            self.drift_max = random.below(60);
         }
-        options
+        if on(random, 20) {
+            self.clock_jump_every = log_uniform(random, millis(300), secs(5));
+        }
+    }
+
+    fn draw_disks(&mut self, random: &mut Random, on: &mut impl FnMut(&mut Random, u64) -> bool) {
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
+        if on(random, 25) {
+            self.slow_disk_every = log_uniform(random, millis(300), secs(5));
+        }
+        if on(random, 20) {
+            self.write_hangs = rate(random, 6);
+        }
+        if on(random, 20) {
+            self.write_errors = rate(random, 6);
+        }
+        if on(random, 25) {
+            self.read_errors = rate(random, 10);
+        }
+        if on(random, 15) {
+            self.full_disk_every = log_uniform(random, millis(500), secs(8));
+        }
+        // What damages a copy for good, only where another copy is sure to be left.
+        if self.replicas < 3 {
+            return;
+        }
+        if on(random, 40) {
+            self.rot_every = log_uniform(random, millis(200), secs(4));
+        }
+        if on(random, 20) {
+            self.silent_writes = rate(random, 8);
+        }
+        if on(random, 20) {
+            self.misdirected_writes = rate(random, 8);
+        }
+        if on(random, 8) {
+            self.lost_disks = 1;
+        }
+    }
+
+    /// Every option that is not a part of the load, by name.
+    fn fields(&mut self) -> Vec<(&'static str, &mut dyn Value)> {
+        vec![
+            ("seed", &mut self.seed),
+            ("pipeline", &mut self.pipeline_max),
+            ("window", &mut self.window),
+            ("sessions", &mut self.sessions_max),
+            ("safety", &mut self.safety),
+            ("liveness", &mut self.liveness),
+            ("delay", &mut self.delay_min),
+            ("delay-spread", &mut self.delay_spread),
+            ("delay-shape", &mut self.delay_shape),
+            ("link-max", &mut self.link_max),
+            ("wire", &mut self.wire),
+            ("write", &mut self.write_min),
+            ("write-spread", &mut self.write_spread),
+            ("skew", &mut self.skew_max),
+            ("drift", &mut self.drift_max),
+            ("loss", &mut self.loss),
+            ("duplicates", &mut self.duplicates),
+            ("replays", &mut self.replays),
+            ("corruption", &mut self.corruption),
+            ("misdelivery", &mut self.misdelivery),
+            ("crash-on-send", &mut self.crash_on_send),
+            ("partition", &mut self.partition_every),
+            ("one-way", &mut self.one_way_percent),
+            ("flap", &mut self.flap_every),
+            ("clog", &mut self.clog_every),
+            ("mute", &mut self.mute_every),
+            ("crash", &mut self.crash_every),
+            ("restart", &mut self.restart_after),
+            ("crash-all", &mut self.crash_all_percent),
+            ("crash-loop", &mut self.crash_loop_percent),
+            ("crash-in-write", &mut self.crash_in_write),
+            ("torn", &mut self.torn_writes),
+            ("pause", &mut self.pause_every),
+            ("pause-max", &mut self.pause_max),
+            ("suspend", &mut self.suspend_percent),
+            ("slow-disk", &mut self.slow_disk_every),
+            ("write-hangs", &mut self.write_hangs),
+            ("write-errors", &mut self.write_errors),
+            ("silent-writes", &mut self.silent_writes),
+            ("misdirected-writes", &mut self.misdirected_writes),
+            ("read-errors", &mut self.read_errors),
+            ("full-disk", &mut self.full_disk_every),
+            ("lost-disks", &mut self.lost_disks),
+            ("rot", &mut self.rot_every),
+            ("clock-jump", &mut self.clock_jump_every),
+        ]
+    }
+
+    /// Sets an option by the name that [`pairs`](Self::pairs) and scenario files give it.
+    ///
+    /// # Errors
+    /// There is no such option, or the text is no value of it.
+    pub fn set(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let names = || self.clone().fields().iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        let unknown = || format!("there is no option {name}; there are {}", names());
+        let unknown = unknown();
+        let (_, field) = self.fields().into_iter().find(|(known, _)| *known == name).ok_or(unknown)?;
+        field.parse(text).map_err(|why| format!("{name}={text}: {why}"))
+    }
+
+    /// The options that differ from those of `base`, as texts.
+    #[must_use]
+    pub fn pairs(&self, base: &Options) -> Vec<(&'static str, String)> {
+        let (mut own, mut other) = (self.clone(), base.clone());
+        let (own, other) = (own.fields(), other.fields());
+        let both = own.into_iter().zip(other).map(|((name, own), (_, other))| (name, own.show(), other.show()));
+        both.filter(|(_, own, other)| own != other).map(|(name, own, _)| (name, own)).collect()
+    }
+
+    /// Turns every fault that the seed would draw off; delays, disks and clocks stay as they are.
+    #[must_use]
+    pub fn without_faults(&self) -> Options {
+        let calm = Options::calm(self.seed, self.replicas);
+        Options {
+            clients: self.clients,
+            requests: self.requests,
+            queries_percent: self.queries_percent,
+            handles: self.handles,
+            pipeline_max: self.pipeline_max,
+            window: self.window,
+            sessions_max: self.sessions_max,
+            safety: self.safety,
+            liveness: self.liveness,
+            delay_min: self.delay_min,
+            delay_spread: self.delay_spread,
+            delay_shape: self.delay_shape,
+            link_max: self.link_max,
+            wire: self.wire,
+            write_min: self.write_min,
+            write_spread: self.write_spread,
+            skew_max: self.skew_max,
+            drift_max: self.drift_max,
+            ..calm
+        }
     }
 
     /// Whether no fault is on.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        self.loss.0 == 0
-            && self.duplicates.0 == 0
-            && self.partition_every.is_zero()
-            && self.crash_every.is_zero()
-            && self.pause_every.is_zero()
-            && self.rot_every.is_zero()
+        self.without_faults().pairs(self).iter().all(|(name, _)| *name == "restart" || *name == "pause-max")
             && self.drift_max == 0
+            && self.link_max == 0
     }
 }
 
@@ -189,43 +458,132 @@ impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "replicas={} clients={} requests={} queries={}% handles={} pipeline={} window={} sessions={} delay={:?}+{:?} write={:?}+{:?}",
-            self.replicas,
-            self.clients,
-            self.requests,
-            self.queries_percent,
-            self.handles,
-            self.pipeline_max,
-            self.window,
-            self.sessions_max,
-            self.delay_min,
-            self.delay_spread,
-            self.write_min,
-            self.write_spread,
+            "replicas={} clients={} requests={} queries={}% handles={}",
+            self.replicas, self.clients, self.requests, self.queries_percent, self.handles,
         )?;
-        if self.is_calm() {
-            return write!(f, " calm");
+        for (name, text) in self.pairs(&Options::calm(self.seed, self.replicas)) {
+            write!(f, " {name}={text}")?;
         }
-        let rates = [("loss", self.loss), ("duplicates", self.duplicates)];
-        for (name, ppm) in rates.into_iter().filter(|(_, ppm)| ppm.0 > 0) {
-            write!(f, " {name}={}ppm", ppm.0)?;
+        if self.is_calm() { write!(f, " calm") } else { Ok(()) }
+    }
+}
+
+/// Something that an option holds, as a text.
+trait Value {
+    fn show(&self) -> String;
+    fn parse(&mut self, text: &str) -> Result<(), String>;
+}
+
+macro_rules! numbers {
+    ($($type:ty),*) => {$(
+        impl Value for $type {
+            fn show(&self) -> String {
+                self.to_string()
+            }
+            fn parse(&mut self, text: &str) -> Result<(), String> {
+                *self = text.parse().map_err(|error: <$type as std::str::FromStr>::Err| error.to_string())?;
+                Ok(())
+            }
         }
-        let times = [
-            ("partition", self.partition_every),
-            ("crash", self.crash_every),
-            ("pause", self.pause_every),
-            ("rot", self.rot_every),
-            ("skew", self.skew_max),
-        ];
-        for (name, every) in times.into_iter().filter(|(_, every)| !every.is_zero()) {
-            write!(f, " {name}={every:?}")?;
-        }
-        if self.drift_max > 0 {
-            write!(f, " drift={}/1000", self.drift_max)?;
-        }
-        if self.torn_writes {
-            write!(f, " torn")?;
-        }
+    )*};
+}
+numbers!(u64, u32, usize, bool);
+
+impl Value for Ppm {
+    fn show(&self) -> String {
+        format!("{}ppm", self.0)
+    }
+    fn parse(&mut self, text: &str) -> Result<(), String> {
+        let number = text.strip_suffix("ppm").unwrap_or(text);
+        self.0 = number.parse().map_err(|_| "a rate is a number of ppm, as in 500ppm".to_owned())?;
         Ok(())
+    }
+}
+
+impl Value for DelayShape {
+    fn show(&self) -> String {
+        match self {
+            DelayShape::LongTail => "long-tail",
+            DelayShape::Uniform => "uniform",
+            DelayShape::Bimodal => "bimodal",
+        }
+        .to_owned()
+    }
+    fn parse(&mut self, text: &str) -> Result<(), String> {
+        let shapes = [DelayShape::LongTail, DelayShape::Uniform, DelayShape::Bimodal];
+        *self =
+            shapes.into_iter().find(|shape| shape.show() == text).ok_or("a shape is long-tail, uniform or bimodal")?;
+        Ok(())
+    }
+}
+
+impl Value for Duration {
+    fn show(&self) -> String {
+        Nanos(self.as_nanos() as u64).to_string()
+    }
+    fn parse(&mut self, text: &str) -> Result<(), String> {
+        *self = parse_duration(text)?;
+        Ok(())
+    }
+}
+
+/// A time as scenario files write it: `1s`, `1.5ms`, `20us`, `7ns`.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let units = [
+        ("ns", 1_u64),
+        ("us", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("min", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let wrong = || format!("{text} is no time: write 1s, 1.5ms, 20us or 7ns");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(digits);
+    let (_, nanos) = units.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let mut total = whole.parse::<u64>().map_err(|_| wrong())?.checked_mul(nanos).ok_or_else(wrong)?;
+    let mut part = nanos;
+    for digit in fraction.chars() {
+        part /= 10;
+        total = total.checked_add(u64::from(digit.to_digit(10).ok_or_else(wrong)?) * part).ok_or_else(wrong)?;
+    }
+    Ok(Duration::from_nanos(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_seed_draws_can_be_written_down_and_read_again() {
+        for seed in 0..300 {
+            let drawn = Options::from_seed(seed);
+            let mut read = Options { replicas: drawn.replicas, ..Options::calm(0, drawn.replicas) };
+            for (name, text) in drawn.pairs(&read.clone()) {
+                read.set(name, &text).unwrap();
+            }
+            let load = Options {
+                clients: drawn.clients,
+                requests: drawn.requests,
+                queries_percent: drawn.queries_percent,
+                handles: drawn.handles,
+                ..read
+            };
+            assert_eq!(load, drawn);
+        }
+    }
+
+    #[test]
+    fn a_wrong_option_is_refused_in_words() {
+        let mut options = Options::calm(1, 3);
+        assert!(options.set("dealy", "1ms").unwrap_err().contains("there is no option dealy"));
+        assert!(options.set("delay", "soon").unwrap_err().contains("is no time"));
+        assert!(options.set("delay", "99999999999999999999s").is_err());
+        assert!(options.set("loss", "-1").is_err());
+        assert!(options.set("delay-shape", "round").is_err());
     }
 }

@@ -34,6 +34,7 @@ use vsr::{
 
 use crate::check::{self, Checker, Observation, Scene};
 use crate::disk::{Damage, SimDisk};
+use crate::plan::Unsynced;
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -368,14 +369,8 @@ impl Script {
         self.nodes[at].core = None;
         self.nodes[at].writing = None;
         self.waiting.retain(|(of, _)| *of != at);
-        let mut random = vsr::protocol::Random::new(0);
         // Of the outcomes that the contract allows, this is the harshest: nothing of it.
-        while self.disks[at].is_writing() {
-            let mut disk = self.disks[at].clone();
-            if disk.crash(&mut random, false) == Some("unsynced write lost") {
-                self.disks[at] = disk;
-            }
-        }
+        self.disks[at].crash(Unsynced::Lost);
     }
 
     /// The process dies right after its write became durable, before it could say so.

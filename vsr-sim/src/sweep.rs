@@ -6,7 +6,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::run::{Report, Verdict};
+use crate::simulation::{Report, Verdict};
+
+/// What one seed took and did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SeedFigures {
+    /// Real time.
+    pub elapsed: Duration,
+    /// Events of the protocol.
+    pub events: u64,
+    /// Requests answered.
+    pub acknowledged: u64,
+}
 
 /// What the seeds of a sweep came to.
 #[derive(Debug, Default)]
@@ -29,10 +40,15 @@ pub struct Summary {
     pub simulated: Duration,
     /// Events of all runs.
     pub events: u64,
+    /// Messages delivered in all runs.
+    pub deliveries: u64,
+    /// Real time of all runs, one after the other.
+    pub busy: Duration,
+    figures: Vec<SeedFigures>,
 }
 
 impl Summary {
-    fn add(&mut self, report: &Report) {
+    fn add(&mut self, report: &Report, elapsed: Duration) {
         self.seeds += 1;
         match &report.verdict {
             Verdict::Pass => self.passed += 1,
@@ -51,6 +67,16 @@ impl Summary {
         }
         self.simulated += report.simulated;
         self.events += report.trace.events();
+        self.deliveries += report.trace.counted("deliveries");
+        self.busy += elapsed;
+        self.figures.push(SeedFigures { elapsed, events: report.trace.events(), acknowledged: report.acknowledged });
+    }
+
+    /// A figure at the median of all seeds.
+    pub fn median<T: Ord + Copy + Default>(&self, figure: impl Fn(&SeedFigures) -> T) -> T {
+        let mut all: Vec<T> = self.figures.iter().map(figure).collect();
+        all.sort_unstable();
+        all.get(all.len() / 2).copied().unwrap_or_default()
     }
 }
 
@@ -58,24 +84,63 @@ impl Summary {
 pub const FAULT_CLASSES: &[&str] = &[
     "drops",
     "duplicates",
+    "replays",
+    "corrupted frames refused",
+    "misdeliveries",
+    "link is full",
+    "clogged links",
+    "cut links",
+    "muted",
     "partitions",
     "one-way partitions",
     "crashes",
     "restarts",
+    "crashes in a write",
+    "crashes after a write",
+    "crashes after a message",
     "pauses",
+    "suspended machines",
+    "wall clock jumps",
+    "monotonic clock leaps",
+    "slow disks",
+    "hanging writes",
+    "write errors",
+    "stopped by its disk",
+    "read errors",
+    "full disks",
+    "writes lost without an error",
+    "misdirected writes",
     "rotten slots",
+    "lost disks",
     "unsynced write lost",
     "unsynced write kept",
     "unsynced write torn",
+    "encoded and decoded",
 ];
 
-/// Runs every seed of a range on so many threads. `each` is called after each seed. Stops early at the
-/// first failure if told to.
+/// Interesting paths of the protocol that a sweep of some size must have taken, by the name of their mark.
+pub const PATHS: &[&str] = &[
+    "a new primary repairs bodies",
+    "a new primary waits for a copy or a nack quorum",
+    "a stored entry is damaged",
+    "joined a view by a DoViewChange",
+    "joined a view by a vote",
+    "lagging behind the primary",
+    "no room for a repaired entry",
+    "prepare beyond the next op",
+    "request again while in flight",
+    "truncated by a nack quorum",
+    "truncations",
+    "views started",
+];
+
+/// Runs every seed of a range on so many threads; `run` says how long it took. `each` is called after each seed. Stops early at
+/// the first failure if told to.
 pub fn sweep(
     seeds: Range<u64>,
     threads: usize,
     stop_at_failure: bool,
-    run: impl Fn(u64) -> Report + Sync,
+    run: impl Fn(u64) -> (Report, Duration) + Sync,
     each: impl Fn() + Sync,
 ) -> Summary {
     let next = AtomicU64::new(seeds.start);
@@ -88,9 +153,9 @@ pub fn sweep(
                     if seed >= seeds.end || seed < seeds.start {
                         return;
                     }
-                    let report = run(seed);
+                    let (report, elapsed) = run(seed);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
-                    summary.add(&report);
+                    summary.add(&report, elapsed);
                     let failed = !summary.failed.is_empty();
                     drop(summary);
                     each();

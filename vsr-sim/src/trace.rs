@@ -1,15 +1,16 @@
-//! What happened in a run: a rolling hash over every event, counters, and lines for a person.
+//! What happened in a run: a rolling hash over every event, counters, and records for a person.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+
+use crate::story::{Record, What};
 
 /// The record of a run.
 #[derive(Debug, Default)]
 pub struct Trace {
     hash: u64,
     events: u64,
-    counters: BTreeMap<&'static str, u64>,
-    lines: Vec<String>,
+    counters: Vec<(&'static str, u64)>,
+    records: Vec<Record>,
     detail: Detail,
 }
 
@@ -19,9 +20,9 @@ pub enum Detail {
     /// Hash and counters.
     #[default]
     Counters,
-    /// A line for each interesting event.
+    /// Every interesting event.
     Events,
-    /// A line for each message, too.
+    /// Every message, too.
     Messages,
 }
 
@@ -43,30 +44,31 @@ impl Trace {
 
     /// Counts something.
     pub fn count(&mut self, name: &'static str) {
-        self.add(name, 1);
-    }
-
-    /// Counts several.
-    pub fn add(&mut self, name: &'static str, more: u64) {
-        *self.counters.entry(name).or_default() += more;
-    }
-
-    /// A line about an interesting event; the closure runs only when such lines are kept.
-    pub fn line(&mut self, at: u64, text: impl FnOnce() -> String) {
-        self.line_of(Detail::Events, at, text);
-    }
-
-    /// A line about a message, or about something as frequent.
-    pub fn fine_line(&mut self, at: u64, text: impl FnOnce() -> String) {
-        self.line_of(Detail::Messages, at, text);
-    }
-
-    fn line_of(&mut self, detail: Detail, at: u64, text: impl FnOnce() -> String) {
-        if self.detail >= detail {
-            let mut line = String::new();
-            let _ = write!(line, "{:>5}.{:06} s  {}", at / 1_000_000_000, at / 1_000 % 1_000_000, text());
-            self.lines.push(line);
+        // The same text may stand at several addresses; that costs an entry more, until they are read.
+        match self.counters.iter_mut().find(|(known, _)| std::ptr::eq(*known, name)) {
+            Some((_, count)) => *count += 1,
+            None => self.counters.push((name, 1)),
         }
+    }
+
+    /// Whether this much is kept.
+    #[must_use]
+    pub fn keeps(&self, detail: Detail) -> bool {
+        self.detail >= detail
+    }
+
+    /// Keeps a record, if so much is kept; the closure runs only then. Says which record it is.
+    pub fn record(&mut self, detail: Detail, record: impl FnOnce() -> Record) -> Option<u32> {
+        if self.detail < detail {
+            return None;
+        }
+        self.records.push(record());
+        u32::try_from(self.records.len() - 1).ok()
+    }
+
+    /// A sentence about a lane.
+    pub fn say(&mut self, at: u64, lane: u32, cause: Option<u32>, text: impl FnOnce() -> String) {
+        self.record(Detail::Events, || Record { at, lane, cause, what: What::Note { text: text() } });
     }
 
     /// The hash of every event so far.
@@ -84,18 +86,26 @@ impl Trace {
     /// How often something happened.
     #[must_use]
     pub fn counted(&self, name: &str) -> u64 {
-        self.counters.get(name).copied().unwrap_or(0)
+        self.counters.iter().filter(|(known, _)| *known == name).map(|(_, count)| count).sum()
     }
 
     /// All counters, by name.
     #[must_use]
-    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
-        &self.counters
+    pub fn counters(&self) -> BTreeMap<&'static str, u64> {
+        let mut counters = BTreeMap::new();
+        for (name, count) in &self.counters {
+            *counters.entry(*name).or_default() += count;
+        }
+        counters
     }
 
-    /// The lines.
+    /// What was kept, in order.
     #[must_use]
-    pub fn lines(&self) -> &[String] {
-        &self.lines
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    pub(crate) fn take_records(&mut self) -> Vec<Record> {
+        std::mem::take(&mut self.records)
     }
 }

@@ -10,7 +10,9 @@ use crate::check::Observation;
 use crate::check::linearizability::{Asked, Heard};
 use crate::machine::{Recorder, Simulated, Step, Witnessed, asked_command};
 use crate::node::{Life, SimClock};
-use crate::run::Workload;
+use crate::simulation::Workload;
+use crate::story::{Record, What};
+use crate::trace::Detail;
 use crate::world::lock;
 
 /// A client at work.
@@ -19,6 +21,7 @@ pub(crate) struct Worker<S: Simulated> {
     pub(crate) client: u64,
     pub(crate) random: Random,
     pub(crate) workload: Workload<S>,
+    pub(crate) queries_percent: u64,
     pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
 }
 
@@ -40,18 +43,28 @@ impl<S: Simulated> Worker<S> {
             let safety = lock(&self.life.world).faults_on;
             // In the liveness phase every request must complete, however long it takes.
             let limit = if safety && self.random.chance(1, 2) { 2 } else { 1_000_000 };
-            let limit = Duration::from_secs(limit);
-            match (self.workload)(&mut self.random) {
-                Step::Command(command) => {
-                    let (at, id) = self.invoke_command(&command);
-                    let result = client.submit_within((id, command), limit).await;
-                    self.hear_reply(at, id, result.map(|reply| (reply.value, reply.position)));
-                }
-                Step::Query(query) => {
-                    let at = self.invoke_query(&query);
-                    let result = client.query_within(query, limit).await;
-                    self.hear_answer(at, result.ok().map(|answer| (answer.value, answer.position)));
-                }
+            let step = (self.workload)(&mut self.random, self.queries_percent);
+            self.ask_client(&client, step, Duration::from_secs(limit)).await;
+        }
+    }
+
+    /// One operation of a client, answered within a limit or not.
+    pub(crate) async fn ask_client(
+        &mut self,
+        client: &Client<Witnessed<S>>,
+        step: Step<S::Command, S::Query>,
+        limit: Duration,
+    ) {
+        match step {
+            Step::Command(command) => {
+                let (asked, id) = self.invoke_command(&command);
+                let result = client.submit_within((id, command), limit).await;
+                self.hear_reply(asked, id, result.map(|reply| (reply.value, reply.position)));
+            }
+            Step::Query(query) => {
+                let asked = self.invoke_query(&query);
+                let result = client.query_within(query, limit).await;
+                self.hear_answer(asked, result.ok().map(|answer| (answer.value, answer.position)));
             }
         }
     }
@@ -63,22 +76,52 @@ impl<S: Simulated> Worker<S> {
             if !lock(&self.life.world).faults_on {
                 return;
             }
-            match (self.workload)(&mut self.random) {
-                Step::Command(command) => {
-                    let (at, id) = self.invoke_command(&command);
-                    let result = handle.submit_positioned((id, command)).await;
-                    let stopped = result.as_ref().is_err_and(|error| *error == SubmitError::Stopped);
-                    self.hear_reply(at, id, result.map(|reply| (reply.value, reply.position)));
-                    if stopped {
-                        return;
-                    }
-                }
-                Step::Query(query) => {
-                    let at = self.invoke_query(&query);
-                    let Ok(answer) = handle.query_positioned(query).await else { return };
-                    self.hear_answer(at, Some((answer.value, answer.position)));
-                }
+            let step = (self.workload)(&mut self.random, self.queries_percent);
+            if !self.ask_handle(&handle, step).await {
+                return;
             }
+        }
+    }
+
+    /// One operation through the handle of a replica. False when the replica is gone.
+    pub(crate) async fn ask_handle(&mut self, handle: &Handle<Witnessed<S>>, step: Step<S::Command, S::Query>) -> bool {
+        match step {
+            Step::Command(command) => {
+                let (asked, id) = self.invoke_command(&command);
+                let result = handle.submit_positioned((id, command)).await;
+                let stopped = result.as_ref().is_err_and(|error| *error == SubmitError::Stopped);
+                self.hear_reply(asked, id, result.map(|reply| (reply.value, reply.position)));
+                !stopped
+            }
+            Step::Query(query) => {
+                let asked = self.invoke_query(&query);
+                let Ok(answer) = handle.query_positioned(query).await else { return false };
+                self.hear_answer(asked, Some((answer.value, answer.position)));
+                true
+            }
+        }
+    }
+
+    /// Keeps the beginning of an operation for the picture.
+    fn tell_asked(&self, text: impl FnOnce() -> String) -> Option<u32> {
+        let mut world = lock(&self.life.world);
+        let (at, lane) = (world.now, self.life.node as u32);
+        let what = || Record { at, lane, cause: None, what: What::Asked { text: text() } };
+        let asked = world.trace.record(Detail::Events, what);
+        world.nodes[self.life.node].cause = asked;
+        asked
+    }
+
+    fn tell_heard(&self, asked: Asking, text: impl FnOnce() -> String) {
+        let mut world = lock(&self.life.world);
+        let (at, lane, cause) = (world.now, self.life.node as u32, world.nodes[self.life.node].cause);
+        if let Some(asked) = asked.record {
+            world.trace.record(Detail::Events, || Record {
+                at,
+                lane,
+                cause,
+                what: What::Heard { asked, text: text() },
+            });
         }
     }
 
@@ -86,48 +129,65 @@ impl<S: Simulated> Worker<S> {
         f(&mut self.recorder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn invoke_command(&self, command: &S::Command) -> (usize, u64) {
+    fn invoke_command(&self, command: &S::Command) -> (Asking, u64) {
         let (client, now) = (self.client, self.now());
+        let record = self.tell_asked(|| format!("{command:?}"));
         self.record(|recorder| {
             recorder.next_command += 1;
             let id = recorder.next_command;
-            (recorder.invoke(client, now, asked_command::<S>(command.clone())), id)
+            (Asking { at: recorder.invoke(client, now, asked_command::<S>(command.clone())), record }, id)
         })
     }
 
-    fn invoke_query(&self, query: &S::Query) -> usize {
+    fn invoke_query(&self, query: &S::Query) -> Asking {
         let (client, now) = (self.client, self.now());
-        self.record(|recorder| recorder.invoke(client, now, Asked::Query(query.clone())))
+        let record = self.tell_asked(|| format!("{query:?}?"));
+        self.record(|recorder| Asking { at: recorder.invoke(client, now, Asked::Query(query.clone())), record })
     }
 
-    fn hear_reply(&self, at: usize, id: u64, result: Result<(S::Reply, Position), SubmitError>) {
+    fn hear_reply(&self, asked: Asking, id: u64, result: Result<(S::Reply, Position), SubmitError>) {
         let now = self.now();
+        self.tell_heard(asked, || match &result {
+            Ok((reply, position)) => format!("{reply:?} at {position}"),
+            Err(error) => error.to_string(),
+        });
         match result {
             Ok((reply, position)) => {
                 let checksum = Checksum::of(format!("{reply:?}").as_bytes());
                 self.record(|recorder| {
                     recorder.acknowledged += 1;
-                    recorder.hear(at, now, Heard::Reply(reply, position));
+                    recorder.hear(asked.at, now, Heard::Reply(reply, position));
                 });
                 let acknowledged = Observation::Acknowledged { command: id, position, reply: checksum };
                 let mut world = lock(&self.life.world);
                 world.trace.count("acknowledged");
                 world.observe(&acknowledged);
             }
-            Err(SubmitError::Busy) => self.record(|recorder| recorder.hear(at, now, Heard::NotExecuted)),
+            Err(SubmitError::Busy) => self.record(|recorder| recorder.hear(asked.at, now, Heard::NotExecuted)),
             Err(_) => self.record(|recorder| {
                 recorder.timeouts += 1;
-                recorder.hear(at, now, Heard::Unknown);
+                recorder.hear(asked.at, now, Heard::Unknown);
             }),
         }
     }
 
-    fn hear_answer(&self, at: usize, answer: Option<(S::Answer, OpNumber)>) {
+    fn hear_answer(&self, asked: Asking, answer: Option<(S::Answer, OpNumber)>) {
         let now = self.now();
+        self.tell_heard(asked, || match &answer {
+            Some((answer, op)) => format!("{answer:?} as of op {op}"),
+            None => "nothing".to_owned(),
+        });
         self.record(|recorder| {
             let heard = answer.map_or(Heard::Unknown, |(answer, op)| Heard::Answer(answer, op));
             recorder.acknowledged += 1;
-            recorder.hear(at, now, heard);
+            recorder.hear(asked.at, now, heard);
         });
     }
+}
+
+/// An operation that waits for its outcome: where it stands in the history, and in the picture.
+#[derive(Clone, Copy)]
+struct Asking {
+    at: usize,
+    record: Option<u32>,
 }

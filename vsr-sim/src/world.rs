@@ -7,12 +7,33 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
 use vsr::protocol::Random;
-use vsr::{Arrival, ClientId, Envelope, Message, Peer, Quorums};
+use vsr::{Arrival, ClientId, Peer, Quorums};
 
+use crate::atlas::Atlas;
 use crate::check::{Checker, Observation, Scene, Violation};
 use crate::disk::SimDisk;
+use crate::net::Links;
 use crate::options::Options;
-use crate::trace::Trace;
+use crate::plan::{Happening, Plan, Unsynced, WriteFate, draw};
+use crate::story::{Record, State, What};
+use crate::trace::{Detail, Trace};
+
+/// What a random number is for; see [`draw`].
+pub(crate) mod site {
+    pub(crate) const DELAY: u64 = 1;
+    pub(crate) const FATE: u64 = 2;
+    pub(crate) const WRITE: u64 = 3;
+    pub(crate) const WRITE_FATE: u64 = 4;
+    pub(crate) const READ: u64 = 5;
+    pub(crate) const FAULT: u64 = 6;
+    pub(crate) const HINT: u64 = 7;
+    pub(crate) const RESTART: u64 = 8;
+    pub(crate) const NODE: u64 = 9;
+    pub(crate) const ORDER: u64 = 10;
+    pub(crate) const CLIENT: u64 = 11;
+    pub(crate) const CORE: u64 = 12;
+    pub(crate) const CLASS: u64 = 13;
+}
 
 /// A task's "poll me".
 #[derive(Debug, Default)]
@@ -42,24 +63,37 @@ impl Wake for Flag {
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Planned {
-    Deliver { from: usize, to: usize, message: Message },
-    PeerDown { node: usize, peer: usize, refused: bool },
-    PeerUp { node: usize, peer: usize },
-    DiskDone { node: usize, life: u64 },
-    Wake { flag: Arc<Flag> },
-    Fault(FaultEvent),
+    Deliver(crate::net::Delivery),
+    PeerDown {
+        node: usize,
+        peer: usize,
+        refused: bool,
+    },
+    PeerUp {
+        node: usize,
+        peer: usize,
+    },
+    DiskDone {
+        node: usize,
+        life: u64,
+        fate: Option<WriteFate>,
+    },
+    Wake {
+        flag: Arc<Flag>,
+    },
+    /// The next fault of a class is drawn.
+    Class(usize),
+    /// A fault that was written down, or that ends another.
+    Happening(Happening),
+    /// A partition ends, unless another one came since.
+    EndOfPartition(u64),
 }
 
-/// What the fault controller has planned.
+/// How a write that has ended ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FaultEvent {
-    Crash,
-    Restart(usize),
-    Partition,
-    HealPartition(u64),
-    Pause,
-    Resume(usize),
-    Rot,
+pub(crate) enum Wrote {
+    Done,
+    Failed,
 }
 
 /// A replica or a client, as the network and the disk see it.
@@ -70,15 +104,36 @@ pub(crate) struct Node {
     pub(crate) life: u64,
     pub(crate) up: bool,
     pub(crate) paused: bool,
+    /// It dies before it is polled again.
+    pub(crate) dying: Option<Unsynced>,
+    /// An error was injected: it may stop with one.
+    pub(crate) may_stop: bool,
     pub(crate) inbox: Vec<Arrival>,
     pub(crate) inbox_flag: Option<Arc<Flag>>,
-    pub(crate) write_done: bool,
+    pub(crate) wrote: Option<Wrote>,
     pub(crate) write_flag: Option<Arc<Flag>>,
+    pub(crate) writes: u64,
+    pub(crate) reads: u64,
+    pub(crate) poisoned: bool,
+    /// No write completes.
+    pub(crate) stalled: bool,
+    /// The write that would be complete.
+    pub(crate) waiting: Option<(u64, Option<WriteFate>)>,
+    /// Times as slow, until then.
+    pub(crate) slow: (u64, u64),
+    pub(crate) full_until: u64,
     /// The local clock: `start + time * rate / 1000` nanoseconds.
-    pub(crate) clock_start: u64,
+    pub(crate) clock_start: i64,
     pub(crate) clock_rate: u64,
+    /// Since when the machine stands still.
+    pub(crate) suspended: Option<u64>,
     /// The wall clock is the local one and this.
     pub(crate) wall_offset: i64,
+    /// The record that made it do what it does now.
+    pub(crate) cause: Option<u32>,
+    write_cause: Option<u32>,
+    status: Option<(u64, State, bool)>,
+    numbers: (u64, u64),
 }
 
 /// Everything.
@@ -88,22 +143,23 @@ pub(crate) struct World {
     slab: Vec<Option<Planned>>,
     free: Vec<usize>,
     sequence: u64,
-    pub(crate) random: Random,
     pub(crate) options: Options,
     pub(crate) replicas: usize,
     pub(crate) quorums: Quorums,
+    pub(crate) atlas: Atlas,
+    pub(crate) plan: Plan,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: BTreeMap<ClientId, usize>,
     pub(crate) disks: Vec<SimDisk>,
-    /// `blocked[from][to]`: the partition in force.
-    pub(crate) blocked: Vec<Vec<bool>>,
-    pub(crate) partition: u64,
+    pub(crate) links: Links,
     pub(crate) faults_on: bool,
     pub(crate) trace: Trace,
     checkers: Vec<Box<dyn Checker>>,
     pub(crate) violation: Option<Violation>,
     /// The highest view that was seen to start.
     pub(crate) highest_view: u64,
+    /// Nodes whose task must end before it is polled again.
+    pub(crate) dying: Vec<usize>,
 }
 
 /// The world, as every part of it holds it.
@@ -114,7 +170,13 @@ pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
 }
 
 impl World {
-    pub(crate) fn new(options: Options, quorums: Quorums, trace: Trace, checkers: Vec<Box<dyn Checker>>) -> World {
+    pub(crate) fn new(
+        options: Options,
+        quorums: Quorums,
+        plan: Plan,
+        trace: Trace,
+        checkers: Vec<Box<dyn Checker>>,
+    ) -> World {
         let replicas = options.replicas;
         World {
             now: 0,
@@ -122,49 +184,67 @@ impl World {
             slab: Vec::new(),
             free: Vec::new(),
             sequence: 0,
-            random: Random::new(options.seed),
+            atlas: Atlas::new(options.seed, replicas, quorums, options.lost_disks),
             options,
             replicas,
             quorums,
+            plan,
             nodes: Vec::new(),
             clients: BTreeMap::new(),
             disks: Vec::new(),
-            blocked: Vec::new(),
-            partition: 0,
+            links: Links::default(),
             faults_on: true,
             trace,
             checkers,
             violation: None,
             highest_view: 0,
+            dying: Vec::new(),
         }
     }
 
+    /// Random numbers for one purpose.
+    pub(crate) fn draw(&self, site: u64, a: u64, b: u64) -> Random {
+        draw(self.options.seed, site, a, b)
+    }
+
     pub(crate) fn add_node(&mut self, peer: Peer) -> usize {
+        let mut random = self.draw(site::NODE, self.nodes.len() as u64, 0);
         let skew = self.options.skew_max.as_nanos() as u64;
         let drift = self.options.drift_max;
-        let wall_offset = self.random.below(2 * skew + 1) as i64 - skew as i64;
-        let clock_rate = 1000 + self.random.below(2 * drift + 1) - drift;
-        let clock_start = self.random.below(1_000_000_000);
+        let wall_offset = random.below(2 * skew + 1) as i64 - skew as i64;
+        let clock_rate = 1000 + random.below(2 * drift + 1) - drift;
+        let clock_start = random.below(1_000_000_000) as i64;
         self.nodes.push(Node {
             peer,
             life: 0,
             up: true,
             paused: false,
+            dying: None,
+            may_stop: false,
             inbox: Vec::new(),
             inbox_flag: None,
-            write_done: false,
+            wrote: None,
             write_flag: None,
+            writes: 0,
+            reads: 0,
+            poisoned: false,
+            stalled: false,
+            waiting: None,
+            slow: (1, 0),
+            full_until: 0,
             clock_start,
             clock_rate,
+            suspended: None,
             wall_offset,
+            cause: None,
+            write_cause: None,
+            status: None,
+            numbers: (0, 0),
         });
         if let Peer::Client(client) = peer {
             self.clients.insert(client, self.nodes.len() - 1);
         }
-        for row in &mut self.blocked {
-            row.push(false);
-        }
-        self.blocked.push(vec![false; self.nodes.len()]);
+        self.links.add_node();
         self.nodes.len() - 1
     }
 
@@ -185,11 +265,11 @@ impl World {
 
     /// The next thing that happens; time moves to it.
     pub(crate) fn next(&mut self, until: u64) -> Option<Planned> {
-        let Reverse((at, _, slot)) = *self.heap.peek()?;
-        if at > until {
-            self.now = until;
+        let next = self.heap.peek().map(|Reverse(next)| *next);
+        let Some((at, _, slot)) = next.filter(|(at, ..)| *at <= until) else {
+            self.now = self.now.max(until);
             return None;
-        }
+        };
         self.heap.pop();
         self.now = at;
         self.free.push(slot);
@@ -203,93 +283,237 @@ impl World {
         let scene = Scene { disks: &self.disks, quorums: self.quorums };
         for checker in &mut self.checkers {
             if let Err(message) = checker.observe(&scene, observation) {
-                self.violation = Some(Violation { checker: checker.name(), message, at: self.now });
+                let violation = Violation { checker: checker.name(), message, at: self.now };
+                self.breach(violation);
                 return;
             }
         }
     }
 
+    /// A property was broken. The first one counts.
+    pub(crate) fn breach(&mut self, violation: Violation) {
+        if self.violation.is_none() {
+            self.violation = Some(violation);
+        }
+    }
+
+    // ---- clocks ----
+
     /// The local time of a node.
     pub(crate) fn local_time(&self, node: usize) -> u64 {
-        let Node { clock_start, clock_rate, .. } = self.nodes[node];
-        clock_start + (u128::from(self.now) * u128::from(clock_rate) / 1000) as u64
+        let Node { clock_start, clock_rate, suspended, .. } = self.nodes[node];
+        let now = suspended.unwrap_or(self.now);
+        (i128::from(clock_start) + i128::from(now) * i128::from(clock_rate) / 1000) as u64
     }
 
     /// When a node's clock will show `local`.
     pub(crate) fn when_local(&self, node: usize, local: u64) -> u64 {
         let Node { clock_start, clock_rate, .. } = self.nodes[node];
-        let ahead = u128::from(local.saturating_sub(clock_start)) * 1000;
+        let ahead = u128::try_from(i128::from(local) - i128::from(clock_start)).unwrap_or(0) * 1000;
         u64::try_from(ahead.div_ceil(u128::from(clock_rate))).unwrap_or(u64::MAX / 2)
     }
 
-    fn node_of(&self, peer: Peer) -> Option<usize> {
-        match peer {
-            Peer::Replica(id) => Some(usize::from(id.0)).filter(|&at| at < self.replicas),
-            Peer::Client(client) => self.clients.get(&client).copied(),
+    /// A machine that stood still goes on, with a clock that did not see the time pass.
+    pub(crate) fn wake_up(&mut self, node: usize) {
+        let now = self.now;
+        let node = &mut self.nodes[node];
+        if let Some(since) = node.suspended.take() {
+            node.clock_start -= ((now - since) * node.clock_rate / 1000) as i64;
         }
     }
 
-    /// A node hands its messages to the network.
-    pub(crate) fn send(&mut self, from: usize, batch: &mut Vec<Envelope>) {
-        for Envelope { to, message } in batch.drain(..) {
-            self.trace.count("messages");
-            let Some(to) = self.node_of(to) else { continue };
-            if from < self.replicas {
-                self.observe(&Observation::Sent { replica: from, message: &message });
+    // ---- disks ----
+
+    /// A write begins: how long it takes, and what happens to it.
+    pub(crate) fn begin_write(&mut self, node: usize, life: u64, batch: vsr::Batch) {
+        self.trace.count("writes");
+        self.nodes[node].writes += 1;
+        let nth = self.nodes[node].writes;
+        let ops: Vec<_> = batch.entries.iter().map(|entry| entry.header.op).collect();
+        self.disks[node].begin(batch);
+        let fate = if self.faults_on { self.write_fate(node, nth, &ops) } else { None };
+        let mut latency = self.write_latency(node, site::WRITE, nth);
+        self.nodes[node].wrote = None;
+        self.nodes[node].write_cause = self.nodes[node].cause;
+        match fate {
+            Some(WriteFate::CrashIn(unsynced)) => return self.die(node, unsynced, "crashes in a write"),
+            Some(WriteFate::Hang(more)) => {
+                self.trace.count("hanging writes");
+                let until = self.now + latency + more;
+                self.fault(node, Some(until), || format!("r{node}'s write hangs"));
+                latency += more;
             }
-            let (loss, duplicates) = (self.options.loss, self.options.duplicates);
-            if self.faults_on && loss.happens(&mut self.random) {
-                self.trace.count("drops");
-                continue;
-            }
-            if self.faults_on && duplicates.happens(&mut self.random) {
-                self.trace.count("duplicates");
-                let at = self.now + self.delay() * 3;
-                self.plan(at, Planned::Deliver { from, to, message: message.clone() });
-            }
-            let at = self.now + self.delay();
-            self.plan(at, Planned::Deliver { from, to, message });
+            _ => {}
         }
+        let at = self.now + latency;
+        self.plan(at, Planned::DiskDone { node, life, fate });
     }
 
-    fn delay(&mut self) -> u64 {
-        let spread = self.options.delay_spread.as_nanos() as u64;
-        // Mostly short, with a long tail.
-        let fraction = 1 << self.random.below(4);
-        self.options.delay_min.as_nanos() as u64 + self.random.below(spread / fraction + 1)
-    }
-
-    pub(crate) fn write_latency(&mut self) -> u64 {
+    pub(crate) fn write_latency(&self, node: usize, site: u64, nth: u64) -> u64 {
+        let mut random = self.draw(site, node as u64, nth);
         let spread = self.options.write_spread.as_nanos() as u64;
-        let fraction = 1 << self.random.below(4);
-        self.options.write_min.as_nanos() as u64 + self.random.below(spread / fraction + 1)
+        let fraction = 1 << random.below(4);
+        let (times, until) = self.nodes[node].slow;
+        let times = if self.now < until { times } else { 1 };
+        (self.options.write_min.as_nanos() as u64 + random.below(spread / fraction + 1)) * times
     }
 
-    fn name_of(&self, node: usize) -> String {
+    fn write_fate(&mut self, node: usize, nth: u64, ops: &[vsr::OpNumber]) -> Option<WriteFate> {
+        let mut random = self.draw(site::WRITE_FATE, node as u64, nth);
+        let options = &self.options;
+        let (atlas, head) = (&self.atlas, self.disks[node].head());
+        let torn = options.torn_writes;
+        self.plan.write(node, nth, || {
+            if options.crash_in_write.happens(&mut random) {
+                if random.chance(1, 3) {
+                    return Some(WriteFate::CrashAfter);
+                }
+                return Some(WriteFate::CrashIn(unsynced(&mut random, torn)));
+            }
+            if options.write_errors.happens(&mut random) {
+                return Some(WriteFate::Fail(unsynced(&mut random, true)));
+            }
+            if options.write_hangs.happens(&mut random) {
+                return Some(WriteFate::Hang(random.below(3_000_000_000)));
+            }
+            let may_rot = |op: &vsr::OpNumber| atlas.may_rot(*op, node);
+            if options.silent_writes.happens(&mut random) && ops.iter().any(may_rot) {
+                return Some(WriteFate::Silent);
+            }
+            if options.misdirected_writes.happens(&mut random) && !ops.is_empty() && ops.iter().all(may_rot) {
+                let onto = vsr::OpNumber(1 + random.below(head.0));
+                return (may_rot(&onto) && !ops.contains(&onto)).then_some(WriteFate::Misdirect(onto));
+            }
+            None
+        })
+    }
+
+    /// A write has ended, in one way or another. Whether the replica is to hear of it.
+    pub(crate) fn end_write(&mut self, node: usize, fate: Option<WriteFate>) {
+        let (wrote, given) = (Wrote::Done, self.plan.given);
+        self.nodes[node].wrote = Some(wrote);
+        match fate {
+            Some(WriteFate::CrashAfter) => {
+                self.disks[node].complete();
+                self.written(node);
+                return self.die(node, Unsynced::Kept, "crashes after a write");
+            }
+            Some(WriteFate::Fail(unsynced)) => {
+                self.trace.count("write errors");
+                self.fault(node, None, || format!("r{node}'s write fails"));
+                self.disks[node].crash(unsynced);
+                self.nodes[node].wrote = Some(Wrote::Failed);
+                (self.nodes[node].poisoned, self.nodes[node].may_stop) = (true, true);
+            }
+            Some(WriteFate::Silent) => {
+                self.trace.count("writes lost without an error");
+                self.fault(node, None, || format!("r{node}'s write is lost without an error"));
+                let atlas = self.atlas.clone();
+                self.disks[node].complete_silently(|op| !given && !atlas.may_rot(op, node));
+            }
+            Some(WriteFate::Misdirect(onto)) => {
+                self.trace.count("misdirected writes");
+                self.fault(node, None, || format!("r{node}'s write lands on the slot of op {onto}"));
+                self.disks[node].complete_silently(|_| false);
+                self.disks[node].rot(onto, crate::disk::Damage::Both);
+            }
+            _ => self.disks[node].complete(),
+        }
+        self.nodes[node].cause = self.nodes[node].write_cause;
+        self.written(node);
+        if let Some(flag) = &self.nodes[node].write_flag {
+            flag.set();
+        }
+    }
+
+    fn written(&mut self, node: usize) {
+        let now = self.now;
+        self.trace.note(now, 1005, node as u64, 0, 0);
+        self.observe(&Observation::Written { replica: node });
+    }
+
+    /// Whether a read fails.
+    pub(crate) fn read_fails(&mut self, node: usize) -> bool {
+        self.trace.count("reads");
+        self.nodes[node].reads += 1;
+        let nth = self.nodes[node].reads;
+        if !self.faults_on {
+            return false;
+        }
+        let mut random = self.draw(site::READ, node as u64, nth);
+        let rate = self.options.read_errors;
+        let fails = self.plan.read(node, nth, || rate.happens(&mut random));
+        if fails {
+            self.trace.count("read errors");
+            // Alone, there is nobody to fetch it from.
+            self.nodes[node].may_stop |= self.replicas == 1;
+            self.fault(node, None, || format!("r{node}'s read fails"));
+        }
+        fails
+    }
+
+    /// The process of a node ends before it does anything else.
+    pub(crate) fn die(&mut self, node: usize, unsynced: Unsynced, counted: &'static str) {
+        if self.nodes[node].dying.is_none() {
+            self.trace.count(counted);
+            self.nodes[node].dying = Some(unsynced);
+            self.dying.push(node);
+        }
+    }
+
+    // ---- the record for a person ----
+
+    pub(crate) fn name_of(&self, node: usize) -> String {
         if node < self.replicas { format!("r{node}") } else { format!("c{}", node - self.replicas) }
     }
 
-    pub(crate) fn arrive(&mut self, node: usize, arrival: Arrival) {
-        let node = &mut self.nodes[node];
-        if node.up {
-            node.inbox.push(arrival);
-            if let Some(flag) = &node.inbox_flag {
-                flag.set();
-            }
+    pub(crate) fn fault(&mut self, node: usize, until: Option<u64>, text: impl FnOnce() -> String) {
+        let (at, lane) = (self.now, u32::try_from(node).unwrap_or(crate::story::CLUSTER));
+        self.trace.record(Detail::Events, || Record {
+            at,
+            lane,
+            cause: None,
+            what: What::Fault { text: text(), until },
+        });
+    }
+
+    pub(crate) fn say(&mut self, node: usize, text: impl FnOnce() -> String) {
+        let (at, cause) = (self.now, self.nodes[node].cause);
+        self.trace.say(at, node as u32, cause, text);
+    }
+
+    /// Keeps the status of a replica, if it is another one than before.
+    pub(crate) fn status(&mut self, node: usize, view: u64, state: State, primary: bool) {
+        let (at, cause) = (self.now, self.nodes[node].cause);
+        if self.nodes[node].status.replace((view, state, primary)) != Some((view, state, primary)) {
+            let what = What::Status { view, state, primary };
+            self.trace.record(Detail::Events, || Record { at, lane: node as u32, cause, what });
         }
     }
 
-    pub(crate) fn deliver(&mut self, from: usize, to: usize, message: Message) {
-        if self.blocked[from][to] || !self.nodes[to].up {
-            self.trace.count("drops");
+    /// As [`status`](Self::status), with the view that it had.
+    pub(crate) fn state(&mut self, node: usize, state: State) {
+        let (view, _, primary) = self.nodes[node].status.unwrap_or((0, state, false));
+        self.status(node, view, state, primary && state == State::Normal);
+    }
+
+    /// Keeps head and commit number of a replica, if they are others than before.
+    pub(crate) fn numbers(&mut self, node: usize, head: u64, commit: u64) {
+        if !self.trace.keeps(Detail::Messages) || self.nodes[node].numbers == (head, commit) {
             return;
         }
-        self.trace.count("deliveries");
-        let kind = message.name().len() as u64 * 131 + u64::from(message.name().as_bytes()[0]);
-        self.trace.note(self.now, kind, from as u64, to as u64, 0);
-        let (sender, receiver) = (self.name_of(from), self.name_of(to));
-        self.trace.fine_line(self.now, || format!("{sender} -> {receiver}  {}", crate::describe::message(&message)));
-        let from = self.nodes[from].peer;
-        self.arrive(to, Arrival::Message { from, message });
+        self.nodes[node].numbers = (head, commit);
+        let (at, cause) = (self.now, self.nodes[node].cause);
+        let what = What::Numbers { head, commit };
+        self.trace.record(Detail::Messages, || Record { at, lane: node as u32, cause, what });
+    }
+}
+
+/// What becomes of an unsynced write.
+pub(crate) fn unsynced(random: &mut Random, torn: bool) -> Unsynced {
+    match random.below(if torn { 3 } else { 2 }) {
+        0 => Unsynced::Lost,
+        1 => Unsynced::Kept,
+        _ => Unsynced::Torn(random.below(1000)),
     }
 }

@@ -287,7 +287,8 @@ struct Driver<'a, S, D, N, C> {
     queries_max: usize,
     next_query: u64,
     write: Option<(BatchNumber, BoxFuture<'a, Result<(), StorageError>>)>,
-    reads: Vec<(ReadRequest, BoxFuture<'a, ReadResult>)>,
+    /// Each with the times that it failed.
+    reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
     alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
@@ -299,6 +300,8 @@ struct Driver<'a, S, D, N, C> {
 /// Turns in one poll, before the executor gets a chance to run others.
 const TURNS_MAX: usize = 32;
 const READS_MAX: usize = 4;
+/// How often a read that failed is tried again before its entry is taken for damaged.
+const READ_RETRIES: u32 = 4;
 const READ_BYTES_MAX: usize = 4 << 20;
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 
@@ -358,10 +361,23 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let mut progress = false;
         let mut at = 0;
         while at < self.reads.len() {
-            match self.reads[at].1.as_mut().poll(context) {
+            match self.reads[at].2.as_mut().poll(context) {
                 Poll::Ready(result) => {
-                    let (request, _) = self.reads.remove(at);
-                    self.core.on_read(&request, result?);
+                    let (request, failed, _) = self.reads.remove(at);
+                    let entries = match result {
+                        Err(StorageError::Io { .. }) if failed < READ_RETRIES => {
+                            let read = self.storage.read(request.ops(), READ_BYTES_MAX);
+                            self.reads.push((request, failed + 1, read));
+                            progress = true;
+                            continue;
+                        }
+                        // An entry that cannot be read is as good as a damaged one: a peer has it. The rest is asked for again.
+                        Err(StorageError::Io { .. }) if self.core.membership().n() > 1 => {
+                            vec![(*request.ops().start(), None)]
+                        }
+                        result => result?,
+                    };
+                    self.core.on_read(&request, entries);
                     progress = true;
                 }
                 Poll::Pending => at += 1,
@@ -509,7 +525,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         if self.reads.len() < READS_MAX {
             for request in self.core.take_reads(READS_MAX - self.reads.len()) {
                 let read = self.storage.read(request.ops(), READ_BYTES_MAX);
-                self.reads.push((request, read));
+                self.reads.push((request, 0, read));
                 started = true;
             }
         }

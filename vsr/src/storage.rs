@@ -49,7 +49,8 @@ pub trait Storage: Send + Sync + 'static {
     async fn write(&self, batch: Batch) -> Result<(), StorageError>;
 
     /// Reads entries, at least one and no more than about `bytes_max` bytes; fewer than asked for is no
-    /// error. `None` stands for an entry that is damaged or not there.
+    /// error. `None` stands for an entry that is damaged or not there. After [`StorageError::Io`] the replica tries again;
+    /// when that does not help it takes the first of them for damaged, and fetches it from a peer.
     async fn read(
         &self,
         ops: RangeInclusive<OpNumber>,

@@ -329,7 +329,8 @@ mod tests {
     /// `VSR_GOLDEN=write cargo test -p vsr golden` writes the file anew.
     #[test]
     fn golden_frames_have_not_changed() {
-        let path = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("golden/frames.txt");
+        let path = std::path::PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+            .join("golden/frames.txt");
         let hex = |bytes: &Bytes| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let text: String =
             messages().iter().map(|message| format!("{} {}\n", message.name(), hex(&bytes_of(message)))).collect();

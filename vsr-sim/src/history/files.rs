@@ -1,0 +1,181 @@
+//! Recorded histories in files.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::edn::Edn;
+use super::jepsen::{Lines, Recorded, parse};
+use super::{Keyed, Limits, Model, Operation, Register, Text, Verdict, check};
+
+/// A file that holds no history that can be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", place(.file, *.line))]
+pub struct HistoryError {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1; 0 is the file as a whole.
+    pub line: usize,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+fn place(file: &Path, line: usize) -> String {
+    if line == 0 { file.display().to_string() } else { format!("{}:{line}", file.display()) }
+}
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Problem {
+    /// It cannot be read, or is no text.
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// It has neither log lines of Jepsen nor maps.
+    #[error("neither a log of Jepsen nor maps of events")]
+    Unrecognised,
+    /// It breaks the rules of the notation.
+    #[error("{0}")]
+    Syntax(String),
+    /// Something else stands where an event should be.
+    #[error("an event is a map, not {0}")]
+    NoMap(String),
+    /// An event lacks something.
+    #[error("the event has no :{0}")]
+    Missing(&'static str),
+    /// A process that has neither a number nor a name.
+    #[error("{0} is no process")]
+    Process(String),
+    /// A type of event that does not exist.
+    #[error("the type :{0} is none of :invoke, :ok, :fail and :info")]
+    Kind(String),
+    /// A function that is not known.
+    #[error("the function :{0} is none of :read, :write, :cas, :get, :put and :append")]
+    Function(String),
+    /// The function has another kind of value.
+    #[error("the value has to be {needed}, not {found}")]
+    Value {
+        /// What it needs.
+        needed: &'static str,
+        /// What is there.
+        found: String,
+    },
+    /// A process invokes an operation while another one is in flight.
+    #[error("process {process} still has the operation in flight that it invoked in line {since}")]
+    Busy {
+        /// Which one.
+        process: u64,
+        /// Where the other operation was invoked.
+        since: usize,
+    },
+    /// A completion without an invocation.
+    #[error("process {process} completes what it did not invoke")]
+    NotInvoked {
+        /// Which one.
+        process: u64,
+    },
+    /// A completion of something else than what was invoked.
+    #[error("this completes something else than what line {invoked} invoked")]
+    Mismatch {
+        /// Where that was.
+        invoked: usize,
+    },
+    /// Functions of registers beside those of texts.
+    #[error("one history has :read, :write and :cas, or :get, :put and :append, not both")]
+    Mixed,
+}
+
+/// Checks the history in a file, within the default limits.
+///
+/// Understood are log lines of Jepsen's test of etcd, and events as EDN maps, one after the other
+/// or all in one vector or list; the content tells which. The maps are of registers (`:read`, `:write`,
+/// `:cas`; 0 at first, and a read of `nil` may have read anything) or of texts (`:get`, `:put`, `:append`;
+/// empty at first), with a `:key` where there are several.
+///
+/// # Errors
+///
+/// The file cannot be read, or holds something else.
+pub fn check_file(path: impl AsRef<Path>) -> Result<Verdict, HistoryError> {
+    let path = path.as_ref();
+    let located = |(line, problem)| HistoryError { file: path.to_owned(), line, problem };
+    let text = std::fs::read_to_string(path).map_err(|error| located((0, error.into())))?;
+    check_text(&text, &Limits::default()).map_err(located)
+}
+
+/// Checks the history in a text; as [`check_file`].
+///
+/// # Errors
+///
+/// The text is something else: the line, counted from 1 (0 is the text as a whole), and what is wrong there.
+pub fn check_text(text: &str, limits: &Limits) -> Result<Verdict, (usize, Problem)> {
+    let (recorded, lines) = parse(text)?;
+    Ok(match recorded {
+        Recorded::Texts(history) => check_lines(&Keyed::new(Text), &history, &lines, limits),
+        Recorded::Registers(initial, history) if history.iter().all(|operation| operation.input.0 == Edn::Nil) => {
+            let unnamed = |Operation { process, input, invoked, outcome }| {
+                let (_, input): (Edn, _) = input;
+                Operation { process, input, invoked, outcome }
+            };
+            let history: Vec<_> = history.into_iter().map(unnamed).collect();
+            check_lines(&Register::new(initial), &history, &lines, limits)
+        }
+        Recorded::Registers(initial, history) => {
+            check_lines(&Keyed::new(Register::new(initial)), &history, &lines, limits)
+        }
+    })
+}
+
+fn check_lines<M: Model>(
+    model: &M,
+    history: &[Operation<M::Input, M::Output>],
+    lines: &Lines,
+    limits: &Limits,
+) -> Verdict {
+    match check(model, history, limits) {
+        Verdict::NotLinearizable { operation, why } => {
+            let at = match lines.get(operation) {
+                Some((invoked, Some(completed))) => format!("lines {invoked} to {completed}: "),
+                Some((invoked, None)) => format!("line {invoked}: "),
+                None => String::new(),
+            };
+            Verdict::NotLinearizable { operation, why: at + &why }
+        }
+        verdict => verdict,
+    }
+}
+
+/// Checks files, and writes one line for each to `out`: `FILE: linearizable`, `FILE: not linearizable: WHY`
+/// or `FILE: unknown: WHY`; for a file that cannot be understood, `FILE: error: WHY` to standard error. A reader of
+/// `out` that has gone away is no failure.
+///
+/// Returns the exit code: 1 if a history is not linearizable, else 2 if a file cannot be
+/// understood, else 7 if a verdict is unknown, else 0.
+pub fn check_files(paths: &[PathBuf], out: &mut dyn Write) -> u8 {
+    let (mut refuted, mut failed, mut unknown) = (false, false, false);
+    for path in paths {
+        let file = path.display();
+        let line = match check_file(path) {
+            Ok(Verdict::Linearizable) => format!("{file}: linearizable"),
+            Ok(Verdict::NotLinearizable { why, .. }) => {
+                refuted = true;
+                format!("{file}: not linearizable: {why}")
+            }
+            Ok(Verdict::Unknown { why }) => {
+                unknown = true;
+                format!("{file}: unknown: {why}")
+            }
+            Err(HistoryError { line, problem, .. }) => {
+                failed = true;
+                let at = if line == 0 { String::new() } else { format!("line {line}: ") };
+                eprintln!("{file}: error: {at}{problem}");
+                continue;
+            }
+        };
+        let _ = writeln!(out, "{line}");
+    }
+    match (refuted, failed, unknown) {
+        (true, ..) => 1,
+        (_, true, _) => 2,
+        (_, _, true) => 7,
+        _ => 0,
+    }
+}

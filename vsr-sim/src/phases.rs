@@ -1,0 +1,195 @@
+//! The two phases of a run: first faults, then a core that is healed and must serve.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use vsr::{Handle, OpNumber, QueryContext, Timestamp};
+
+use crate::atlas::Excuse;
+use crate::check::Violation;
+use crate::check::linearizability::{Model, check_model, check_real_time};
+use crate::machine::{Borrowed, Replay, Simulated};
+use crate::plan::Unsynced;
+use crate::run::{Run, Slot, Task};
+use crate::simulation::{Judge, Report, Verdict};
+use crate::world::{Flag, lock, site};
+
+impl<S: Simulated> Run<S> {
+    pub(crate) fn run(mut self) -> Report {
+        let given = self.given.take();
+        self.start_all();
+        self.plan_faults(&given.unwrap_or_default());
+        let safety_ends = self.options.safety.as_nanos() as u64;
+        self.advance(safety_ends, Run::clients_are_done);
+        let verdict = match self.violation() {
+            Some(verdict) => verdict,
+            None => self.liveness(),
+        };
+        self.report(verdict)
+    }
+
+    /// Heals a core that is large enough to go on; what is broken outside it stays broken. Every
+    /// request must now complete, and the core must agree.
+    pub(crate) fn liveness(&mut self) -> Verdict {
+        let core = self.choose_core();
+        self.heal(&core);
+        let until = lock(&self.world).now + self.options.liveness.as_nanos() as u64;
+        self.advance(until, Run::clients_are_done);
+        if let Some(verdict) = self.violation() {
+            return verdict;
+        }
+        let done = self.clients_are_done();
+        let mut agree = false;
+        if done {
+            // The last commit number, and what an unacknowledged request left, settle down.
+            for _ in 0..40 {
+                let until = lock(&self.world).now + 250_000_000;
+                self.advance(until, |_| false);
+                if let Some(verdict) = self.violation() {
+                    return verdict;
+                }
+                agree = self.agree(&core);
+                if agree {
+                    break;
+                }
+            }
+        }
+        if done && agree {
+            return self.check_history().map_or(Verdict::Pass, Verdict::Safety);
+        }
+        let why = self.explain(&core);
+        match self.excuse(&core) {
+            Some(excuse) => Verdict::Unrecoverable(excuse.to_string()),
+            None => Verdict::Liveness(format!("core {core:?} does not go on: {why}")),
+        }
+    }
+
+    fn choose_core(&mut self) -> Vec<usize> {
+        let world = lock(&self.world);
+        let mut random = world.draw(site::CORE, 0, 0);
+        let whole: Vec<usize> = (0..world.replicas).filter(|&at| !world.disks[at].is_lost()).collect();
+        let least = usize::from(world.quorums.view_change.max(world.quorums.replication));
+        drop(world);
+        let mut core = Vec::new();
+        for _ in 0..20 {
+            let size = least + random.below((whole.len() - least) as u64 + 1) as usize;
+            core = whole.clone();
+            while core.len() > size {
+                let gone = random.below(core.len() as u64) as usize;
+                core.remove(gone);
+            }
+            if self.excuse(&core).is_none() {
+                break;
+            }
+        }
+        core
+    }
+
+    pub(crate) fn heal(&mut self, core: &[usize]) {
+        let n = self.options.replicas;
+        let nodes = {
+            let mut world = lock(&self.world);
+            world.faults_on = false;
+            world.fault(usize::MAX, None, || format!("the core {core:?} is healed, the rest stays as it is"));
+            world.links.heal();
+            for replica in 0..n {
+                world.release_disk(replica);
+                world.nodes[replica].full_until = 0;
+                world.nodes[replica].slow = (1, 0);
+            }
+            world.nodes.len()
+        };
+        for node in 0..nodes {
+            self.resume(node);
+        }
+        for replica in 0..n {
+            if core.contains(&replica) {
+                self.restart(replica);
+            } else {
+                self.damage_for_good(replica);
+            }
+        }
+    }
+
+    /// A replica outside the core: dead, deaf, mute or cut off, for ever.
+    fn damage_for_good(&mut self, replica: usize) {
+        let kind = lock(&self.world).draw(site::CORE, 1, replica as u64).below(4);
+        let up = lock(&self.world).nodes[replica].up;
+        if kind == 0 && up {
+            self.stop(replica, Unsynced::Lost);
+        }
+        let mut world = lock(&self.world);
+        for node in (0..world.nodes.len()).filter(|&node| node != replica) {
+            world.links.cut[node][replica] |= kind != 2;
+            world.links.cut[replica][node] |= kind >= 2;
+        }
+    }
+
+    /// Whether these replicas are normal, in one view, with everything applied.
+    pub(crate) fn agree(&self, core: &[usize]) -> bool {
+        let statuses: Vec<_> = core.iter().filter_map(|&at| self.handles[at].as_ref().map(Handle::status)).collect();
+        let Some(first) = statuses.first() else { return false };
+        statuses.len() == core.len()
+            && statuses.iter().all(|status| {
+                status.normal
+                    && status.view == first.view
+                    && status.applied == first.applied
+                    && status.commit == first.commit
+                    && status.applied == status.commit.op()
+            })
+    }
+
+    /// What each of these replicas waits for, in its own words.
+    pub(crate) fn explain(&mut self, core: &[usize]) -> String {
+        let answers: Arc<Mutex<Vec<String>>> = Arc::default();
+        for &replica in core {
+            let Some(handle) = self.handles[replica].clone() else { continue };
+            let answers = answers.clone();
+            let flag = Arc::new(Flag::default());
+            flag.set();
+            let task: Task = Box::pin(async move {
+                let status = handle.status();
+                let text = handle.explain().await;
+                let (head, commit, applied) = (status.head, status.commit, status.applied);
+                let line = format!("r{replica} (head {head}, commit {commit}, applied {applied}): {text}");
+                answers.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                None
+            });
+            self.slots.push(Some(Slot { node: replica, flag, task }));
+        }
+        let until = lock(&self.world).now + 50_000_000;
+        self.advance(until, |_| false);
+        let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        answers.sort();
+        answers.join("; ")
+    }
+
+    /// Why a core may rightly be stuck: something that may be committed has no intact copy in it.
+    fn excuse(&self, core: &[usize]) -> Option<Excuse> {
+        let world = lock(&self.world);
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let committed = recorder.executed.last_key_value().map_or(0, |(position, _)| position.op.0);
+        let disks: Vec<_> = core.iter().map(|&at| &world.disks[at]).collect();
+        crate::atlas::excuse(&disks, OpNumber(committed), world.quorums)
+    }
+
+    /// The whole history is linearizable, and every reply is the model's.
+    pub(crate) fn check_history(&self) -> Option<Violation> {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = &recorder.history;
+        let executed: Vec<_> = recorder
+            .executed
+            .iter()
+            .map(|(position, (context, command))| (*position, (Some(*context), command.clone())))
+            .collect();
+        let check = |model: &mut dyn Model<_, _, _, _>| check_model(history, &executed, model);
+        let result = check_real_time(history).and_then(|()| match &self.judge {
+            Judge::Nobody => Ok(()),
+            Judge::Machine => {
+                check(&mut Replay((self.machine)(), QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) }))
+            }
+            Judge::Model(make) => check(&mut Borrowed::<S>(make())),
+        });
+        let message = result.err()?.to_string();
+        Some(Violation { checker: "linearizable", message, at: lock(&self.world).now })
+    }
+}

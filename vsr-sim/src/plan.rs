@@ -1,0 +1,283 @@
+//! The faults of a run, as values: what a seed drew, what a scenario file says, and what shrinking leaves out.
+//!
+//! Every fault is keyed by what it happens to (a moment, a message, a write), never by its place in a stream of random
+//! numbers: leaving one out does not change what the others mean.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use vsr::protocol::Random;
+use vsr::{Message, OpNumber};
+
+use crate::disk::Damage;
+
+/// Random numbers for one purpose: a hash of the seed, the purpose and what it is about.
+pub(crate) fn draw(seed: u64, site: u64, a: u64, b: u64) -> Random {
+    let mut state = seed;
+    for word in [site, a, b] {
+        state = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        state ^= state >> 32;
+    }
+    Random::new(state)
+}
+
+/// What a message is, so that the same one is recognised in another run of the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MessageKey {
+    /// The sending node.
+    pub from: usize,
+    /// The node it is addressed to.
+    pub to: usize,
+    /// [`Message::name`].
+    pub kind: &'static str,
+    /// Its op, view or number.
+    pub subject: u64,
+    /// The how manieth of its kind, on this link and of this subject, from 1.
+    pub nth: u32,
+}
+
+impl MessageKey {
+    pub(crate) fn hash(&self) -> u64 {
+        let mut hash = (self.from as u64) << 40 | (self.to as u64) << 20 | u64::from(self.nth);
+        for byte in self.kind.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+        hash ^ self.subject.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// The op, view or number that a message is about.
+#[must_use]
+pub fn subject(message: &Message) -> u64 {
+    match message {
+        Message::Requests { requests, .. } => requests.first().map_or(0, |request| request.number.0),
+        Message::Replies { replies, .. } => replies.first().map_or(0, |reply| reply.number.0),
+        Message::Prepare { entry, .. } => entry.header.op.0,
+        Message::PrepareOk { op, .. } | Message::RequestHeaders { op, .. } => op.0,
+        Message::Commit { number, .. } | Message::CommitOk { number, .. } => *number,
+        Message::StartViewChange { view } | Message::RequestStartView { view, .. } => view.number,
+        Message::DoViewChange(dvc) => dvc.view.number,
+        Message::StartView(start) => start.view.number,
+        Message::Headers { headers } => headers.first().map_or(0, |header| header.op.0),
+        Message::RequestEntries { wanted } => wanted.first().map_or(0, |(op, _)| op.0),
+        Message::Entries { entries } => entries.first().map_or(0, |entry| entry.header.op.0),
+        _ => 0,
+    }
+}
+
+/// What becomes of a write that is under way when its process dies or its disk fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    /// Nothing of it is on the disk.
+    Lost,
+    /// All of it is.
+    Kept,
+    /// Some of its entries are; which, this number decides.
+    Torn(u64),
+}
+
+/// What happens to a message beside being delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageFate {
+    /// It is lost.
+    Drop,
+    /// It is delivered once more, so many nanoseconds later.
+    Again(u64),
+    /// One bit of its frame is flipped on the way.
+    Corrupt(u64),
+    /// It is delivered to another node.
+    Misdeliver(usize),
+    /// Its sender dies right after sending it.
+    CrashAfter(Unsynced),
+}
+
+/// What happens to a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteFate {
+    /// The process dies while it is under way.
+    CrashIn(Unsynced),
+    /// The process dies when it is durable, before it hears of it.
+    CrashAfter,
+    /// It fails with an error; what the disk kept of it is unsaid.
+    Fail(Unsynced),
+    /// It takes so many nanoseconds more.
+    Hang(u64),
+    /// It succeeds, and its bodies are not there.
+    Silent,
+    /// It succeeds, and lands on this op's slot instead.
+    Misdirect(OpNumber),
+}
+
+/// A fault that has a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Happening {
+    /// The process dies.
+    Crash(usize, Unsynced),
+    /// It is started again.
+    Restart(usize),
+    /// No message crosses from these nodes to the others; nor back, unless it is one-way.
+    Partition {
+        /// The nodes of one side.
+        side: Vec<usize>,
+        /// Messages from the others to this side pass.
+        one_way: bool,
+        /// The transports of some notice.
+        noticed: bool,
+    },
+    /// No message passes from one node to another.
+    Cut(usize, usize),
+    /// Messages pass again.
+    Mend(usize, usize),
+    /// All partitions end.
+    Heal,
+    /// Messages on a link wait, and arrive together after so many nanoseconds.
+    Clog(usize, usize, u64),
+    /// For so many nanoseconds, no message of this kind leaves the node.
+    Mute(usize, &'static str, u64),
+    /// The process stands still.
+    Pause(usize),
+    /// It goes on.
+    Resume(usize),
+    /// The machine stands still, its clock too, until it goes on.
+    Suspend(usize),
+    /// The wall clock jumps by so many nanoseconds.
+    JumpWall(usize, i64),
+    /// The monotonic clock leaps forward by so many nanoseconds.
+    LeapClock(usize, u64),
+    /// A stored entry rots.
+    Rot(usize, OpNumber, Damage),
+    /// Writes and reads take so many times as long, for so many nanoseconds.
+    SlowDisk(usize, u64, u64),
+    /// No write completes until the disk is released.
+    StallDisk(usize),
+    /// Writes complete again.
+    ReleaseDisk(usize),
+    /// There is no room on the disk, for so many nanoseconds.
+    FullDisk(usize, u64),
+    /// The disk is gone, with everything on it.
+    LoseDisk(usize),
+    /// A connection breaks, and its end notices; `true`: a reconnect was refused.
+    PeerDown(usize, usize, bool),
+}
+
+/// One fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// At this moment, in nanoseconds of virtual time.
+    At(u64, Happening),
+    /// To this message.
+    Message(MessageKey, MessageFate),
+    /// To the so manieth write of a replica, from 1.
+    Write(usize, u64, WriteFate),
+    /// The so manieth read of a replica, from 1, fails.
+    Read(usize, u64),
+}
+
+/// The kinds of messages, by name, so that a text can be turned into one.
+pub(crate) const KINDS: &[&str] = &[
+    "Requests",
+    "Replies",
+    "Prepare",
+    "PrepareOk",
+    "Commit",
+    "CommitOk",
+    "StartViewChange",
+    "DoViewChange",
+    "StartView",
+    "RequestStartView",
+    "RequestHeaders",
+    "Headers",
+    "RequestEntries",
+    "Entries",
+    "Ping",
+    "ReadIndex",
+    "ReadIndexOk",
+    "RequestStatus",
+    "Status",
+    "Query",
+    "Answer",
+];
+
+/// What decides the faults of a run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    /// Faults that were written down; `None`: the seed draws them.
+    pub(crate) given: bool,
+    messages: BTreeMap<MessageKey, MessageFate>,
+    writes: BTreeMap<(usize, u64), WriteFate>,
+    reads: BTreeMap<(usize, u64), ()>,
+    /// Everything that happened, in order.
+    pub(crate) happened: Vec<Fault>,
+}
+
+impl Plan {
+    /// A plan of these faults only. Those with a moment are the caller's to plan.
+    pub(crate) fn of(faults: &[Fault]) -> Plan {
+        let mut plan = Plan { given: true, ..Plan::default() };
+        faults.iter().for_each(|fault| plan.add(fault));
+        plan
+    }
+
+    pub(crate) fn add(&mut self, fault: &Fault) {
+        match fault {
+            Fault::At(..) => {}
+            Fault::Message(key, fate) => {
+                self.messages.insert(*key, *fate);
+            }
+            Fault::Write(node, nth, fate) => {
+                self.writes.insert((*node, *nth), *fate);
+            }
+            Fault::Read(node, nth) => {
+                self.reads.insert((*node, *nth), ());
+            }
+        }
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        key: MessageKey,
+        drawn: impl FnOnce() -> Option<MessageFate>,
+    ) -> Option<MessageFate> {
+        let fate = if self.given { self.messages.get(&key).copied() } else { drawn() };
+        if let Some(fate) = fate {
+            self.happened.push(Fault::Message(key, fate));
+        }
+        fate
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        node: usize,
+        nth: u64,
+        drawn: impl FnOnce() -> Option<WriteFate>,
+    ) -> Option<WriteFate> {
+        let fate = if self.given { self.writes.get(&(node, nth)).copied() } else { drawn() };
+        if let Some(fate) = fate {
+            self.happened.push(Fault::Write(node, nth, fate));
+        }
+        fate
+    }
+
+    pub(crate) fn read(&mut self, node: usize, nth: u64, drawn: impl FnOnce() -> bool) -> bool {
+        let fails = if self.given { self.reads.contains_key(&(node, nth)) } else { drawn() };
+        if fails {
+            self.happened.push(Fault::Read(node, nth));
+        }
+        fails
+    }
+}
+
+/// Nanoseconds as a person writes them.
+pub(crate) struct Nanos(pub(crate) u64);
+
+impl fmt::Display for Nanos {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => f.write_str("0ms"),
+            nanos if nanos.is_multiple_of(1_000_000_000) => write!(f, "{}s", nanos / 1_000_000_000),
+            nanos if nanos.is_multiple_of(1_000_000) => write!(f, "{}ms", nanos / 1_000_000),
+            nanos if nanos.is_multiple_of(1_000) => write!(f, "{}us", nanos / 1_000),
+            nanos => write!(f, "{nanos}ns"),
+        }
+    }
+}

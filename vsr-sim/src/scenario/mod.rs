@@ -1,0 +1,158 @@
+//! Scenarios: schedules as text files, that tell a story, say what happens, and keep what came of it.
+//!
+//! ```text
+//! # One of three dies, and nobody loses anything.
+//! cluster 3 clients=1
+//! request c0 add 0 5
+//! until c0 idle
+//! >      3.2 ms  c0 hears 5 at 2.0
+//! crash r0 lose-unsynced
+//! until primary r1
+//! settle
+//! check
+//! ```
+//!
+//! A line is a command, a comment (`#`), or, behind `>`, what the command before it is expected to show. A file without any such
+//! line is only run. The production replica runs, as in every simulation; time passes only with `tick`, `until`, `settle` and `go`.
+//!
+//! | command | what it does |
+//! |---|---|
+//! | `cluster N [clients=N] [OPTION=VALUE…]` | the first command: a cluster of N, idle; the options are those that a seed draws |
+//! | `request c0 add 1 5`, `write 1 5`, `cas 1 5 6`, `ballast 100`, `get 1` | a client, or the handle of a replica, submits |
+//! | `load` | every client begins its `requests=` of the seed's workload |
+//! | `tick 10ms` | time passes |
+//! | `until CONDITION [within 5s]` | time passes until it holds; 20 s at most |
+//! | `expect CONDITION` | it holds now |
+//! | `crash r1 [lose-unsynced, keep-unsynced, tear-unsynced=N]`, `restart r1` | the process |
+//! | `pause r1`, `suspend r1`, `resume r1`, `skew-clock r1 +1h`, `leap-clock r1 5s` | process and clock |
+//! | `partition r0 c0 \| rest`, `partition r0 > rest`, `cut r0>r1`, `cut r0\|r1`, `mend r0>r1`, `heal`, `clog r0>r1 1s`, `mute r1 PrepareOk 1s` | the network |
+//! | `hold NAME FILTER`, `lose NAME FILTER`, `release NAME`, `deliver NAME [TIMES]`, `forget NAME` | messages that fit, as in `Prepare,Commit r0>* 7` |
+//! | `corrupt r2 op=7 [body, header]`, `stall-disk r1`, `release-disk r1`, `slow-disk r1 x50 1s`, `fill-disk r1 1s`, `wipe r1` | the disk |
+//! | `at 1.5s …` | any of these, later |
+//! | `drop`, `again … after=3s`, `flip … bit=9`, `misdeliver … to=r2`, `crash-after` with `Prepare 7 r0>r1 [nth=2]` | one message |
+//! | `write r1 5 crash, crash-after, fail, hang 1s, silent, misdirect op=3`, `read r1 5 fail` | one write or read |
+//! | `settle` | everything is healed; within twenty time-outs all replicas are normal, in one view, with equal logs |
+//! | `go` | the rest of a run as of a seed: faults until the clients are done, then a core is healed, and must serve |
+//! | `check` | what the clients saw is linearizable |
+//! | `show` | the replicas, a line each |
+//! | `trace quiet, events, messages` | how much is shown from here on |
+//!
+//! Conditions: `r1 normal, primary, backup, waiting, down`, `r1 view=1` (also `commit`, `head`, `applied`, and `>=`, `<=`), `c0 idle`,
+//! `c0 waits`, `c0 heard TEXT`, `settled`, `views<=2`, `violation [NAME]`.
+
+mod condition;
+mod runner;
+pub(crate) mod words;
+
+use crate::machine::{Change, Registers, Simulated, Step};
+use crate::options::Options;
+use crate::simulation::{Report, Simulation};
+
+/// What a scenario came to.
+#[derive(Debug)]
+pub struct Played {
+    /// The file with what it shows now.
+    pub text: String,
+    /// What went wrong first, with its line.
+    pub failure: Option<Failure>,
+    /// What the run was like.
+    pub report: Report,
+}
+
+/// Why a scenario failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// A line is no command.
+    #[error("line {line}: {why}")]
+    Unreadable {
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A condition did not come to hold, or a command could not be carried out.
+    #[error("line {line}: {why}")]
+    Unmet {
+        /// The line, from 1.
+        line: usize,
+        /// What was there instead.
+        why: String,
+    },
+    /// A property was broken.
+    #[error("line {line}: {why}")]
+    Violated {
+        /// The line during which it was.
+        line: usize,
+        /// [`Verdict::class`](crate::Verdict::class).
+        class: &'static str,
+        /// The checker's words.
+        why: String,
+    },
+    /// It shows something else than the file says.
+    #[error("line {line}: expected {expected:?}, got {found:?}; --rewrite keeps what it shows now")]
+    Differs {
+        /// The line.
+        line: usize,
+        /// What the file says.
+        expected: String,
+        /// What it shows.
+        found: String,
+    },
+}
+
+type Speak<S> = fn(&str) -> Result<Step<<S as vsr::StateMachine>::Command, <S as vsr::StateMachine>::Query>, String>;
+
+/// The cluster that scenarios begin with: everything takes the same time, every time.
+#[must_use]
+pub fn base(replicas: usize) -> Options {
+    use std::time::Duration;
+    Options {
+        clients: 1,
+        requests: 30,
+        queries_percent: 0,
+        delay_min: Duration::from_millis(1),
+        delay_spread: Duration::ZERO,
+        write_min: Duration::from_micros(200),
+        write_spread: Duration::ZERO,
+        safety: Duration::from_secs(30),
+        ..Options::calm(0, replicas)
+    }
+}
+
+/// Plays a scenario on the simulator's own state machine.
+#[must_use]
+pub fn play(text: &str) -> Played {
+    let simulation = Simulation::with_queries(base(3), Registers::default, Registers::step);
+    runner::play(&simulation, text, speak_registers)
+}
+
+impl<S: Simulated> Simulation<S> {
+    /// Plays a scenario on this state machine, under its workload; `request` by hand needs the simulator's own machine.
+    #[must_use]
+    pub fn play(&self, text: &str) -> Played {
+        runner::play(self, text, |_| {
+            Err("requests by hand are for the simulator's own state machine: use load".to_owned())
+        })
+    }
+}
+
+/// `add 1 5` and so on: commands of [`Registers`].
+fn speak_registers(text: &str) -> Result<Step<Change, u8>, String> {
+    let wrong = || format!("{text}: add R N, write R N, cas R OLD NEW, ballast N or get R");
+    let mut words = text.split_whitespace();
+    let verb = words.next().ok_or_else(wrong)?;
+    let numbers = words.map(str::parse).collect::<Result<Vec<i64>, _>>().map_err(|_| wrong())?;
+    let register = |number: i64| u8::try_from(number).map_err(|_| wrong());
+    match (verb, numbers.as_slice()) {
+        ("add", [at, more]) => Ok(Step::Command(Change::Add(register(*at)?, *more))),
+        ("write", [at, value]) => Ok(Step::Command(Change::Write(register(*at)?, *value))),
+        ("cas", [at, old, new]) => Ok(Step::Command(Change::CompareAndSet(register(*at)?, *old, *new))),
+        ("ballast", [size]) => {
+            let size = usize::try_from(*size).ok().filter(|size| *size <= 1 << 20).ok_or_else(wrong)?;
+            Ok(Step::Command(Change::Ballast(vec![0; size])))
+        }
+        ("get", [at]) => Ok(Step::Query(register(*at)?)),
+        _ => Err(wrong()),
+    }
+}

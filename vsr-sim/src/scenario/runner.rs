@@ -1,0 +1,350 @@
+//! Plays a scenario, line by line.
+
+use std::fmt::Write;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::condition::Condition;
+use super::words::Words;
+use super::{Failure, Played, Speak, base};
+use crate::machine::Simulated;
+use crate::net::Rule;
+use crate::node::Life;
+use crate::options::{Options, parse_duration};
+use crate::plan::{Fault, Happening};
+use crate::run::Run;
+use crate::simulation::{Simulation, Verdict};
+use crate::story::What;
+use crate::trace::Detail;
+use crate::world::{Flag, Planned, lock};
+
+/// How long `until` waits, and `settle`: twenty time-outs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Player<'a, S: Simulated> {
+    simulation: &'a Simulation<S>,
+    speak: Speak<S>,
+    run: Option<Run<S>>,
+    /// What `check` and `go` found, beside what the checkers see.
+    verdict: Option<Verdict>,
+    shown: usize,
+    level: Detail,
+}
+
+/// A command with its place, and what the file says that it shows.
+struct Line<'a> {
+    number: usize,
+    command: &'a str,
+    expected: Vec<(usize, &'a str)>,
+}
+
+pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: Speak<S>) -> Played {
+    let compared = text.lines().any(|line| line.starts_with('>'));
+    let mut player = Player { simulation, speak, run: None, verdict: None, shown: 0, level: Detail::Events };
+    let (mut output, mut failure) = (String::new(), None);
+    let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line)).peekable();
+    while let Some((number, line)) = lines.next() {
+        let _ = writeln!(output, "{line}");
+        let command = line.trim();
+        if command.is_empty() || command.starts_with('#') || line.starts_with('>') {
+            continue;
+        }
+        let mut expected = Vec::new();
+        while let Some((number, shown)) = lines.next_if(|(_, line)| line.starts_with('>')) {
+            expected.push((number, shown));
+        }
+        if failure.is_some() {
+            expected.iter().for_each(|(_, line)| _ = writeln!(output, "{line}"));
+            continue;
+        }
+        let line = Line { number, command, expected };
+        let result = player.command(&line);
+        let shown = player.show_new();
+        shown.iter().for_each(|line| _ = writeln!(output, "{line}"));
+        let next_is_excuse = lines
+            .clone()
+            .map(|(_, line)| line.trim())
+            .find(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('>'))
+            .is_some_and(|line| line.starts_with("expect violation"));
+        let violated = player.violation().filter(|_| !next_is_excuse && !command.starts_with("expect violation"));
+        failure = result.err();
+        if failure.is_none()
+            && let Some(verdict) = violated
+        {
+            failure = Some(Failure::Violated { line: number, class: verdict.class(), why: verdict.to_string() });
+        }
+        if failure.is_none() && compared {
+            failure = differs(&line, &shown);
+        }
+    }
+    if player.run.is_none() {
+        let why = "there is no cluster: a scenario begins with `cluster 3`".to_owned();
+        failure.get_or_insert(Failure::Unreadable { line: 1, why });
+    }
+    let verdict = player.violation().unwrap_or(Verdict::Pass);
+    let run = player.run.unwrap_or_else(|| Run::new(Simulation { options: base(1), ..simulation.clone() }));
+    Played { text: output, failure, report: run.report(verdict) }
+}
+
+/// The first line that shows something else than was expected.
+fn differs(line: &Line<'_>, shown: &[String]) -> Option<Failure> {
+    let expected = line.expected.iter().map(|(number, text)| (*number, (*text).to_owned()));
+    let nothing = (line.number, String::new());
+    let mut pairs =
+        expected.chain(std::iter::repeat(nothing)).zip(shown.iter().cloned().chain(std::iter::repeat(String::new())));
+    let count = line.expected.len().max(shown.len());
+    pairs
+        .by_ref()
+        .take(count)
+        .find(|((_, expected), found)| expected != found)
+        .map(|((number, expected), found)| Failure::Differs { line: number, expected, found })
+}
+
+impl<S: Simulated> Player<'_, S> {
+    fn violation(&self) -> Option<Verdict> {
+        let seen = self.run.as_ref().and_then(Run::violation);
+        seen.or_else(|| self.verdict.clone()).filter(Verdict::is_failure)
+    }
+
+    /// What has been recorded since the last command.
+    fn show_new(&mut self) -> Vec<String> {
+        let Some(run) = &self.run else { return Vec::new() };
+        let world = lock(&run.world);
+        let records = world.trace.records();
+        let wanted = |what: &What| match what {
+            What::Sent { .. } | What::Delivered { .. } | What::Lost { .. } | What::Numbers { .. } => {
+                self.level == Detail::Messages
+            }
+            What::Note { text } => {
+                self.level == Detail::Messages || (self.level == Detail::Events && !text.contains("ignores a"))
+            }
+            _ => self.level != Detail::Counters,
+        };
+        let new = records.iter().skip(self.shown).filter(|record| wanted(&record.what));
+        let lines = new.filter_map(|record| {
+            let text = crate::describe::line(record, records, world.replicas)?;
+            let micros = record.at / 1000;
+            Some(format!("> {:>8}.{} ms  {text}", micros / 1000, micros % 1000 / 100))
+        });
+        let lines = lines.collect();
+        self.shown = records.len();
+        lines
+    }
+
+    fn command(&mut self, line: &Line<'_>) -> Result<(), Failure> {
+        let number = line.number;
+        let unreadable = |why: String| Failure::Unreadable { line: number, why };
+        let unmet = |why: String| Failure::Unmet { line: number, why };
+        let (replicas, clients) = self.run.as_ref().map_or((0, 0), |run| (run.options.replicas, run.options.clients));
+        let mut words = Words::new(line.command, replicas, clients);
+        let words = &mut words;
+        let verb = words.next("a command").map_err(unreadable)?;
+        if verb == "cluster" {
+            return self.cluster(words).map_err(unreadable);
+        }
+        let Some(run) = &mut self.run else {
+            return Err(unreadable("the first command is `cluster N`".to_owned()));
+        };
+        match verb {
+            "until" | "expect" => {
+                let condition = Condition::read(words).map_err(unreadable)?;
+                let mut patience = PATIENCE;
+                if words.peek() == Some("within") {
+                    words.maybe();
+                    patience = parse_duration(words.next("a time").map_err(unreadable)?).map_err(unreadable)?;
+                }
+                words.end().map_err(unreadable)?;
+                if let Condition::Violation(name) = &condition {
+                    let class = self.violation().map(|verdict| verdict.class());
+                    let met = class.is_some_and(|class| name.as_ref().is_none_or(|name| name == class));
+                    return if met { Ok(()) } else { Err(unmet(format!("{} does not hold: {class:?}", line.command))) };
+                }
+                if verb == "until" {
+                    let end = lock(&run.world).now + patience.as_nanos() as u64;
+                    run.advance(end, |run| condition.holds(run));
+                }
+                if condition.holds(run) || run.violation().is_some() {
+                    return Ok(());
+                }
+                let all: Vec<usize> = (0..replicas).collect();
+                let why = run.explain(&all);
+                return Err(unmet(format!("{} does not hold: {why}", line.command)));
+            }
+            "request" => {
+                let node = words.node().map_err(unreadable)?;
+                let step = (self.speak)(&words.rest()).map_err(unreadable)?;
+                self.request(node, step).map_err(unmet)?;
+            }
+            "load" => (0..clients).for_each(|client| run.put_to_work(client)),
+            "tick" => {
+                let end = lock(&run.world).now + words.nanos().map_err(unreadable)?;
+                run.advance(end, |_| false);
+            }
+            "hold" | "lose" => {
+                let name = words.next("a name").map_err(unreadable)?.to_owned();
+                let filter = words.filter().map_err(unreadable)?;
+                let rule = Rule { name, filter, holds: verb == "hold", held: Vec::new() };
+                lock(&run.world).links.rules.push(rule);
+            }
+            "release" | "deliver" | "forget" => {
+                let name = words.next("a name").map_err(unreadable)?;
+                let times = if words.peek().is_some() { words.number("how often").map_err(unreadable)? } else { 1 };
+                let mut world = lock(&run.world);
+                let at = world.links.rules.iter().position(|rule| rule.name == name);
+                let at = at.ok_or_else(|| unreadable(format!("nothing is held or lost under the name {name}")))?;
+                let held = world.links.rules[at].held.clone();
+                if verb != "deliver" {
+                    world.links.rules.remove(at);
+                }
+                let times = if verb == "forget" { 0 } else { times };
+                for _ in 0..times {
+                    held.iter().for_each(|delivery| world.hand_over(delivery.clone()));
+                }
+            }
+            "settle" => {
+                run.heal(&(0..replicas).collect::<Vec<_>>());
+                let end = lock(&run.world).now + PATIENCE.as_nanos() as u64;
+                run.advance(end, |run| Condition::Settled.holds(run) && run.clients_are_done());
+                lock(&run.world).faults_on = true;
+                if run.violation().is_none() && !(Condition::Settled.holds(run) && run.clients_are_done()) {
+                    let all: Vec<usize> = (0..replicas).collect();
+                    return Err(unmet(format!("twenty time-outs were not enough: {}", run.explain(&all))));
+                }
+            }
+            "go" => {
+                let until = run.options.safety.as_nanos() as u64;
+                run.advance(until, Run::clients_are_done);
+                let verdict = run.violation().unwrap_or_else(|| run.liveness());
+                self.verdict = Some(verdict);
+            }
+            "check" => self.verdict = run.check_history().map(Verdict::Safety).or(self.verdict.take()),
+            "show" => {
+                let lines: Vec<String> = (0..replicas).map(|replica| describe(run, replica)).collect();
+                let mut world = lock(&run.world);
+                lines.into_iter().enumerate().for_each(|(replica, line)| world.say(replica, || line));
+            }
+            "trace" => {
+                self.level = match words.next("quiet, events or messages").map_err(unreadable)? {
+                    "quiet" => Detail::Counters,
+                    "events" => Detail::Events,
+                    "messages" => Detail::Messages,
+                    word => return Err(unreadable(format!("{word}: quiet, events or messages"))),
+                }
+            }
+            _ => {
+                if let Some(faults) = words.planned(verb).map_err(unreadable)? {
+                    let mut world = lock(&run.world);
+                    for fault in faults {
+                        world.plan.add(&fault);
+                        if let Fault::At(at, happening) = fault {
+                            world.plan(at, Planned::Happening(happening));
+                        }
+                    }
+                } else {
+                    let happenings = words.happening(verb).map_err(unreadable)?;
+                    let happenings = happenings.ok_or_else(|| unreadable(format!("{verb} is no command")))?;
+                    self.happen(happenings).map_err(unmet)?;
+                }
+            }
+        }
+        words.end().map_err(unreadable)?;
+        if let Some(run) = &mut self.run {
+            run.poll_ready();
+        }
+        Ok(())
+    }
+
+    fn cluster(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        if self.run.is_some() {
+            return Err("there is a cluster already".to_owned());
+        }
+        let replicas = usize::try_from(words.number("the number of replicas")?).unwrap_or(0);
+        if !(1..=9).contains(&replicas) {
+            return Err("a cluster has 1 to 9 replicas".to_owned());
+        }
+        let mut options = base(replicas);
+        while let Some(word) = words.maybe() {
+            let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: options are NAME=VALUE"))?;
+            options.set_load(name, value)?;
+        }
+        if options.clients > 64 {
+            return Err("64 clients are enough".to_owned());
+        }
+        let simulation =
+            Simulation { options, faults: Some(Vec::new()), detail: Detail::Messages, ..self.simulation.clone() };
+        let mut run = Run::new(simulation);
+        (0..replicas).for_each(|replica| run.start(replica));
+        (0..run.options.clients).for_each(|client| run.add_client(client));
+        run.poll_ready();
+        // From the start on the replicas know each other: the story begins with a cluster that serves.
+        self.shown = 0;
+        self.run = Some(run);
+        Ok(())
+    }
+
+    fn happen(&mut self, happenings: Vec<Happening>) -> Result<(), String> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        for happening in happenings {
+            if !run.carry_out(&happening) {
+                return Err(format!("{happening:?} has no effect here"));
+            }
+        }
+        Ok(())
+    }
+
+    fn request(&mut self, node: usize, step: crate::machine::Step<S::Command, S::Query>) -> Result<(), String> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let replicas = run.options.replicas;
+        if let Some(at) = node.checked_sub(replicas) {
+            let (life, client) = run.clients[at].clone();
+            let life = Life { flag: Arc::new(Flag::default()), ..life };
+            let mut worker = run.worker(life, (at * 8) as u64);
+            let recorder = run.recorder.clone();
+            recorder.lock().unwrap_or_else(PoisonError::into_inner).active += 1;
+            let task = async move {
+                worker.ask_client(&client, step, Duration::from_secs(1_000_000)).await;
+                recorder.lock().unwrap_or_else(PoisonError::into_inner).active -= 1;
+                None
+            };
+            run.spawn(node, Box::pin(task));
+            return Ok(());
+        }
+        let handle = run.handles[node].clone().ok_or_else(|| format!("r{node} is down"))?;
+        let life = Life { world: run.world.clone(), node, life: 0, flag: Arc::new(Flag::default()) };
+        let mut worker = run.worker(life, 1000 + node as u64);
+        let task = async move {
+            worker.ask_handle(&handle, step).await;
+            None
+        };
+        run.spawn(node, Box::pin(task));
+        Ok(())
+    }
+}
+
+fn describe<S: Simulated>(run: &Run<S>, replica: usize) -> String {
+    let Some(status) = run.handles[replica].as_ref().map(vsr::Handle::status) else {
+        return format!("r{replica}: down");
+    };
+    let role = match (status.normal, status.is_primary) {
+        (true, true) => "primary",
+        (true, false) => "backup",
+        (false, _) => "waiting",
+    };
+    let (view, head, commit, applied) = (status.view, status.head, status.commit, status.applied);
+    format!("r{replica}: {role}, view {view}, head {head}, commit {commit}, applied {applied}")
+}
+
+impl Options {
+    /// As [`set`](Options::set), with the load and the clients, too.
+    fn set_load(&mut self, name: &str, text: &str) -> Result<(), String> {
+        let number = || text.parse::<u32>().map_err(|_| format!("{name}={text} is no number"));
+        match name {
+            "clients" => self.clients = number()? as usize,
+            "requests" => self.requests = number()?,
+            "queries" => self.queries_percent = number()?.into(),
+            "handles" => self.handles = text.parse().map_err(|_| format!("{name}={text}: true or false"))?,
+            _ => return self.set(name, text),
+        }
+        Ok(())
+    }
+}
