@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
 use vsr::protocol::Random;
-use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine};
+use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
 
 use crate::check::linearizability::{Asked, Heard, Model, Operation};
 use crate::check::{Observation, Violation};
@@ -144,7 +144,7 @@ impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for 
     fn apply(&mut self, (context, command): &InContextOption<S>) -> S::Reply {
         let context = context.unwrap_or(ApplyContext {
             position: Position::default(),
-            timestamp: vsr::Timestamp(0),
+            timestamp: Timestamp(0),
             session: vsr::SessionId::default(),
         });
         self.1 = QueryContext { applied: context.position.op, timestamp: context.timestamp };
@@ -179,6 +179,8 @@ pub(crate) fn asked_command<S: Simulated>(command: S::Command) -> Asked<InContex
 pub struct Registers {
     values: BTreeMap<u8, i64>,
     changes: u64,
+    /// When the last change was, as the replicas agreed on it.
+    changed_at: Timestamp,
 }
 
 /// A command of [`Registers`].
@@ -200,8 +202,9 @@ impl StateMachine for Registers {
     type Query = u8;
     type Answer = (i64, u64);
 
-    fn apply(&mut self, _: &ApplyContext, change: Change) -> i64 {
+    fn apply(&mut self, context: &ApplyContext, change: Change) -> i64 {
         self.changes += 1;
+        self.changed_at = context.timestamp;
         match change {
             Change::Write(at, value) => self.values.insert(at, value).unwrap_or(0),
             Change::Add(at, more) => {
@@ -234,6 +237,7 @@ impl StateMachine for Registers {
 
     fn digest(&self) -> Option<Checksum> {
         let mut bytes = self.changes.to_le_bytes().to_vec();
+        bytes.extend(self.changed_at.0.to_le_bytes());
         for (at, value) in &self.values {
             bytes.push(*at);
             bytes.extend(value.to_le_bytes());

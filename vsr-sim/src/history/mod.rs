@@ -46,7 +46,7 @@
 //!     panic!("a sum became smaller");
 //! };
 //! assert_eq!(operation, 2);
-//! assert_eq!(why, "process 3: 1 -> 2 fits nowhere, after 1 of 2 operations that can be ordered");
+//! assert_eq!(why, "process 3: 1 -> 2 fits nowhere; the 1 of 2 operations that returned before it can be ordered");
 //! ```
 //!
 //! # Objects that the field records
@@ -69,22 +69,20 @@ mod files;
 mod jepsen;
 mod memo;
 mod models;
+mod part;
 mod plan;
 mod search;
+mod texts;
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::hash::Hash;
 
 pub use files::{HistoryError, Problem, check_file, check_files, check_text};
 pub use models::{Keyed, Register, RegisterInput, RegisterOutput, Text, TextInput, TextOutput};
 
-use plan::Plan;
-use search::{Conclusion, Search};
-
 /// What the object under test does when it does one thing at a time.
 ///
-/// The first four methods are enough. The others have defaults that are always right; they make the search
+/// The first three methods are enough. The others have defaults that are always right; they make the search
 /// faster, and must keep to what is said of each, or the verdict is wrong.
 pub trait Model {
     /// What a client asked for.
@@ -106,26 +104,22 @@ pub trait Model {
     /// Without an output the outcome is unknown, and any is right.
     fn step(&self, state: &Self::State, input: &Self::Input, output: Option<&Self::Output>) -> Option<Self::State>;
 
-    /// True if the operation leaves every state as it was. Such an operation is placed at the first
-    /// moment at which it fits, and left out if its outcome is unknown.
-    fn only_reads(&self, _input: &Self::Input, _output: Option<&Self::Output>) -> bool {
-        false
+    /// What [`Model::step`] does with an operation, whatever the state is.
+    fn effect(&self, _input: &Self::Input, _output: Option<&Self::Output>) -> Effect<Self::State> {
+        Effect::Other
     }
 
-    /// The only state in which an operation can have this output, if there is only one.
-    fn needs(&self, _input: &Self::Input, _output: &Self::Output) -> Option<Self::State> {
-        None
-    }
-
-    /// The only state that an operation can lead to from another state, if there is only one.
-    fn makes(&self, _input: &Self::Input, _output: Option<&Self::Output>) -> Option<Self::State> {
-        None
-    }
-
-    /// False if the operations for which [`Model::makes`] knows no state cannot lead from one state to the
-    /// other, in any number and order. True if the states are equal.
+    /// False if operations whose effect is [`Effect::Other`] cannot lead from one state to the other, in any
+    /// number and order. True if the states are equal.
     fn leads(&self, _from: &Self::State, _to: &Self::State) -> bool {
         true
+    }
+
+    /// Other words for all operations of a part, where numbers stand for its states. With them the part has to be
+    /// linearizable exactly if it was before. At first the state is 0. None if there are no such words;
+    /// [`Effect::Other`] is none.
+    fn rephrase(&self, _operations: &[(&Self::Input, Option<&Self::Output>)]) -> Option<Vec<Effect<u32>>> {
+        None
     }
 
     /// The bytes that a state holds on the heap, for [`Limits::bytes`].
@@ -140,6 +134,20 @@ pub trait Model {
             None => format!("{input:?}"),
         }
     }
+}
+
+/// What an operation does, whatever the state is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Effect<S> {
+    /// It leaves every state as it was. If it is possible in one state only: in that one.
+    Reads(Option<S>),
+    /// It is possible in every state, and leads to this one.
+    Replaces(S),
+    /// It leads from the first state to the second. In any other it is impossible or, if its outcome is unknown,
+    /// changes nothing.
+    Moves(S, S),
+    /// Anything else.
+    Other,
 }
 
 /// How an operation ended.
@@ -221,87 +229,5 @@ pub enum Verdict {
 /// Checks a history against a model. The operations may stand in any order.
 #[must_use]
 pub fn check<M: Model>(model: &M, history: &[Operation<M::Input, M::Output>], limits: &Limits) -> Verdict {
-    let mut parts: BTreeMap<M::Key, Vec<usize>> = BTreeMap::new();
-    for (index, operation) in history.iter().enumerate() {
-        parts.entry(model.key(&operation.input)).or_default().push(index);
-    }
-    // The small ones first: what they leave of the budget goes to the large ones.
-    let mut parts: Vec<_> = parts.into_iter().collect();
-    parts.sort_by_key(|(_, part)| part.len());
-    let (mut left, mut spent) = (limits.steps, None);
-    for (index, (key, part)) in parts.iter().enumerate() {
-        let mut part = Part { model, history, part, key, limits: Limits { steps: 0, ..*limits } };
-        let share = left / (parts.len() - index) as u64;
-        part.limits.steps = share;
-        match part.verdict() {
-            Verdict::Linearizable => {}
-            Verdict::Unknown { why } => spent = Some(why),
-            refuted => return refuted,
-        }
-        left -= share - part.limits.steps;
-    }
-    spent.map_or(Verdict::Linearizable, |why| Verdict::Unknown { why })
-}
-
-/// One independent part of a history, and what is left of its budget.
-struct Part<'a, M: Model> {
-    model: &'a M,
-    history: &'a [Operation<M::Input, M::Output>],
-    part: &'a [usize],
-    key: &'a M::Key,
-    limits: Limits,
-}
-
-impl<M: Model> Part<'_, M> {
-    fn verdict(&mut self) -> Verdict {
-        let plan = Plan::new(self.model, self.history, self.part, usize::MAX);
-        let total = plan.known.len();
-        match self.search(&plan) {
-            Conclusion::Linearizable => Verdict::Linearizable,
-            Conclusion::Spent { limit, placed } => Verdict::Unknown {
-                why: format!("gave up at the limit of {limit}: {placed} of {total} operations with a known outcome were ordered"),
-            },
-            Conclusion::Stuck { reached } => {
-                let (last, exact) = self.shortest(reached, total);
-                let operation = plan.known[last].origin;
-                let Operation { process, input, outcome, .. } = &self.history[operation];
-                let output = match outcome {
-                    Outcome::Returned { output, .. } => Some(output),
-                    Outcome::Unknown => None,
-                };
-                let name = self.model.describe(input, output);
-                let why = if exact {
-                    format!("process {process}: {name} fits nowhere, after {last} of {total} operations that can be ordered")
-                } else {
-                    format!("process {process}: {name} is beyond what can be ordered of {total} operations")
-                };
-                Verdict::NotLinearizable { operation, why }
-            }
-        }
-    }
-
-    fn search(&mut self, plan: &Plan<'_, M>) -> Conclusion {
-        let (conclusion, steps) = Search::new(self.model, plan, self.model.initial(self.key)).run(&self.limits);
-        self.limits.steps = self.limits.steps.saturating_sub(steps);
-        conclusion
-    }
-
-    /// The operation with whose return a history that is not linearizable ceases to be, counted by returns.
-    /// False if the budget does not suffice to be sure.
-    fn shortest(&mut self, guess: usize, total: usize) -> (usize, bool) {
-        // The first `good` returns can be explained, the first `bad` cannot.
-        let (mut good, mut bad) = (0, total);
-        let mut next = guess;
-        while bad - good > 1 {
-            let middle = next.clamp(good + 1, bad - 1);
-            match self.search(&Plan::new(self.model, self.history, self.part, middle)) {
-                Conclusion::Linearizable => good = middle,
-                Conclusion::Stuck { .. } => bad = middle,
-                Conclusion::Spent { .. } => return (guess, false),
-            }
-            // The guess is mostly right, which takes two searches.
-            next = if middle == guess { guess + 1 } else { good.midpoint(bad) };
-        }
-        (good, true)
-    }
+    part::check_parts(model, history, limits)
 }

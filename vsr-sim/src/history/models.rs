@@ -4,7 +4,8 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use super::Model;
+use super::texts::rephrase;
+use super::{Effect, Model};
 
 /// A register with compare-and-set.
 #[derive(Clone, Debug)]
@@ -69,28 +70,16 @@ impl<V: Clone + Eq + Hash + Debug> Model for Register<V> {
         }
     }
 
-    fn only_reads(&self, input: &RegisterInput<V>, output: Option<&RegisterOutput<V>>) -> bool {
-        *input == RegisterInput::Read || output == Some(&RegisterOutput::NotEqual)
-    }
-
-    fn needs(&self, input: &RegisterInput<V>, output: &RegisterOutput<V>) -> Option<V> {
+    fn effect(&self, input: &RegisterInput<V>, output: Option<&RegisterOutput<V>>) -> Effect<V> {
         match (input, output) {
-            (RegisterInput::Read, RegisterOutput::Value(value)) => Some(value.clone()),
-            (RegisterInput::CompareAndSet(expected, _), RegisterOutput::Done) => Some(expected.clone()),
-            _ => None,
+            (RegisterInput::Read, Some(RegisterOutput::Value(value))) => Effect::Reads(Some(value.clone())),
+            (RegisterInput::Read, None) | (_, Some(RegisterOutput::NotEqual)) => Effect::Reads(None),
+            (RegisterInput::Write(new), None | Some(RegisterOutput::Done)) => Effect::Replaces(new.clone()),
+            (RegisterInput::CompareAndSet(expected, new), None | Some(RegisterOutput::Done)) => {
+                Effect::Moves(expected.clone(), new.clone())
+            }
+            _ => Effect::Other,
         }
-    }
-
-    fn makes(&self, input: &RegisterInput<V>, output: Option<&RegisterOutput<V>>) -> Option<V> {
-        match input {
-            _ if self.only_reads(input, output) => None,
-            RegisterInput::Read => None,
-            RegisterInput::Write(new) | RegisterInput::CompareAndSet(_, new) => Some(new.clone()),
-        }
-    }
-
-    fn leads(&self, from: &V, to: &V) -> bool {
-        from == to
     }
 
     fn describe(&self, input: &RegisterInput<V>, output: Option<&RegisterOutput<V>>) -> String {
@@ -150,22 +139,17 @@ impl Model for Text {
         }
     }
 
-    fn only_reads(&self, input: &TextInput, _: Option<&TextOutput>) -> bool {
-        *input == TextInput::Get
-    }
-
-    fn needs(&self, _: &TextInput, output: &TextOutput) -> Option<String> {
-        match output {
-            TextOutput::Value(text) => Some(text.clone()),
-            TextOutput::Done => None,
+    fn effect(&self, input: &TextInput, output: Option<&TextOutput>) -> Effect<String> {
+        match (input, output) {
+            (TextInput::Get, Some(TextOutput::Value(text))) => Effect::Reads(Some(text.clone())),
+            (TextInput::Get, None) => Effect::Reads(None),
+            (TextInput::Put(text), None | Some(TextOutput::Done)) => Effect::Replaces(text.clone()),
+            _ => Effect::Other,
         }
     }
 
-    fn makes(&self, input: &TextInput, _: Option<&TextOutput>) -> Option<String> {
-        match input {
-            TextInput::Put(text) => Some(text.clone()),
-            TextInput::Get | TextInput::Append(_) => None,
-        }
+    fn rephrase(&self, operations: &[(&TextInput, Option<&TextOutput>)]) -> Option<Vec<Effect<u32>>> {
+        rephrase(operations)
     }
 
     fn leads(&self, from: &String, to: &String) -> bool {
@@ -230,16 +214,13 @@ impl<K: Ord + Clone + Hash + Debug, M: Model<Key = ()>> Model for Keyed<K, M> {
         self.each.step(state, input, output)
     }
 
-    fn only_reads(&self, (_, input): &(K, M::Input), output: Option<&M::Output>) -> bool {
-        self.each.only_reads(input, output)
+    fn effect(&self, (_, input): &(K, M::Input), output: Option<&M::Output>) -> Effect<M::State> {
+        self.each.effect(input, output)
     }
 
-    fn needs(&self, (_, input): &(K, M::Input), output: &M::Output) -> Option<M::State> {
-        self.each.needs(input, output)
-    }
-
-    fn makes(&self, (_, input): &(K, M::Input), output: Option<&M::Output>) -> Option<M::State> {
-        self.each.makes(input, output)
+    fn rephrase(&self, operations: &[(&(K, M::Input), Option<&M::Output>)]) -> Option<Vec<Effect<u32>>> {
+        let unnamed: Vec<_> = operations.iter().map(|((_, input), output)| (input, *output)).collect();
+        self.each.rephrase(&unnamed)
     }
 
     fn leads(&self, from: &M::State, to: &M::State) -> bool {

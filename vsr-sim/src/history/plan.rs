@@ -75,8 +75,6 @@ pub(super) struct Seen<'a, I, O> {
     /// None if it has not returned, or never will.
     pub(super) answer: Option<(&'a O, u32)>,
     pub(super) called: u32,
-    /// Its place in the history.
-    pub(super) origin: usize,
 }
 
 impl<'a, I, O> Seen<'a, I, O> {
@@ -111,7 +109,7 @@ impl<'a, I, O> Seen<'a, I, O> {
                 }
                 _ => {
                     places.insert(index, seen.len());
-                    seen.push(Seen { input, answer: None, called: position, origin: index });
+                    seen.push(Seen { input, answer: None, called: position });
                 }
             }
         }
@@ -130,8 +128,6 @@ pub(super) struct Known {
     pub(super) returned: u32,
     /// A number that no other operation has between the two moments.
     pub(super) slot: u32,
-    /// Its place in the history.
-    pub(super) origin: usize,
     /// How many operations that feed what it needs are invoked before it returns.
     pub(super) supply: u32,
 }
@@ -241,9 +237,9 @@ impl<'a, M: Model> Plan<'a, M> {
                     self.unknown.push(next);
                 }
             }
-            let (class, called, origin) = (*number, operation.called, operation.origin);
+            let (class, called) = (*number, operation.called);
             match operation.answer {
-                Some((_, returned)) => self.known.push(Known { class, called, returned, slot: 0, origin, supply: 0 }),
+                Some((_, returned)) => self.known.push(Known { class, called, returned, slot: 0, supply: 0 }),
                 None => self.classes[class as usize].calls.push(called),
             }
         }
@@ -271,7 +267,11 @@ impl<'a, M: Model> Plan<'a, M> {
     /// Which operation needs which state, and which ones can help it to that.
     fn look_ahead(&mut self, model: &M, initial: &M::State, effects: Vec<Effect<M::State>>) {
         self.by_leads = effects.contains(&Effect::Other);
-        self.strict = !self.by_leads && !effects.contains(&Effect::Reads(None));
+        // A read without an outcome is never placed.
+        let vague = |(class, effect): (&Class<'_, M>, &Effect<_>)| {
+            class.output.is_some() && *effect == Effect::Reads(None)
+        };
+        self.strict = !self.by_leads && !self.classes.iter().zip(&effects).any(vague);
         let mut made = Numbered::new();
         let from_initial = made.number(initial.clone());
         let mut makes = Vec::with_capacity(effects.len());

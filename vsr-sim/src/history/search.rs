@@ -288,16 +288,20 @@ impl<'a, M: Model> Search<'a, M> {
             self.state_bytes += size_of::<M::State>() + STATE_OVERHEAD + bytes;
         }
         if self.plan.classes[class as usize].replaces {
-            // These go before it.
-            while let Some(idle) =
-                self.invoked_before(deadline).find(|known| self.idle(self.plan.known[*known as usize].class))
-            {
-                let maker = self.maker;
-                self.push(Choice::Known(idle), true);
-                self.maker = maker;
-            }
+            self.place_idle(deadline);
         }
         true
+    }
+
+    /// Places what is idle directly before the last choice.
+    fn place_idle(&mut self, deadline: u32) {
+        let idle = |known: &u32| self.idle(self.plan.known[*known as usize].class);
+        let idle: Vec<_> = self.invoked_before(deadline).filter(idle).collect();
+        let maker = self.maker;
+        for known in idle {
+            self.push(Choice::Known(known), true);
+            self.maker = maker;
+        }
     }
 
     /// True if an operation that needs a state can no longer have it, after the last choice led to this one.
