@@ -22,6 +22,7 @@ mod simulation;
 pub mod story;
 pub mod sweep;
 mod trace;
+mod trial;
 mod worker;
 mod world;
 
@@ -30,6 +31,7 @@ pub use machine::{Change, Registers, Simulated, Step};
 pub use options::{Options, Ppm};
 pub use simulation::{Report, Simulation, Verdict};
 pub use trace::{Detail, Trace};
+pub use trial::{Failed, Passed, Trial, simulate};
 
 /// The run of a seed, with the simulator's own state machine.
 #[must_use]
