@@ -1,10 +1,11 @@
 //! State machines around the user's: one that the checkers can see into, and the default workload.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io::Read;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use vsr::protocol::Random;
 use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
@@ -58,6 +59,8 @@ pub(crate) struct Recorder<S: StateMachine> {
     pub(crate) executed: BTreeMap<Position, InContext<S>>,
     pub(crate) next_command: u64,
     pub(crate) active: usize,
+    /// Replicas beside which an application waits for an answer.
+    pub(crate) waiting: BTreeSet<usize>,
     pub(crate) acknowledged: u64,
     pub(crate) timeouts: u64,
 }
@@ -69,6 +72,7 @@ impl<S: Simulated> Recorder<S> {
             executed: BTreeMap::new(),
             next_command: 0,
             active: 0,
+            waiting: BTreeSet::new(),
             acknowledged: 0,
             timeouts: 0,
         }
@@ -193,7 +197,7 @@ pub enum Change {
     /// Sets a register if it holds the first value; replies what it held.
     CompareAndSet(u8, i64, i64),
     /// Changes nothing; replies how many changes there were. Carries ballast.
-    Ballast(Vec<u8>),
+    Ballast(Bytes),
 }
 
 impl StateMachine for Registers {
@@ -258,7 +262,7 @@ impl Registers {
             0..=2 => Change::Add(at, value + 1),
             3..=4 => Change::Write(at, value),
             5..=6 => Change::CompareAndSet(at, random.below(10) as i64, value),
-            _ => Change::Ballast(vec![at; random.below(600) as usize]),
+            _ => Change::Ballast(Bytes::from(vec![at; random.below(600) as usize])),
         })
     }
 }

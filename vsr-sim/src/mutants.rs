@@ -28,6 +28,9 @@ pub(crate) struct Arguments {
     /// Where trees, builds and results are kept, so that an interrupted run goes on where it was.
     #[arg(long, value_name = "FOLDER", default_value = "target/mutants")]
     folder: PathBuf,
+    /// Reduces each failure to a scenario, too; they are left in the folder.
+    #[arg(long)]
+    shrink: bool,
     /// Forgets the results of earlier runs.
     #[arg(long)]
     again: bool,
@@ -39,6 +42,8 @@ struct Outcome {
     /// The verdict and the checker; `None` when it was not found.
     found: Option<(u64, String)>,
     seeds: u64,
+    /// Lines of the scenario it was reduced to.
+    lines: Option<u64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, String> {
@@ -116,10 +121,19 @@ fn try_one(arguments: &Arguments, tree: &Path, patch: &Path) -> Result<Outcome, 
     let text = String::from_utf8_lossy(&text);
     let found = text.lines().find_map(|line| {
         let (seed, why) = line.strip_prefix("FAIL seed=")?.split_once(' ')?;
-        Some((seed.parse().ok()?, why.to_owned()))
+        Some((seed.parse::<u64>().ok()?, why.to_owned()))
     });
     let seeds = text.lines().find_map(|line| line.strip_prefix("seeds=")?.split(' ').next()?.parse().ok());
-    Ok(Outcome { found, seeds: seeds.unwrap_or(0) })
+    let mut lines = None;
+    if let (true, Some((seed, _))) = (arguments.shrink, &found) {
+        let scenario = arguments.folder.join(patch.with_extension("vsr").file_name().unwrap_or_default());
+        let mut shrink = Command::new(target.join("release/vsr-sim"));
+        shrink.args(["shrink", &seed.to_string(), "--output"]).arg(&scenario).stdin(Stdio::null());
+        let text = shrink.output().map_err(|error| format!("the patched simulator: {error}"))?.stdout;
+        let last = |line: &str| line.split_once("lines=").and_then(|(_, lines)| lines.trim().parse().ok());
+        lines = String::from_utf8_lossy(&text).lines().find_map(last);
+    }
+    Ok(Outcome { found, seeds: seeds.unwrap_or(0), lines })
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
@@ -147,27 +161,30 @@ fn read_results(path: &Path, commit: &str, seeds: u64) -> BTreeMap<String, Outco
         return BTreeMap::new();
     }
     let result = |line: &str| {
-        let mut parts = line.splitn(4, '\t');
-        let (name, ran, seed, why) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
+        let mut parts = line.splitn(5, '\t');
+        let (name, ran, seed) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
+        let (lines, why) = (parts.next()?.parse().ok(), parts.next()?);
         let found = seed.parse().ok().map(|seed| (seed, why.to_owned()));
         // A bug that was looked for less long is looked for again.
-        (found.is_some() || ran >= seeds).then(|| (name.to_owned(), Outcome { found, seeds: ran }))
+        (found.is_some() || ran >= seeds).then(|| (name.to_owned(), Outcome { found, seeds: ran, lines }))
     };
     lines.filter_map(result).collect()
 }
 
 fn write_results(path: &Path, commit: &str, results: &BTreeMap<String, Outcome>) -> Result<(), String> {
     let mut text = format!("{commit}\n");
-    for (name, Outcome { found, seeds }) in results {
+    for (name, Outcome { found, seeds, lines }) in results {
+        let lines = lines.map_or(String::new(), |lines| lines.to_string());
         let (seed, why) = found.as_ref().map_or((String::new(), ""), |(seed, why)| (seed.to_string(), why.as_str()));
-        let _ = writeln!(text, "{name}\t{seeds}\t{seed}\t{why}");
+        let _ = writeln!(text, "{name}\t{seeds}\t{seed}\t{lines}\t{why}");
     }
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn table(results: &BTreeMap<String, Outcome>, patches: &Path) -> Result<String, String> {
-    let mut text = String::from("| bug | rule | found by | at seed | after seeds |\n|---|---|---|---|---|\n");
-    for (name, Outcome { found, seeds }) in results {
+    let mut text = String::from("| bug | rule | found by | at seed | after seeds | scenario, lines |\n|---|---|---|---|---|---|\n");
+    for (name, Outcome { found, seeds, lines }) in results {
+        let lines = lines.map_or(String::new(), |lines| lines.to_string());
         let path = patches.join(format!("{name}.patch"));
         let patch = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let bug = patch.lines().next().unwrap_or_default().trim_end_matches('.');
@@ -181,7 +198,7 @@ fn table(results: &BTreeMap<String, Outcome>, patches: &Path) -> Result<String, 
             }
             None => ("not found".to_owned(), String::new()),
         };
-        let _ = writeln!(text, "| {bug} | {rule} | {by} | {seed} | {seeds} |");
+        let _ = writeln!(text, "| {bug} | {rule} | {by} | {seed} | {seeds} | {lines} |");
     }
     Ok(text)
 }

@@ -31,6 +31,7 @@ impl<S: Simulated> Run<S> {
     /// request must now complete, and the core must agree.
     pub(crate) fn liveness(&mut self) -> Verdict {
         let core = self.choose_core();
+        self.core.clone_from(&core);
         self.heal(&core);
         let until = lock(&self.world).now + self.options.liveness.as_nanos() as u64;
         self.advance(until, Run::clients_are_done);

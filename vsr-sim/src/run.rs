@@ -55,6 +55,8 @@ pub(crate) struct Run<S: Simulated> {
     pub(crate) slots: Vec<Option<Slot>>,
     pub(crate) handles: Vec<Option<Handle<Witnessed<S>>>>,
     pub(crate) clients: Vec<(Life, Client<Witnessed<S>>)>,
+    /// The replicas that must go on, once they are healed.
+    pub(crate) core: Vec<usize>,
     /// How many faults of each class were drawn.
     pub(crate) drawn: [u64; 16],
     pub(crate) polls_at_once: u64,
@@ -94,6 +96,7 @@ impl<S: Simulated> Run<S> {
             judge,
             given: faults,
             recorder: Arc::new(Mutex::new(Recorder::new())),
+            core: Vec::new(),
             drawn: [0; 16],
             polls_at_once: 0,
             crash: None,
@@ -132,8 +135,10 @@ impl<S: Simulated> Run<S> {
 
     // ---- the executor ----
 
+    /// Every request was answered; in the liveness phase those of applications beside the replicas of the core, too.
     pub(crate) fn clients_are_done(&mut self) -> bool {
-        self.recorder.lock().unwrap_or_else(PoisonError::into_inner).active == 0
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        recorder.active == 0 && !self.core.iter().any(|replica| recorder.waiting.contains(replica))
     }
 
     /// Runs until a moment, or until something holds.
@@ -407,6 +412,7 @@ impl<S: Simulated> Run<S> {
                 *slot = None;
             }
         }
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&replica);
         let mut world = lock(&self.world);
         let lost = world.disks[replica].crash(unsynced);
         world.wake_up(replica);

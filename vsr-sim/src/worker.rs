@@ -77,7 +77,11 @@ impl<S: Simulated> Worker<S> {
                 return;
             }
             let step = (self.workload)(&mut self.random, self.queries_percent);
-            if !self.ask_handle(&handle, step).await {
+            let node = self.life.node;
+            self.record(|recorder| recorder.waiting.insert(node));
+            let goes_on = self.ask_handle(&handle, step).await;
+            self.record(|recorder| recorder.waiting.remove(&node));
+            if !goes_on {
                 return;
             }
         }

@@ -22,24 +22,28 @@ pub(super) struct Memo {
     /// Of each key, its latest entry in `used` and `older`; only kept when there are classes.
     latest: Vec<u32>,
     used: Vec<u16>,
+    /// The sum of each entry.
+    sums: Vec<u32>,
     older: Vec<u32>,
     /// Open addressing by hash. The number of a key, plus 1; 0 is a free place.
     table: Vec<u32>,
-    /// How many entries were compared.
-    pub(super) compared: u64,
+    /// What entries cost, in steps.
+    pub(super) cost: u64,
 }
 
 const NONE: u32 = u32::MAX;
+/// Classes whose numbers take as long to handle as one step.
+const CLASSES_A_STEP: u64 = 32;
 
 impl Memo {
     pub(super) fn new(words: usize, classes: usize) -> Memo {
-        let (keys, latest, used, older) = Default::default();
-        Memo { words, classes, keys, latest, used, older, table: vec![0; 64], compared: 0 }
+        let (keys, latest, used, sums, older) = Default::default();
+        Memo { words, classes, keys, latest, used, sums, older, table: vec![0; 64], cost: 0 }
     }
 
     /// The bytes that it holds.
     pub(super) fn bytes(&self) -> usize {
-        let numbers = self.latest.capacity() + self.older.capacity() + self.table.capacity();
+        let numbers = self.latest.capacity() + self.sums.capacity() + self.older.capacity() + self.table.capacity();
         self.keys.capacity() * 8 + numbers * 4 + self.used.capacity() * 2
     }
 
@@ -66,16 +70,22 @@ impl Memo {
     }
 
     fn add(&mut self, number: usize, used: &[u16]) -> Visit {
+        let sum = used.iter().map(|used| u32::from(*used)).sum();
+        let cost = 1 + self.classes as u64 / CLASSES_A_STEP;
+        self.cost += cost;
         let mut entry = self.latest[number];
         while entry != NONE {
-            self.compared += 1;
             let at = entry as usize * self.classes;
-            let other = &mut self.used[at..at + self.classes];
-            if other.iter().zip(used).all(|(other, used)| other <= used) {
+            let (other, other_sum) = (&mut self.used[at..at + self.classes], &mut self.sums[entry as usize]);
+            // What was used lately differs most.
+            let mut pairs = other.iter().zip(used).rev();
+            self.cost += cost;
+            if *other_sum <= sum && pairs.clone().all(|(other, used)| other <= used) {
                 return Visit::Seen;
             }
-            if other.iter().zip(used).all(|(other, used)| other >= used) {
+            if *other_sum >= sum && pairs.all(|(other, used)| other >= used) {
                 other.copy_from_slice(used);
+                *other_sum = sum;
                 return Visit::New;
             }
             entry = self.older[entry as usize];
@@ -83,6 +93,7 @@ impl Memo {
         self.older.push(self.latest[number]);
         self.latest[number] = self.older.len() as u32 - 1;
         self.used.extend_from_slice(used);
+        self.sums.push(sum);
         Visit::New
     }
 

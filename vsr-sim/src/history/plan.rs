@@ -25,7 +25,7 @@ impl Hasher for FastHasher {
     }
 
     fn write_u64(&mut self, word: u64) {
-        let product = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xbf58_476d_1ce4_e5b9_94d0_49bb;
+        let product = u128::from(self.0 ^ word ^ 0x9e37_79b9_7f4a_7c15) * 0xbf58_476d_1ce4_e5b9;
         self.0 = product as u64 ^ (product >> 64) as u64;
     }
 
@@ -175,6 +175,8 @@ pub(super) struct Plan<'a, M: Model> {
     /// The states that some operation needs.
     pub(super) needed: Numbered<M::State>,
     pub(super) demands: Vec<Demand>,
+    /// Of each needed state, the places in `unknown` of what feeds it.
+    pub(super) unknown_feeds: Vec<Vec<u32>>,
     /// The needed states that can follow from the initial state.
     pub(super) from_initial: Rc<[u32]>,
     /// From each known operation on, the first one that needs a state; one more than there are operations.
@@ -200,6 +202,7 @@ impl<'a, M: Model> Plan<'a, M> {
             unknown: Vec::new(),
             needed: Numbered::new(),
             demands: Vec::new(),
+            unknown_feeds: Vec::new(),
             from_initial: Rc::new([]),
             next_need: Vec::new(),
             by_leads: false,
@@ -304,6 +307,12 @@ impl<'a, M: Model> Plan<'a, M> {
         for (class, made) in self.classes.iter_mut().zip(makes) {
             if let Some(made) = made {
                 class.feeds = feeds[made as usize].clone();
+            }
+        }
+        self.unknown_feeds = vec![Vec::new(); self.needed.len()];
+        for (place, class) in self.unknown.iter().enumerate() {
+            for state in self.classes[*class as usize].feeds.iter() {
+                self.unknown_feeds[*state as usize].push(place as u32);
             }
         }
         self.count_demands();

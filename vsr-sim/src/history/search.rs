@@ -90,8 +90,10 @@ pub(super) struct Search<'a, M: Model> {
     known_placed: usize,
     steps: u64,
     candidates: Vec<u32>,
-    /// Of each class, in which round of candidates it was last met.
+    unknown_candidates: Vec<u32>,
+    /// Of each class and of each needed state, in which round of candidates it was last met.
     met: Vec<u64>,
+    met_state: Vec<u64>,
     round: u64,
     most: usize,
     reached: u32,
@@ -136,7 +138,9 @@ impl<'a, M: Model> Search<'a, M> {
             known_placed: 0,
             steps: 0,
             candidates: Vec::new(),
+            unknown_candidates: Vec::new(),
             met: vec![0; plan.classes.len()],
+            met_state: vec![0; plan.needed.len()],
             round: 0,
             most: 0,
             reached: 0,
@@ -146,14 +150,14 @@ impl<'a, M: Model> Search<'a, M> {
     /// Searches within the limits; also says how many steps it took.
     pub(super) fn run(mut self, limits: &Limits) -> (Conclusion, u64) {
         let conclusion = self.search(limits);
-        (conclusion, self.steps + self.memo.compared)
+        (conclusion, self.steps + self.memo.cost)
     }
 
     fn search(&mut self, limits: &Limits) -> Conclusion {
         // Where to go on among the choices; none in a situation that was just reached.
         let mut after = None;
         while (self.first as usize) < self.plan.known.len() {
-            if self.steps + self.memo.compared > limits.steps {
+            if self.steps + self.memo.cost > limits.steps {
                 return Conclusion::Spent { limit: "steps", placed: self.most };
             }
             if self.memo.bytes() + self.state_bytes > limits.bytes {
@@ -255,16 +259,43 @@ impl<'a, M: Model> Search<'a, M> {
             let worth = !twin && !self.plan.classes[class as usize].reads && Some(choice) > after;
             worth && (**known == self.first || !self.idle(class)) && self.attempt(choice, &state, before.as_ref())
         });
-        let advanced = known.is_some()
-            || (0..self.plan.unknown.len() as u32).any(|unknown| {
-                let (choice, used) = (Choice::Unknown(unknown), self.used[unknown as usize]);
-                let class = self.class(choice);
-                let call = self.plan.classes[class as usize].calls.get(usize::from(used));
-                let worth = call.is_some_and(|call| *call < deadline) && Some(choice) > after;
-                worth && !self.idle(class) && self.attempt(choice, &state, before.as_ref())
+        let advanced = known.is_some() || {
+            let mut unknown = std::mem::take(&mut self.unknown_candidates);
+            self.find_unknown(&mut unknown, &candidates, deadline);
+            let advanced = unknown.iter().map(|unknown| Choice::Unknown(*unknown)).any(|choice| {
+                let worth = Some(choice) > after && !self.idle(self.class(choice));
+                worth && self.attempt(choice, &state, before.as_ref())
             });
+            self.unknown_candidates = unknown;
+            advanced
+        };
         self.candidates = candidates;
         advanced
+    }
+
+    /// The unknown operations that something in flight may be waiting for.
+    fn find_unknown(&mut self, found: &mut Vec<u32>, in_flight: &[u32], deadline: u32) {
+        let plan = self.plan;
+        found.clear();
+        let invoked = |unknown: &u32| {
+            let call = plan.classes[plan.unknown[*unknown as usize] as usize].calls.get(usize::from(self.used[*unknown as usize]));
+            call.is_some_and(|call| *call < deadline)
+        };
+        let classes = || in_flight.iter().map(|known| &plan.classes[plan.known[*known as usize].class as usize]);
+        if plan.by_leads || classes().any(|class| class.reads && class.needs.is_none()) {
+            found.extend((0..plan.unknown.len() as u32).filter(invoked));
+            return;
+        }
+        let mut states: Vec<u32> = classes().filter_map(|class| class.needs).collect();
+        while let Some(state) = states.pop() {
+            if std::mem::replace(&mut self.met_state[state as usize], self.round) < self.round {
+                for unknown in plan.unknown_feeds[state as usize].iter().filter(|unknown| invoked(unknown)) {
+                    found.push(*unknown);
+                    states.extend(plan.classes[plan.unknown[*unknown as usize] as usize].needs);
+                }
+            }
+        }
+        found.sort_unstable();
     }
 
     fn attempt(&mut self, choice: Choice, state: &M::State, before: Option<&Rc<M::State>>) -> bool {

@@ -150,7 +150,7 @@ fn speak_registers(text: &str) -> Result<Step<Change, u8>, String> {
         ("cas", [at, old, new]) => Ok(Step::Command(Change::CompareAndSet(register(*at)?, *old, *new))),
         ("ballast", [size]) => {
             let size = usize::try_from(*size).ok().filter(|size| *size <= 1 << 20).ok_or_else(wrong)?;
-            Ok(Step::Command(Change::Ballast(vec![0; size])))
+            Ok(Step::Command(Change::Ballast(vec![0; size].into())))
         }
         ("get", [at]) => Ok(Step::Query(register(*at)?)),
         _ => Err(wrong()),

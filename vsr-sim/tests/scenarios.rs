@@ -1,0 +1,90 @@
+//! Every scenario file passes, and shows what it says; a scenario can fail in every way that it should.
+
+use std::path::PathBuf;
+
+use vsr_sim::scenario::{Failure, play};
+
+#[test]
+fn every_scenario_passes_and_shows_what_it_says() {
+    let folder = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("scenarios");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&folder).expect("the scenarios").map(|entry| entry.expect("a file").path()).collect();
+    files.sort();
+    assert!(files.len() >= 40, "there are {} scenarios", files.len());
+    let mut failed = Vec::new();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "vsr")) {
+        let text = std::fs::read_to_string(file).expect("a scenario");
+        let played = play(&text);
+        if let Some(why) = played.failure {
+            failed.push(format!("{}: {why}", file.display()));
+        } else if played.text != text {
+            failed.push(format!("{}: it shows something else now", file.display()));
+        }
+    }
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
+fn failure(text: &str) -> Failure {
+    play(text).failure.unwrap_or_else(|| panic!("this passes: {text}"))
+}
+
+#[test]
+fn a_line_that_is_no_command_is_refused_with_its_number_and_what_would_be_right() {
+    for (text, line, says) in [
+        ("", 1, "begins with `cluster 3`"),
+        ("tick 10ms", 1, "the first command is `cluster N`"),
+        ("cluster", 1, "the number of replicas is missing"),
+        ("cluster 0", 1, "1 to 9"),
+        ("cluster 3 dealy=1ms", 1, "there is no option dealy"),
+        ("cluster 3 clients=1000000", 1, "64 clients"),
+        ("cluster 3\ncluster 3", 2, "a cluster already"),
+        ("cluster 3\n\n# a comment\nflush r1", 4, "flush is no command"),
+        ("cluster 3\ncrash r3", 2, "r3 is no node"),
+        ("cluster 3\ncrash c0", 2, "is a client"),
+        ("cluster 3\ncrash r1 softly", 2, "lose-unsynced"),
+        ("cluster 3\ntick soon", 2, "is no time"),
+        ("cluster 3\ntick 1ms 2ms", 2, "2ms is too much"),
+        ("cluster 3\nrequest c0 increment 5", 2, "add R N"),
+        ("cluster 3\npartition r0 | r1", 2, "r2 is on neither side"),
+        ("cluster 3\npartition r0 r1 | r1 r2", 2, "on both sides"),
+        ("cluster 3\nhold late Prepar r0>r1", 2, "no kind of message"),
+        ("cluster 3\nrelease late", 2, "nothing is held"),
+        ("cluster 3\nuntil r1 happy", 2, "a replica is normal"),
+        ("cluster 3\nat 5ms tick 1ms", 2, "nothing that can be planned"),
+        ("cluster 3\ndrop Prepare r0>r1", 2, "is a number"),
+        ("cluster 3\nwrite r1 5 explode", 2, "misdirect"),
+    ] {
+        let Failure::Unreadable { line: at, why } = failure(text) else { panic!("{text}: {:?}", failure(text)) };
+        assert_eq!(at, line, "{text}: {why}");
+        assert!(why.contains(says), "{text}: {why}");
+    }
+}
+
+#[test]
+fn what_does_not_come_to_hold_fails_with_the_state_of_the_cluster() {
+    let why = failure("cluster 3\ntick 10ms\ncrash r1\ncrash r2\nrequest c0 add 0 1\nuntil c0 idle within 2s");
+    assert!(matches!(&why, Failure::Unmet { line: 6, why } if why.contains("r0 (head")), "{why}");
+    let why = failure("cluster 3\ntick 10ms\nexpect r1 primary");
+    assert!(matches!(why, Failure::Unmet { line: 3, .. }), "{why}");
+    let why = failure("cluster 3\nrestart r1");
+    assert!(matches!(why, Failure::Unmet { line: 2, .. }), "it runs already: {why}");
+}
+
+#[test]
+fn a_scenario_that_shows_something_else_fails_at_the_line_that_differs() {
+    let text = "cluster 3\ntick 10ms\nrequest c0 add 0 5\nuntil c0 idle\n";
+    let recorded = play(text).text;
+    assert_eq!(play(text).failure, None);
+    let expected = play(&format!("{text}> nothing\n")).failure;
+    assert!(matches!(expected, Some(Failure::Differs { .. })), "{expected:?}");
+    assert!(!recorded.contains('>') || recorded.lines().any(|line| line.starts_with("> ")), "{recorded}");
+}
+
+#[test]
+fn a_lost_disk_is_refused_and_the_others_go_on() {
+    let played = play(
+        "cluster 3\ntick 10ms\nrequest c0 add 0 5\nuntil c0 idle\nwipe r0\nexpect r0 down\nrequest c0 add 0 1\nuntil c0 idle\n\
+         expect c0 heard 6\ncheck\n",
+    );
+    assert_eq!(played.failure, None);
+}
