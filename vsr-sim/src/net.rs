@@ -34,7 +34,15 @@ pub(crate) struct Rule {
     pub(crate) filter: Filter,
     /// They wait until they are released; else they are lost.
     pub(crate) holds: bool,
+    /// It takes no more.
+    pub(crate) stopped: bool,
     pub(crate) held: Vec<Delivery>,
+}
+
+impl Rule {
+    fn fits(&self, from: usize, to: usize, message: &Message) -> bool {
+        !self.stopped && self.filter.fits(from, to, message)
+    }
 }
 
 /// Which messages; an empty list fits all.
@@ -135,7 +143,7 @@ impl World {
         let sent = self.record_sent(from, to, &message);
         let message = if self.options.wire { self.through_the_wire(message) } else { message };
         let mut delivery = Delivery { from, to, message, sent, counted: true };
-        if let Some(rule) = self.links.rules.iter().position(|rule| rule.filter.fits(from, to, &delivery.message)) {
+        if let Some(rule) = self.links.rules.iter().position(|rule| rule.fits(from, to, &delivery.message)) {
             return self.follow_rule(rule, delivery);
         }
         if self.faults_on {
@@ -268,7 +276,7 @@ impl World {
             self.links.holds[from][to] -= 1;
         }
         // A rule may have come after the message left.
-        if let Some(rule) = self.links.rules.iter().position(|rule| rule.filter.fits(from, to, &delivery.message)) {
+        if let Some(rule) = self.links.rules.iter().position(|rule| rule.fits(from, to, &delivery.message)) {
             return self.follow_rule(rule, Delivery { counted: false, ..delivery });
         }
         self.hand_over(delivery);

@@ -110,7 +110,11 @@ impl<S: Simulated> Worker<S> {
     fn tell_asked(&self, text: impl FnOnce() -> String) -> Option<u32> {
         let mut world = lock(&self.life.world);
         let (at, lane) = (world.now, self.life.node as u32);
-        let what = || Record { at, lane, cause: None, what: What::Asked { text: text() } };
+        let short = |text: String| match text.char_indices().nth(60) {
+            Some((at, _)) => format!("{}…", &text[..at]),
+            None => text,
+        };
+        let what = || Record { at, lane, cause: None, what: What::Asked { text: short(text()) } };
         let asked = world.trace.record(Detail::Events, what);
         world.nodes[self.life.node].cause = asked;
         asked

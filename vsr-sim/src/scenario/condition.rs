@@ -17,6 +17,10 @@ pub(super) enum Condition {
     Waits(usize),
     Heard(usize, String),
     Settled,
+    /// So many messages wait under a name.
+    Held(String, Compare, u64),
+    /// Every request of every client was answered.
+    Done,
     Views(Compare, u64),
     Violation(Option<String>),
 }
@@ -71,6 +75,12 @@ impl Condition {
         }
         match first {
             "settled" => return Ok(Condition::Settled),
+            "done" => return Ok(Condition::Done),
+            "held" => {
+                let word = words.next("a name and a number, as in late>=1,")?;
+                let (name, compare, number) = comparison(word).ok_or_else(|| format!("{word}: write late>=1"))?;
+                return Ok(Condition::Held(name.to_owned(), compare, number));
+            }
             "violation" => return Ok(Condition::Violation(words.maybe().map(str::to_owned))),
             // `primary r1` reads better than `r1 primary` behind `until`.
             "primary" | "normal" | "down" => {
@@ -151,6 +161,12 @@ impl Condition {
             Condition::Settled => {
                 let all: Vec<usize> = (0..run.options.replicas).collect();
                 run.agree(&all)
+            }
+            Condition::Done => run.recorder.lock().unwrap_or_else(PoisonError::into_inner).active == 0,
+            Condition::Held(name, compare, number) => {
+                let world = lock(&run.world);
+                let rules = world.links.rules.iter().filter(|rule| rule.name == *name);
+                compare.holds(rules.map(|rule| rule.held.len() as u64).sum(), *number)
             }
             Condition::Views(compare, number) => compare.holds(lock(&run.world).highest_view, *number),
             Condition::Violation(name) => {

@@ -26,7 +26,8 @@
 //! | `crash r1 [lose-unsynced, keep-unsynced, tear-unsynced=N]`, `restart r1` | the process |
 //! | `pause r1`, `suspend r1`, `resume r1`, `skew-clock r1 +1h`, `leap-clock r1 5s` | process and clock |
 //! | `partition r0 c0 \| rest`, `partition r0 > rest`, `cut r0>r1`, `cut r0\|r1`, `mend r0>r1`, `heal`, `clog r0>r1 1s`, `mute r1 PrepareOk 1s` | the network |
-//! | `hold NAME FILTER`, `lose NAME FILTER`, `release NAME`, `deliver NAME [TIMES]`, `forget NAME` | messages that fit, as in `Prepare,Commit r0>* 7` |
+//! | `hold NAME FILTER`, `lose NAME FILTER` | messages that fit, as in `Prepare,Commit r0>* 7`, wait, or are lost |
+//! | `release NAME`, `deliver NAME [TIMES]`, `stop NAME`, `forget NAME` | what waits arrives and the rule ends; arrives and is kept; the rule takes no more; all of it ends |
 //! | `corrupt r2 op=7 [body, header]`, `stall-disk r1`, `release-disk r1`, `slow-disk r1 x50 1s`, `fill-disk r1 1s`, `wipe r1` | the disk |
 //! | `at 1.5s …` | any of these, later |
 //! | `drop`, `again … after=3s`, `flip … bit=9`, `misdeliver … to=r2`, `crash-after` with `Prepare 7 r0>r1 [nth=2]` | one message |
@@ -38,7 +39,7 @@
 //! | `trace quiet, events, messages` | how much is shown from here on |
 //!
 //! Conditions: `r1 normal, primary, backup, waiting, down`, `r1 view=1` (also `commit`, `head`, `applied`, and `>=`, `<=`), `c0 idle`,
-//! `c0 waits`, `c0 heard TEXT`, `settled`, `views<=2`, `violation [NAME]`.
+//! `c0 waits`, `c0 heard TEXT`, `done` (no client waits), `held NAME>=1`, `settled`, `views<=2`, `violation [NAME]`.
 
 mod condition;
 mod runner;

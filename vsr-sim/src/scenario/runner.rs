@@ -183,20 +183,22 @@ impl<S: Simulated> Player<'_, S> {
             "hold" | "lose" => {
                 let name = words.next("a name").map_err(unreadable)?.to_owned();
                 let filter = words.filter().map_err(unreadable)?;
-                let rule = Rule { name, filter, holds: verb == "hold", held: Vec::new() };
+                let rule = Rule { name, filter, holds: verb == "hold", stopped: false, held: Vec::new() };
                 lock(&run.world).links.rules.push(rule);
             }
-            "release" | "deliver" | "forget" => {
+            "release" | "deliver" | "forget" | "stop" => {
                 let name = words.next("a name").map_err(unreadable)?;
                 let times = if words.peek().is_some() { words.number("how often").map_err(unreadable)? } else { 1 };
                 let mut world = lock(&run.world);
                 let at = world.links.rules.iter().position(|rule| rule.name == name);
                 let at = at.ok_or_else(|| unreadable(format!("nothing is held or lost under the name {name}")))?;
                 let held = world.links.rules[at].held.clone();
-                if verb != "deliver" {
-                    world.links.rules.remove(at);
+                match verb {
+                    "deliver" => {}
+                    "stop" => world.links.rules[at].stopped = true,
+                    _ => drop(world.links.rules.remove(at)),
                 }
-                let times = if verb == "forget" { 0 } else { times };
+                let times = if matches!(verb, "forget" | "stop") { 0 } else { times };
                 for _ in 0..times {
                     held.iter().for_each(|delivery| world.hand_over(delivery.clone()));
                 }
