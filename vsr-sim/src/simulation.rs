@@ -125,7 +125,10 @@ impl Report {
         Story {
             title: format!("seed {} · {} replicas · {} clients", options.seed, options.replicas, options.clients),
             repeat: repeat.to_owned(),
-            verdict: format!("{}: {verdict}", verdict.name()),
+            verdict: match verdict {
+                Verdict::Pass => verdict.name().to_owned(),
+                verdict => format!("{}: {verdict}", verdict.name()),
+            },
             lanes: replicas.chain(clients).collect(),
             records,
             violation,

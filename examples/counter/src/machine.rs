@@ -6,7 +6,21 @@ use serde::{Deserialize, Serialize};
 use vsr::{ApplyContext, Checksum, QueryContext, RestoreError, Snapshot, StateMachine};
 
 /// A number that grows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+///
+/// In the simulator, under faults that thirty seeds draw:
+///
+/// ```
+/// use counter::{Add, Counter};
+/// use vsr_sim::{Step, simulate};
+///
+/// simulate(Counter::default, |random| match random.below(5) {
+///     0 => Step::Query(()),
+///     _ => Step::Command(Add(random.below(10) as i64)),
+/// })
+/// .invariant("never-negative", |counter| if *counter >= Counter::default() { Ok(()) } else { Err(format!("{counter:?}")) })
+/// .check();
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Counter(i64);
 
 /// The one command: adds to the number, and replies the sum.

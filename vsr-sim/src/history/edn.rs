@@ -157,7 +157,11 @@ impl<'a> Reader<'a> {
     fn word(&mut self) -> Result<Edn, SyntaxError> {
         let word = self.skip_while(is_part);
         if let Some(name) = word.strip_prefix(':') {
-            return if name.is_empty() { self.fail("a colon without a name") } else { Ok(Edn::Keyword(name.to_owned())) };
+            return if name.is_empty() {
+                self.fail("a colon without a name")
+            } else {
+                Ok(Edn::Keyword(name.to_owned()))
+            };
         }
         let digits = word.strip_suffix('N').unwrap_or(word);
         match (word, digits.parse()) {

@@ -77,7 +77,14 @@ struct Paired {
 
 impl Record {
     /// None for what no client did.
-    fn new(line: usize, process: &Edn, kind: &Edn, function: &Edn, key: Edn, value: Edn) -> Result<Option<Record>, Problem> {
+    fn new(
+        line: usize,
+        process: &Edn,
+        kind: &Edn,
+        function: &Edn,
+        key: Edn,
+        value: Edn,
+    ) -> Result<Option<Record>, Problem> {
         let process = match process {
             Edn::Integer(process) => u64::try_from(*process).map_err(|_| Problem::Process(process.to_string()))?,
             // The part of a test that breaks things is a process with a name.
@@ -255,7 +262,9 @@ fn register(
         (Function::Cas, Edn::Sequence(pair)) if pair.len() == 2 => {
             RegisterInput::CompareAndSet(pair[0].clone(), pair[1].clone())
         }
-        (Function::Cas, _) => return Err((line, Problem::Value { needed: "[expected new]", found: format!("{value:?}") })),
+        (Function::Cas, _) => {
+            return Err((line, Problem::Value { needed: "[expected new]", found: format!("{value:?}") }));
+        }
         _ => RegisterInput::Write(value.clone()),
     };
     let output = match (&input, ended) {

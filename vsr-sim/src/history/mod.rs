@@ -46,7 +46,7 @@
 //!     panic!("a sum became smaller");
 //! };
 //! assert_eq!(operation, 2);
-//! assert_eq!(why, "process 3: 1 -> 2 fits nowhere; the 1 of 2 operations that returned before it can be ordered");
+//! assert_eq!(why, "process 3: 1 -> 2 fits nowhere; up to it the history has an order, with 1 of 2 operations");
 //! ```
 //!
 //! # Objects that the field records

@@ -6,11 +6,7 @@ use super::plan::{Plan, Seen};
 use super::search::{Conclusion, Search};
 use super::{Effect, Limits, Model, Operation, Outcome, Verdict};
 
-pub(super) fn check_parts<M: Model>(
-    model: &M,
-    history: &[Operation<M::Input, M::Output>],
-    limits: &Limits,
-) -> Verdict {
+pub(super) fn check_parts<M: Model>(model: &M, history: &[Operation<M::Input, M::Output>], limits: &Limits) -> Verdict {
     let mut parts: BTreeMap<M::Key, Vec<usize>> = BTreeMap::new();
     for (index, operation) in history.iter().enumerate() {
         parts.entry(model.key(&operation.input)).or_default().push(index);
@@ -76,10 +72,16 @@ impl<M: Model> Part<'_, M> {
 
     fn refuted(&mut self, guess: usize, total: usize) -> Verdict {
         let (last, exact) = self.shortest(guess, total);
-        let mut returns: Vec<_> = self.part.iter().filter_map(|index| {
-            let Operation { invoked, outcome: Outcome::Returned { at, .. }, .. } = &self.history[*index] else { return None };
-            Some((at.max(invoked), *index))
-        }).collect();
+        let mut returns: Vec<_> = self
+            .part
+            .iter()
+            .filter_map(|index| {
+                let Operation { invoked, outcome: Outcome::Returned { at, .. }, .. } = &self.history[*index] else {
+                    return None;
+                };
+                Some((at.max(invoked), *index))
+            })
+            .collect();
         returns.sort_unstable();
         let operation = returns[last].1;
         let Operation { process, input, outcome, .. } = &self.history[operation];
@@ -88,11 +90,10 @@ impl<M: Model> Part<'_, M> {
             Outcome::Unknown => None,
         };
         let name = self.model.describe(input, output);
-        let why = if exact {
-            format!("process {process}: {name} fits nowhere; the {last} of {total} operations that returned before it can be ordered")
-        } else {
-            format!("process {process}: {name} fits nowhere")
-        };
+        let mut why = format!("process {process}: {name} fits nowhere");
+        if exact {
+            why += &format!("; up to it the history has an order, with {last} of {total} operations");
+        }
         Verdict::NotLinearizable { operation, why }
     }
 

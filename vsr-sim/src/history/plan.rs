@@ -215,11 +215,7 @@ impl<'a, M: Model> Plan<'a, M> {
     }
 
     /// Also says what each class does.
-    fn sort_into_classes(
-        &mut self,
-        model: &M,
-        seen: &[Seen<'a, M::Input, M::Output>],
-    ) -> Vec<Effect<M::State>> {
+    fn sort_into_classes(&mut self, model: &M, seen: &[Seen<'a, M::Input, M::Output>]) -> Vec<Effect<M::State>> {
         let mut effects = Vec::new();
         let mut numbers = FastMap::default();
         for operation in seen {
@@ -271,9 +267,8 @@ impl<'a, M: Model> Plan<'a, M> {
     fn look_ahead(&mut self, model: &M, initial: &M::State, effects: Vec<Effect<M::State>>) {
         self.by_leads = effects.contains(&Effect::Other);
         // A read without an outcome is never placed.
-        let vague = |(class, effect): (&Class<'_, M>, &Effect<_>)| {
-            class.output.is_some() && *effect == Effect::Reads(None)
-        };
+        let vague =
+            |(class, effect): (&Class<'_, M>, &Effect<_>)| class.output.is_some() && *effect == Effect::Reads(None);
         self.strict = !self.by_leads && !self.classes.iter().zip(&effects).any(vague);
         let mut made = Numbered::new();
         let from_initial = made.number(initial.clone());

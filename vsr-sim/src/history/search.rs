@@ -233,9 +233,7 @@ impl<'a, M: Model> Search<'a, M> {
     /// True if the operation could be left out, but for its return.
     fn idle(&self, class: u32) -> bool {
         let class = &self.plan.classes[class as usize];
-        self.plan.strict
-            && class.replaces
-            && class.feeds.iter().all(|state| self.demands[*state as usize].all == 0)
+        self.plan.strict && class.replaces && class.feeds.iter().all(|state| self.demands[*state as usize].all == 0)
     }
 
     /// Makes the next choice that is worth trying. False if there is none.
@@ -278,7 +276,9 @@ impl<'a, M: Model> Search<'a, M> {
         let plan = self.plan;
         found.clear();
         let invoked = |unknown: &u32| {
-            let call = plan.classes[plan.unknown[*unknown as usize] as usize].calls.get(usize::from(self.used[*unknown as usize]));
+            let call = plan.classes[plan.unknown[*unknown as usize] as usize]
+                .calls
+                .get(usize::from(self.used[*unknown as usize]));
             call.is_some_and(|call| *call < deadline)
         };
         let classes = || in_flight.iter().map(|known| &plan.classes[plan.known[*known as usize].class as usize]);
