@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use metrics::{Counter, counter};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
@@ -97,9 +97,10 @@ async fn read(
 ) -> Ended {
     let mut buffer = BytesMut::new();
     let mut arrivals = Vec::new();
+    let mut skip = 0;
     loop {
         let before = buffer.len();
-        let missing = match take_frames(&mut buffer, peer, limits, &mut arrivals) {
+        let missing = match take_frames(&mut buffer, &mut skip, peer, limits, &mut arrivals) {
             Ok(missing) => missing,
             Err(error) => return error.into(),
         };
@@ -116,17 +117,28 @@ async fn read(
     }
 }
 
-/// Takes every whole frame out of the buffer. How many bytes the next one lacks, at least.
+/// Takes every whole frame out of the buffer. How many bytes the next one lacks, at least. A frame over the limits is passed over: `skip`
+/// bytes of it are still to come.
 fn take_frames(
     buffer: &mut BytesMut,
+    skip: &mut usize,
     peer: Peer,
     limits: Limits,
     arrivals: &mut Vec<Arrival>,
 ) -> Result<usize, WireError> {
     loop {
+        let skipped = (*skip).min(buffer.len());
+        buffer.advance(skipped);
+        *skip -= skipped;
         let Some(header) = buffer.first_chunk::<HEADER_LEN>() else { return Ok(READ_STEP) };
-        let header = FrameHeader::decode(header, limits)?;
+        let header = FrameHeader::read(header)?;
         let whole = HEADER_LEN + header.payload_len();
+        if let Err(error) = header.check(limits) {
+            counter!("vsr_net_bad_frames_total", "reason" => reason(&error)).increment(1);
+            tracing::warn!(?peer, %error, "a message was dropped");
+            *skip = whole;
+            continue;
+        }
         if buffer.len() < whole {
             return Ok(whole - buffer.len());
         }

@@ -34,6 +34,10 @@ pub const METRICS: &[(&str, &str, &str)] = &[
         "messages dropped before they were written, by `reason`: queue_full, not_connected",
     ),
     ("vsr_net_rejected_total", "counter", "connections refused at the handshake, by `reason`"),
-    ("vsr_net_bad_frames_total", "counter", "connections closed for bytes that are no frame, by `reason`"),
+    (
+        "vsr_net_bad_frames_total",
+        "counter",
+        "frames over the limits, and connections closed for bytes that are no frame, by `reason`",
+    ),
     ("vsr_net_connections", "gauge", "open connections, by `kind`: replica, client"),
 ];

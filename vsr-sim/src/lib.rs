@@ -4,6 +4,7 @@ pub mod atlas;
 pub mod check;
 pub mod conformance;
 mod describe;
+pub mod determinism;
 mod disk;
 mod faults;
 //H pub mod history;

@@ -182,7 +182,7 @@ impl World {
         let mut random = self.draw(site::FATE, key.hash(), 0);
         let (options, nodes, replicas) = (&self.options, self.nodes.len() as u64, self.replicas);
         let rates = [options.loss, options.duplicates, options.replays, options.corruption, options.misdelivery];
-        if rates.iter().all(|rate| rate.0 == 0) && options.crash_on_send.0 == 0 && !self.plan.given {
+        if rates.iter().all(|rate| rate.0 == 0) && options.crash_on_send.0 == 0 && self.plan.has_no_messages() {
             return None;
         }
         self.plan.message(key, || {

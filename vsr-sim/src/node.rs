@@ -96,12 +96,15 @@ impl Storage for SimStorage {
             let fails = world.read_fails(self.0.node);
             let nth = world.nodes[self.0.node].reads;
             let due = world.now + world.write_latency(self.0.node, site::READ, nth) / 2;
-            world.plan(due, Planned::Wake { flag: self.0.flag.clone() });
             (due, fails)
         };
-        poll_fn(|_: &mut Context<'_>| {
-            let world = lock(&self.0.world);
+        let mut planned = false;
+        poll_fn(|context: &mut Context<'_>| {
+            let mut world = lock(&self.0.world);
             if world.now < due {
+                if !std::mem::replace(&mut planned, true) {
+                    world.plan(due, Planned::Wake { waker: context.waker().clone() });
+                }
                 return Poll::Pending;
             }
             if fails {
@@ -143,7 +146,7 @@ impl Clock for SimClock {
 
     async fn sleep_until(&self, deadline: Monotonic) {
         let mut planned = 0;
-        poll_fn(|_: &mut Context<'_>| {
+        poll_fn(|context: &mut Context<'_>| {
             let mut world = lock(&self.0.world);
             if world.local_time(self.0.node) >= deadline.0 {
                 return Poll::Ready(());
@@ -151,8 +154,8 @@ impl Clock for SimClock {
             // A clock that stood still is late: it is looked at again.
             if planned <= world.now {
                 planned = world.when_local(self.0.node, deadline.0).max(world.now + 1);
-                let flag = self.0.flag.clone();
-                world.plan(planned, Planned::Wake { flag });
+                // Whoever waits is woken: it may be another task than the node's own.
+                world.plan(planned, Planned::Wake { waker: context.waker().clone() });
             }
             Poll::Pending
         })

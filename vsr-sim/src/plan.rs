@@ -201,7 +201,7 @@ pub(crate) const KINDS: &[&str] = &[
 /// What decides the faults of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
-    /// Faults that were written down; `None`: the seed draws them.
+    /// Only what was written down happens; else the seed draws more.
     pub(crate) given: bool,
     messages: BTreeMap<MessageKey, MessageFate>,
     writes: BTreeMap<(usize, u64), WriteFate>,
@@ -233,12 +233,16 @@ impl Plan {
         }
     }
 
+    pub(crate) fn has_no_messages(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     pub(crate) fn message(
         &mut self,
         key: MessageKey,
         drawn: impl FnOnce() -> Option<MessageFate>,
     ) -> Option<MessageFate> {
-        let fate = if self.given { self.messages.get(&key).copied() } else { drawn() };
+        let fate = self.messages.get(&key).copied().or_else(|| if self.given { None } else { drawn() });
         if let Some(fate) = fate {
             self.happened.push(Fault::Message(key, fate));
         }
@@ -251,7 +255,7 @@ impl Plan {
         nth: u64,
         drawn: impl FnOnce() -> Option<WriteFate>,
     ) -> Option<WriteFate> {
-        let fate = if self.given { self.writes.get(&(node, nth)).copied() } else { drawn() };
+        let fate = self.writes.get(&(node, nth)).copied().or_else(|| if self.given { None } else { drawn() });
         if let Some(fate) = fate {
             self.happened.push(Fault::Write(node, nth, fate));
         }
@@ -259,7 +263,7 @@ impl Plan {
     }
 
     pub(crate) fn read(&mut self, node: usize, nth: u64, drawn: impl FnOnce() -> bool) -> bool {
-        let fails = if self.given { self.reads.contains_key(&(node, nth)) } else { drawn() };
+        let fails = self.reads.contains_key(&(node, nth)) || (!self.given && drawn());
         if fails {
             self.happened.push(Fault::Read(node, nth));
         }

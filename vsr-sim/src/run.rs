@@ -273,7 +273,7 @@ impl<S: Simulated> Run<S> {
                 drop(world);
                 self.reap();
             }
-            Planned::Wake { flag } => flag.set(),
+            Planned::Wake { waker } => waker.wake(),
             Planned::Class(class) => self.draw_class(class),
             Planned::Happening(happening) => self.happen_now(happening),
             Planned::EndOfPartition(which) => {

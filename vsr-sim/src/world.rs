@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Wake;
+use std::task::{Wake, Waker};
 
 use vsr::protocol::Random;
 use vsr::{Arrival, ClientId, Peer, Quorums};
@@ -79,7 +79,7 @@ pub(crate) enum Planned {
         fate: Option<WriteFate>,
     },
     Wake {
-        flag: Arc<Flag>,
+        waker: Waker,
     },
     /// The next fault of a class is drawn.
     Class(usize),

@@ -14,6 +14,12 @@
 //! the head uncertain, and if a vsr state was in the lost tail, the disk is refused. After a *power loss* the
 //! seal may be as old as the last vsr state, or what the operating system wrote since: rot of the log's tail
 //! together with a power loss may then pass for a crash.
+//!
+//! # Holes
+//! A manifest whose end is cut, or an older write-ahead log that is gone, is no error to RocksDB either: the database opens with what came
+//! before and after, so that the newest batch is there, older entries have come back, and some are missing. Each batch therefore leaves
+//! the number of the batch that wrote the vsr state, and a checksum over which batch wrote which op. If the state is another one the disk is
+//! refused; if the log is another one all of it is reported corrupt.
 
 mod options;
 mod seal;

@@ -65,12 +65,18 @@ struct Meta {
     /// written by a batch after `lost_batch`.
     lost_above: u64,
     lost_batch: u64,
+    /// The batch that wrote the vsr state.
+    state_batch: u64,
+    /// The [`mark`]s of all entries of the log. A database that has lost a file, or the end of its manifest, goes on with what came before
+    /// and after: the newest batch is there, and something in the middle is missing, or an older one has taken its place.
+    marks: u64,
 }
 
 impl Meta {
-    fn encode(&self) -> [u8; 40] {
-        let mut out = [0; 40];
-        let words = [self.batch, self.head, self.log_limit, self.lost_above, self.lost_batch];
+    fn encode(&self) -> [u8; 56] {
+        let mut out = [0; 56];
+        let Meta { batch, head, log_limit, lost_above, lost_batch, state_batch, marks } = *self;
+        let words = [batch, head, log_limit, lost_above, lost_batch, state_batch, marks];
         for (to, word) in out.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
@@ -79,8 +85,26 @@ impl Meta {
 
     fn decode(bytes: &[u8]) -> Option<Meta> {
         let word = |at: usize| Some(u64::from_le_bytes(bytes.get(at * 8..at * 8 + 8)?.try_into().ok()?));
-        Some(Meta { batch: word(0)?, head: word(1)?, log_limit: word(2)?, lost_above: word(3)?, lost_batch: word(4)? })
+        Some(Meta {
+            batch: word(0)?,
+            head: word(1)?,
+            log_limit: word(2)?,
+            lost_above: word(3)?,
+            lost_batch: word(4)?,
+            state_batch: word(5)?,
+            marks: word(6)?,
+        })
     }
+}
+
+/// Which batch wrote an op, as one number of which many can be put together by exclusive or. Batch 0 is none.
+fn mark(op: u64, batch: u64) -> u64 {
+    let bytes = (u128::from(op) << 64 | u128::from(batch)).to_le_bytes();
+    if batch == 0 { 0 } else { xxhash_rust::xxh3::xxh3_64(&bytes) }
+}
+
+fn marks(batches: &[u64], above: u64) -> u64 {
+    (above + 1..).zip(batches.iter().skip(above as usize)).fold(0, |marks, (op, batch)| marks ^ mark(op, *batch))
 }
 
 impl RocksStorage {
@@ -106,9 +130,9 @@ impl RocksStorage {
         let db = DB::open_cf_descriptors(&database(true), folder.join("db"), columns())
             .map_err(failed("creating the database"))?;
         let mut batch = WriteBatch::default();
-        let meta = Meta { batch: 1, log_limit: options.log_limit, ..Meta::default() };
+        let meta = Meta { batch: 1, state_batch: 1, log_limit: options.log_limit, ..Meta::default() };
         batch.put_cf(column(&db, STATE)?, META_KEY, meta.encode());
-        batch.put_cf(column(&db, STATE)?, STATE_KEY, encode_state(state)?);
+        batch.put_cf(column(&db, STATE)?, STATE_KEY, encode_state(1, state)?);
         db.write_opt(batch, &synced()).map_err(failed("formatting"))?;
         drop(db);
         // The seal makes it a formatted disk: it comes last, under its name at once.
@@ -134,7 +158,10 @@ impl RocksStorage {
         })?;
         let opened = DB::open_cf_descriptors(&database(false), folder.join("db"), columns());
         let db = Arc::new(opened.map_err(|error| match error.to_string() {
-            text if text.contains("lock") => StorageError::InUse(name.clone()),
+            // A block may be damaged, which is something else.
+            text if text.contains("While lock file") || text.contains("lock hold by current process") => {
+                StorageError::InUse(name.clone())
+            }
             text => failed("opening the database")(text),
         })?);
         let writer = Writer {
@@ -143,6 +170,7 @@ impl RocksStorage {
             seal,
             meta: Meta { log_limit: u64::MAX, ..Meta::default() },
             sizes: Vec::new(),
+            batches: Vec::new(),
             used: 0,
             name,
         };
@@ -157,8 +185,10 @@ fn synced() -> WriteOptions {
     options
 }
 
-fn encode_state(state: &VsrState) -> Result<Vec<u8>, StorageError> {
-    rmp_serde::to_vec(state).map_err(failed("encoding the state"))
+fn encode_state(batch: u64, state: &VsrState) -> Result<Vec<u8>, StorageError> {
+    let mut value = batch.to_le_bytes().to_vec();
+    rmp_serde::encode::write(&mut value, state).map_err(failed("encoding the state"))?;
+    Ok(value)
 }
 
 #[async_trait]
@@ -187,6 +217,8 @@ struct Writer {
     meta: Meta,
     /// Bytes reckoned for each op.
     sizes: Vec<u64>,
+    /// The batch that wrote each op; 0 for none.
+    batches: Vec<u64>,
     used: u64,
     name: String,
 }
@@ -200,11 +232,16 @@ impl BlockingWriter for Writer {
         let lost = || StorageError::StateLost(self.name.clone());
         let states = column(&self.db, STATE)?;
         let state = self.db.get_cf(states, STATE_KEY).ok().flatten().ok_or_else(lost)?;
-        let state: VsrState = rmp_serde::from_slice(&state).map_err(|_| lost())?;
+        let (state_batch, state) = state.split_first_chunk().ok_or_else(lost)?;
+        let state: VsrState = rmp_serde::from_slice(state).map_err(|_| lost())?;
         let meta = self.db.get_cf(states, META_KEY).ok().flatten().ok_or_else(lost)?;
         let mut meta = Meta::decode(&meta).ok_or_else(lost)?;
         // A slot is kept for each op up to the head: an absurd one is not the protocol's.
         if meta.batch < self.seal.state_batch || meta.head > HEAD_MAX {
+            return Err(lost());
+        }
+        if u64::from_le_bytes(*state_batch) != meta.state_batch {
+            tracing::warn!("an older vsr state has come back");
             return Err(lost());
         }
         let head_certain = meta.batch >= self.seal.batch;
@@ -212,7 +249,17 @@ impl BlockingWriter for Writer {
             tracing::warn!(found = meta.batch, sealed = self.seal.batch, "the tail of the log was lost");
             (meta.lost_above, meta.lost_batch) = (state.commit.0, self.seal.batch);
         }
-        let slots = self.slots(&meta)?;
+        let (found, damaged) = self.find(meta.head)?;
+        let batch = |(header, entry): &(Found, Found)| header.or(*entry).map_or(0, |(batch, _)| batch);
+        self.batches = found.iter().map(batch).collect();
+        let marks = marks(&self.batches, 0);
+        // Where a block is damaged it is known what is missing.
+        if marks != meta.marks && !damaged {
+            tracing::warn!("something in the middle of the log was lost");
+            (meta.lost_above, meta.lost_batch) = (0, meta.batch.max(self.seal.batch));
+        }
+        meta.marks = marks;
+        let slots = verdicts(found, damaged, &meta);
         self.sizes = slots.iter().map(|(_, size)| *size).collect();
         self.used = self.sizes.iter().sum();
         let slots = slots.into_iter().map(|(slot, _)| slot).collect();
@@ -238,8 +285,11 @@ impl BlockingWriter for Writer {
                 write.delete_range_cf(family, key(kept + 1), key(u64::MAX));
             }
         }
+        meta.marks ^= marks(&self.batches, kept);
         for entry in &entries {
             let op = entry.header.op.0;
+            let before = if op <= kept { self.batches.get((op - 1) as usize).copied() } else { None };
+            meta.marks ^= mark(op, before.unwrap_or(0)) ^ mark(op, meta.batch);
             meta.head = meta.head.max(op);
             let mut value = Vec::with_capacity(STAMP + Header::LEN + entry.body.len());
             value.extend(meta.batch.to_le_bytes());
@@ -250,7 +300,8 @@ impl BlockingWriter for Writer {
         }
         let has_state = state.is_some();
         if let Some(state) = state {
-            write.put_cf(states, STATE_KEY, encode_state(&state)?);
+            meta.state_batch = meta.batch;
+            write.put_cf(states, STATE_KEY, encode_state(meta.batch, &state)?);
         }
         write.put_cf(states, META_KEY, meta.encode());
         self.db.write_opt(write, &synced()).map_err(failed("writing to the database"))?;
@@ -266,11 +317,14 @@ impl BlockingWriter for Writer {
         self.meta = meta;
         self.used -= freed;
         self.sizes.truncate(kept as usize);
+        self.batches.truncate(kept as usize);
         for entry in &entries {
             let at = (entry.header.op.0 - 1) as usize;
             if self.sizes.len() <= at {
                 self.sizes.resize(at + 1, 0);
+                self.batches.resize(at + 1, 0);
             }
+            self.batches[at] = self.meta.batch;
             self.used = self.used - self.sizes[at] + cost(entry);
             self.sizes[at] = cost(entry);
         }
@@ -283,35 +337,19 @@ impl BlockingWriter for Writer {
 }
 
 impl Writer {
-    /// A verdict for each op up to the head, and the bytes reckoned for it.
-    fn slots(&self, meta: &Meta) -> Result<Vec<(Slot, u64)>, StorageError> {
+    /// The header and the entry of each op up to the head, and whether there is anything that cannot be read.
+    fn find(&self, head: u64) -> Result<(Vec<(Found, Found)>, bool), StorageError> {
         let mut damaged = false;
-        let headers = self.scan(HEADERS, meta.head, &mut damaged, |op, value| {
+        let headers = self.scan(HEADERS, head, &mut damaged, |op, value| {
             let header = decode_header(&value)?;
             (header.1.op.0 == op).then_some(header)
         })?;
-        let entries = self.scan(LOG, meta.head, &mut damaged, |op, value| {
+        let entries = self.scan(LOG, head, &mut damaged, |op, value| {
             let header = decode_header(&value)?;
             let body = Bytes::from(value).slice(STAMP + Header::LEN..);
             (header.1.op.0 == op && Entry { header: header.1, body }.is_intact()).then_some(header)
         })?;
-        let lost = meta.lost_batch > 0;
-        let may_be_lost = |op: u64, batch: u64| lost && op > meta.lost_above && batch <= meta.lost_batch;
-        let verdict = |(op, (header, entry)): (u64, (Found, Found))| match (header, entry) {
-            (Some((batch, header)), entry) if !may_be_lost(op, batch) => match entry {
-                Some((_, found)) if found == header => Slot::Clean(header),
-                _ => Slot::Corrupt(Some(header)),
-            },
-            (None, None) if !damaged && !may_be_lost(op, 0) => Slot::Absent,
-            // An entry whose second header is damaged: it cannot be known which of two is the newer one.
-            _ => Slot::Corrupt(None),
-        };
-        let size = |slot: &Slot| match slot {
-            Slot::Clean(header) | Slot::Corrupt(Some(header)) => u64::from(header.body_len) + OVERHEAD,
-            Slot::Corrupt(None) | Slot::Absent => 0,
-        };
-        let slots = (1..).zip(headers.into_iter().zip(entries)).map(verdict);
-        Ok(slots.map(|slot| (slot.clone(), size(&slot))).collect())
+        Ok((headers.into_iter().zip(entries).collect(), damaged))
     }
 
     /// Reads a column family op by op up to the head; what cannot be read is passed over and noted.
@@ -350,6 +388,26 @@ impl Writer {
         }
         Ok(found)
     }
+}
+
+/// A verdict for each op, and the bytes reckoned for it.
+fn verdicts(found: Vec<(Found, Found)>, damaged: bool, meta: &Meta) -> Vec<(Slot, u64)> {
+    let lost = meta.lost_batch > 0;
+    let may_be_lost = |op: u64, batch: u64| lost && op > meta.lost_above && batch <= meta.lost_batch;
+    let verdict = |(op, (header, entry)): (u64, (Found, Found))| match (header, entry) {
+        (Some((batch, header)), entry) if !may_be_lost(op, batch) => match entry {
+            Some((_, found)) if found == header => Slot::Clean(header),
+            _ => Slot::Corrupt(Some(header)),
+        },
+        (None, None) if !damaged && !may_be_lost(op, 0) => Slot::Absent,
+        // An entry whose second header is damaged: it cannot be known which of two is the newer one.
+        _ => Slot::Corrupt(None),
+    };
+    let size = |slot: &Slot| match slot {
+        Slot::Clean(header) | Slot::Corrupt(Some(header)) => u64::from(header.body_len) + OVERHEAD,
+        Slot::Corrupt(None) | Slot::Absent => 0,
+    };
+    (1..).zip(found).map(verdict).map(|slot| (slot.clone(), size(&slot))).collect()
 }
 
 /// The batch that wrote a header, and the header.

@@ -14,8 +14,13 @@ use crate::protocol::{Monotonic, Timestamp};
 /// A source of time.
 ///
 /// # The contract
-/// 1. [`now`](Self::now) never goes backwards.
-/// 2. [`sleep_until`](Self::sleep_until) never ends early; it may end late. Dropping it is harmless.
+/// Each clause has a test of its number in the conformance suite (`vsr_sim::conformance::clock`).
+///
+/// 1. [`now`](Self::now) never goes backwards, nor between threads.
+/// 2. [`sleep_until`](Self::sleep_until) never ends early; it may end late, but waits for no deadline that
+///    has passed. Dropping it is harmless, any number may wait at once, and whoever polled one last is
+///    woken.
+/// 3. [`wall`](Self::wall) is the time of day, as well as the machine knows it.
 #[async_trait]
 pub trait Clock: Send + Sync + 'static {
     /// The time since some start.

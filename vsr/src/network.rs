@@ -7,14 +7,27 @@ use crate::protocol::{Envelope, Incarnation, Message, Peer};
 /// Carries messages between replicas and clients.
 ///
 /// # The contract
-/// 1. [`send`](Self::send) never waits and never fails: it queues, or drops. It empties the batch.
-/// 2. [`recv`](Self::recv) is cancel-safe: dropping its future loses nothing.
-/// 3. Messages may be lost, delayed, repeated and reordered; they are never changed and never
-///    attributed to anybody but their sender.
-/// 4. What does not decode, or comes from another cluster, is dropped and counted.
-/// 5. Memory is bounded: a peer that does not take its messages loses the newest ones.
-/// 6. A broken connection is reported as [`Arrival::PeerDown`], its end as [`Arrival::PeerUp`]. These
-///    are hints.
+/// Each clause has a test of its number in the conformance suite (`vsr_sim::conformance::network`).
+///
+/// 1. **Sending never waits** and never fails: [`send`](Self::send) queues, or drops, whatever state the
+///    receivers are in. It empties the batch, and may be called on any thread.
+/// 2. **[`recv`](Self::recv) is cancel-safe**: dropping its future loses nothing, polled or not.
+/// 3. **Nothing is invented.** Messages may be lost, delayed, repeated and reordered; they are never
+///    changed, go to nobody but the receiver that they name, and are never attributed to anybody but
+///    their sender. Every message that the constants of the cluster allow is carried. What is sent again
+///    and again to a peer that is there arrives.
+/// 4. **Strangers do no harm.** What does not decode, or comes from another cluster, is dropped and
+///    counted; what others send is not affected.
+/// 5. **Memory is bounded**: a peer that does not take its messages loses the newest ones.
+/// 6. **Hints.** A broken connection is reported as [`Arrival::PeerDown`], its end as
+///    [`Arrival::PeerUp`], where there are connections. Nobody believes them.
+/// 7. **Who comes back is reached again**, a replica that was restarted too, without anybody's doing.
+/// 8. **Clients are answered**: what a replica sends to a client that has reached it goes there for as
+///    long as the client lives.
+/// 9. **A message to nobody does no harm.** What is for a peer that is unknown, or was never there, is
+///    dropped; the rest of the batch is not.
+/// 10. **What is too large is dropped alone.** A message over the transport's limit breaks no connection
+///     and takes no other message with it.
 #[async_trait]
 pub trait Network: Send + Sync + 'static {
     /// Sends every message of the batch, in order, and leaves it empty.

@@ -32,7 +32,7 @@ impl Default for Limits {
     }
 }
 
-/// Why bytes are no frame. The sender is at fault, or the line; the connection is closed.
+/// Why bytes are no frame, or one that is not taken. The sender is at fault, or the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
@@ -76,11 +76,34 @@ impl FrameHeader {
         self.meta_len as usize + self.bodies_len as usize
     }
 
-    /// Reads a header. Nothing is allocated before this has succeeded.
+    /// Reads a header, and holds it to the limits. Nothing is allocated before this has succeeded.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`check`](Self::check).
+    pub fn decode(bytes: &[u8; HEADER_LEN], limits: Limits) -> Result<FrameHeader, WireError> {
+        let header = FrameHeader::read(bytes)?;
+        header.check(limits)?;
+        Ok(header)
+    }
+
+    /// Whether the frame is within the limits.
+    ///
+    /// # Errors
+    /// [`WireError::TooLarge`]; the stream goes on behind the payload, which can be passed over.
+    pub fn check(&self, limits: Limits) -> Result<(), WireError> {
+        for (len, limit) in [(self.meta_len, limits.meta_max), (self.bodies_len, limits.bodies_max)] {
+            if len > limit {
+                return Err(WireError::TooLarge { len: len.into(), limit: limit.into() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a header of any lengths.
     ///
     /// # Errors
     /// A [`WireError`]; the stream cannot be followed any further.
-    pub fn decode(bytes: &[u8; HEADER_LEN], limits: Limits) -> Result<FrameHeader, WireError> {
+    pub fn read(bytes: &[u8; HEADER_LEN]) -> Result<FrameHeader, WireError> {
         let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
         if u32_at(0) != MAGIC {
             return Err(WireError::NotAFrame);
@@ -92,14 +115,8 @@ impl FrameHeader {
         if header_checksum(bytes).to_le_bytes() != bytes[32..40] {
             return Err(WireError::Damaged("header"));
         }
-        let (meta_len, bodies_len) = (u32_at(8), u32_at(12));
-        for (len, limit) in [(meta_len, limits.meta_max), (bodies_len, limits.bodies_max)] {
-            if len > limit {
-                return Err(WireError::TooLarge { len: len.into(), limit: limit.into() });
-            }
-        }
         let meta_checksum = u128::from_le_bytes(bytes[16..32].try_into().unwrap_or_default());
-        Ok(FrameHeader { meta_len, bodies_len, meta_checksum })
+        Ok(FrameHeader { meta_len: u32_at(8), bodies_len: u32_at(12), meta_checksum })
     }
 }
 

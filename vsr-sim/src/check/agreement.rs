@@ -1,29 +1,33 @@
 //! Committed prefixes agree (HAZARDS I1, I9).
 
-use std::collections::BTreeMap;
-
 use vsr::protocol::Event;
 use vsr::{Checksum, OpNumber};
 
-use super::{Checker, Observation, Scene};
+use super::table::{ByReplica, Table};
+use super::{Checker, Interests, Observation, Scene};
 
 /// Whatever one replica commits or applies at an op number, every replica commits and applies there:
 /// the same checksum, and so the same log up to there. Ops are applied in order, each once in a life.
 #[derive(Debug, Default)]
 pub(super) struct Agreement {
-    committed: BTreeMap<OpNumber, (Checksum, usize)>,
-    applied: BTreeMap<usize, OpNumber>,
-    known: BTreeMap<usize, OpNumber>,
+    committed: Table<(Checksum, usize)>,
+    replicas: ByReplica<Progress>,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    applied: OpNumber,
+    /// The commit number when the last turn ended; none before the first one.
+    known: Option<OpNumber>,
 }
 
 impl Agreement {
     fn agree(&mut self, replica: usize, op: OpNumber, checksum: Checksum) -> Result<(), String> {
-        let (first, by) = *self.committed.entry(op).or_insert((checksum, replica));
+        let (first, by) = self.committed.get_or_put(op.0, (checksum, replica));
         if first == checksum {
-            Ok(())
-        } else {
-            Err(format!("r{replica} committed op {op} as {checksum}, r{by} as {first}"))
+            return Ok(());
         }
+        Err(format!("r{replica} committed op {op} as {checksum}, r{by} as {first}"))
     }
 }
 
@@ -32,29 +36,30 @@ impl Checker for Agreement {
         "committed-prefixes-agree"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::APPLIED | Interests::COMMITTED | Interests::TURN | Interests::STARTED
+    }
+
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
-            Observation::Started { replica } => {
-                self.applied.remove(&replica);
-                self.known.remove(&replica);
-            }
+            Observation::Started { replica } => *self.replicas.of(replica) = Progress::default(),
+            Observation::Turn { replica, core } => self.replicas.of(replica).known = Some(core.commit().op()),
             Observation::Event { replica, event: Event::Applied { op, checksum }, .. } => {
-                let last = self.applied.insert(replica, *op).unwrap_or_default();
+                let last = std::mem::replace(&mut self.replicas.of(replica).applied, *op);
                 if last.next() != *op {
                     return Err(format!("r{replica} applied op {op} after op {last}"));
                 }
                 return self.agree(replica, *op, *checksum);
             }
             Observation::Event { replica, core, event: Event::Committed { commit } } if core.is_primary() => {
-                let Some(known) = self.known.get(&replica).copied() else { return Ok(()) };
-                for op in (known.0 + 1..=commit.0).map(OpNumber) {
+                let known = &mut self.replicas.of(replica).known;
+                let Some(from) = *known else { return Ok(()) };
+                *known = Some(from.max(commit.op()));
+                for op in (from.0 + 1..=commit.0).map(OpNumber) {
                     if let Some(checksum) = core.checksum(op) {
                         self.agree(replica, op, checksum)?;
                     }
                 }
-            }
-            Observation::Turn { replica, core } => {
-                self.known.insert(replica, core.commit().op());
             }
             _ => {}
         }

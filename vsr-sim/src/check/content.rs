@@ -2,16 +2,50 @@
 
 use std::collections::BTreeMap;
 
-use vsr::{Checksum, Message, OpNumber, View};
+use vsr::{Checksum, Message, View};
 
-use super::{Checker, Observation, Scene};
+use super::table::Table;
+use super::{Checker, Interests, Observation, Scene};
 
-/// Of one view, only one replica emits `Prepare`, and every op that it prepares has one content for
-/// ever.
+/// Of one view, only one replica ever speaks as primary: prepares, sends heartbeats, or says what the view's log is.
+#[derive(Debug, Default)]
+pub(super) struct OnePrimary {
+    primaries: BTreeMap<View, usize>,
+    last: Option<(View, usize)>,
+}
+
+impl Checker for OnePrimary {
+    fn name(&self) -> &'static str {
+        "one-primary-per-view"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::PREPARE | Interests::COMMIT | Interests::VIEW_CHANGE
+    }
+
+    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        let Observation::Sent { replica, message } = *observation else { return Ok(()) };
+        let view = match message {
+            Message::Prepare { view, .. } | Message::Commit { view, .. } => *view,
+            Message::StartView(start) => start.view,
+            _ => return Ok(()),
+        };
+        if self.last.replace((view, replica)) == Some((view, replica)) {
+            return Ok(());
+        }
+        let primary = *self.primaries.entry(view).or_insert(replica);
+        if primary == replica {
+            return Ok(());
+        }
+        Err(format!("r{replica} sends {} as primary of view {view}, r{primary} was its primary before", message.name()))
+    }
+}
+
+/// Every op that is prepared in a view has one content for ever.
 #[derive(Debug, Default)]
 pub(super) struct OneContent {
-    primaries: BTreeMap<View, usize>,
-    contents: BTreeMap<(View, OpNumber), Checksum>,
+    contents: BTreeMap<View, Table<Checksum>>,
+    last: Checksum,
 }
 
 impl Checker for OneContent {
@@ -19,20 +53,24 @@ impl Checker for OneContent {
         "one-content-per-view-and-op"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::PREPARE
+    }
+
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Sent { replica, message: Message::Prepare { view, entry, .. } } = *observation else {
+        let Observation::Sent { replica, message: Message::Prepare { entry, .. } } = *observation else {
             return Ok(());
         };
-        let primary = *self.primaries.entry(*view).or_insert(replica);
-        if primary != replica {
-            return Err(format!("r{replica} and r{primary} both prepare in view {view}"));
+        let (header, content) = (&entry.header, entry.header.checksum());
+        // The same message to the next backup: the checksum covers view and op.
+        if std::mem::replace(&mut self.last, content) == content {
+            return Ok(());
         }
-        let header = &entry.header;
-        let content = *self.contents.entry((header.view, header.op)).or_insert(header.checksum());
-        if content != header.checksum() {
-            let (view, op, other) = (header.view, header.op, header.checksum());
-            return Err(format!("r{replica} prepares op {op} of view {view} as {other}, it was {content} before"));
+        let first = self.contents.entry(header.view).or_default().get_or_put(header.op.0, content);
+        if first == content {
+            return Ok(());
         }
-        Ok(())
+        let (view, op) = (header.view, header.op);
+        Err(format!("r{replica} prepares op {op} of view {view} as {content}, it was {first} before"))
     }
 }

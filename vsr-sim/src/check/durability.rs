@@ -1,18 +1,17 @@
-//! What is committed is durable, and stays (HAZARDS I2, I7).
+//! What is committed, or acknowledged, is durable at that moment (HAZARDS I2, I7).
 
-use std::collections::BTreeMap;
-
-use vsr::Message;
-use vsr::OpNumber;
 use vsr::protocol::Event;
+use vsr::{Checksum, Message, OpNumber, View};
 
-use super::{Checker, Observation, Scene};
+use super::table::ByReplica;
+use super::{Checker, Interests, Observation, Scene};
 
 /// When a primary counts an op as committed, a replication quorum of disks holds that very entry.
 /// Rotten copies count: rot comes after the acknowledgement.
 #[derive(Debug, Default)]
 pub(super) struct CommittedOnQuorum {
-    known: BTreeMap<usize, OpNumber>,
+    /// The commit number when the last turn ended; none before the first one.
+    known: ByReplica<Option<OpNumber>>,
 }
 
 impl Checker for CommittedOnQuorum {
@@ -20,14 +19,18 @@ impl Checker for CommittedOnQuorum {
         "committed-on-a-quorum-of-disks"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::COMMITTED | Interests::TURN | Interests::STARTED
+    }
+
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         let (replica, core) = match *observation {
             Observation::Started { replica } => {
-                self.known.remove(&replica);
+                *self.known.of(replica) = None;
                 return Ok(());
             }
             Observation::Turn { replica, core } => {
-                self.known.insert(replica, core.commit().op());
+                *self.known.of(replica) = Some(core.commit().op());
                 return Ok(());
             }
             Observation::Event { replica, core, event: Event::Committed { .. } } if core.is_primary() => {
@@ -35,13 +38,13 @@ impl Checker for CommittedOnQuorum {
             }
             _ => return Ok(()),
         };
-        let Some(known) = self.known.get(&replica) else { return Ok(()) };
+        let Some(known) = self.known.of(replica).replace(core.commit().op()) else { return Ok(()) };
+        let need = usize::from(scene.quorums.replication);
         for op in (known.0 + 1..=core.commit().0).map(OpNumber) {
             let Some(checksum) = core.checksum(op) else { continue };
-            let copies = scene.disks.iter().filter(|disk| disk.durable(op) == Some(checksum)).count();
-            if copies < usize::from(scene.quorums.replication) {
-                let need = scene.quorums.replication;
-                return Err(format!("r{replica} committed op {op} ({checksum}), durable on {copies} of {need} disks"));
+            let (held, perhaps) = scene.copies(op, checksum);
+            if held + perhaps < need {
+                return Err(format!("r{replica} committed op {op} ({checksum}), durable on {held} of {need} disks"));
             }
         }
         Ok(())
@@ -54,8 +57,15 @@ impl Checker for CommittedOnQuorum {
 pub(super) struct AcknowledgedIsDurable {
     /// The highest op that any primary has counted as committed.
     committed: OpNumber,
-    /// Who was primary when its last turn ended: it may count and leave its view within one turn.
-    primaries: BTreeMap<usize, bool>,
+    replicas: ByReplica<Acknowledger>,
+}
+
+#[derive(Debug, Default)]
+struct Acknowledger {
+    /// Whether it was primary when its last turn ended: it may count and leave its view within one turn.
+    was_primary: bool,
+    /// What its last acknowledgement said, and was found true: from there on down need not be looked at again.
+    found: Option<(View, OpNumber, Checksum)>,
 }
 
 impl Checker for AcknowledgedIsDurable {
@@ -63,41 +73,59 @@ impl Checker for AcknowledgedIsDurable {
         "acknowledged-is-durable"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::PREPARE_OK | Interests::COMMITTED | Interests::TURN | Interests::STARTED
+    }
+
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        match observation {
+        match *observation {
+            Observation::Started { replica } => *self.replicas.of(replica) = Acknowledger::default(),
+            Observation::Turn { replica, core } => self.replicas.of(replica).was_primary = core.is_primary(),
             Observation::Event { replica, core, event: Event::Committed { commit } }
-                if core.is_primary() || self.primaries.get(replica) == Some(&true) =>
+                if core.is_primary() || self.replicas.of(replica).was_primary =>
             {
                 self.committed = self.committed.max(commit.op());
             }
-            Observation::Turn { replica, core } => {
-                self.primaries.insert(*replica, core.is_primary());
+            Observation::Sent { replica, message: Message::PrepareOk { view, op, checksum } } => {
+                return self.acknowledges(scene, replica, *view, *op, *checksum);
             }
             _ => {}
         }
-        let Observation::Sent { replica, message: Message::PrepareOk { view, op, checksum } } = *observation else {
-            return Ok(());
-        };
+        Ok(())
+    }
+}
+
+impl AcknowledgedIsDurable {
+    fn acknowledges(
+        &mut self,
+        scene: &Scene<'_>,
+        replica: usize,
+        view: View,
+        op: OpNumber,
+        checksum: Checksum,
+    ) -> Result<(), String> {
         let disk = &scene.disks[replica];
         let state = disk.state();
-        if state.view != *view || state.log_view != *view {
+        if state.view != view || state.log_view != view {
             let (durable, log_view) = (state.view, state.log_view);
             return Err(format!(
                 "r{replica} acknowledges op {op} in view {view}, its disk has view {durable}, log_view {log_view}"
             ));
         }
+        let found = &mut self.replicas.of(replica).found;
         // What is committed may be acknowledged without a copy: others have it.
-        let (mut at, mut name) = (*op, *checksum);
-        while at > self.committed {
+        let (mut at, mut name) = (op, checksum);
+        while at > self.committed && *found != Some((view, at, name)) {
             let header = disk.durable_header(at).filter(|header| header.checksum() == name);
             let Some(header) = header else {
-                let durable = disk.durable(at);
+                let durable = disk.durable(at).map_or("nothing".to_owned(), |durable| durable.to_string());
                 return Err(format!(
-                    "r{replica} acknowledges op {op}, so op {at} as {name}, its disk has {durable:?} there"
+                    "r{replica} acknowledges op {op}, so op {at} as {name}, its disk has {durable} there"
                 ));
             };
             (at, name) = (at.prev(), header.parent);
         }
+        *found = Some((view, op, checksum));
         Ok(())
     }
 }

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use vsr::{Checksum, Position};
 
-use super::{Checker, Observation, Scene};
+use super::table::{ByReplica, Table};
+use super::{Checker, Interests, Observation, Scene};
 
-/// A command is executed at one position of the log only, on every replica, in every life.
+/// A command is executed at one position of the log only, on every replica, in every life; and in each life once, in
+/// log order.
 #[derive(Debug, Default)]
 pub(super) struct ExactlyOnce {
-    positions: BTreeMap<u64, Position>,
+    positions: Table<Position>,
+    last: ByReplica<Option<Position>>,
 }
 
 impl Checker for ExactlyOnce {
@@ -17,21 +20,34 @@ impl Checker for ExactlyOnce {
         "exactly-once"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::EXECUTED | Interests::STARTED
+    }
+
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Executed { replica, position, command, .. } = *observation else { return Ok(()) };
-        let first = *self.positions.entry(command).or_insert(position);
-        if first == position {
-            Ok(())
-        } else {
-            Err(format!("r{replica} executed command {command} at {position}, it was executed at {first} before"))
+        match *observation {
+            Observation::Started { replica } => *self.last.of(replica) = None,
+            Observation::Executed { replica, position, command, .. } => {
+                let first = self.positions.get_or_put(command, position);
+                if first != position {
+                    return Err(format!(
+                        "r{replica} executed command {command} at {position}, it was executed at {first} before"
+                    ));
+                }
+                if let Some(last) = self.last.of(replica).replace(position).filter(|last| *last >= position) {
+                    return Err(format!("r{replica} executed command {command} at {position}, after that at {last}"));
+                }
+            }
+            _ => {}
         }
+        Ok(())
     }
 }
 
 /// Every replica computes the same reply to a command, and a client is told that one.
 #[derive(Debug, Default)]
 pub(super) struct SameReplies {
-    replies: BTreeMap<u64, (Position, Checksum)>,
+    replies: Table<(usize, Position, Checksum)>,
 }
 
 impl Checker for SameReplies {
@@ -39,22 +55,32 @@ impl Checker for SameReplies {
         "one-reply-per-command"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::EXECUTED | Interests::ACKNOWLEDGED
+    }
+
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
             Observation::Executed { replica, position, command, reply } => {
-                let (_, first) = *self.replies.entry(command).or_insert((position, reply));
+                let (by, _, first) = self.replies.get_or_put(command, (replica, position, reply));
                 if first != reply {
-                    return Err(format!("r{replica} replies {reply} to command {command}, another replied {first}"));
+                    return Err(format!("r{replica} replies {reply} to command {command}, r{by} replied {first}"));
                 }
             }
-            Observation::Acknowledged { command, position, reply } => {
-                let executed = self.replies.get(&command);
-                if executed != Some(&(position, reply)) {
+            Observation::Acknowledged { command, position, reply } => match self.replies.get(command) {
+                Some((_, at, executed)) if (at, executed) == (position, reply) => {}
+                Some((by, at, executed)) => {
                     return Err(format!(
-                        "command {command} was acknowledged at {position} with {reply}, it was executed as {executed:?}"
+                        "command {command} was acknowledged at {position} with {reply}, executed by r{by} at {at} with \
+                         {executed}"
                     ));
                 }
-            }
+                None => {
+                    return Err(format!(
+                        "command {command} was acknowledged at {position} with {reply}, no replica has executed it"
+                    ));
+                }
+            },
             _ => {}
         }
         Ok(())
@@ -70,6 +96,10 @@ pub(super) struct SameDigests {
 impl Checker for SameDigests {
     fn name(&self) -> &'static str {
         "equal-state-after-equal-ops"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::DIGEST
     }
 
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {

@@ -1,10 +1,10 @@
 //! What a replica says is what its disk would say after a crash (HAZARDS I7, I8, I13; DESIGN 6.4).
 
-use std::collections::{BTreeMap, BTreeSet};
+use vsr::protocol::DoViewChange;
+use vsr::{Checksum, CommitNumber, Message, OpNumber, View};
 
-use vsr::{Checksum, Message, OpNumber, View};
-
-use super::{Checker, Observation, Scene};
+use super::table::ByReplica;
+use super::{Checker, Interests, Observation, Scene};
 
 /// No message carries a view that is not durable; what speaks of the log, or as a member of a started
 /// view, needs the durable log_view as well.
@@ -16,21 +16,24 @@ impl Checker for NothingBeforeItIsDurable {
         "nothing-leaves-before-it-is-durable"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::SENT
+    }
+
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         let Observation::Sent { replica, message } = *observation else { return Ok(()) };
-        let state = scene.disks[replica].state();
         let (view, log_view) = match message {
-            Message::StartViewChange { view } => (*view, None),
-            Message::Ping(ping) => (ping.view, None),
-            Message::DoViewChange(dvc) => (dvc.view, Some(dvc.log_view)),
-            Message::StartView(start) => (start.view, Some(start.view)),
             Message::Prepare { view, .. }
             | Message::PrepareOk { view, .. }
             | Message::Commit { view, .. }
             | Message::CommitOk { view, .. } => (*view, Some(*view)),
-            Message::Replies { view, .. } | Message::Answer { view, .. } => (*view, None),
+            Message::StartViewChange { view } => (*view, None),
+            Message::Ping(ping) => (ping.view, None),
+            Message::DoViewChange(dvc) => (dvc.view, Some(dvc.log_view)),
+            Message::StartView(start) => (start.view, Some(start.view)),
             _ => return Ok(()),
         };
+        let state = scene.disks[replica].state();
         let name = message.name();
         if view > state.view {
             let durable = state.view;
@@ -47,7 +50,36 @@ impl Checker for NothingBeforeItIsDurable {
 /// Every `DoViewChange` of one replica for one view says the same of its log, over restarts too.
 #[derive(Debug, Default)]
 pub(super) struct SameDoViewChange {
-    said: BTreeMap<(usize, View), Checksum>,
+    /// What each said first for its newest view: it never goes back to an older one.
+    said: ByReplica<Option<Said>>,
+}
+
+#[derive(Debug)]
+struct Said {
+    view: View,
+    log_view: View,
+    commit: CommitNumber,
+    head: OpNumber,
+    headers: Vec<Checksum>,
+}
+
+impl Said {
+    fn of(dvc: &DoViewChange) -> Said {
+        let DoViewChange { view, log_view, commit, head, ref headers, .. } = *dvc;
+        Said { view, log_view, commit, head, headers: headers.iter().map(vsr::Header::checksum).collect() }
+    }
+
+    fn is(&self, dvc: &DoViewChange) -> bool {
+        (self.log_view, self.commit, self.head) == (dvc.log_view, dvc.commit, dvc.head)
+            && self.headers.iter().copied().eq(dvc.headers.iter().map(vsr::Header::checksum))
+    }
+}
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Said { log_view, commit, head, headers, .. } = self;
+        write!(f, "log_view {log_view}, commit {commit}, head {head}, headers {headers:?}")
+    }
 }
 
 impl Checker for SameDoViewChange {
@@ -55,19 +87,24 @@ impl Checker for SameDoViewChange {
         "one-do-view-change-per-view"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::VIEW_CHANGE
+    }
+
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         let Observation::Sent { replica, message: Message::DoViewChange(dvc) } = *observation else { return Ok(()) };
-        let mut bytes = format!("{} {} {}", dvc.log_view, dvc.commit, dvc.head).into_bytes();
-        dvc.headers.iter().for_each(|header| bytes.extend(header.checksum().0.to_le_bytes()));
-        let says = Checksum::of(&bytes);
-        let said = *self.said.entry((replica, dvc.view)).or_insert(says);
-        if said == says {
-            return Ok(());
+        match self.said.of(replica) {
+            Some(said) if said.view > dvc.view => Ok(()),
+            Some(said) if said.view == dvc.view && said.is(dvc) => Ok(()),
+            Some(said) if said.view == dvc.view => {
+                let (view, says) = (dvc.view, Said::of(dvc));
+                Err(format!("r{replica} says in a DoViewChange for view {view}: {says}; it said before: {said}"))
+            }
+            said => {
+                *said = Some(Said::of(dvc));
+                Ok(())
+            }
         }
-        let (view, log_view, head) = (dvc.view, dvc.log_view, dvc.head);
-        Err(format!(
-            "r{replica} sends a DoViewChange for view {view} (log_view {log_view}, head {head}) that differs from its first"
-        ))
     }
 }
 
@@ -75,7 +112,44 @@ impl Checker for SameDoViewChange {
 /// the chain when it said so: of what was committed before it may lack a copy.
 #[derive(Debug, Default)]
 pub(super) struct NackedNeverAcknowledged {
-    acknowledged: BTreeMap<(usize, View), BTreeSet<OpNumber>>,
+    acknowledged: ByReplica<Acknowledged>,
+}
+
+/// What a replica has acknowledged in the newest view in which it did.
+#[derive(Debug, Default)]
+struct Acknowledged {
+    view: View,
+    /// Stretches of ops: the one before the first, and the last.
+    stretches: Vec<(OpNumber, OpNumber)>,
+}
+
+impl Acknowledged {
+    fn contains(&self, op: OpNumber) -> bool {
+        self.stretches.iter().any(|(before, last)| (before.next()..=*last).contains(&op))
+    }
+
+    fn acknowledge(&mut self, scene: &Scene<'_>, replica: usize, view: View, last: OpNumber, checksum: Checksum) {
+        if self.view != view {
+            *self = Acknowledged { view, stretches: Vec::new() };
+        }
+        let disk = &scene.disks[replica];
+        // Nothing up to the durable commit number is ever nacked.
+        let floor = disk.state().commit.op();
+        let (mut op, mut name) = (last, checksum);
+        while op > floor
+            && !self.contains(op)
+            && let Some(header) = disk.durable_header(op).filter(|header| header.checksum() == name)
+        {
+            (op, name) = (op.prev(), header.parent);
+        }
+        if op == last {
+            return;
+        }
+        match self.stretches.iter_mut().find(|(_, end)| *end == op) {
+            Some((_, end)) => *end = last,
+            None => self.stretches.push((op, last)),
+        }
+    }
 }
 
 impl Checker for NackedNeverAcknowledged {
@@ -83,33 +157,34 @@ impl Checker for NackedNeverAcknowledged {
         "nacked-never-acknowledged"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::PREPARE_OK | Interests::VIEW_CHANGE
+    }
+
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         let Observation::Sent { replica, message } = *observation else { return Ok(()) };
+        let acknowledged = self.acknowledged.of(replica);
         match message {
             Message::PrepareOk { view, op, checksum } => {
-                let acknowledged = self.acknowledged.entry((replica, *view)).or_default();
-                let (mut op, mut name) = (*op, *checksum);
-                while let Some(header) = scene.disks[replica].durable_header(op) {
-                    if header.checksum() != name || !acknowledged.insert(op) {
-                        break;
-                    }
-                    (op, name) = (op.prev(), header.parent);
-                }
+                acknowledged.acknowledge(scene, replica, *view, *op, *checksum);
             }
-            Message::DoViewChange(dvc) => {
-                let Some(acknowledged) = self.acknowledged.get(&(replica, dvc.log_view)) else { return Ok(()) };
-                let Some(&highest) = acknowledged.last() else { return Ok(()) };
+            Message::DoViewChange(dvc) if dvc.log_view == acknowledged.view => {
+                let view = dvc.view;
+                let highest = acknowledged.stretches.iter().map(|(_, last)| *last).max().unwrap_or_default();
                 if dvc.head_certain && dvc.head < highest {
-                    let (view, head) = (dvc.view, dvc.head);
+                    let head = dvc.head;
                     return Err(format!(
                         "r{replica} acknowledged op {highest}, its DoViewChange for view {view} ends at {head}"
                     ));
                 }
-                for (at, fact) in dvc.facts.iter().enumerate() {
-                    let op = OpNumber(dvc.commit.0 + 1 + at as u64);
-                    if fact.nack && acknowledged.contains(&op) {
-                        let view = dvc.view;
-                        return Err(format!("r{replica} nacks op {op} for view {view}, and had acknowledged it"));
+                let facts = (dvc.commit.0 + 1..).map(OpNumber).zip(&dvc.facts);
+                for (op, _) in facts.filter(|(_, fact)| fact.nack) {
+                    if acknowledged.contains(op) {
+                        let log_view = dvc.log_view;
+                        return Err(format!(
+                            "r{replica} nacks op {op} of log_view {log_view} for view {view}, it acknowledged up to op \
+                             {highest}"
+                        ));
                     }
                 }
             }

@@ -1,135 +1,73 @@
 //! The properties that must hold at every moment, one small type each.
+//!
+//! | checker | property | HAZARDS |
+//! |---|---|---|
+//! | `committed-prefixes-agree` | one committed content per op, applied in order | I1, I9 |
+//! | `committed-on-a-quorum-of-disks` | committed only when a quorum of disks holds it | I2 |
+//! | `acknowledged-stays` | what a client was told stays on a quorum of disks | I2 |
+//! | `new-view-holds-what-was-committed` | no view begins without an op that was committed before it | I2 |
+//! | `monotone-view-log-view-commit` | durable view, log_view and commit number never go back | I3 |
+//! | `state-order` | log_view ≤ view, applied ≤ commit ≤ head | I4, I9 |
+//! | `one-primary-per-view` | one replica speaks as primary of a view | I5 |
+//! | `one-content-per-view-and-op` | one content per op of a view | I6 |
+//! | `acknowledged-is-durable` | a `PrepareOk` only for what the own disk holds | I7 |
+//! | `nothing-leaves-before-it-is-durable` | no message ahead of the own disk | I7 |
+//! | `one-do-view-change-per-view` | every `DoViewChange` of a view says the same | I8 |
+//! | `equal-state-after-equal-ops` | equal digests after equal ops | I10 |
+//! | `exactly-once` | one execution per command and life, at one position | I11 |
+//! | `one-reply-per-command` | one reply per command, and the client is told that one | I11 |
+//! | `hash-chain` | every header names the one before | I12 |
+//! | `views-in-op-order` | views never go back along the log | I12 |
+//! | `timestamps-in-op-order` | timestamps go up along the log | I12 |
+//! | `nacked-never-acknowledged` | no nack of what was acknowledged | I13 |
+//! | `uncertain-head-counts-for-nothing` | no part in a quorum while the log may have had more | I14 |
+//! | `view-change-counts-for-nothing` | no acknowledgement between two views | I14 |
+//! | `replies-are-committed` | no client hears of an op that is not committed | I2 |
+//! | `clients-see-started-views` | no client hears of a view that has not started | D28 |
+//! | `queues-are-bounded` | pipeline, queues, sessions and log within their bounds | I17 |
+//!
+//! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
+//! history in [`linearizability`], liveness (I18) by the run itself.
 
+mod acknowledged;
 mod agreement;
+mod bounds;
+mod chain;
+mod clients;
 mod content;
 mod durability;
 mod exactly_once;
 mod honesty;
 pub mod linearizability;
 mod monotone;
+mod observe;
+mod quorum;
+mod table;
 
-use vsr::protocol::{Core, Event};
-use vsr::{Checksum, Message, Position, Quorums};
+pub use observe::{Checker, Checkers, Interests, Observation, Scene, Violation};
 
-use crate::disk::SimDisk;
-
-/// A property was broken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// The checker's name.
-    pub checker: &'static str,
-    /// One sentence with the replica and both values.
-    pub message: String,
-    /// When, in nanoseconds of virtual time.
-    pub at: u64,
-}
-
-impl std::fmt::Display for Violation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (seconds, micros) = (self.at / 1_000_000_000, self.at / 1_000 % 1_000_000);
-        write!(f, "{}: at {seconds}.{micros:06} s: {}", self.checker, self.message)
-    }
-}
-
-/// Something that a checker may look at.
-#[derive(Clone, Copy, Debug)]
-pub enum Observation<'a> {
-    /// A replica hands a message to the network.
-    Sent {
-        /// Which replica.
-        replica: usize,
-        /// The message.
-        message: &'a Message,
-    },
-    /// A write has become durable.
-    Written {
-        /// Which replica's.
-        replica: usize,
-    },
-    /// A replica's protocol reports an event.
-    Event {
-        /// Which replica.
-        replica: usize,
-        /// Its state after the turn.
-        core: &'a Core,
-        /// The event.
-        event: &'a Event,
-    },
-    /// A replica's turn has ended.
-    Turn {
-        /// Which replica.
-        replica: usize,
-        /// Its state.
-        core: &'a Core,
-    },
-    /// A replica has started (again), and will apply its log from the start.
-    Started {
-        /// Which replica.
-        replica: usize,
-    },
-    /// A state machine has executed a command.
-    Executed {
-        /// On which replica.
-        replica: usize,
-        /// Where in the log.
-        position: Position,
-        /// The command's own number, unique in the run.
-        command: u64,
-        /// The reply's checksum.
-        reply: Checksum,
-    },
-    /// A state machine's digest after an op.
-    Digest {
-        /// On which replica.
-        replica: usize,
-        /// The op.
-        op: u64,
-        /// The digest of state machine and session table.
-        digest: Checksum,
-    },
-    /// A client has a reply.
-    Acknowledged {
-        /// The command's own number.
-        command: u64,
-        /// Where it was executed, as the reply says.
-        position: Position,
-        /// The reply's checksum.
-        reply: Checksum,
-    },
-}
-
-/// What every checker may use.
-#[derive(Clone, Copy, Debug)]
-pub struct Scene<'a> {
-    /// The replicas' disks as they are now.
-    pub disks: &'a [SimDisk],
-    /// The cluster's quorums.
-    pub quorums: Quorums,
-}
-
-/// One property.
-pub trait Checker: Send {
-    /// Its name, for messages and for shrinking.
-    fn name(&self) -> &'static str;
-
-    /// Looks at something that happened.
-    ///
-    /// # Errors
-    /// A sentence when the property is broken.
-    fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String>;
-}
-
-/// All of them.
+/// All of them, for whoever dispatches by himself; [`Checkers::all`] is faster.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(agreement::Agreement::default()),
+        Box::new(content::OnePrimary::default()),
         Box::new(content::OneContent::default()),
         Box::new(durability::CommittedOnQuorum::default()),
         Box::new(durability::AcknowledgedIsDurable::default()),
+        Box::new(acknowledged::AcknowledgedStays::default()),
+        Box::new(acknowledged::NewViewHoldsCommitted::default()),
         Box::new(honesty::NothingBeforeItIsDurable),
         Box::new(honesty::SameDoViewChange::default()),
         Box::new(honesty::NackedNeverAcknowledged::default()),
+        Box::new(quorum::UncertainIsSilent::default()),
+        Box::new(quorum::ViewChangeIsSilent),
+        Box::new(chain::HashChain::default()),
+        Box::new(chain::ViewsInOrder::default()),
+        Box::new(chain::TimestampsInOrder::default()),
+        Box::new(clients::RepliesAreCommitted::default()),
+        Box::new(clients::StartedViewsOnly),
+        Box::new(bounds::Bounded),
         Box::new(monotone::Monotone::default()),
         Box::new(monotone::StateOrder),
         Box::new(exactly_once::ExactlyOnce::default()),

@@ -1,18 +1,17 @@
 //! Numbers that never go back (HAZARDS I3, I4, I9).
 
-use std::collections::BTreeMap;
-
 use vsr::protocol::Status;
 use vsr::{CommitNumber, Event, View};
 
-use super::{Checker, Observation, Scene};
+use super::table::ByReplica;
+use super::{Checker, Interests, Observation, Scene};
 
 /// Durable view, log_view and commit number of a replica never decrease, over restarts too; and nothing up to
 /// the commit number is ever dropped.
 #[derive(Debug, Default)]
 pub(super) struct Monotone {
-    durable: BTreeMap<usize, (View, View, CommitNumber)>,
-    commit: BTreeMap<usize, CommitNumber>,
+    durable: ByReplica<(View, View, CommitNumber)>,
+    commit: ByReplica<CommitNumber>,
 }
 
 impl Checker for Monotone {
@@ -20,36 +19,41 @@ impl Checker for Monotone {
         "monotone-view-log-view-commit"
     }
 
+    fn wants(&self) -> Interests {
+        Interests::WRITTEN | Interests::STARTED | Interests::TURN | Interests::OTHER_EVENTS
+    }
+
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
-            Observation::Written { replica } => {
+            Observation::Turn { replica, core } => {
+                let before = std::mem::replace(self.commit.of(replica), core.commit());
+                if core.commit() < before {
+                    return Err(format!("r{replica} went from commit {before} back to {}", core.commit()));
+                }
+            }
+            // A crash may have made a write durable that nobody was told of.
+            Observation::Written { replica } | Observation::Started { replica } => {
+                if let Observation::Started { .. } = observation {
+                    *self.commit.of(replica) = CommitNumber(0);
+                }
                 let state = scene.disks[replica].state();
                 let now = (state.view, state.log_view, state.commit);
-                let before = self.durable.insert(replica, now).unwrap_or(now);
+                let before = std::mem::replace(self.durable.of(replica), now);
                 if now.0 < before.0 || now.1 < before.1 || now.2 < before.2 {
                     let ((view, log_view, commit), (v, l, c)) = (now, before);
                     return Err(format!(
-                        "r{replica}'s disk went from view {v}, log_view {l}, commit {c} back to {view}, {log_view}, {commit}"
+                        "r{replica}'s disk went from view {v}, log_view {l}, commit {c} to {view}, {log_view}, {commit}"
                     ));
                 }
             }
             // What stood there may have been stale; what stood above it belonged to the log.
             Observation::Event { replica, event: Event::Truncated { above, head }, .. } => {
-                let commit = self.commit.get(&replica).copied().unwrap_or_default();
+                let commit = *self.commit.of(replica);
                 if *above < commit.op() {
                     return Err(format!(
                         "r{replica} drops ops {}..{head}, and knows op {commit} as committed",
                         above.next()
                     ));
-                }
-            }
-            Observation::Started { replica } => {
-                self.commit.remove(&replica);
-            }
-            Observation::Turn { replica, core } => {
-                let before = self.commit.insert(replica, core.commit()).unwrap_or_default();
-                if core.commit() < before {
-                    return Err(format!("r{replica} went from commit {before} back to {}", core.commit()));
                 }
             }
             _ => {}
@@ -65,6 +69,10 @@ pub(super) struct StateOrder;
 impl Checker for StateOrder {
     fn name(&self) -> &'static str {
         "state-order"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::TURN
     }
 
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {

@@ -19,10 +19,13 @@ impl From<SyntaxError> for Problem {
 #[derive(Debug)]
 pub(super) enum Recorded {
     /// Registers, and the value that they hold at first.
-    Registers(Edn, Vec<Operation<(Edn, RegisterInput<Edn>), RegisterOutput<Edn>>>),
+    Registers(Edn, Vec<OnRegister>),
     /// Texts.
-    Texts(Vec<Operation<(Edn, TextInput), TextOutput>>),
+    Texts(Vec<OnText>),
 }
+
+type OnRegister = Operation<(Edn, RegisterInput<Edn>), RegisterOutput<Edn>>;
+type OnText = Operation<(Edn, TextInput), TextOutput>;
 
 /// Which lines an operation was invoked and completed in, in the order of [`Recorded`].
 pub(super) type Lines = Vec<(usize, Option<usize>)>;
@@ -247,11 +250,7 @@ fn operation<I, O>(process: u64, input: I, invoked: usize, output: Option<(usize
 }
 
 /// None if the operation did not happen, or tells nothing.
-#[allow(clippy::type_complexity, reason = "the operations of a register")]
-fn register(
-    dialect: Dialect,
-    pair: Paired,
-) -> Result<Option<Operation<(Edn, RegisterInput<Edn>), RegisterOutput<Edn>>>, Located> {
+fn register(dialect: Dialect, pair: Paired) -> Result<Option<OnRegister>, Located> {
     let Paired { invoked, invocation: Record { line, process, function, key, value, .. }, completion } = pair;
     let (at, ended) = match completion {
         Some((at, record)) if record.kind != Kind::Info => (at, Some(record)),
@@ -291,7 +290,7 @@ fn register(
 }
 
 /// None if the operation did not happen, or tells nothing.
-fn text(pair: Paired) -> Result<Option<Operation<(Edn, TextInput), TextOutput>>, Located> {
+fn text(pair: Paired) -> Result<Option<OnText>, Located> {
     let Paired { invoked, invocation: Record { line, process, function, key, value, .. }, completion } = pair;
     if key == Edn::Nil {
         return Err((line, Problem::Missing("key")));

@@ -54,7 +54,8 @@ impl<M: Model> Part<'_, M> {
     fn search(&mut self, returns: usize) -> Conclusion {
         let seen = Seen::all(self.history, self.part, returns);
         let operations: Vec<_> = seen.iter().map(|seen| (seen.input, seen.output())).collect();
-        let (conclusion, steps) = match self.model.rephrase(&operations) {
+        let whole = |effects: &Vec<_>| effects.len() == operations.len() && !effects.contains(&Effect::Other);
+        let (conclusion, steps) = match self.model.rephrase(&operations).filter(whole) {
             Some(effects) => {
                 let translate = |(seen, input): (&Seen<'_, _, _>, _)| Seen {
                     input,

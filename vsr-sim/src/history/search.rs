@@ -301,7 +301,7 @@ impl<'a, M: Model> Search<'a, M> {
     fn attempt(&mut self, choice: Choice, state: &M::State, before: Option<&Rc<M::State>>) -> bool {
         let class = self.class(choice);
         let Some(result) = self.step(state, class) else { return false };
-        if matches!(choice, Choice::Unknown(_)) && result == *state {
+        if matches!(choice, Choice::Unknown(_)) && result == *state && !self.takes_idle(class) {
             return false;
         }
         if before.is_some_and(|before| self.step(before, class).as_ref() == Some(&result)) {
@@ -324,12 +324,19 @@ impl<'a, M: Model> Search<'a, M> {
         true
     }
 
+    /// The operations in flight that can be placed directly before what replaces their results.
+    fn idle_before(&self, deadline: u32) -> impl Iterator<Item = u32> {
+        self.invoked_before(deadline).filter(|known| self.idle(self.plan.known[*known as usize].class))
+    }
+
+    fn takes_idle(&self, class: u32) -> bool {
+        self.plan.classes[class as usize].replaces && self.idle_before(self.deadline()).next().is_some()
+    }
+
     /// Places what is idle directly before the last choice.
     fn place_idle(&mut self, deadline: u32) {
-        let idle = |known: &u32| self.idle(self.plan.known[*known as usize].class);
-        let idle: Vec<_> = self.invoked_before(deadline).filter(idle).collect();
         let maker = self.maker;
-        for known in idle {
+        for known in self.idle_before(deadline).collect::<Vec<_>>() {
             self.push(Choice::Known(known), true);
             self.maker = maker;
         }

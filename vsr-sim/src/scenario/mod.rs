@@ -17,7 +17,7 @@
 //!
 //! | command | what it does |
 //! |---|---|
-//! | `cluster N [clients=N] [OPTION=VALUE…]` | the first command: a cluster of N, idle; the options are those that a seed draws |
+//! | `cluster N [clients=N] [OPTION=VALUE…]` | the first command: a cluster of N, idle; the options are those that a seed draws; with a class of faults on, the seed draws them here, too |
 //! | `request c0 add 1 5`, `write 1 5`, `cas 1 5 6`, `ballast 100`, `get 1` | a client, or the handle of a replica, submits |
 //! | `load` | every client begins its `requests=` of the seed's workload |
 //! | `tick 10ms` | time passes |

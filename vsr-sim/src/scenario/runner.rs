@@ -272,11 +272,13 @@ impl<S: Simulated> Player<'_, S> {
         if options.clients > 64 {
             return Err("64 clients are enough".to_owned());
         }
-        let simulation =
-            Simulation { options, faults: Some(Vec::new()), detail: Detail::Messages, ..self.simulation.clone() };
+        // With a class of faults on, the seed draws them; else nothing happens but what the file says.
+        let faults = (options == options.without_faults()).then(Vec::new);
+        let simulation = Simulation { options, faults, detail: Detail::Messages, ..self.simulation.clone() };
         let mut run = Run::new(simulation);
         (0..replicas).for_each(|replica| run.start(replica));
         (0..run.options.clients).for_each(|client| run.add_client(client));
+        run.plan_faults(&[]);
         run.poll_ready();
         // From the start on the replicas know each other: the story begins with a cluster that serves.
         self.shown = 0;

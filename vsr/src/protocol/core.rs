@@ -367,6 +367,18 @@ impl Core {
         self.primary.queue.len()
     }
 
+    /// What the replica was told at its start, beside what its disk says.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Entries, headers and reads that repair and view changes keep in memory for a while.
+    #[must_use]
+    pub fn kept_for_repair(&self) -> usize {
+        self.view_change.copies.len() + self.view_change.found.len() + self.repair.reads.len()
+    }
+
     /// Whether this replica is the primary of its view, in normal operation.
     #[must_use]
     pub fn is_primary(&self) -> bool {

@@ -81,8 +81,13 @@ impl Forwards {
         }
     }
 
-    fn oldest(&self) -> Option<(ForwardKey, Monotonic)> {
-        self.order.front().copied()
+    /// One that its client still asks for when a whole time-out has passed. A client that asks one replica after the other
+    /// comes back to each of them only after a round.
+    fn overdue(&self, limit: Duration) -> Option<ForwardKey> {
+        let overdue = |(key, first): &&(ForwardKey, Monotonic)| {
+            self.pending.get(key).is_some_and(|(of, last)| of == first && last.since(*first) >= limit)
+        };
+        self.order.iter().find(overdue).map(|(key, _)| *key)
     }
 
     /// Drops what is answered elsewhere, or was not asked for again: its client has gone.
@@ -451,17 +456,16 @@ impl Core {
             self.send_prepare_ok();
         }
         self.vote_if_primary_is_down();
-        let patience = self.options.timing.forward / 2;
+        let forward = self.options.timing.forward;
         let (now, sessions, applied) = (self.now, &self.sessions, self.applied);
         self.repair
             .forwards
-            .prune(now, patience, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
-        let overdue =
-            self.repair.forwards.oldest().filter(|(_, at)| self.now.since(*at) >= self.options.timing.forward);
+            .prune(now, forward * 2, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
+        let overdue = self.repair.forwards.overdue(forward);
         if overdue.is_none() {
             self.forwards_are_answered();
         }
-        if let Some((key, _)) = overdue {
+        if let Some(key) = overdue {
             if self.is_prepared(key) {
                 self.repair.forwards.clear();
             } else {
