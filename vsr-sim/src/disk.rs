@@ -186,17 +186,25 @@ impl SimDisk {
         }
     }
 
+    fn is_unreadable(&self, op: OpNumber) -> bool {
+        self.entries.get(&op).is_some_and(|stored| stored.damage == Damage::Both)
+    }
+
     /// Whether the end of the log is readable: nothing can have come after it.
     #[must_use]
     pub fn is_head_certain(&self) -> bool {
-        self.entries.get(&self.head()).is_none_or(|stored| stored.damage != Damage::Both)
+        !self.is_unreadable(self.head())
     }
 
     /// What a restarted replica reads.
     #[must_use]
     pub fn recover(&self) -> Recovered {
-        let head = self.head();
-        let mut head_certain = true;
+        let mut head = self.head();
+        let mut head_certain = self.is_head_certain();
+        // Of an unreadable end it may be seen that there was something, or not even that.
+        while !head_certain && !head.0.is_multiple_of(2) && self.is_unreadable(head) {
+            head = head.prev();
+        }
         let slots = (1..=head.0).map(OpNumber).map(|op| match self.entries.get(&op) {
             Some(Stored { entry, damage: Damage::Intact }) => Slot::Clean(entry.header),
             Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),

@@ -7,7 +7,8 @@ mod describe;
 pub mod determinism;
 mod disk;
 mod faults;
-//H pub mod history;
+pub mod history;
+
 mod machine;
 mod net;
 mod node;

@@ -118,7 +118,9 @@ fn main() -> ExitCode {
     let result = match command {
         Some(Command::Run(files)) => run_files(&files),
         Some(Command::Shrink { seed, output }) => shrink_seed(seed, output),
-        Some(Command::CheckHistory { files }) => Err(format!("H {files:?}")),
+        Some(Command::CheckHistory { files }) => {
+            Ok(ExitCode::from(vsr_sim::history::check_files(&files, &mut std::io::stdout())))
+        }
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         None => match seed.seeds.clone() {
             Some(seeds) => Ok(run_many(seeds, &seed)),

@@ -182,7 +182,9 @@ fn write_results(path: &Path, commit: &str, results: &BTreeMap<String, Outcome>)
 }
 
 fn table(results: &BTreeMap<String, Outcome>, patches: &Path) -> Result<String, String> {
-    let mut text = String::from("| bug | rule | found by | at seed | after seeds | scenario, lines |\n|---|---|---|---|---|---|\n");
+    let mut text = String::from(
+        "| bug | rule | found by | at seed | after seeds | scenario, lines |\n|---|---|---|---|---|---|\n",
+    );
     for (name, Outcome { found, seeds, lines }) in results {
         let lines = lines.map_or(String::new(), |lines| lines.to_string());
         let path = patches.join(format!("{name}.patch"));

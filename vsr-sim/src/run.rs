@@ -75,7 +75,8 @@ impl<S: Simulated> Run<S> {
         membership.constants.sessions_max = options.sessions_max;
         membership.constants.session_idle_min = 20;
         let plan = faults.as_deref().map(Plan::of).unwrap_or_default();
-        let mut world = World::new(options.clone(), membership.quorums, plan, Trace::new(detail), check::all());
+        let mut world =
+            World::new(options.clone(), membership.quorums, plan, Trace::new(detail), check::Checkers::all());
         for id in 0..options.replicas {
             let replica = ReplicaId(id as u8);
             world.add_node(Peer::Replica(replica));

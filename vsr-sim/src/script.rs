@@ -32,7 +32,7 @@ use vsr::{
     View, VsrState,
 };
 
-use crate::check::{self, Checker, Observation, Scene};
+use crate::check::{Checkers, Observation, Scene};
 use crate::disk::{Damage, SimDisk};
 use crate::plan::Unsynced;
 
@@ -120,7 +120,7 @@ pub struct Script {
     replies: BTreeMap<(ClientId, RequestNumber), Vec<Reply>>,
     sessions: BTreeMap<ClientId, SessionId>,
     next_client: u128,
-    checkers: Vec<Box<dyn Checker>>,
+    checkers: Checkers,
     /// Time-outs that voted, view changes, and so on, for tests that count.
     events: Vec<(usize, Event)>,
     starts: u64,
@@ -176,7 +176,7 @@ impl Script {
             replies: BTreeMap::new(),
             sessions: BTreeMap::new(),
             next_client: 1 << 64,
-            checkers: check::all(),
+            checkers: Checkers::all(),
             events: Vec::new(),
             starts: 0,
         };
@@ -408,9 +408,7 @@ impl Script {
         node.core = Some(core);
         node.machine = Listing::default();
         node.answers.clear();
-        self.observe(&|_, disks, quorums, check| {
-            check.observe(&Scene { disks, quorums }, &Observation::Started { replica: at })
-        });
+        self.observe(&Observation::Started { replica: at });
         self.turn(at, |_, _| {});
         Ok(())
     }
@@ -651,6 +649,7 @@ impl Script {
         }
         let Some(batch) = node.writing.take() else { return false };
         self.disks[at].complete();
+        self.observe(&Observation::Written { replica: at });
         self.turn(at, |core, _| core.on_written(batch));
         true
     }
@@ -685,34 +684,25 @@ impl Script {
         if let Some(fault) = core.fault() {
             panic!("replica {at} has stopped: {fault}");
         }
-        for event in &events {
-            self.observe(&|nodes, disks, quorums, check| match &nodes[at].core {
-                Some(core) => {
-                    check.observe(&Scene { disks, quorums }, &Observation::Event { replica: at, core, event })
-                }
-                None => Ok(()),
-            });
+        // The core is put aside so that the checkers can look at it and at the disks.
+        if let Some(core) = self.nodes[at].core.take() {
+            for event in &events {
+                self.observe(&Observation::Event { replica: at, core: &core, event });
+            }
+            self.observe(&Observation::Turn { replica: at, core: &core });
+            self.nodes[at].core = Some(core);
         }
-        self.observe(&|nodes, disks, quorums, check| match &nodes[at].core {
-            Some(core) => check.observe(&Scene { disks, quorums }, &Observation::Turn { replica: at, core }),
-            None => Ok(()),
-        });
         self.events.extend(events.into_iter().map(|event| (at, event)));
         for Envelope { to, message } in outgoing {
-            self.observe(&|_, disks, quorums, check| {
-                let sent = Observation::Sent { replica: at, message: &message };
-                check.observe(&Scene { disks, quorums }, &sent)
-            });
+            self.observe(&Observation::Sent { replica: at, message: &message });
             self.send(Flight { from: replica(at), to, message });
         }
     }
 
-    #[allow(clippy::type_complexity, reason = "one closure, used here only")]
-    fn observe(&mut self, look: &dyn Fn(&[Node], &[SimDisk], vsr::Quorums, &mut dyn Checker) -> Result<(), String>) {
-        for checker in &mut self.checkers {
-            if let Err(broken) = look(&self.nodes, &self.disks, self.membership.quorums, &mut **checker) {
-                panic!("{}: {broken}", checker.name());
-            }
+    fn observe(&mut self, observation: &Observation<'_>) {
+        let scene = Scene { disks: &self.disks, quorums: self.membership.quorums };
+        if let Some((checker, _, broken)) = self.checkers.observe(&scene, observation) {
+            panic!("{checker}: {broken}");
         }
     }
 }

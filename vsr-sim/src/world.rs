@@ -10,7 +10,7 @@ use vsr::protocol::Random;
 use vsr::{Arrival, ClientId, Peer, Quorums};
 
 use crate::atlas::Atlas;
-use crate::check::{Checker, Observation, Scene, Violation};
+use crate::check::{Checkers, Observation, Scene, Violation};
 use crate::disk::SimDisk;
 use crate::net::Links;
 use crate::options::Options;
@@ -154,7 +154,7 @@ pub(crate) struct World {
     pub(crate) links: Links,
     pub(crate) faults_on: bool,
     pub(crate) trace: Trace,
-    checkers: Vec<Box<dyn Checker>>,
+    checkers: Checkers,
     pub(crate) violation: Option<Violation>,
     /// The highest view that was seen to start.
     pub(crate) highest_view: u64,
@@ -170,13 +170,7 @@ pub(crate) fn lock(world: &Shared) -> MutexGuard<'_, World> {
 }
 
 impl World {
-    pub(crate) fn new(
-        options: Options,
-        quorums: Quorums,
-        plan: Plan,
-        trace: Trace,
-        checkers: Vec<Box<dyn Checker>>,
-    ) -> World {
+    pub(crate) fn new(options: Options, quorums: Quorums, plan: Plan, trace: Trace, checkers: Checkers) -> World {
         let replicas = options.replicas;
         World {
             now: 0,
@@ -281,12 +275,8 @@ impl World {
             return;
         }
         let scene = Scene { disks: &self.disks, quorums: self.quorums };
-        for checker in &mut self.checkers {
-            if let Err(message) = checker.observe(&scene, observation) {
-                let violation = Violation { checker: checker.name(), message, at: self.now };
-                self.breach(violation);
-                return;
-            }
+        if let Some((checker, _, message)) = self.checkers.observe(&scene, observation) {
+            self.breach(Violation { checker, message, at: self.now });
         }
     }
 

@@ -55,9 +55,8 @@ impl vsr_sim::check::linearizability::Model<u64, u64, (), u64> for Sum {
 #[test]
 fn a_bug_that_needs_two_commands_in_an_op_ends_as_a_short_scenario_that_still_fails() {
     let folder = tempfile::tempdir().expect("a folder");
-    let trial = simulate(Hasty::default, |random| Step::Command(1 + random.below(5)))
-        .model(|| Sum(0))
-        .output(folder.path());
+    let trial =
+        simulate(Hasty::default, |random| Step::Command(1 + random.below(5))).model(|| Sum(0)).output(folder.path());
     let failed = trial.run().expect_err("the model disagrees");
     assert_eq!(failed.verdict.class(), "linearizable", "{failed}");
     assert!(failed.lines <= 30, "{}", failed.text);
@@ -72,7 +71,10 @@ fn a_bug_that_needs_two_commands_in_an_op_ends_as_a_short_scenario_that_still_fa
 #[test]
 fn a_machine_without_a_bug_passes_with_its_model_and_its_invariant() {
     let passed = simulate(|| Hasty(0), |random| Step::Command(random.below(5)))
-        .options(|options| (options.pipeline_max, options.window, options.requests, options.clients, options.handles) = (1, 1, 40, 1, false))
+        .options(|options| {
+            (options.pipeline_max, options.window, options.requests, options.clients, options.handles) =
+                (1, 1, 40, 1, false)
+        })
         .invariant("never-odd-out", |machine| if machine.0 < 1_000_000 { Ok(()) } else { Err(machine.0.to_string()) })
         .seeds(0..5)
         .run();
@@ -84,7 +86,10 @@ fn an_invariant_that_breaks_is_named_with_the_replica_and_the_position() {
     let folder = tempfile::tempdir().expect("a folder");
     let failed = simulate(Hasty::default, |random| Step::Command(1 + random.below(5)))
         .without_model()
-        .invariant("below-fifty", |machine| if machine.0 < 50 { Ok(()) } else { Err(format!("{} is too much", machine.0)) })
+        .invariant(
+            "below-fifty",
+            |machine| if machine.0 < 50 { Ok(()) } else { Err(format!("{} is too much", machine.0)) },
+        )
         .output(folder.path())
         .run()
         .expect_err("it breaks");

@@ -227,7 +227,11 @@ impl Core {
         if let Some(in_flight) = self.primary.registering.get(&request.client).copied() {
             return self.join_in_flight(in_flight, &request, origin);
         }
-        let is_full = (!self.sessions.can_register(request.client, self.log.head().next())).then_some(Busy::Sessions);
+        // Where nobody else makes ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
+        // would refuse newcomers for ever.
+        let is_idle = self.primary.queue.is_empty() && self.primary.pipeline.is_empty();
+        let can_register = self.sessions.can_register(request.client, self.log.head().next());
+        let is_full = (!can_register && !is_idle).then_some(Busy::Sessions);
         if let Some(busy) = is_full.or_else(|| self.has_no_room(16)) {
             return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
         }

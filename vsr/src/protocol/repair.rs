@@ -458,9 +458,9 @@ impl Core {
         self.vote_if_primary_is_down();
         let forward = self.options.timing.forward;
         let (now, sessions, applied) = (self.now, &self.sessions, self.applied);
-        self.repair
-            .forwards
-            .prune(now, forward * 2, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
+        self.repair.forwards.prune(now, forward * 2, |&(client, session, number)| {
+            sessions.is_answered(client, session, number, applied)
+        });
         let overdue = self.repair.forwards.overdue(forward);
         if overdue.is_none() {
             self.forwards_are_answered();

@@ -33,7 +33,7 @@ impl Core {
         if members == 1 {
             refuse_damage(&slots, head_certain)?;
         }
-        let log = rebuild(Header::root(state.cluster), slots, &state);
+        let log = rebuild(Header::root(state.cluster), slots, &state, head_certain);
         let head = log.head();
         let (view, log_view) = (state.view, state.log_view);
         let mut commit = state.commit;
@@ -133,8 +133,14 @@ fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
 
 /// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it
 /// is right: it was fixed for this view, or log_view, by the last durable view change.
-fn rebuild(root: super::checksum::Checksum, slots: Vec<Slot>, state: &super::vsr_state::VsrState) -> Log {
+fn rebuild(
+    root: super::checksum::Checksum,
+    slots: Vec<Slot>,
+    state: &super::vsr_state::VsrState,
+    head_certain: bool,
+) -> Log {
     let mut log = Log::new(root);
+    let read = slots.len() as u64;
     for slot in slots {
         log.push_recovered(match slot {
             Slot::Clean(header) => {
@@ -155,6 +161,14 @@ fn rebuild(root: super::checksum::Checksum, slots: Vec<Slot>, state: &super::vsr
             log.extend(*header);
         } else {
             log.adopt(*header);
+        }
+    }
+    if !head_certain {
+        // What the suffix names above the last slot may have been here, and lost.
+        for op in (read + 1..=log.head().0).map(OpNumber) {
+            if let Some(slot) = log.slot_mut(op) {
+                slot.corrupt = true;
+            }
         }
     }
     log.doubt();
