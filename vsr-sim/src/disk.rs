@@ -16,6 +16,8 @@ pub enum Damage {
     Body,
     /// Header and body are gone; that there was something is known.
     Both,
+    /// As the last entry: it is not even known that there was something, only that the end cannot be read. Elsewhere as `Both`.
+    End,
 }
 
 #[derive(Clone, Debug)]
@@ -187,7 +189,7 @@ impl SimDisk {
     }
 
     fn is_unreadable(&self, op: OpNumber) -> bool {
-        self.entries.get(&op).is_some_and(|stored| stored.damage == Damage::Both)
+        self.entries.get(&op).is_some_and(|stored| matches!(stored.damage, Damage::Both | Damage::End))
     }
 
     /// Whether the end of the log is readable: nothing can have come after it.
@@ -201,14 +203,13 @@ impl SimDisk {
     pub fn recover(&self) -> Recovered {
         let mut head = self.head();
         let mut head_certain = self.is_head_certain();
-        // Of an unreadable end it may be seen that there was something, or not even that.
-        while !head_certain && !head.0.is_multiple_of(2) && self.is_unreadable(head) {
+        while self.entries.get(&head).is_some_and(|stored| stored.damage == Damage::End) {
             head = head.prev();
         }
         let slots = (1..=head.0).map(OpNumber).map(|op| match self.entries.get(&op) {
             Some(Stored { entry, damage: Damage::Intact }) => Slot::Clean(entry.header),
             Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
-            Some(Stored { damage: Damage::Both, .. }) => {
+            Some(Stored { damage: Damage::Both | Damage::End, .. }) => {
                 // With the last slot unreadable in both places, what came after it is not known.
                 head_certain &= op < head;
                 Slot::Corrupt(None)

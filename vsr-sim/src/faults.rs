@@ -119,7 +119,11 @@ impl World {
         let head = self.disks[replica].head().0;
         let back = if random.chance(2, 3) { random.below(head.min(8)) } else { random.below(head) };
         let op = OpNumber(head.checked_sub(back).filter(|op| *op > 0)?);
-        let damage = if random.chance(1, 6) { Damage::Both } else { Damage::Body };
+        let damage = match random.below(12) {
+            0 => Damage::Both,
+            1 => Damage::End,
+            _ => Damage::Body,
+        };
         self.atlas.may_rot(op, replica).then_some(Happening::Rot(replica, op, damage))
     }
 }
@@ -332,7 +336,7 @@ impl<S: Simulated> Run<S> {
                     return false;
                 }
                 world.trace.count("rotten slots");
-                world.trace.note(now, 1008, *replica as u64, op.0, u64::from(*damage == Damage::Both));
+                world.trace.note(now, 1008, *replica as u64, op.0, u64::from(*damage != Damage::Body));
                 world.fault(*replica, None, || format!("r{replica}'s copy of op {op} rots"));
             }
             Happening::SlowDisk(replica, times, lasts) if *replica < world.replicas => {

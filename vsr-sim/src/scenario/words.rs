@@ -184,7 +184,8 @@ impl<'a> Words<'a> {
                 let damage = match self.maybe() {
                     None | Some("body") => Damage::Body,
                     Some("header") => Damage::Both,
-                    Some(word) => return Err(format!("{word}: body, or header (and body)")),
+                    Some("end") => Damage::End,
+                    Some(word) => return Err(format!("{word}: body, header (and body), or end")),
                 };
                 Happening::Rot(replica, op, damage)
             }
@@ -331,7 +332,14 @@ pub(crate) fn write_fault(fault: &Fault, replicas: usize) -> String {
                 }
                 Happening::LeapClock(at, by) => format!("leap-clock {} {}", node(*at), Nanos(*by)),
                 Happening::Rot(replica, op, damage) => {
-                    format!("corrupt r{replica} op={op}{}", if *damage == Damage::Both { " header" } else { "" })
+                    format!(
+                        "corrupt r{replica} op={op}{}",
+                        match damage {
+                            Damage::Intact | Damage::Body => "",
+                            Damage::Both => " header",
+                            Damage::End => " end",
+                        }
+                    )
                 }
                 Happening::SlowDisk(replica, times, lasts) => {
                     format!("slow-disk r{replica} x{times} {}", Nanos(*lasts))
