@@ -3,6 +3,7 @@
 pub mod atlas;
 pub mod check;
 pub mod conformance;
+mod cross_check;
 mod describe;
 pub mod determinism;
 mod disk;
@@ -28,6 +29,7 @@ mod trial;
 mod worker;
 mod world;
 
+pub use cross_check::{CrossCheck, cross_check};
 pub use disk::{Damage, SimDisk};
 pub use machine::{Change, Registers, Simulated, Step};
 pub use options::{Options, Ppm};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io::Read;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -48,7 +48,13 @@ impl<S> Simulated for S where
 }
 
 /// A command with its context, as the log orders it.
-pub(crate) type InContext<S> = (ApplyContext, <S as StateMachine>::Command);
+pub(crate) struct InContext<S: StateMachine> {
+    pub(crate) context: ApplyContext,
+    pub(crate) command: S::Command,
+    /// What the first replica replied, and the checksum that it goes by.
+    reply: S::Reply,
+    checksum: Checksum,
+}
 pub(crate) type Recorded<S> =
     Operation<InContextOption<S>, <S as StateMachine>::Reply, <S as StateMachine>::Query, <S as StateMachine>::Answer>;
 type InContextOption<S> = (Option<ApplyContext>, <S as StateMachine>::Command);
@@ -84,6 +90,21 @@ impl<S: Simulated> Recorder<S> {
         self.history.len() - 1
     }
 
+    /// A replica has executed a command. Whoever replies the same has the same checksum.
+    fn note(&mut self, context: &ApplyContext, command: Option<S::Command>, reply: &S::Reply) -> Checksum {
+        let checksum = || Checksum::of(format!("{reply:?}").as_bytes());
+        match (self.executed.get(&context.position), command) {
+            (Some(first), _) if first.reply == *reply => first.checksum,
+            (None, Some(command)) => {
+                let checksum = checksum();
+                let first = InContext { context: *context, command, reply: reply.clone(), checksum };
+                self.executed.insert(context.position, first);
+                checksum
+            }
+            _ => checksum(),
+        }
+    }
+
     pub(crate) fn hear(&mut self, at: usize, now: u64, heard: Heard<S::Reply, S::Answer>) {
         self.history[at].returned = now;
         self.history[at].heard = heard;
@@ -105,12 +126,11 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
     type Answer = S::Answer;
 
     fn apply(&mut self, context: &ApplyContext, (id, command): (u64, S::Command)) -> S::Reply {
-        let kept = command.clone();
+        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = (!recorder.executed.contains_key(&context.position)).then(|| command.clone());
         let reply = self.inner.apply(context, command);
-        let checksum = Checksum::of(format!("{reply:?}").as_bytes());
-        if let Ok(mut recorder) = self.recorder.lock() {
-            recorder.executed.entry(context.position).or_insert((*context, kept));
-        }
+        let checksum = recorder.note(context, kept, &reply);
+        drop(recorder);
         let (replica, position) = (self.life.node, context.position);
         let mut world = lock(&self.life.world);
         world.trace.count("commands executed");
@@ -179,7 +199,7 @@ pub(crate) fn asked_command<S: Simulated>(command: S::Command) -> Asked<InContex
 
 /// The default state machine of the simulator: a few registers, with commands whose replies tell
 /// every order apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Registers {
     values: BTreeMap<u8, i64>,
     changes: u64,
@@ -188,7 +208,7 @@ pub struct Registers {
 }
 
 /// A command of [`Registers`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Change {
     /// Sets a register; replies its old value.
     Write(u8, i64),

@@ -159,7 +159,7 @@ impl World {
                 Some(MessageFate::Again(after)) => {
                     self.trace.count(if after > LATE { "replays" } else { "duplicates" });
                     let again = Delivery { counted: false, ..delivery.clone() };
-                    self.plan(at + after, Planned::Deliver(again));
+                    self.plan(at + after, Planned::Deliver(Box::new(again)));
                 }
                 Some(MessageFate::Misdeliver(other)) => {
                     self.trace.count("misdeliveries");
@@ -175,7 +175,7 @@ impl World {
         if delivery.counted {
             self.links.holds[from][to] += 1;
         }
-        self.plan(at, Planned::Deliver(delivery));
+        self.plan(at, Planned::Deliver(Box::new(delivery)));
     }
 
     fn message_fate(&mut self, key: MessageKey) -> Option<MessageFate> {
@@ -237,7 +237,7 @@ impl World {
         bytes[bit as usize / 8] ^= 1 << (bit % 8);
         match wire::decode_frame(&bytes.freeze(), Limits::default()) {
             Err(_) => self.lose(&delivery, "corrupted frames refused"),
-            Ok(message) if message == delivery.message => self.plan(at, Planned::Deliver(delivery)),
+            Ok(message) if message == delivery.message => self.plan(at, Planned::Deliver(Box::new(delivery))),
             Ok(_) => {
                 let (name, at) = (delivery.message.name(), self.now);
                 let message = format!("a {name} with bit {bit} flipped passed for another one");

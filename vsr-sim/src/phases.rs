@@ -180,7 +180,7 @@ impl<S: Simulated> Run<S> {
         let executed: Vec<_> = recorder
             .executed
             .iter()
-            .map(|(position, (context, command))| (*position, (Some(*context), command.clone())))
+            .map(|(position, done)| (*position, (Some(done.context), done.command.clone())))
             .collect();
         let check = |model: &mut dyn Model<_, _, _, _>| check_model(history, &executed, model);
         let result = check_real_time(history).and_then(|()| match &self.judge {

@@ -246,7 +246,7 @@ impl<S: Simulated> Run<S> {
 
     fn happen(&mut self, planned: Planned) {
         match planned {
-            Planned::Deliver(delivery) => lock(&self.world).deliver(delivery),
+            Planned::Deliver(delivery) => lock(&self.world).deliver(*delivery),
             Planned::PeerDown { node, peer, refused } => {
                 let mut world = lock(&self.world);
                 if !world.nodes[peer].up || !world.links.passes(peer, node) || !world.links.passes(node, peer) {
@@ -348,7 +348,12 @@ impl<S: Simulated> Run<S> {
     pub(crate) fn spawn(&mut self, node: usize, task: Task) {
         let flag = Arc::new(Flag::default());
         flag.set();
-        self.slots.push(Some(Slot { node, flag, task }));
+        let slot = Some(Slot { node, flag, task });
+        let first = self.options.replicas;
+        match self.slots.iter().skip(first).position(Option::is_none) {
+            Some(free) => self.slots[first + free] = slot,
+            None => self.slots.push(slot),
+        }
     }
 
     pub(crate) fn worker(&self, life: Life, client: u64) -> Worker<S> {

@@ -63,7 +63,7 @@ impl Wake for Flag {
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Planned {
-    Deliver(crate::net::Delivery),
+    Deliver(Box<crate::net::Delivery>),
     PeerDown {
         node: usize,
         peer: usize,
