@@ -15,6 +15,18 @@ pub mod cluster {}
 #[doc = include_str!("src/simulate.md")]
 pub mod simulate {}
 
+#[doc = include_str!("src/simulator.md")]
+pub mod simulator {}
+
+#[doc = include_str!("src/scenarios.md")]
+pub mod scenarios {}
+
+#[doc = include_str!("src/histories.md")]
+pub mod histories {}
+
+#[doc = include_str!("src/mutants.md")]
+pub mod mutants {}
+
 #[doc = include_str!("src/protocol.md")]
 pub mod protocol {}
 

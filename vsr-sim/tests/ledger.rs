@@ -1,7 +1,7 @@
 //! The ledger of hazards: every known way in which other implementations lost data or stalled, and every schedule that an earlier wording
 //! of the design allowed, has a test of its name, or says which feature it waits for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ fn every_hazard_has_a_test_or_says_what_it_waits_for() {
     let mut code = String::new();
     sources(here.parent().expect("the workspace"), &mut code);
     let mut ledger = BTreeMap::new();
-    let mut wrong = Vec::new();
+    let (mut wrong, mut played) = (Vec::new(), BTreeSet::new());
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let mut words = line.splitn(3, ' ');
         let (Some(id), Some(kind), Some(rest)) = (words.next(), words.next(), words.next()) else {
@@ -71,6 +71,13 @@ fn every_hazard_has_a_test_or_says_what_it_waits_for() {
         match kind {
             "test" => {
                 for test in rest.split(' ') {
+                    if let Some(scenario) = test.strip_prefix("scenario:") {
+                        if !here.join("scenarios").join(format!("{scenario}.vsr")).exists() {
+                            wrong.push(format!("{id}: there is no scenario {scenario}"));
+                        }
+                        played.insert(scenario.to_owned());
+                        continue;
+                    }
                     // A function, or a name that the conformance suite's macro makes one of.
                     if !code.contains(&format!("fn {test}(")) && !code.contains(&format!("{test} =>")) {
                         wrong.push(format!("{id}: there is no test {test}"));
@@ -84,6 +91,10 @@ fn every_hazard_has_a_test_or_says_what_it_waits_for() {
             wrong.push(format!("{id} stands twice"));
         }
     }
+    let files = fs::read_dir(here.join("scenarios")).expect("the scenarios");
+    let names =
+        files.filter_map(|file| file.ok()?.file_name().into_string().ok()?.strip_suffix(".vsr").map(str::to_owned));
+    wrong.extend(names.filter(|name| !played.contains(name)).map(|name| format!("scenario {name} is in no entry")));
     wrong.extend(ids().into_iter().filter(|id| !ledger.contains_key(id)).map(|id| format!("{id} is missing")));
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
