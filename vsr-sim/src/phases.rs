@@ -92,7 +92,7 @@ impl<S: Simulated> Run<S> {
             world.faults_on = false;
             world.fault(usize::MAX, None, || format!("the core {core:?} is healed, the rest stays as it is"));
             world.links.heal();
-            for replica in 0..n {
+            for &replica in core {
                 world.release_disk(replica);
                 world.nodes[replica].full_until = 0;
                 world.nodes[replica].slow = (1, 0);
@@ -111,14 +111,19 @@ impl<S: Simulated> Run<S> {
         }
     }
 
-    /// A replica outside the core: dead, deaf, mute or cut off, for ever.
+    /// A replica outside the core: dead, deaf, mute, cut off, or with a disk that hangs, for ever.
     fn damage_for_good(&mut self, replica: usize) {
-        let kind = lock(&self.world).draw(site::CORE, 1, replica as u64).below(4);
+        let kind = lock(&self.world).draw(site::CORE, 1, replica as u64).below(6);
         let up = lock(&self.world).nodes[replica].up;
         if kind == 0 && up {
             self.stop(replica, Unsynced::Lost);
         }
         let mut world = lock(&self.world);
+        if kind >= 4 {
+            world.nodes[replica].stalled = true;
+            world.trace.count("disks that hang for good");
+            return;
+        }
         for node in (0..world.nodes.len()).filter(|&node| node != replica) {
             world.links.cut[node][replica] |= kind != 2;
             world.links.cut[replica][node] |= kind >= 2;

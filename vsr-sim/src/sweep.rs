@@ -103,6 +103,7 @@ pub const FAULT_CLASSES: &[&str] = &[
     "wall clock jumps",
     "monotonic clock leaps",
     "slow disks",
+    "disks that hang for good",
     "hanging writes",
     "write errors",
     "stopped by its disk",
