@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     /// Reduces each failure to a scenario, too; they are left in the folder.
     #[arg(long)]
     shrink: bool,
-    /// Forgets the results of earlier runs.
+    /// Forgets what earlier runs found of these.
     #[arg(long)]
     again: bool,
 }
@@ -54,8 +54,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let tree = arguments.folder.join("tree");
     clone_tree(&tree)?;
     let commit = output(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&tree))?;
-    let mut known =
-        if arguments.again { BTreeMap::new() } else { read_results(&results, commit.trim(), arguments.seeds) };
+    let mut known = read_results(&results, commit.trim(), arguments.seeds);
+    known.retain(|name, _| !(arguments.again && names.contains(name)));
     for (at, name) in names.iter().enumerate() {
         if let Some(outcome) = known.get(name) {
             say!("{}/{} {} (known)", at + 1, names.len(), line(name, outcome));
