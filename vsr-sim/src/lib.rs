@@ -7,6 +7,7 @@ mod cross_check;
 mod describe;
 pub mod determinism;
 mod disk;
+pub mod explore;
 mod faults;
 pub mod history;
 

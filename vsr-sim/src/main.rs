@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use vsr_sim::explore::{self, Bounds};
 use vsr_sim::scenario::{self, Failure};
 use vsr_sim::sweep::{FAULT_CLASSES, PATHS, Summary, sweep};
 use vsr_sim::{Detail, Report, Verdict, picture, run_seed, shrink};
@@ -43,6 +44,8 @@ enum Command {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Tries every schedule of a small cluster, up to stated bounds.
+    Explore(Explore),
     /// Plants every bug of `vsr-sim/planted`, and says which checker finds it, at which seed.
     Mutants(mutants::Arguments),
 }
@@ -87,6 +90,28 @@ struct Pictures {
 }
 
 #[derive(Debug, Args)]
+struct Explore {
+    /// Replicas.
+    #[arg(long, default_value_t = Bounds::default().replicas)]
+    replicas: usize,
+    /// Requests, each of a client of its own.
+    #[arg(long, default_value_t = Bounds::default().requests)]
+    requests: u8,
+    /// The highest view.
+    #[arg(long, default_value_t = Bounds::default().view_changes)]
+    view_changes: u8,
+    /// Crashes, at any step.
+    #[arg(long, default_value_t = Bounds::default().crashes)]
+    crashes: u8,
+    /// What time-outs, repeats, late and lost messages may cost together.
+    #[arg(long, default_value_t = Bounds::default().trouble)]
+    trouble: u8,
+    /// States after which it gives up.
+    #[arg(long, default_value_t = Bounds::default().states_max)]
+    states_max: usize,
+}
+
+#[derive(Debug, Args)]
 struct RunFiles {
     /// The scenarios.
     #[arg(required = true)]
@@ -121,6 +146,7 @@ fn main() -> ExitCode {
         Some(Command::CheckHistory { files }) => {
             Ok(ExitCode::from(vsr_sim::history::check_files(&files, &mut std::io::stdout())))
         }
+        Some(Command::Explore(arguments)) => explore_bounds(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         None => match seed.seeds.clone() {
             Some(seeds) => Ok(run_many(seeds, &seed)),
@@ -238,6 +264,33 @@ fn shrink_seed(seed: u64, output: Option<PathBuf>) -> Result<ExitCode, String> {
     );
     say!("play it: cargo run --release -p vsr-sim -- run {} --html target/vsr-sim/seed-{seed}.html", path.display());
     Ok(exit_code(&shrunk.verdict))
+}
+
+#[allow(clippy::disallowed_methods, reason = "the speed of the simulator is measured in real time")]
+fn explore_bounds(arguments: &Explore) -> Result<ExitCode, String> {
+    let &Explore { replicas, requests, view_changes, crashes, trouble, states_max } = arguments;
+    let bounds = Bounds { replicas, requests, view_changes, crashes, trouble, states_max, ..Bounds::default() };
+    say!("{bounds:?}");
+    let start = std::time::Instant::now();
+    let bar = progress(0);
+    let exploration = explore::explore(&bounds, |so_far| {
+        bar.set_message(format!("{} states, {} rounds deep", so_far.states, so_far.depth));
+        bar.tick();
+    });
+    bar.finish_and_clear();
+    let exploration = exploration.map_err(|error| error.to_string())?;
+    let seconds = start.elapsed().as_secs_f64();
+    say!("{exploration}");
+    let (states, steps, complete) = (exploration.states, exploration.transitions, exploration.complete);
+    say!(
+        "states={states} steps={steps} complete={complete} seconds={seconds:.0} states_per_second={:.0}",
+        states as f64 / seconds
+    );
+    Ok(ExitCode::from(match (exploration.violation.is_some(), complete) {
+        (true, _) => 1,
+        (false, false) => 7,
+        (false, true) => 0,
+    }))
 }
 
 fn run_files(arguments: &RunFiles) -> Result<ExitCode, String> {

@@ -38,7 +38,7 @@ pub trait Machine {
 }
 
 /// What is kept between two slices of applying.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Applying {
     /// A read for the next op is under way.
     pub(crate) reading: bool,
@@ -50,7 +50,7 @@ pub(crate) struct Applying {
 }
 
 /// An op of which some requests are applied.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Partial {
     header: Header,
     rest: BodyReader,

@@ -180,7 +180,7 @@ pub enum Event {
 }
 
 /// Which batches made what durable.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Writes {
     pub(crate) staging: Batch,
     /// The batch that is being written, and since when.
@@ -233,7 +233,7 @@ pub(crate) fn disk_bytes(body: u64) -> u64 {
 }
 
 /// One replica's protocol.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Core {
     pub(crate) id: ReplicaId,
     pub(crate) index: usize,

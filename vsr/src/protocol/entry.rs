@@ -230,7 +230,7 @@ pub struct LoggedRequest {
 const REQUEST_PREFIX: usize = 8 + 4 + 8 + 8 + 1 + 4;
 
 /// Encodes requests one behind the other into the body of an op.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct BodyBuilder {
     bytes: BytesMut,
     requests: u32,
@@ -293,7 +293,7 @@ impl BodyBuilder {
 }
 
 /// Walks the requests of a body without copying their commands.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BodyReader {
     body: Bytes,
     at: usize,

@@ -51,7 +51,7 @@ impl LogSlot {
 }
 
 /// The ops from 1 to the head.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     slots: VecDeque<LogSlot>,
     root: Checksum,

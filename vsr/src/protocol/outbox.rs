@@ -6,7 +6,7 @@ use super::message::{Envelope, Message, Peer};
 use super::number::BatchNumber;
 
 /// A message bound to the batch that makes it true.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Bound {
     after: BatchNumber,
     envelope: Envelope,
@@ -14,7 +14,7 @@ struct Bound {
 
 /// Messages that wait for a write, and those that may go. As writes are ordered, "may it go?" is one
 /// comparison of batch numbers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     waiting: VecDeque<Bound>,
     ready: Vec<Envelope>,

@@ -17,7 +17,7 @@ use super::sessions::Lookup;
 pub(crate) type Origin = Option<Peer>;
 
 /// A request that waits for a place in the pipeline.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Queued {
     pub(crate) request: Request,
     pub(crate) origin: Origin,
@@ -35,7 +35,7 @@ pub(crate) struct InFlight {
 }
 
 /// An op of the pipeline, and who waits for its requests.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PreparedOp {
     pub(crate) op: OpNumber,
     /// One for each request of an op that this replica prepared; empty for an inherited one.
@@ -45,7 +45,7 @@ pub(crate) struct PreparedOp {
 }
 
 /// What a replica keeps while it is primary.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Primary {
     pub(crate) queue: VecDeque<Queued>,
     queue_bytes: usize,

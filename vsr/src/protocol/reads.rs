@@ -17,14 +17,14 @@ enum Waiter {
     Peer(ReplicaId, u64),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Round {
     number: u64,
     index: OpNumber,
     waiters: Vec<Waiter>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Ask {
     nonce: u64,
     sent_at: Monotonic,
@@ -32,7 +32,7 @@ struct Ask {
 }
 
 /// Queries on their way to an index at which they may be served.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Reads {
     /// Arrived, and in no round yet.
     arrived: Vec<Waiter>,

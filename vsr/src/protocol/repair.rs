@@ -53,7 +53,7 @@ impl ReadRequest {
 type ForwardKey = (ClientId, SessionId, RequestNumber);
 
 /// Requests that were passed on to the primary and are not answered yet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Forwards {
     /// When each was sent first, and last.
     pending: FastMap<ForwardKey, (Monotonic, Monotonic)>,
@@ -120,7 +120,7 @@ impl Forwards {
 }
 
 /// What is being repaired.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
     due: bool,
     asked: BTreeMap<OpNumber, Monotonic>,

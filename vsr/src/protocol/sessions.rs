@@ -61,7 +61,7 @@ struct Executed {
     reply: Option<ReplyBytes>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Session {
     id: SessionId,
     client: ClientId,
@@ -90,7 +90,7 @@ pub(crate) enum Lookup {
 }
 
 /// The table.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct SessionTable {
     constants: Constants,
     by_id: FastMap<SessionId, u32>,

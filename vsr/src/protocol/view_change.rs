@@ -17,7 +17,7 @@ use super::primary::NEVER;
 use super::vsr_state::Suffix;
 
 /// What a replica keeps while it votes, and while a view has not started.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ViewChange {
     /// When to act: a backup votes, a view change is given up.
     pub(crate) deadline: Monotonic,
