@@ -69,7 +69,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     known.retain(|name, _| names.contains(name));
     if let Some(path) = &arguments.table {
-        std::fs::write(path, table(&known, &patches)?).map_err(|error| format!("{}: {error}", path.display()))?;
+        std::fs::write(path, table(commit.trim(), &known, &patches)?)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
     }
     let missed = known.values().filter(|outcome| outcome.found.is_none()).count();
     say!("planted={} found={} missed={missed}", known.len(), known.len() - missed);
@@ -187,10 +188,11 @@ fn write_results(path: &Path, commit: &str, results: &BTreeMap<String, Outcome>)
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn table(results: &BTreeMap<String, Outcome>, patches: &Path) -> Result<String, String> {
-    let mut text = String::from(
-        "| bug | rule | found by | at seed | after seeds | scenario, lines |\n|---|---|---|---|---|---|\n",
-    );
+fn table(commit: &str, results: &BTreeMap<String, Outcome>, patches: &Path) -> Result<String, String> {
+    let short: String = commit.chars().take(10).collect();
+    let mut text =
+        format!("Made by `vsr-sim mutants` on commit {short}; a seed means something on its own commit only.\n\n");
+    text.push_str("| bug | rule | found by | at seed | after seeds | scenario, lines |\n|---|---|---|---|---|---|\n");
     for (name, Outcome { found, seeds, lines }) in results {
         let lines = lines.map_or(String::new(), |lines| lines.to_string());
         let path = patches.join(format!("{name}.patch"));

@@ -64,7 +64,7 @@ impl Search {
                 world.decode(level.words_of(place));
                 self.follow(state, &world, &mut next_level).map_err(|(steps, broken)| (state, steps, broken))?;
                 state += 1;
-                if state as usize % REPORT == 0 {
+                if (state as usize).is_multiple_of(REPORT) {
                     progress(&self.progress);
                 }
                 if self.origins.len() >= self.graph.bounds.states_max {
