@@ -11,7 +11,7 @@ use vsr::protocol::Random;
 use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
 
 use crate::check::linearizability::{Asked, Heard, Model, Operation};
-use crate::check::{Observation, Violation};
+use crate::check::{Digested, Observation, Violation};
 use crate::node::Life;
 use crate::simulation::{Invariant, ModelOf};
 use crate::world::lock;
@@ -136,8 +136,7 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
         world.trace.count("commands executed");
         world.observe(&Observation::Executed { replica, position, command: id, reply: checksum });
         if let Some(digest) = self.inner.digest() {
-            let op = position.op.0 << 20 | u64::from(position.index) << 1 | 1;
-            world.observe(&Observation::Digest { replica, op, digest });
+            world.observe(&Observation::Digest { replica, of: Digested::Machine(position), digest });
         }
         for (checker, holds) in &self.invariants {
             if let Err(message) = holds(&self.inner) {

@@ -12,7 +12,7 @@ use vsr::{
     StorageError, Timestamp,
 };
 
-use crate::check::Observation;
+use crate::check::{Digested, Observation};
 use crate::story::State;
 use crate::trace::Detail;
 use crate::world::{Flag, Planned, Shared, Wrote, lock, site};
@@ -197,7 +197,7 @@ impl Observer for Witness {
                 if op.0.is_multiple_of(16) {
                     let digest = core.sessions_digest();
                     if core.applied() == *op && core.is_between_ops() {
-                        world.observe(&Observation::Digest { replica, op: op.0, digest });
+                        world.observe(&Observation::Digest { replica, of: Digested::Sessions(*op), digest });
                     }
                 }
             }

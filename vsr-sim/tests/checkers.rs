@@ -12,7 +12,7 @@ use vsr::{
     Batch, Checksum, ClientId, ClusterId, CommitNumber, Entry, Header, Incarnation, Membership, Message, Monotonic,
     OpNumber, Peer, Position, Quorums, ReplicaId, RequestNumber, SessionId, Timestamp, Timing, View, VsrState,
 };
-use vsr_sim::check::{Checker, Checkers, Interests, Observation, Scene};
+use vsr_sim::check::{Checker, Checkers, Digested, Interests, Observation, Scene};
 use vsr_sim::{Damage, SimDisk};
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -663,7 +663,7 @@ cases! {
     states_that_differ_after_an_op_are_noticed: "equal-state-after-equal-ops", |bench, broken| {
         let digest = |salt: u128| Checksum(salt << 96);
         bench.names(&[&"op 16", &"r1", &digest(2), &"r0", &digest(1)]);
-        bench.see(&Observation::Digest { replica: 0, op: 16, digest: digest(1) })?;
-        bench.see(&Observation::Digest { replica: 1, op: 16, digest: digest(if broken { 2 } else { 1 }) })
+        bench.see(&Observation::Digest { replica: 0, of: Digested::Sessions(OpNumber(16)), digest: digest(1) })?;
+        bench.see(&Observation::Digest { replica: 1, of: Digested::Sessions(OpNumber(16)), digest: digest(if broken { 2 } else { 1 }) })
     };
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use vsr::{Checksum, Position};
 
 use super::table::{ByReplica, Table};
-use super::{Checker, Interests, Observation, Scene};
+use super::{Checker, Digested, Interests, Observation, Scene};
 
 /// A command is executed at one position of the log only, on every replica, in every life; and in each life once, in
 /// log order.
@@ -90,7 +90,7 @@ impl Checker for SameReplies {
 /// After the same op, state machine and session table have the same digest everywhere.
 #[derive(Debug, Default)]
 pub(super) struct SameDigests {
-    digests: BTreeMap<u64, (usize, Checksum)>,
+    digests: BTreeMap<Digested, (usize, Checksum)>,
 }
 
 impl Checker for SameDigests {
@@ -103,12 +103,12 @@ impl Checker for SameDigests {
     }
 
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Digest { replica, op, digest } = *observation else { return Ok(()) };
-        let (first, expected) = *self.digests.entry(op).or_insert((replica, digest));
+        let Observation::Digest { replica, of, digest } = *observation else { return Ok(()) };
+        let (first, expected) = *self.digests.entry(of).or_insert((replica, digest));
         if expected == digest {
             Ok(())
         } else {
-            Err(format!("after op {op} the state of r{replica} has digest {digest}, that of r{first} has {expected}"))
+            Err(format!("{of} of r{replica} has digest {digest}, that of r{first} has {expected}"))
         }
     }
 }

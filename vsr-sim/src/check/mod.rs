@@ -44,7 +44,7 @@ mod observe;
 mod quorum;
 mod table;
 
-pub use observe::{Checker, Checkers, Interests, Observation, Scene, Violation};
+pub use observe::{Checker, Checkers, Digested, Interests, Observation, Scene, Violation};
 
 /// All of them, for whoever dispatches by himself; [`Checkers::all`] is faster.
 #[must_use]

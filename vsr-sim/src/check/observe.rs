@@ -76,9 +76,9 @@ pub enum Observation<'a> {
     Digest {
         /// On which replica.
         replica: usize,
-        /// The op.
-        op: u64,
-        /// The digest of state machine and session table.
+        /// Of what.
+        of: Digested,
+        /// The digest.
         digest: Checksum,
     },
     /// A client has a reply.
@@ -129,6 +129,24 @@ impl Observation<'_> {
             Observation::Executed { .. } => Interests::EXECUTED,
             Observation::Digest { .. } => Interests::DIGEST,
             Observation::Acknowledged { .. } => Interests::ACKNOWLEDGED,
+        }
+    }
+}
+
+/// What a digest is of. Every replica has the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Digested {
+    /// The state machine, after the command at this position.
+    Machine(Position),
+    /// The session table, after this op.
+    Sessions(OpNumber),
+}
+
+impl std::fmt::Display for Digested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Digested::Machine(position) => write!(f, "after op {position} the state"),
+            Digested::Sessions(op) => write!(f, "after op {op} the session table"),
         }
     }
 }
