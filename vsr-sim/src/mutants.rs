@@ -83,7 +83,7 @@ fn chosen(arguments: &Arguments, patches: &Path) -> Result<Vec<String>, String> 
     let files = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut all: Vec<String> = files.filter_map(|file| file.strip_suffix(".patch").map(str::to_owned)).collect();
     all.sort();
-    if let Some(unknown) = arguments.names.iter().find(|name| !all.contains(name)) {
+    if let Some(unknown) = arguments.names.iter().find(|name| !patches.join(format!("{name}.patch")).exists()) {
         return Err(format!("there is no {}/{unknown}.patch", patches.display()));
     }
     if !arguments.names.is_empty() {
