@@ -192,9 +192,12 @@ fn table(commit: &str, results: &BTreeMap<String, Outcome>, patches: &Path) -> R
     let short: String = commit.chars().take(10).collect();
     let mut text =
         format!("Made by `vsr-sim mutants` on commit {short}; a seed means something on its own commit only.\n\n");
-    text.push_str("| bug | rule | found by | at seed | after seeds | scenario, lines |\n|---|---|---|---|---|---|\n");
+    let shrunk = results.values().any(|outcome| outcome.lines.is_some());
+    let (head, rule) = if shrunk { (" scenario, lines |", "---|") } else { ("", "") };
+    let _ = writeln!(text, "| bug | rule | found by | at seed | after seeds |{head}\n|---|---|---|---|---|{rule}");
     for (name, Outcome { found, seeds, lines }) in results {
-        let lines = lines.map_or(String::new(), |lines| lines.to_string());
+        let lines = lines.map_or(String::new(), |lines| format!(" {lines}"));
+        let lines = if shrunk { format!("{lines} |") } else { String::new() };
         let path = patches.join(format!("{name}.patch"));
         let patch = std::fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let bug = patch.lines().next().unwrap_or_default().trim_end_matches('.');
@@ -208,7 +211,7 @@ fn table(commit: &str, results: &BTreeMap<String, Outcome>, patches: &Path) -> R
             }
             None => ("not found".to_owned(), String::new()),
         };
-        let _ = writeln!(text, "| {bug} | {rule} | {by} | {seed} | {seeds} | {lines} |");
+        let _ = writeln!(text, "| {bug} | {rule} | {by} | {seed} | {seeds} |{lines}");
     }
     Ok(text)
 }

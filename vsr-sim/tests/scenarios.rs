@@ -17,7 +17,7 @@ fn every_scenario_passes_and_shows_what_it_says() {
         let played = play(&text);
         if let Some(why) = played.failure {
             failed.push(format!("{}: {why}", file.display()));
-        } else if played.text != text {
+        } else if played.text != text && text.lines().any(|line| line.starts_with('>')) {
             failed.push(format!("{}: it shows something else now", file.display()));
         }
     }
