@@ -13,6 +13,7 @@ use vsr::{
 };
 
 use crate::check::{Digested, Observation};
+use crate::plan::ReadFate;
 use crate::story::State;
 use crate::trace::Detail;
 use crate::world::{Flag, Planned, Shared, Wrote, lock, site};
@@ -91,12 +92,12 @@ impl Storage for SimStorage {
         ops: RangeInclusive<OpNumber>,
         _bytes_max: usize,
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
-        let (due, fails) = {
+        let (due, fate) = {
             let mut world = lock(&self.0.world);
-            let fails = world.read_fails(self.0.node);
+            let fate = world.read_fate(self.0.node, *ops.start());
             let nth = world.nodes[self.0.node].reads;
             let due = world.now + world.write_latency(self.0.node, site::READ, nth) / 2;
-            (due, fails)
+            (due, fate)
         };
         let mut planned = false;
         poll_fn(|context: &mut Context<'_>| {
@@ -107,14 +108,18 @@ impl Storage for SimStorage {
                 }
                 return Poll::Pending;
             }
-            if fails {
+            if fate == Some(ReadFate::Fail) {
                 return Poll::Ready(Err(io_error("a read")));
             }
             let disk = &world.disks[self.0.node];
             // Short reads are within the contract; they are the rule here.
             let last = ops.end().0.min(ops.start().0 + 15);
             let ops = (ops.start().0..=last).map(OpNumber);
-            Poll::Ready(Ok(ops.map(|op| (op, disk.intact(op).cloned())).collect()))
+            let mut entries: Vec<_> = ops.map(|op| (op, disk.intact(op).cloned())).collect();
+            if let (Some(ReadFate::Astray), Some((_, entry))) = (fate, entries.first_mut()) {
+                *entry = None;
+            }
+            Poll::Ready(Ok(entries))
         })
         .await
     }

@@ -123,6 +123,8 @@ pub struct Options {
     pub misdirected_writes: Ppm,
     /// Reads that fail.
     pub read_errors: Ppm,
+    /// Reads that find another place's entry, which the storage notices.
+    pub misdirected_reads: Ppm,
     /// Mean time between two disks that are full for a while.
     pub full_disk_every: Duration,
     /// Disks that are lost for good.
@@ -198,6 +200,7 @@ impl Options {
             silent_writes: Ppm(0),
             misdirected_writes: Ppm(0),
             read_errors: Ppm(0),
+            misdirected_reads: Ppm(0),
             full_disk_every: Duration::ZERO,
             lost_disks: 0,
             rot_every: Duration::ZERO,
@@ -344,6 +347,9 @@ impl Options {
         if on(random, 8) {
             self.lost_disks = 1;
         }
+        if on(random, 20) {
+            self.misdirected_reads = rate(random, 10);
+        }
     }
 
     /// Every option that is not a part of the load, by name.
@@ -390,6 +396,7 @@ impl Options {
             ("silent-writes", &mut self.silent_writes),
             ("misdirected-writes", &mut self.misdirected_writes),
             ("read-errors", &mut self.read_errors),
+            ("misdirected-reads", &mut self.misdirected_reads),
             ("full-disk", &mut self.full_disk_every),
             ("lost-disks", &mut self.lost_disks),
             ("rot", &mut self.rot_every),

@@ -108,6 +108,15 @@ pub enum WriteFate {
     Misdirect(OpNumber),
 }
 
+/// What happens to a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFate {
+    /// It fails with an error.
+    Fail,
+    /// It finds the entry of another place; the storage notices, and has nothing for the first op that was asked for.
+    Astray,
+}
+
 /// A fault that has a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Happening {
@@ -169,8 +178,8 @@ pub enum Fault {
     Message(MessageKey, MessageFate),
     /// To the so manieth write of a replica, from 1.
     Write(usize, u64, WriteFate),
-    /// The so manieth read of a replica, from 1, fails.
-    Read(usize, u64),
+    /// To the so manieth read of a replica, from 1.
+    Read(usize, u64, ReadFate),
 }
 
 /// The kinds of messages, by name, so that a text can be turned into one.
@@ -205,7 +214,7 @@ pub(crate) struct Plan {
     pub(crate) given: bool,
     messages: BTreeMap<MessageKey, MessageFate>,
     writes: BTreeMap<(usize, u64), WriteFate>,
-    reads: BTreeMap<(usize, u64), ()>,
+    reads: BTreeMap<(usize, u64), ReadFate>,
     /// Everything that happened, in order.
     pub(crate) happened: Vec<Fault>,
 }
@@ -227,8 +236,8 @@ impl Plan {
             Fault::Write(node, nth, fate) => {
                 self.writes.insert((*node, *nth), *fate);
             }
-            Fault::Read(node, nth) => {
-                self.reads.insert((*node, *nth), ());
+            Fault::Read(node, nth, fate) => {
+                self.reads.insert((*node, *nth), *fate);
             }
         }
     }
@@ -262,12 +271,12 @@ impl Plan {
         fate
     }
 
-    pub(crate) fn read(&mut self, node: usize, nth: u64, drawn: impl FnOnce() -> bool) -> bool {
-        let fails = self.reads.contains_key(&(node, nth)) || (!self.given && drawn());
-        if fails {
-            self.happened.push(Fault::Read(node, nth));
+    pub(crate) fn read(&mut self, node: usize, nth: u64, drawn: impl FnOnce() -> Option<ReadFate>) -> Option<ReadFate> {
+        let fate = self.reads.get(&(node, nth)).copied().or_else(|| if self.given { None } else { drawn() });
+        if let Some(fate) = fate {
+            self.happened.push(Fault::Read(node, nth, fate));
         }
-        fails
+        fate
     }
 }
 

@@ -108,6 +108,7 @@ pub const FAULT_CLASSES: &[&str] = &[
     "write errors",
     "stopped by its disk",
     "read errors",
+    "misdirected reads",
     "full disks",
     "writes lost without an error",
     "misdirected writes",

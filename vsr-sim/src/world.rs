@@ -14,7 +14,7 @@ use crate::check::{Checkers, Observation, Scene, Violation};
 use crate::disk::SimDisk;
 use crate::net::Links;
 use crate::options::Options;
-use crate::plan::{Happening, Plan, Unsynced, WriteFate, draw};
+use crate::plan::{Happening, Plan, ReadFate, Unsynced, WriteFate, draw};
 use crate::story::{Record, State, What};
 use crate::trace::{Detail, Trace};
 
@@ -422,24 +422,38 @@ impl World {
         self.observe(&Observation::Written { replica: node });
     }
 
-    /// Whether a read fails.
-    pub(crate) fn read_fails(&mut self, node: usize) -> bool {
+    /// What happens to a read that begins with this op.
+    pub(crate) fn read_fate(&mut self, node: usize, first: vsr::OpNumber) -> Option<ReadFate> {
         self.trace.count("reads");
         self.nodes[node].reads += 1;
         let nth = self.nodes[node].reads;
         if !self.faults_on {
-            return false;
+            return None;
         }
         let mut random = self.draw(site::READ, node as u64, nth);
-        let rate = self.options.read_errors;
-        let fails = self.plan.read(node, nth, || rate.happens(&mut random));
-        if fails {
-            self.trace.count("read errors");
-            // Alone, there is nobody to fetch it from.
-            self.nodes[node].may_stop |= self.replicas == 1;
-            self.fault(node, None, || format!("r{node}'s read fails"));
+        let (errors, astray) = (self.options.read_errors, self.options.misdirected_reads);
+        let may_rot = self.atlas.may_rot(first, node);
+        let fate = self.plan.read(node, nth, || {
+            if errors.happens(&mut random) {
+                Some(ReadFate::Fail)
+            } else {
+                (may_rot && astray.happens(&mut random)).then_some(ReadFate::Astray)
+            }
+        });
+        match fate {
+            Some(ReadFate::Fail) => {
+                self.trace.count("read errors");
+                // Alone, there is nobody to fetch it from.
+                self.nodes[node].may_stop |= self.replicas == 1;
+                self.fault(node, None, || format!("r{node}'s read fails"));
+            }
+            Some(ReadFate::Astray) => {
+                self.trace.count("misdirected reads");
+                self.fault(node, None, || format!("r{node}'s read of op {first} finds another entry"));
+            }
+            None => {}
         }
-        fails
+        fate
     }
 
     /// The process of a node ends before it does anything else.

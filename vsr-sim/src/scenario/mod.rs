@@ -31,7 +31,7 @@
 //! | `corrupt r2 op=7 [body, header, end]`, `stall-disk r1`, `release-disk r1`, `slow-disk r1 x50 1s`, `fill-disk r1 1s`, `wipe r1` | the disk |
 //! | `at 1.5s …` | any of these, later |
 //! | `drop`, `again … after=3s`, `flip … bit=9`, `misdeliver … to=r2`, `crash-after` with `Prepare 7 r0>r1 [nth=2]` | one message |
-//! | `write r1 5 crash, crash-after, fail, hang 1s, silent, misdirect op=3`, `read r1 5 fail` | one write or read |
+//! | `write r1 5 crash, crash-after, fail, hang 1s, silent, misdirect op=3`, `read r1 5 fail, astray` | one write or read |
 //! | `settle` | everything is healed; within twenty time-outs all replicas are normal, in one view, with equal logs |
 //! | `go` | the rest of a run as of a seed: faults until the clients are done, then a core is healed, and must serve |
 //! | `check` | what the clients saw is linearizable |

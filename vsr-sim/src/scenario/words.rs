@@ -6,7 +6,7 @@ use crate::disk::Damage;
 use crate::faults::kind_of;
 use crate::net::Filter;
 use crate::options::parse_duration;
-use crate::plan::{Fault, Happening, MessageFate, MessageKey, Nanos, Unsynced, WriteFate};
+use crate::plan::{Fault, Happening, MessageFate, MessageKey, Nanos, ReadFate, Unsynced, WriteFate};
 
 /// Reads the words of one line, and counts nodes in the way that the cluster does.
 pub(super) struct Words<'a> {
@@ -287,10 +287,12 @@ impl<'a> Words<'a> {
             }
             "read" => {
                 let (replica, nth) = (self.replica()?, self.number("the number of the read")?);
-                match self.next("fail")? {
-                    "fail" => Ok(Some(vec![Fault::Read(replica, nth)])),
-                    word => Err(format!("a read can fail, not {word}")),
-                }
+                let fate = match self.next("fail, or astray")? {
+                    "fail" => ReadFate::Fail,
+                    "astray" => ReadFate::Astray,
+                    word => return Err(format!("a read can fail or go astray, not {word}")),
+                };
+                Ok(Some(vec![Fault::Read(replica, nth, fate)]))
             }
             _ => Ok(None),
         }
@@ -372,6 +374,9 @@ pub(crate) fn write_fault(fault: &Fault, replicas: usize) -> String {
             };
             format!("write r{replica} {nth} {text}")
         }
-        Fault::Read(replica, nth) => format!("read r{replica} {nth} fail"),
+        Fault::Read(replica, nth, fate) => {
+            let text = if *fate == ReadFate::Fail { "fail" } else { "astray" };
+            format!("read r{replica} {nth} {text}")
+        }
     }
 }
