@@ -96,14 +96,14 @@ fn chosen(arguments: &Arguments, patches: &Path) -> Result<Vec<String>, String> 
     Ok(all.into_iter().skip(number % of).step_by(of).collect())
 }
 
-/// The committed tree, in a folder of its own.
+/// The committed tree, in a folder of its own: it may be there from another checkout.
 fn clone_tree(tree: &Path) -> Result<(), String> {
     if !tree.join(".git").exists() {
         output(Command::new("git").args(["clone", "-q", "."]).arg(tree))?;
     }
-    let head = output(Command::new("git").args(["rev-parse", "HEAD"]))?;
-    output(Command::new("git").args(["fetch", "-q", "origin"]).current_dir(tree))?;
-    output(Command::new("git").args(["reset", "-q", "--hard", head.trim()]).current_dir(tree)).map(|_| ())
+    let here = std::env::current_dir().map_err(|error| error.to_string())?;
+    output(Command::new("git").args(["fetch", "-q"]).arg(here).arg("HEAD").current_dir(tree))?;
+    output(Command::new("git").args(["reset", "-q", "--hard", "FETCH_HEAD"]).current_dir(tree)).map(|_| ())
 }
 
 fn try_one(arguments: &Arguments, tree: &Path, patch: &Path) -> Result<Outcome, String> {
