@@ -55,7 +55,7 @@ struct Seed {
     /// The seed; a random one when none is given.
     seed: Option<u64>,
     /// Runs a range of seeds, A..B without B, in parallel.
-    #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with = "seed")]
+    #[arg(long, value_name = "A..B", value_parser = parse_range, conflicts_with_all = ["seed", "html", "json", "perfetto"])]
     seeds: Option<Range<u64>>,
     /// Threads of a sweep.
     #[arg(long, default_value_t = 2)]
@@ -64,7 +64,7 @@ struct Seed {
     #[arg(long)]
     stop: bool,
     /// Fails a sweep in which a class of faults, or an interesting path of the protocol, never happened.
-    #[arg(long, requires = "seeds")]
+    #[arg(long, requires = "seeds", conflicts_with = "seed")]
     all_classes: bool,
     /// Prints no event lines.
     #[arg(long, short)]
@@ -79,13 +79,13 @@ struct Seed {
 #[derive(Debug, Default, Args)]
 struct Pictures {
     /// Writes the run as a page to look at in a browser.
-    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Writes the run as lines of JSON.
-    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Writes the run as a trace for Perfetto or chrome://tracing.
-    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    #[arg(long, value_name = "FILE")]
     perfetto: Option<PathBuf>,
 }
 
@@ -411,4 +411,15 @@ fn print_summary(summary: &Summary, seconds: f64) -> bool {
         summary.unrecoverable
     );
     !classes.is_empty() || !paths.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// What clap checks of its own in debug builds only.
+    #[test]
+    fn the_command_line_is_sound() {
+        super::Arguments::command().debug_assert();
+    }
 }
