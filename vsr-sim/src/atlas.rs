@@ -58,6 +58,14 @@ fn shuffled(seed: u64, n: usize) -> Vec<usize> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Excuse {
+    /// Too many disks are lost: no quorum is left.
+    #[error("{disks} disks are left, and a quorum takes {quorum}")]
+    TooFewDisks {
+        /// In the core.
+        disks: usize,
+        /// Needed.
+        quorum: usize,
+    },
     /// The ends of too many logs are unreadable: nobody can rule out that there was more.
     #[error("{uncertain} of {disks} logs have a rotten end")]
     RottenEnds {
@@ -85,6 +93,10 @@ pub enum Excuse {
 /// Whether, and by which rule, a core of these disks may be stuck, when ops up to `committed` are known to be committed.
 #[must_use]
 pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Option<Excuse> {
+    let quorum = usize::from(quorums.view_change.max(quorums.replication));
+    if disks.len() < quorum {
+        return Some(Excuse::TooFewDisks { disks: disks.len(), quorum });
+    }
     let head = disks.iter().map(|disk| disk.head()).max().unwrap_or_default();
     let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
     if disks.len() - uncertain < usize::from(quorums.nack) && uncertain > 0 {
@@ -177,6 +189,15 @@ mod tests {
         assert!(disks[0].rot(OpNumber(4), Damage::Body));
         assert!(disks[1].rot(OpNumber(2), Damage::Body));
         assert_eq!(verdict(&disks, 4), None, "of each op there is an intact copy");
+    }
+
+    #[test]
+    fn too_few_disks_are_an_excuse_and_a_quorum_of_them_is_not() {
+        let mut disks = disks(&[4, 4, 4]);
+        disks.truncate(1);
+        assert_eq!(verdict(&disks, 4), Some(Excuse::TooFewDisks { disks: 1, quorum: 2 }));
+        let quorum = self::disks(&[4, 4, 4]);
+        assert_eq!(verdict(&quorum[..2], 4), None);
     }
 
     #[test]

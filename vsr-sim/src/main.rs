@@ -307,7 +307,8 @@ fn run_files(arguments: &RunFiles) -> Result<ExitCode, String> {
         }
         arguments.pictures.write(&mut played.report, &format!("cargo run --release -p vsr-sim -- run {name}"))?;
         match &played.failure {
-            None => say!("{name}: pass"),
+            None if played.report.verdict == Verdict::Pass => say!("{name}: pass"),
+            None => say!("{name}: pass, and rightly stuck: {}", played.report.verdict),
             Some(why @ Failure::Violated { class, .. }) => {
                 say!("{name}: {why} ({class})");
                 worst = exit_code(&played.report.verdict);

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use vsr::Membership;
 use vsr::protocol::Random;
 
 use crate::plan::Nanos;
@@ -425,6 +426,32 @@ impl Options {
         both.filter(|(_, own, other)| own != other).map(|(name, own, _)| (name, own)).collect()
     }
 
+    /// Whether a run with these options makes sense.
+    ///
+    /// # Errors
+    /// What does not, in words.
+    pub fn validate(&self) -> Result<(), String> {
+        if self.clients > 64 {
+            return Err(format!("{} clients: 64 are enough", self.clients));
+        }
+        if self.drift_max > 500 {
+            return Err(format!("drift={}: a clock runs at least half as fast as another, 500", self.drift_max));
+        }
+        self.membership().map(|_| ())
+    }
+
+    /// The cluster that they describe.
+    pub(crate) fn membership(&self) -> Result<Membership, String> {
+        let addresses = (0..self.replicas).map(|id| format!("r{id}"));
+        let mut membership = Membership::new(addresses).map_err(|error| error.to_string())?;
+        membership.constants.pipeline_max = self.pipeline_max;
+        membership.constants.window = self.window;
+        membership.constants.sessions_max = self.sessions_max;
+        membership.constants.session_idle_min = 20;
+        membership.validate().map_err(|error| error.to_string())?;
+        Ok(membership)
+    }
+
     /// Turns every fault that the seed would draw off; delays, disks and clocks stay as they are.
     #[must_use]
     pub fn without_faults(&self) -> Options {
@@ -557,6 +584,10 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     for digit in fraction.chars() {
         part /= 10;
         total = total.checked_add(u64::from(digit.to_digit(10).ok_or_else(wrong)?) * part).ok_or_else(wrong)?;
+    }
+    // A longer one would keep the simulator busy for ever.
+    if total > 100 * 3_600_000_000_000 {
+        return Err(format!("{text} is too long: 100h are enough"));
     }
     Ok(Duration::from_nanos(total))
 }

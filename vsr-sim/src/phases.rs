@@ -72,9 +72,9 @@ impl<S: Simulated> Run<S> {
         drop(world);
         let mut core = Vec::new();
         for _ in 0..20 {
-            let size = least + random.below((whole.len() - least) as u64 + 1) as usize;
+            let size = least + random.below(whole.len().saturating_sub(least) as u64 + 1) as usize;
             core = whole.clone();
-            while core.len() > size {
+            while core.len() > size.min(whole.len()) {
                 let gone = random.below(core.len() as u64) as usize;
                 core.remove(gone);
             }

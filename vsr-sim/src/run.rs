@@ -68,12 +68,7 @@ const POLLS_AT_ONCE_MAX: u64 = 200_000;
 impl<S: Simulated> Run<S> {
     pub(crate) fn new(simulation: Simulation<S>) -> Run<S> {
         let Simulation { options, machine, workload, detail, faults, invariants, judge } = simulation;
-        let addresses = (0..options.replicas).map(|id| format!("r{id}"));
-        let mut membership = Membership::new(addresses).expect("a seed draws 1 to 9 replicas");
-        membership.constants.pipeline_max = options.pipeline_max;
-        membership.constants.window = options.window;
-        membership.constants.sessions_max = options.sessions_max;
-        membership.constants.session_idle_min = 20;
+        let membership = options.validate().and_then(|()| options.membership()).unwrap_or_else(|why| panic!("{why}"));
         let plan = faults.as_deref().map(Plan::of).unwrap_or_default();
         let mut world =
             World::new(options.clone(), membership.quorums, plan, Trace::new(detail), check::Checkers::all());

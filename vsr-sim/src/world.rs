@@ -345,7 +345,7 @@ impl World {
         let fraction = 1 << random.below(4);
         let (times, until) = self.nodes[node].slow;
         let times = if self.now < until { times } else { 1 };
-        (self.options.write_min.as_nanos() as u64 + random.below(spread / fraction + 1)) * times
+        (self.options.write_min.as_nanos() as u64 + random.below(spread / fraction + 1)).saturating_mul(times)
     }
 
     fn write_fate(&mut self, node: usize, nth: u64, ops: &[vsr::OpNumber]) -> Option<WriteFate> {

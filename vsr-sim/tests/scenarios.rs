@@ -36,7 +36,14 @@ fn a_line_that_is_no_command_is_refused_with_its_number_and_what_would_be_right(
         ("cluster", 1, "the number of replicas is missing"),
         ("cluster 0", 1, "1 to 9"),
         ("cluster 3 dealy=1ms", 1, "there is no option dealy"),
-        ("cluster 3 clients=1000000", 1, "64 clients"),
+        ("cluster 3 clients=1000000", 1, "64 are enough"),
+        ("cluster 3 pipeline=0", 1, "pipeline_max"),
+        ("cluster 3 window=4294967295", 1, "window"),
+        ("cluster 3 drift=5000", 1, "half as fast"),
+        ("cluster 3 delay=5000000h", 1, "too long"),
+        ("cluster 3\ntick 5000000h", 2, "too long"),
+        ("cluster 3\nslow-disk r0 x18446744073709551615 1s", 2, "x100000"),
+        ("cluster 3\nhold late Ping\ndeliver late 18446744073709551615", 3, "1000 are enough"),
         ("cluster 3\ncluster 3", 2, "a cluster already"),
         ("cluster 3\n\n# a comment\nflush r1", 4, "flush is no command"),
         ("cluster 3\ncrash r3", 2, "r3 is no node"),
@@ -87,4 +94,12 @@ fn a_lost_disk_is_refused_and_the_others_go_on() {
          expect c0 heard 6\ncheck\n",
     );
     assert_eq!(played.failure, None);
+}
+
+#[test]
+fn when_every_disk_is_lost_waiting_is_right() {
+    let played = play("cluster 3 liveness=5s\ntick 10ms\nwipe r0\nwipe r1\nwipe r2\nrequest c0 add 0 1\ngo\n");
+    assert_eq!(played.failure, None);
+    assert_eq!(played.report.verdict.name(), "unrecoverable");
+    assert!(played.report.verdict.to_string().contains("0 disks are left"), "{}", played.report.verdict);
 }

@@ -46,9 +46,8 @@ mod table;
 
 pub use observe::{Checker, Checkers, Digested, Interests, Observation, Scene, Violation};
 
-/// All of them, for whoever dispatches by himself; [`Checkers::all`] is faster.
-#[must_use]
-pub fn all() -> Vec<Box<dyn Checker>> {
+/// All of them.
+fn all() -> Vec<Box<dyn Checker>> {
     vec![
         Box::new(agreement::Agreement::default()),
         Box::new(content::OnePrimary::default()),

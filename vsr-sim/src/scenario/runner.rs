@@ -81,7 +81,7 @@ pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: 
         let why = "there is no cluster: a scenario begins with `cluster 3`".to_owned();
         failure.get_or_insert(Failure::Unreadable { line: 1, why });
     }
-    let verdict = player.violation().unwrap_or(Verdict::Pass);
+    let verdict = player.violation().or(player.verdict).unwrap_or(Verdict::Pass);
     let run = player.run.unwrap_or_else(|| Run::new(Simulation { options: base(1), ..simulation.clone() }));
     Played { text: output, failure, report: run.report(verdict) }
 }
@@ -189,6 +189,9 @@ impl<S: Simulated> Player<'_, S> {
             "release" | "deliver" | "forget" | "stop" => {
                 let name = words.next("a name").map_err(unreadable)?;
                 let times = if words.peek().is_some() { words.number("how often").map_err(unreadable)? } else { 1 };
+                if times > 1000 {
+                    return Err(unreadable(format!("{times} times: 1000 are enough")));
+                }
                 let mut world = lock(&run.world);
                 let at = world.links.rules.iter().position(|rule| rule.name == name);
                 let at = at.ok_or_else(|| unreadable(format!("nothing is held or lost under the name {name}")))?;
@@ -269,9 +272,7 @@ impl<S: Simulated> Player<'_, S> {
             let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: options are NAME=VALUE"))?;
             options.set_load(name, value)?;
         }
-        if options.clients > 64 {
-            return Err("64 clients are enough".to_owned());
-        }
+        options.validate()?;
         // With a class of faults on, the seed draws them; else nothing happens but what the file says.
         let faults = (options == options.without_faults()).then(Vec::new);
         let simulation = Simulation { options, faults, detail: Detail::Messages, ..self.simulation.clone() };

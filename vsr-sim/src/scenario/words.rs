@@ -192,7 +192,12 @@ impl<'a> Words<'a> {
             "slow-disk" => {
                 let (replica, times) = (self.replica()?, self.next("how many times, as in x50,")?);
                 let times = times.strip_prefix('x').and_then(|times| times.parse().ok());
-                Happening::SlowDisk(replica, times.ok_or("write x50 for fifty times as slow")?, self.nanos()?)
+                let times = times.filter(|times| (1..=100_000).contains(times));
+                Happening::SlowDisk(
+                    replica,
+                    times.ok_or("write x50 for fifty times as slow, up to x100000")?,
+                    self.nanos()?,
+                )
             }
             "stall-disk" => Happening::StallDisk(self.replica()?),
             "release-disk" => Happening::ReleaseDisk(self.replica()?),
