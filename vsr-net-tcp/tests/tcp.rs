@@ -65,7 +65,7 @@ async fn up(network: &impl Network, peer: Peer) {
 }
 
 fn vote(number: u64) -> Message {
-    Message::StartViewChange { view: View { number, ..View::default() } }
+    Message::StartViewChange { view: View { number, ..View::default() }, life: vsr::protocol::Life::default() }
 }
 
 /// Sends until it arrives: a message may be lost, an alive connection must carry one soon.
@@ -93,7 +93,7 @@ async fn replicas_and_clients_exchange_messages_in_order() {
     assert!(batch.is_empty(), "the contract: send empties the batch");
     let mut expected = 100;
     until(&networks[2], |arrival| match arrival {
-        Arrival::Message { from, message: Message::StartViewChange { view } } if view.number >= 100 => {
+        Arrival::Message { from, message: Message::StartViewChange { view, .. } } if view.number >= 100 => {
             assert_eq!((from, view.number), (Peer::Replica(ReplicaId(0)), expected));
             expected += 1;
             (expected == 200).then_some(())

@@ -25,12 +25,12 @@ pub(crate) fn message(message: &Message) -> String {
             let (op, checksum, parent, of) = (header.op, header.checksum(), header.parent, header.view);
             format!("{name} view {view} op {op} ({checksum} on {parent}, of view {of}) commit {commit}")
         }
-        Message::PrepareOk { view, op, checksum } => format!("{name} view {view} op {op} ({checksum})"),
+        Message::PrepareOk { view, op, checksum, .. } => format!("{name} view {view} op {op} ({checksum})"),
         Message::Commit { view, commit, head, number } => {
             format!("{name} view {view} commit {commit} head {head} number {number}")
         }
-        Message::CommitOk { view, number } => format!("{name} view {view} number {number}"),
-        Message::StartViewChange { view } => format!("{name} leaves view {view}"),
+        Message::CommitOk { view, number, .. } => format!("{name} view {view} number {number}"),
+        Message::StartViewChange { view, .. } => format!("{name} leaves view {view}"),
         Message::DoViewChange(dvc) => {
             let facts: Vec<String> = dvc
                 .facts

@@ -5,7 +5,7 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Machine, OpKind, Options, Outcome, Reply,
+    ApplyContext, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Life, Machine, OpKind, Options, Outcome, Reply,
     Request, StartView,
 };
 use vsr::{
@@ -62,7 +62,7 @@ fn prepare(of: u64, header: Header) -> Message {
 }
 
 fn prepare_ok(of: u64, header: Header) -> Message {
-    Message::PrepareOk { view: view(of), op: header.op, checksum: header.checksum() }
+    Message::PrepareOk { view: view(of), op: header.op, checksum: header.checksum(), life: Life::default() }
 }
 
 fn start_view(of: u64, headers: &[Header]) -> Message {
@@ -87,6 +87,8 @@ fn do_view_change(headers: &[Header], nack: bool) -> DoViewChange {
         headers: headers.to_vec(),
         facts: headers.iter().map(|_| Fact { present: !nack, nack }).collect(),
         checkpoint: OpNumber::ZERO,
+        life: Life::default(),
+        known: Vec::new(),
     }
 }
 
@@ -323,7 +325,7 @@ fn a_checker_is_told_of_what_it_wants_and_of_nothing_else() {
     bench.checkers.add(Box::new(Starts));
     assert_eq!(bench.checkers.names().collect::<Vec<_>>(), ["starts"]);
     assert!(bench.started(0).is_err());
-    assert!(bench.sent(0, &Message::CommitOk { view: view(0), number: 1 }).is_err());
+    assert!(bench.sent(0, &Message::CommitOk { view: view(0), number: 1, life: Life::default() }).is_err());
     assert_eq!(bench.written(0), Ok(()));
     assert_eq!(bench.sent(0, &prepare_ok(0, first(1))), Ok(()));
 }
@@ -458,7 +460,7 @@ cases! {
         if !broken {
             bench.change_state(2, |state| state.view = view(1));
         }
-        bench.sent(2, &Message::StartViewChange { view: view(1) })
+        bench.sent(2, &Message::StartViewChange { view: view(1), life: Life::default() })
     };
     a_message_with_a_log_view_that_is_not_durable_is_noticed: "nothing-leaves-before-it-is-durable", |bench, broken| {
         bench.names(&[&"r2", &"DoViewChange", &"log_view 0", &"log_view 1"]);
@@ -537,7 +539,7 @@ cases! {
         if broken {
             bench.change_state(1, |state| state.view = view(1));
         }
-        bench.sent(1, &Message::CommitOk { view: view(0), number: 1 })
+        bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })
     };
     a_read_that_is_confirmed_between_two_views_is_noticed: "view-change-counts-for-nothing", |bench, broken| {
         bench.names(&[&"r1", &"ReadIndexOk", &"view 1", &"log_view 0"]);

@@ -111,6 +111,9 @@ impl Measure {
                 Event::Lost { op } => {
                     tracing::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");
                 }
+                Event::Distrusted { replica, why } => {
+                    tracing::warn!(replica = %core.id(), peer = %replica, %why, "the word of a member does not count any more");
+                }
                 Event::Truncated { above, head } => {
                     tracing::info!(replica = %core.id(), %above, %head, "log truncated");
                 }

@@ -6,6 +6,7 @@ mod defects;
 mod disks;
 mod holes;
 mod liveness;
+mod lives;
 mod merging;
 mod normal;
 mod paper;

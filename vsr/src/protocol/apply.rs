@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::checksum::Checksum;
-use super::core::{Core, Event};
+use super::core::Core;
 use super::entry::{BodyReader, Header, LoggedRequest, OpKind, RequestKind};
+use super::event::Event;
 use super::fault::Fault;
 use super::log::Body;
 use super::message::{Outcome, Refusal, Reply};

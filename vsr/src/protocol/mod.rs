@@ -12,8 +12,10 @@ mod checksum;
 mod core;
 mod decide;
 mod entry;
+mod event;
 mod explain;
 mod fault;
+mod lives;
 mod log;
 mod map;
 mod membership;
@@ -28,14 +30,17 @@ mod restart;
 mod sessions;
 mod view_change;
 mod vsr_state;
+mod writes;
 
 pub use self::apply::{ApplyContext, Machine};
 pub use self::checksum::Checksum;
-pub use self::core::{Core, Event, Options, Status, Suspicion, Timing};
+pub use self::core::{Core, Options, Status, Timing};
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
+pub use self::event::{Event, Suspicion};
 pub use self::fault::Fault;
+pub use self::lives::{Distrust, Known, Life};
 pub use self::log::Diverged;
 pub use self::membership::{Constants, MEMBERS_MAX, Member, Membership, MembershipError, Quorums};
 pub use self::message::{
@@ -48,4 +53,4 @@ pub use self::number::{
 pub(crate) use self::primary::in_messages;
 pub use self::random::Random;
 pub use self::repair::ReadRequest;
-pub use self::vsr_state::{Batch, Recovered, Slot, Suffix, VsrState};
+pub use self::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, VsrState};
