@@ -269,6 +269,7 @@ pub struct Core {
     pub(crate) last_heartbeat: u64,
     pub(crate) retry_at: Monotonic,
     pub(crate) ping_at: Monotonic,
+    pub(crate) stall: super::explain::Stall,
 }
 
 /// What is known of another member.
@@ -515,6 +516,7 @@ impl Core {
         if self.fault.is_none() {
             self.prepare_queued();
             self.flush_reads();
+            self.note_stall();
         }
     }
 

@@ -75,6 +75,7 @@ impl Core {
             last_heartbeat: 0,
             retry_at: now,
             ping_at: now,
+            stall: super::explain::Stall::new(commit, now),
             membership,
             state,
         };
