@@ -1,14 +1,17 @@
 //! The commands that every example has.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Subcommand;
-use vsr::ReplicaId;
+use vsr_storage_file::FileStorage;
 
+use crate::ask::{Asker, Target, is_served, row};
 use crate::demo::{DemoOptions, Summary, demo, soak};
-use crate::serve::{connect, replica};
+use crate::exit;
+use crate::output::{complain, say};
+use crate::serve::{Signals, replica};
 use crate::{App, ClusterConfig, Error};
 
 /// What every example cluster can do.
@@ -23,7 +26,7 @@ pub enum Command {
         #[arg(long)]
         id: Option<u8>,
     },
-    /// Runs a replica until Ctrl-C.
+    /// Runs a replica until Ctrl-C. Prints "ready" once it is recovered from its disk, and not refused by its peers.
     Replica {
         /// The configuration file of the cluster.
         #[arg(long)]
@@ -32,11 +35,14 @@ pub enum Command {
         #[arg(long)]
         id: u8,
     },
-    /// Shows what each replica says of itself.
-    Status {
-        /// The configuration file of the cluster.
+    /// Shows what each replica says of itself. Exit code 3 when no primary says that commands can commit.
+    Status(Target),
+    /// Tells a replica's folder that the place where it is now is meant: after a move, or a copy whose original is gone for
+    /// good. The folder must be the newest there is of this replica.
+    AcceptPlace {
+        /// The folder of the one replica, as data/replica-1.
         #[arg(long)]
-        config: PathBuf,
+        data: PathBuf,
     },
     /// Three replica processes under load: the primary is killed, another takes over, the dead one returns.
     Demo(DemoOptions),
@@ -59,10 +65,13 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Format { config, id } => {
             let config = ClusterConfig::read(&config)?;
-            let all = 0..config.replicas.len() as u8;
-            for id in id.map_or(all, |id| id..id + 1) {
+            let ids = match id {
+                Some(id) => vec![id],
+                None => (0..config.replicas.len()).filter_map(|id| u8::try_from(id).ok()).collect(),
+            };
+            for id in ids {
                 config.format(id)?;
-                println!("replica {id} is formatted");
+                say(format_args!("replica {id} is formatted"));
             }
         }
         Command::Replica { config, id } => {
@@ -71,42 +80,43 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
             replica::<A>(&config, id).await?;
         }
-        Command::Status { config } => {
-            let config = ClusterConfig::read(&config)?;
-            let client = connect::<A>(&config).await?;
-            for id in 0..config.replicas.len() {
-                match client.status(ReplicaId(id as u8), Duration::from_secs(2)).await {
-                    Some((status, explain)) => {
-                        let role = if status.is_primary { "primary" } else { "backup" };
-                        let vsr::ReplicaStatus { view, commit, applied, head, sessions, starts, log_bytes, .. } =
-                            status;
-                        println!(
-                            "replica {id}: {role}, view {view}, commit {commit}, applied {applied}, head {head}, \
-                             {sessions} sessions, {log_bytes} bytes of log, start {starts}: {explain}"
-                        );
-                    }
-                    None => println!("replica {id}: does not answer"),
-                }
+        Command::Status(target) => {
+            let said = Asker::<A>::new(&target).await?.status().await;
+            for (id, said) in said.iter().enumerate() {
+                say(row(id, said));
+            }
+            if !is_served(&said) {
+                complain("no primary says that commands can commit");
+                return Ok(ExitCode::from(exit::NO_ANSWER));
             }
         }
-        Command::Demo(options) => return Ok(report(&demo::<A>(&options).await?)),
-        Command::Soak { rounds, options } => return Ok(report(&soak::<A>(&options, rounds).await?)),
+        Command::AcceptPlace { data } => {
+            FileStorage::accept_place(&data)?;
+            say(format_args!("{} belongs where it is now", data.display()));
+        }
+        Command::Demo(options) => return until_told(demo::<A>(&options)).await,
+        Command::Soak { rounds, options } => return until_told(soak::<A>(&options, rounds)).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a program's `main` ends with: an error is told on standard error, with exit code 2.
-pub fn exit_code(program: &str, result: Result<ExitCode, Error>) -> ExitCode {
-    result.unwrap_or_else(|error| {
-        eprintln!("{program}: {error}");
-        ExitCode::from(2)
-    })
+/// Runs a demo to its end, or until a signal says that it is over: then its replicas are ended, and its folder is removed.
+async fn until_told(work: impl Future<Output = Result<Summary, Error>>) -> Result<ExitCode, Error> {
+    let mut signals = Signals::new()?;
+    // The work is dropped, with its processes and its folder, before anything is said.
+    tokio::select! {
+        summary = work => Ok(report(&summary?)),
+        number = signals.next() => {
+            complain(format_args!("ended by signal {number}: the replicas have ended, too"));
+            Ok(ExitCode::from(exit::SIGNAL.saturating_add(number)))
+        }
+    }
 }
 
 fn report(summary: &Summary) -> ExitCode {
     for wrong in summary.wrong.iter().take(20) {
-        println!("WRONG: {wrong}");
+        say(format_args!("WRONG: {wrong}"));
     }
-    println!("{}", summary.line());
-    if summary.is_pass() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    say(summary.line());
+    if summary.is_pass() { ExitCode::SUCCESS } else { ExitCode::from(exit::NO) }
 }

@@ -13,7 +13,7 @@ use vsr::protocol::Random;
 
 use crate::{ClusterConfig, Error};
 
-/// The processes of a cluster. Those that still run are killed when it is dropped.
+/// The processes of a cluster. Those that still run are killed when it is dropped, and waited for.
 pub(crate) struct Processes {
     config: PathBuf,
     folder: PathBuf,
@@ -21,6 +21,25 @@ pub(crate) struct Processes {
 }
 
 const READY_MAX: Duration = Duration::from_secs(30);
+
+impl Drop for Processes {
+    /// Nothing of a cluster is left behind: also where the program is told to end, and where it fails.
+    #[allow(clippy::disallowed_methods, reason = "processes are waited for, where nothing can be awaited")]
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            let _ = child.start_kill();
+        }
+        for child in self.children.iter_mut().flatten() {
+            // One that is stuck in its disk is left to the operating system.
+            for _ in 0..200 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
 
 impl Processes {
     pub(crate) fn new(config: &Path, folder: &Path, replicas: usize) -> Processes {
