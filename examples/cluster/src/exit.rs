@@ -21,7 +21,7 @@ pub const NO_ANSWER: u8 = 3;
 pub const STORAGE: u8 = 4;
 /// The replica has stopped because going on could spread damage. Starting it again does not help.
 pub const FAULT: u8 = 5;
-/// So many peers refuse the replica that the others are no quorum. Its folder is old, a copy, or another one's.
+/// Peers refuse the replica, and those that are left are no quorum. Its folder is old, a copy, or another one's.
 pub const REFUSED: u8 = 6;
 /// The network: a port that is taken, most likely by another process.
 pub const NETWORK: u8 = 7;

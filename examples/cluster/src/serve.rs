@@ -47,7 +47,7 @@ fn survive_file_limit() -> Result<(), Error> {
 
 /// For how long a start waits for peers that may refuse the replica, before it says that it is ready.
 const HEARING_MAX: Duration = Duration::from_millis(500);
-/// For how long a replica lets itself be refused by so many peers that they leave no quorum.
+/// For how long a replica lets itself be refused, where those that are left are no quorum.
 const REFUSED_MAX: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -123,6 +123,13 @@ fn a_replica_that_its_peers_refuse_says_by_whom() {
     assert_eq!(core.health(&[r0, r1]), Health::Refused);
     let both = core.explain_refused(&[r0, r1]);
     assert!(both.contains("refused by r0, r1") && !both.contains("normal"), "{both}");
+    // Nor may it pass for one that merely waits where the others are down.
+    s.crash(0);
+    s.lose(|f| f.is(1, 2));
+    s.pass(ms(2000));
+    assert_eq!(s.core(2).health(&[r1]), Health::Refused, "{}", s.describe(2));
+    assert_eq!(s.core(2).health(&[]), Health::NoQuorum, "{}", s.describe(2));
+    s.settle();
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub enum Health {
     Normal,
     /// It has stopped; its error says why.
     Stopped,
-    /// So many peers refuse this replica that the others are no quorum.
+    /// Peers refuse this replica, and those that are left are no quorum.
     Refused,
     /// Too few members are heard to commit anything, or to change the view.
     NoQuorum,
@@ -200,7 +200,8 @@ impl Core {
 
     fn is_shut_out(&self, refused_by: &[ReplicaId]) -> bool {
         let left = self.membership.n().saturating_sub(refused_by.len());
-        !refused_by.is_empty() && left < usize::from(self.membership.quorums.view_change)
+        let too_few = left < usize::from(self.membership.quorums.view_change);
+        !refused_by.is_empty() && (too_few || !self.hears_quorum())
     }
 
     fn hung_write(&self) -> Option<Duration> {
