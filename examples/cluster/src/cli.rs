@@ -10,6 +10,7 @@ use vsr_storage_file::FileStorage;
 use crate::ask::{Asker, Target, is_served, row};
 use crate::demo::{DemoOptions, Summary, demo, soak};
 use crate::exit;
+use crate::faults::{FaultOptions, TallyApp, faults};
 use crate::output::{complain, say};
 use crate::serve::{Signals, replica};
 use crate::{App, ClusterConfig, Error};
@@ -34,6 +35,9 @@ pub enum Command {
         /// Which replica, counted from 0.
         #[arg(long)]
         id: u8,
+        /// The machine of the fault cases instead of the example's own.
+        #[arg(long, hide = true)]
+        tally: bool,
     },
     /// Shows what each replica says of itself. Exit code 3 when no primary says that commands can commit.
     Status(Target),
@@ -55,6 +59,9 @@ pub enum Command {
         #[command(flatten)]
         options: DemoOptions,
     },
+    /// Real processes through restored, copied and damaged folders, full disks and logs, hostile messages, crowds and load; shows
+    /// what an operator sees of each.
+    Faults(FaultOptions),
 }
 
 /// Runs a command.
@@ -74,11 +81,15 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
                 say(format_args!("replica {id} is formatted"));
             }
         }
-        Command::Replica { config, id } => {
+        Command::Replica { config, id, tally } => {
             // `RUST_LOG` sets what is told; warnings if it is not set.
             let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-            replica::<A>(&config, id).await?;
+            if tally {
+                replica::<TallyApp>(&config, id).await?;
+            } else {
+                replica::<A>(&config, id).await?;
+            }
         }
         Command::Status(target) => {
             let said = Asker::<A>::new(&target).await?.status().await;
@@ -94,18 +105,26 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
             FileStorage::accept_place(&data)?;
             say(format_args!("{} belongs where it is now", data.display()));
         }
-        Command::Demo(options) => return until_told(demo::<A>(&options)).await,
-        Command::Soak { rounds, options } => return until_told(soak::<A>(&options, rounds)).await,
+        Command::Demo(options) => {
+            return until_told(async { Ok::<_, Error>(report(&demo::<A>(&options).await?)) }).await;
+        }
+        Command::Soak { rounds, options } => {
+            return until_told(async { Ok::<_, Error>(report(&soak::<A>(&options, rounds).await?)) }).await;
+        }
+        Command::Faults(options) => {
+            let verdict = async { Ok::<_, Error>(ExitCode::from(if faults(&options).await? { 0 } else { exit::NO })) };
+            return until_told(verdict).await;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a demo to its end, or until a signal says that it is over: then its replicas are ended, and its folder is removed.
-async fn until_told(work: impl Future<Output = Result<Summary, Error>>) -> Result<ExitCode, Error> {
+async fn until_told(work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
     let mut signals = Signals::new()?;
     // The work is dropped, with its processes and its folder, before anything is said.
     tokio::select! {
-        summary = work => Ok(report(&summary?)),
+        ended = work => ended,
         number = signals.next() => {
             complain(format_args!("ended by signal {number}: the replicas have ended, too"));
             Ok(ExitCode::from(exit::SIGNAL.saturating_add(number)))

@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod demo;
 pub mod exit;
+mod faults;
 mod output;
 mod processes;
 mod serve;
@@ -16,6 +17,7 @@ pub use cli::{Command, run};
 pub use config::{ClusterConfig, StorageKind};
 pub use demo::{DemoOptions, Harm, Summary};
 pub use exit::main;
+pub use faults::{Case, FaultOptions};
 pub use output::{complain, say};
 pub use serve::{connect, connect_to};
 

@@ -223,3 +223,11 @@ fn a_demo_that_is_ended_takes_everything_with_it() {
         assert!(fs::read_dir(temporary.path()).expect("the folder").next().is_none(), "no file is left");
     }
 }
+
+/// One of the cases of `scripts/accept faults`, in the small: the commands in it ended two replicas of three.
+#[test]
+fn messages_of_death_are_survived() {
+    let output = counter(&["faults", "--quick", "--only", "message-of-death"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(last_line(&output), "accept=faults verdict=pass", "{output:?}");
+}
