@@ -190,6 +190,7 @@ fn no_status() -> ReplicaStatus {
         sessions: 0,
         starts: 0,
         log_bytes: 0,
+        refused_by: Vec::new(),
         stopped: false,
     }
 }

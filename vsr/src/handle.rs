@@ -41,7 +41,7 @@ pub enum QueryError {
 }
 
 /// What a replica says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReplicaStatus {
     /// Which replica.
     pub replica: ReplicaId,
@@ -65,6 +65,8 @@ pub struct ReplicaStatus {
     pub starts: u64,
     /// Bytes of entries in the log.
     pub log_bytes: u64,
+    /// The members that refuse this replica, each with its reason; an operator has to act.
+    pub refused_by: Vec<(ReplicaId, String)>,
     /// Its replica's future has ended.
     pub stopped: bool,
 }
@@ -121,7 +123,7 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> ReplicaStatus {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_view(&self, view: View) {

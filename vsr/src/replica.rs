@@ -159,6 +159,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
             sessions: 0,
             starts: 0,
             log_bytes: 0,
+            refused_by: Vec::new(),
             stopped: false,
         };
         let clock = Arc::new(clock);
@@ -220,6 +221,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             write: None,
             reads: Vec::new(),
             recv: None,
+            refused_by: BTreeMap::new(),
             alarm: Alarm::default(),
             stopping: None,
             requests: Vec::new(),
@@ -290,6 +292,8 @@ struct Driver<'a, S, D, N, C> {
     /// Each with the times that it failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
+    /// The peers that will not have this replica, and why.
+    refused_by: BTreeMap<ReplicaId, String>,
     alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
     measure: Measure,
@@ -397,12 +401,19 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                     self.ask(query, Asker::Client { client, nonce });
                 }
                 Arrival::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
-                    let status = encode((self.status(), self.core.explain())).unwrap_or_default();
+                    let status = encode((self.status(), self.explain())).unwrap_or_default();
                     self.core.send_to_client(client, Message::Status { nonce, status });
                 }
                 Arrival::Message { from, message } => self.core.on_message(from, message, &self.machine),
-                Arrival::PeerUp(Peer::Replica(peer)) => self.core.on_peer_up(peer),
-                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => self.core.on_peer_down(peer, refused),
+                Arrival::PeerUp(Peer::Replica(peer)) => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_up(peer);
+                }
+                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_down(peer, refused);
+                }
+                Arrival::Refused { by, why } => _ = self.refused_by.insert(by, why),
                 Arrival::PeerUp(_) | Arrival::PeerDown { .. } => {}
             }
         }
@@ -425,7 +436,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             self.ask(query, Asker::Handle(answer));
         }
         for answer in explain {
-            let _ = answer.send(self.core.explain());
+            let _ = answer.send(self.explain());
         }
         self.watchers.extend(watchers);
         if !shutdown.is_empty() {
@@ -555,6 +566,12 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
+    /// A refusal comes first: it is the cause of whatever else is missing, and only an operator can end it.
+    fn explain(&self) -> String {
+        let refused = self.refused_by.iter().map(|(by, why)| format!("refused by replica {}: {why}; ", by.0));
+        refused.collect::<String>() + &self.core.explain()
+    }
+
     fn status(&self) -> ReplicaStatus {
         let (_, starts) = self.core.incarnation();
         ReplicaStatus {
@@ -569,6 +586,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             sessions: self.core.sessions(),
             starts,
             log_bytes: self.core.log_bytes(),
+            refused_by: self.refused_by.iter().map(|(by, why)| (*by, why.clone())).collect(),
             stopped: false,
         }
     }
