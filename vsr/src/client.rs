@@ -191,6 +191,7 @@ fn no_status() -> ReplicaStatus {
         starts: 0,
         log_bytes: 0,
         health: Health::default(),
+        refused_by: Vec::new(),
         stopped: false,
     }
 }

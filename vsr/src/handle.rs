@@ -41,7 +41,7 @@ pub enum QueryError {
 }
 
 /// What a replica says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReplicaStatus {
     /// Which replica.
     pub replica: ReplicaId,
@@ -67,6 +67,8 @@ pub struct ReplicaStatus {
     pub log_bytes: u64,
     /// Whether commands can commit, as far as this replica sees it, and what stands in the way if not.
     pub health: Health,
+    /// The members that refuse this replica, each with its reason; an operator has to act.
+    pub refused_by: Vec<(ReplicaId, String)>,
     /// Its replica's future has ended.
     pub stopped: bool,
 }
@@ -123,7 +125,7 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> ReplicaStatus {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_view(&self, view: View) {

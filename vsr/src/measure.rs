@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::protocol::{Batch, Core, Event, Health, Monotonic, OpNumber, ReplicaId};
+use crate::protocol::{Batch, Core, Event, Health, Monotonic, OpNumber, Refusals, ReplicaId};
 
 /// Every metric of this crate: name, kind, meaning. All carry the label `replica`.
 pub const METRICS: &[(&str, &str, &str)] = &[
@@ -152,7 +152,7 @@ impl Measure {
     }
 
     /// What stands in the way of commands, to the log once when it comes and once when it is gone; and all gauges.
-    pub(crate) fn health(&mut self, now: Monotonic, core: &Core, health: Health, refused_by: &[ReplicaId]) {
+    pub(crate) fn health(&mut self, now: Monotonic, core: &Core, health: Health, refused_by: &Refusals) {
         let started = *self.started.get_or_insert(now);
         let is_new = self.told.is_none_or(|(told, _)| told != health);
         let may_be_told = health != Health::NoQuorum || now.since(started) >= START_MAX;

@@ -160,6 +160,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
             starts: 0,
             log_bytes: 0,
             health: Health::default(),
+            refused_by: Vec::new(),
             stopped: false,
         };
         let clock = Arc::new(clock);
@@ -221,7 +222,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             write: None,
             reads: Vec::new(),
             recv: None,
-            refused_by: Vec::new(),
+            refused_by: BTreeMap::new(),
             alarm: Alarm::default(),
             stopping: None,
             requests: Vec::new(),
@@ -292,8 +293,8 @@ struct Driver<'a, S, D, N, C> {
     /// Each with the times that it failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
-    /// The peers that refuse this replica's connections now. Status, `explain`, log and metrics look here.
-    refused_by: Vec<ReplicaId>,
+    /// The peers that will not have this replica, and why. Status, `explain`, log and metrics look here.
+    refused_by: BTreeMap<ReplicaId, String>,
     alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
     measure: Measure,
@@ -405,8 +406,15 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                     self.core.send_to_client(client, Message::Status { nonce, status });
                 }
                 Arrival::Message { from, message } => self.core.on_message(from, message, &self.machine),
-                Arrival::PeerUp(Peer::Replica(peer)) => self.core.on_peer_up(peer),
-                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => self.core.on_peer_down(peer, refused),
+                Arrival::PeerUp(Peer::Replica(peer)) => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_up(peer);
+                }
+                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_down(peer, refused);
+                }
+                Arrival::Refused { by, why } => _ = self.refused_by.insert(by, why),
                 Arrival::PeerUp(_) | Arrival::PeerDown { .. } => {}
             }
         }
@@ -575,6 +583,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             starts,
             log_bytes: self.core.log_bytes(),
             health: self.core.health(&self.refused_by),
+            refused_by: self.refused_by.iter().map(|(by, why)| (*by, why.clone())).collect(),
             stopped: false,
         }
     }

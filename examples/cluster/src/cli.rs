@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use vsr_storage_file::FileStorage;
 
 use crate::ask::{Asker, Target, is_served, row};
 use crate::demo::{DemoOptions, Summary, demo, soak};
@@ -13,7 +12,7 @@ use crate::exit;
 use crate::faults::{FaultOptions, TallyApp, faults};
 use crate::output::{complain, say};
 use crate::serve::{Signals, replica};
-use crate::{App, ClusterConfig, Error};
+use crate::{App, ClusterConfig, Error, StorageKind};
 
 /// What every example cluster can do.
 #[derive(Clone, Debug, Subcommand)]
@@ -47,6 +46,9 @@ pub enum Command {
         /// The folder of the one replica, as data/replica-1.
         #[arg(long)]
         data: PathBuf,
+        /// What the folder holds.
+        #[arg(long, value_enum, default_value = "file")]
+        storage: StorageKind,
     },
     /// Three replica processes under load: the primary is killed, another takes over, the dead one returns.
     Demo(DemoOptions),
@@ -101,8 +103,8 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
                 return Ok(ExitCode::from(exit::NO_ANSWER));
             }
         }
-        Command::AcceptPlace { data } => {
-            FileStorage::accept_place(&data)?;
+        Command::AcceptPlace { data, storage } => {
+            storage.accept_place(&data)?;
             say(format_args!("{} belongs where it is now", data.display()));
         }
         Command::Demo(options) => {

@@ -22,6 +22,19 @@ pub enum StorageKind {
     Rocksdb,
 }
 
+impl StorageKind {
+    /// Tells the folder of a replica that the place where it is now is meant.
+    pub(crate) fn accept_place(self, folder: &Path) -> Result<(), Error> {
+        match self {
+            StorageKind::File => Ok(FileStorage::accept_place(folder)?),
+            #[cfg(feature = "rocksdb")]
+            StorageKind::Rocksdb => Ok(vsr_storage_rocksdb::RocksStorage::accept_place(folder)?),
+            #[cfg(not(feature = "rocksdb"))]
+            StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),
+        }
+    }
+}
+
 /// The same file for every replica and client of a cluster.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,13 +1,14 @@
 //! Words that an operator acts on: `explain` and the health that `status` shows never say "normal" while nothing can
 //! commit.
 
+use vsr::protocol::Refusals;
 use vsr::{Health, ReplicaId};
 use vsr_sim::script::Script;
 
 use crate::support::{ms, until, write};
 
 fn health(s: &Script, at: usize) -> Health {
-    s.core(at).health(&[])
+    s.core(at).health(&Refusals::new())
 }
 
 fn explain(s: &Script, at: usize) -> String {
@@ -110,25 +111,26 @@ fn a_head_above_the_commit_number_for_long_is_named() {
 }
 
 #[test]
-fn a_replica_that_its_peers_refuse_says_by_whom() {
+fn a_replica_that_its_peers_refuse_says_by_whom_and_why() {
     let mut s = Script::new(3);
     s.pass(ms(500));
-    let (r0, r1) = (ReplicaId(0), ReplicaId(1));
+    let by =
+        |ids: &[u8]| -> Refusals { ids.iter().map(|id| (ReplicaId(*id), "this is an old copy".to_owned())).collect() };
     let core = s.core(2);
-    assert!(core.health(&[]).is_normal() && core.explain_refused(&[]).contains("normal"));
+    assert!(core.health(&by(&[])).is_normal() && core.explain_refused(&by(&[])).contains("normal"));
     // One that refuses leaves a quorum of the others.
-    assert!(core.health(&[r1]).is_normal());
-    let one = core.explain_refused(&[r1]);
-    assert!(one.contains("refused by r1") && !one.contains("normal"), "{one}");
-    assert_eq!(core.health(&[r0, r1]), Health::Refused);
-    let both = core.explain_refused(&[r0, r1]);
-    assert!(both.contains("refused by r0, r1") && !both.contains("normal"), "{both}");
+    assert!(core.health(&by(&[1])).is_normal());
+    let one = core.explain_refused(&by(&[1]));
+    assert!(one.contains("refused by replica 1: this is an old copy") && !one.contains("normal"), "{one}");
+    assert_eq!(core.health(&by(&[0, 1])), Health::Refused);
+    let both = core.explain_refused(&by(&[0, 1]));
+    assert!(both.contains("replica 0") && both.contains("replica 1") && !both.contains("normal"), "{both}");
     // Nor may it pass for one that merely waits where the others are down.
     s.crash(0);
     s.lose(|f| f.is(1, 2));
     s.pass(ms(2000));
-    assert_eq!(s.core(2).health(&[r1]), Health::Refused, "{}", s.describe(2));
-    assert_eq!(s.core(2).health(&[]), Health::NoQuorum, "{}", s.describe(2));
+    assert_eq!(s.core(2).health(&by(&[1])), Health::Refused, "{}", s.describe(2));
+    assert_eq!(health(&s, 2), Health::NoQuorum, "{}", s.describe(2));
     s.settle();
 }
 

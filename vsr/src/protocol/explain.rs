@@ -1,5 +1,6 @@
 //! Why there is no progress: in one sentence for a person, as one [`Health`] for a program.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -73,6 +74,9 @@ impl std::fmt::Display for Health {
     }
 }
 
+/// The peers that refuse a replica, each with its reason.
+pub type Refusals = BTreeMap<ReplicaId, String>;
+
 /// Since when ops wait for their commit. The moment moves on while none waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stall {
@@ -90,24 +94,25 @@ impl Core {
     /// One sentence for a person who asks why nothing moves.
     #[must_use]
     pub fn explain(&self) -> String {
-        self.explain_refused(&[])
+        self.explain_refused(&BTreeMap::new())
     }
 
-    /// As [`explain`](Self::explain), where these peers refuse this replica's connections: only the transport
-    /// knows of it.
+    /// As [`explain`](Self::explain), where peers refuse this replica: only the transport knows of it.
     #[must_use]
-    pub fn explain_refused(&self, refused_by: &[ReplicaId]) -> String {
+    pub fn explain_refused(&self, refused_by: &Refusals) -> String {
         if let Some(fault) = &self.fault {
             return format!("stopped: {fault}");
         }
+        // A refusal comes first: it is the cause of whatever else is missing, and only an operator can end it.
+        let refused = refused_by.iter().map(|(by, why)| format!("refused by replica {}: {why}; ", by.0));
         let mut parts = vec![self.situation(refused_by)];
-        parts.extend(self.obstacles(refused_by));
-        format!("view {}: {}", self.view, parts.join("; "))
+        parts.extend(self.obstacles());
+        format!("{}view {}: {}", refused.collect::<String>(), self.view, parts.join("; "))
     }
 
     /// What stands in the way of commands, if anything does; the most telling of several.
     #[must_use]
-    pub fn health(&self, refused_by: &[ReplicaId]) -> Health {
+    pub fn health(&self, refused_by: &Refusals) -> Health {
         if self.fault.is_some() {
             Health::Stopped
         } else if self.is_shut_out(refused_by) {
@@ -198,7 +203,7 @@ impl Core {
         primary == self.index || (self.is_heard(primary) && self.now.since(self.heard_of_primary) < self.hearing())
     }
 
-    fn is_shut_out(&self, refused_by: &[ReplicaId]) -> bool {
+    fn is_shut_out(&self, refused_by: &Refusals) -> bool {
         let left = self.membership.n().saturating_sub(refused_by.len());
         let too_few = left < usize::from(self.membership.quorums.view_change);
         !refused_by.is_empty() && (too_few || !self.hears_quorum())
@@ -222,8 +227,8 @@ impl Core {
         (next.is_committed(self.commit) && !here).then_some(next)
     }
 
-    /// What the replica is doing. It says "normal" only if [`obstacles`](Self::obstacles) has nothing to add.
-    fn situation(&self, refused_by: &[ReplicaId]) -> String {
+    /// What the replica is doing. It says "normal" only if nobody refuses it, and [`obstacles`](Self::obstacles) are none.
+    fn situation(&self, refused_by: &Refusals) -> String {
         if !self.head_certain {
             return format!(
                 "the end of this replica's log is damaged; waiting for {} to answer with its StartView",
@@ -240,7 +245,7 @@ impl Core {
                     format!("op {op} is committed, and no intact copy has been found yet")
                 } else if self.applied.next().is_committed(self.commit) {
                     format!("{role}, applying op {} of {}", self.applied.next(), self.commit)
-                } else if self.obstacles(refused_by).is_empty() {
+                } else if refused_by.is_empty() && self.obstacles().is_empty() {
                     format!("normal, {} of {} ops applied", self.applied, self.commit)
                 } else {
                     format!("{role}, {} of {} ops applied", self.applied, self.commit)
@@ -250,11 +255,8 @@ impl Core {
     }
 
     /// Everything that stands in the way of commands, or will soon; each names what an operator looks at.
-    fn obstacles(&self, refused_by: &[ReplicaId]) -> Vec<String> {
+    fn obstacles(&self) -> Vec<String> {
         let mut found = Vec::new();
-        if !refused_by.is_empty() {
-            found.push(format!("refused by {}: their logs, and this one's, say why", list(refused_by)));
-        }
         if !self.hears_quorum() {
             let (heard, need) = if self.is_primary() {
                 (self.confirmations(), self.membership.quorums.replication)

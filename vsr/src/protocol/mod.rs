@@ -35,7 +35,7 @@ pub use self::core::{Core, Event, Options, Status, Suspicion, Timing};
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
-pub use self::explain::Health;
+pub use self::explain::{Health, Refusals};
 pub use self::fault::Fault;
 pub use self::log::Diverged;
 pub use self::membership::{Constants, MEMBERS_MAX, Member, Membership, MembershipError, Quorums};

@@ -266,9 +266,10 @@ impl Ground {
 
     /// Every replica that runs has applied what its primary knows to be committed.
     pub(super) async fn caught_up(&self, replicas: &[usize]) -> Result<(), Error> {
-        let primary = |said: &[Said]| said.iter().flatten().find(|(status, _)| status.is_primary).map(|(s, _)| *s);
+        let primary =
+            |said: &[Said]| said.iter().flatten().find(|(status, _)| status.is_primary).map(|(s, _)| s.commit.0);
         self.until("all to catch up", |said| {
-            let commit = primary(said).map_or(u64::MAX, |status| status.commit.0);
+            let commit = primary(said).unwrap_or(u64::MAX);
             replicas.iter().all(|&id| of(said, id).is_some_and(|status| status.normal && status.applied.0 >= commit))
         })
         .await
@@ -293,8 +294,8 @@ impl Ground {
 }
 
 /// What a replica says of itself.
-pub(super) fn of(said: &[Said], id: usize) -> Option<ReplicaStatus> {
-    said.get(id).and_then(|said| said.as_ref()).map(|(status, _)| *status)
+pub(super) fn of(said: &[Said], id: usize) -> Option<&ReplicaStatus> {
+    said.get(id).and_then(Option::as_ref).map(|(status, _)| status)
 }
 
 /// Copies the files of a folder into another one, which is made if it is not there. Files that are there keep their
