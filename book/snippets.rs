@@ -12,6 +12,12 @@ pub mod state_machine {}
 #[doc = include_str!("src/cluster.md")]
 pub mod cluster {}
 
+#[doc = include_str!("src/operate.md")]
+pub mod operate {}
+
+#[doc = include_str!("src/copies.md")]
+pub mod copies {}
+
 #[doc = include_str!("src/simulate.md")]
 pub mod simulate {}
 

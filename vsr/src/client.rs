@@ -17,8 +17,8 @@ use crate::handle::{
 };
 use crate::network::{Arrival, Network, NetworkError};
 use crate::protocol::{
-    Busy, ClientId, CommitNumber, Envelope, Message, Monotonic, OpNumber, Outcome, Peer, Position, Random, ReplicaId,
-    Reply, Request, View, in_messages,
+    Busy, ClientId, CommitNumber, Envelope, Health, Message, Monotonic, OpNumber, Outcome, Peer, Position, Random,
+    ReplicaId, Reply, Request, View, in_messages,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode};
@@ -190,6 +190,8 @@ fn no_status() -> ReplicaStatus {
         sessions: 0,
         starts: 0,
         log_bytes: 0,
+        health: Health::default(),
+        refused_by: Vec::new(),
         stopped: false,
     }
 }

@@ -15,7 +15,7 @@ use futures::future::{Either, select};
 use futures::task::AtomicWaker;
 
 use crate::clock::Clock;
-use crate::protocol::{CommitNumber, Event, OpNumber, Position, ReplicaId, View};
+use crate::protocol::{CommitNumber, Event, Health, OpNumber, Position, ReplicaId, View};
 use crate::session::{SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode, encode};
 
@@ -41,7 +41,7 @@ pub enum QueryError {
 }
 
 /// What a replica says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReplicaStatus {
     /// Which replica.
     pub replica: ReplicaId,
@@ -65,6 +65,10 @@ pub struct ReplicaStatus {
     pub starts: u64,
     /// Bytes of entries in the log.
     pub log_bytes: u64,
+    /// Whether commands can commit, as far as this replica sees it, and what stands in the way if not.
+    pub health: Health,
+    /// The members that refuse this replica, each with its reason; an operator has to act.
+    pub refused_by: Vec<(ReplicaId, String)>,
     /// Its replica's future has ended.
     pub stopped: bool,
 }
@@ -121,7 +125,7 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> ReplicaStatus {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_view(&self, view: View) {
@@ -154,7 +158,8 @@ impl Shared {
         for done in shutdown {
             let _ = done.send(());
         }
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        (status.health, status.stopped) = (Health::Stopped, true);
     }
 
     pub(crate) fn submit(&self, command: Bytes) -> Result<oneshot::Receiver<Submitted>, SubmitError> {

@@ -23,8 +23,8 @@ use crate::handle::{
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
-    BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Message, Monotonic, OpNumber,
-    Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
+    BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Health, Message, Monotonic,
+    OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, StateMachine, Typed, encode};
@@ -159,6 +159,8 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
             sessions: 0,
             starts: 0,
             log_bytes: 0,
+            health: Health::default(),
+            refused_by: Vec::new(),
             stopped: false,
         };
         let clock = Arc::new(clock);
@@ -220,6 +222,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             write: None,
             reads: Vec::new(),
             recv: None,
+            refused_by: BTreeMap::new(),
             alarm: Alarm::default(),
             stopping: None,
             requests: Vec::new(),
@@ -290,6 +293,8 @@ struct Driver<'a, S, D, N, C> {
     /// Each with the times that it failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
+    /// The peers that will not have this replica, and why. Status, `explain`, log and metrics look here.
+    refused_by: BTreeMap<ReplicaId, String>,
     alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
     measure: Measure,
@@ -397,12 +402,19 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                     self.ask(query, Asker::Client { client, nonce });
                 }
                 Arrival::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
-                    let status = encode((self.status(), self.core.explain())).unwrap_or_default();
+                    let status = encode((self.status(), self.explain())).unwrap_or_default();
                     self.core.send_to_client(client, Message::Status { nonce, status });
                 }
                 Arrival::Message { from, message } => self.core.on_message(from, message, &self.machine),
-                Arrival::PeerUp(Peer::Replica(peer)) => self.core.on_peer_up(peer),
-                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => self.core.on_peer_down(peer, refused),
+                Arrival::PeerUp(Peer::Replica(peer)) => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_up(peer);
+                }
+                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_down(peer, refused);
+                }
+                Arrival::Refused { by, why } => _ = self.refused_by.insert(by, why),
                 Arrival::PeerUp(_) | Arrival::PeerDown { .. } => {}
             }
         }
@@ -425,7 +437,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             self.ask(query, Asker::Handle(answer));
         }
         for answer in explain {
-            let _ = answer.send(self.core.explain());
+            let _ = answer.send(self.explain());
         }
         self.watchers.extend(watchers);
         if !shutdown.is_empty() {
@@ -546,12 +558,13 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 offer(watcher, event);
             }
         }
+        let status = self.status();
         self.measure.turn_ended(now, &self.core, &events);
+        self.measure.health(now, &self.core, status.health, &self.refused_by);
         if let Some(observer) = &mut self.observer {
             observer.on_turn(&self.core);
         }
         self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);
-        let status = self.status();
         *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
@@ -569,8 +582,14 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             sessions: self.core.sessions(),
             starts,
             log_bytes: self.core.log_bytes(),
+            health: self.core.health(&self.refused_by),
+            refused_by: self.refused_by.iter().map(|(by, why)| (*by, why.clone())).collect(),
             stopped: false,
         }
+    }
+
+    fn explain(&self) -> String {
+        self.core.explain_refused(&self.refused_by)
     }
 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {

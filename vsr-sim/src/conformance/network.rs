@@ -225,6 +225,10 @@ impl End {
                     assert!(peer != self.me, "{peer:?} was told about itself");
                     self.hints.borrow_mut().push(arrival);
                 }
+                Arrival::Refused { by, .. } => {
+                    assert!(Peer::Replica(by) != self.me, "{by} was told that it refuses itself");
+                    self.hints.borrow_mut().push(arrival);
+                }
             }
         }
         messages

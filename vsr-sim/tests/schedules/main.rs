@@ -4,6 +4,7 @@
 mod clients;
 mod defects;
 mod disks;
+mod health;
 mod holes;
 mod liveness;
 mod lives;

@@ -142,6 +142,7 @@ pub struct Core {
     pub(crate) record_due: bool,
     /// The commit number at the last ping, to tell whether the log rests.
     pub(crate) commit_at_ping: CommitNumber,
+    pub(crate) stall: super::explain::Stall,
 }
 
 /// What is known of another member.
@@ -407,6 +408,7 @@ impl Core {
             self.prepare_queued();
             self.flush_reads();
             self.refresh_record();
+            self.note_stall();
         }
     }
 

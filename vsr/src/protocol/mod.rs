@@ -39,6 +39,7 @@ pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
 pub use self::event::{Event, Suspicion};
+pub use self::explain::{Health, Refusals};
 pub use self::fault::Fault;
 pub use self::lives::{Distrust, Known, Life};
 pub use self::log::Diverged;

@@ -78,6 +78,7 @@ impl Core {
             stored: OpNumber::ZERO,
             record_due: false,
             commit_at_ping: commit,
+            stall: super::explain::Stall::new(commit, now),
             membership,
             state,
         };
