@@ -133,6 +133,7 @@ pub struct Core {
     pub(crate) fault: Option<Fault>,
     pub(crate) local_replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
+    pub(crate) heard_of_primary: Monotonic,
     pub(crate) last_heartbeat: u64,
     pub(crate) retry_at: Monotonic,
     pub(crate) ping_at: Monotonic,

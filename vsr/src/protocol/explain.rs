@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::core::{Core, Status, disk_bytes};
+use super::core::{Core, Status};
 use super::number::{CommitNumber, Monotonic, OpNumber, ReplicaId};
+use super::writes::disk_bytes;
 
 /// Whether commands can commit, as far as one replica sees it, and what stands in the way if not. The primary
 /// knows best: a cluster serves if its primary says [`Normal`](Health::Normal).

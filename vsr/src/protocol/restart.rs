@@ -72,6 +72,7 @@ impl Core {
             fault: None,
             local_replies: Vec::new(),
             events: Vec::new(),
+            heard_of_primary: now,
             last_heartbeat: 0,
             retry_at: now,
             ping_at: now,

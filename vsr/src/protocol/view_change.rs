@@ -135,6 +135,7 @@ impl Core {
 
     /// A fresh heartbeat of the primary: one's own vote is withdrawn, unless heartbeats are no cure.
     pub(crate) fn on_sign_of_primary(&mut self) {
+        self.heard_of_primary = self.now;
         self.arm_deadline();
         if self.view_change.voting.is_some_and(|why| why != Suspicion::Forward) {
             self.view_change.voting = None;
@@ -557,6 +558,7 @@ impl Core {
     fn become_backup(&mut self) {
         self.head_certain = true;
         self.enter_normal();
+        self.heard_of_primary = self.now;
         self.arm_deadline();
         self.send_prepare_ok();
         self.vote_if_primary_is_down();
