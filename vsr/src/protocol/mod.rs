@@ -7,6 +7,7 @@
 //! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`.
 
 mod apply;
+mod audit;
 mod backup;
 mod checksum;
 mod core;
@@ -30,6 +31,7 @@ mod view_change;
 mod vsr_state;
 
 pub use self::apply::{ApplyContext, Machine};
+pub use self::audit::Account;
 pub use self::checksum::Checksum;
 pub use self::core::{Core, Event, Options, Status, Suspicion, Timing};
 pub use self::entry::{

@@ -54,3 +54,10 @@ impl Outbox {
         &mut self.ready
     }
 }
+
+impl Outbox {
+    /// Messages that still wait though their batch is durable.
+    pub(crate) fn overdue(&self, completed: BatchNumber) -> usize {
+        self.waiting.iter().filter(|bound| bound.after <= completed).count()
+    }
+}
