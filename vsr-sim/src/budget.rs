@@ -80,7 +80,8 @@ impl Figures {
         let mut measures = Vec::new();
         let mut add = |name, value, budget| measures.push(Measure { name, value, budget });
         let each_outside = 1 + self.outside as u64;
-        if self.was_healed {
+        // A full log refuses: nobody hears of an execution.
+        if self.was_healed && !options.limits.log_may_be_full() {
             let round = options.round();
             let first = thousandths(self.first_answer, round * each_outside as u32);
             add("rounds to the first answer after the heal", first, FIRST_ANSWER);
@@ -156,5 +157,66 @@ impl Options {
             && timing.abdicate >= timing.heartbeat + timing.retry + round_trip
             && timing.disk >= self.write_longest() * 2
             && timing.forward >= queue * 3
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn over(figures: Figures, options: &Options, planned: bool) -> Vec<&'static str> {
+        let measures = figures.measures(options, planned).into_iter();
+        measures.filter(Measure::is_over).map(|measure| measure.name).collect()
+    }
+
+    #[test]
+    fn a_run_within_its_budgets_is_over_none_and_each_of_them_can_be_exceeded() {
+        let options = Options::calm(1, 3);
+        let second = Duration::from_secs(1);
+        let fine = Figures {
+            was_healed: true,
+            first_answer: second,
+            all_answers: second * 2,
+            views: 2,
+            carried_before: 100_000,
+            carried: 200_000,
+            payload: 50_000,
+            ..Figures::default()
+        };
+        assert_eq!(over(fine, &options, false), Vec::<&str>::new());
+        let slow = Figures { first_answer: second * 1000, ..fine };
+        assert_eq!(over(slow, &options, false), ["rounds to the first answer after the heal"]);
+        let slow = Figures { all_answers: second * 1000, ..fine };
+        assert_eq!(over(slow, &options, false), ["rounds to the last answer after the heal"]);
+        let restless = Figures { views: 1000, ..fine };
+        assert_eq!(over(restless, &options, false), ["views after the heal"]);
+        let loud = Figures { carried: 20_000_000, ..fine };
+        assert_eq!(over(loud, &options, false), ["bytes after the heal for each byte and replica"]);
+        let loud = Figures { carried_before: 20_000_000, carried: 20_000_000, ..fine };
+        assert_eq!(over(loud, &options, false), ["bytes for each byte and replica without faults"]);
+        let restless = Figures { views_before: 1, ..fine };
+        assert_eq!(over(restless, &options, false), ["views without faults"]);
+        assert_eq!(over(restless, &options, true), Vec::<&str>::new(), "its faults were written down");
+        let with_faults = Options { crash_every: second, ..options };
+        assert_eq!(over(restless, &with_faults, false), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn time_outs_that_do_not_fit_the_world_are_not_patient() {
+        let mut options = Options::calm(1, 3);
+        assert!(options.is_patient());
+        options.delay_spread = Duration::from_millis(300);
+        assert!(!options.is_patient());
+    }
+
+    #[test]
+    fn what_a_seed_draws_fits_its_world_but_for_queues() {
+        let drawn = (0..2000).map(Options::from_seed).filter(|options| options.limits.timing != vsr::Timing::default());
+        let mut patient = (0, 0);
+        for options in drawn {
+            patient.0 += u32::from(options.is_patient());
+            patient.1 += 1;
+        }
+        assert!(patient.0 * 10 > patient.1 * 6, "{patient:?}");
     }
 }
