@@ -11,9 +11,9 @@ use std::time::Duration;
 use crate::options::Options;
 
 /// Rounds until the first answer after the core was healed, in thousandths; for each replica outside it once more.
-pub const FIRST_ANSWER: u64 = 4_000;
+pub const FIRST_ANSWER: u64 = 2_000;
 /// Until the last one, beside what the work itself takes, in thousandths.
-pub const ALL_ANSWERS: u64 = 8_000;
+pub const ALL_ANSWERS: u64 = 6_000;
 /// Views that are entered meanwhile, in thousandths; for each replica outside the core once more.
 pub const VIEWS: u64 = 12_000;
 /// Bytes sent after the heal for each byte of payload of the run and each replica, in thousandths.
