@@ -32,9 +32,11 @@ enum Class {
     LoseDisk,
     Rot,
     ClockJump,
+    Depose,
+    LostTail,
 }
 
-const CLASSES: [Class; 11] = [
+const CLASSES: [Class; 13] = [
     Class::Crash,
     Class::Partition,
     Class::Flap,
@@ -46,6 +48,8 @@ const CLASSES: [Class; 11] = [
     Class::LoseDisk,
     Class::Rot,
     Class::ClockJump,
+    Class::Depose,
+    Class::LostTail,
 ];
 
 impl Class {
@@ -63,6 +67,8 @@ impl Class {
             Class::LoseDisk => Duration::ZERO,
             Class::Rot => options.rot_every,
             Class::ClockJump => options.clock_jump_every,
+            Class::Depose => options.depose_every,
+            Class::LostTail => options.lost_tail_every,
         }
     }
 }
@@ -126,6 +132,51 @@ impl World {
         };
         self.atlas.may_rot(op, replica).then_some(Happening::Rot(replica, op, damage))
     }
+
+    /// Power is lost, and with it the last records, whole, of a log whose copies the atlas lets go: they were acknowledged, and
+    /// all that is left is that the end cannot be read. Mostly one log at a time, as two of three may be too many.
+    fn some_lost_tail(&self, random: &mut Random) -> Vec<Happening> {
+        let all_certain = (0..self.replicas).all(|replica| self.is_head_certain(replica));
+        let may_lose = |replica: usize, op: OpNumber| op > OpNumber::ZERO && self.atlas.may_rot(op, replica);
+        let fits = |&replica: &usize| self.nodes[replica].up && may_lose(replica, self.disks[replica].head());
+        let victims: Vec<usize> = (0..self.replicas).filter(fits).collect();
+        if victims.is_empty() || !(all_certain || random.chance(1, 8)) {
+            return Vec::new();
+        }
+        let victim = victims[random.below(victims.len() as u64) as usize];
+        let (head, length) = (self.disks[victim].head().0, 1 + random.below(3));
+        let tail = (0..length).map(|back| OpNumber(head.saturating_sub(back)));
+        let tail = tail.take_while(|op| may_lose(victim, *op)).map(|op| Happening::Rot(victim, op, Damage::End));
+        // What was not synced is gone, too: else it would come after them.
+        std::iter::once(Happening::Crash(victim, Unsynced::Lost)).chain(tail).collect()
+    }
+
+    /// Cuts the primary off from the other replicas, for about as long as it takes them to notice; its clients still reach it.
+    /// Says what happens now, and what later.
+    fn some_deposition(&self, random: &mut Random) -> (Vec<Happening>, Vec<(u64, Happening)>) {
+        let primary = self.primary();
+        let suspect = self.options.limits.timing.suspect.as_nanos() as u64;
+        let lasts = suspect / 2 + random.below(2 * suspect);
+        let (deaf, mute) = match random.below(4) {
+            0 => (true, false),
+            1 => (false, true),
+            _ => (true, true),
+        };
+        let (mut now, mut later) = (Vec::new(), Vec::new());
+        for other in (0..self.replicas).filter(|&other| other != primary) {
+            for (from, to) in [(other, primary), (primary, other)] {
+                let is_cut = if to == primary { deaf } else { mute };
+                if is_cut {
+                    now.push(Happening::Cut(from, to));
+                    later.push((lasts, Happening::Mend(from, to)));
+                }
+            }
+            if random.chance(1, 2) {
+                later.push((200_000 + random.below(3_000_000), Happening::PeerDown(other, primary, true)));
+            }
+        }
+        (now, later)
+    }
 }
 
 impl<S: Simulated> Run<S> {
@@ -167,7 +218,7 @@ impl<S: Simulated> Run<S> {
         let mut random = lock(&self.world).draw(site::FAULT, class as u64, self.drawn[class]);
         let random = &mut random;
         let millis = |random: &mut Random, max: u64| 1_000_000 * (1 + random.below(max));
-        let world = lock(&self.world);
+        let mut world = lock(&self.world);
         let mut later = Vec::new();
         let now = match CLASSES[class] {
             Class::Crash => {
@@ -240,6 +291,19 @@ impl<S: Simulated> Run<S> {
                     1 => vec![Happening::JumpWall(replica, -(by as i64))],
                     _ => vec![Happening::LeapClock(replica, by / 1000)],
                 }
+            }
+            Class::Depose => {
+                world.trace.count("deposed primaries");
+                let (now, mended) = world.some_deposition(random);
+                later.extend(mended);
+                now
+            }
+            Class::LostTail => {
+                let lost = world.some_lost_tail(random);
+                if !lost.is_empty() {
+                    world.trace.count("lost tails");
+                }
+                lost
             }
         };
         drop(world);
@@ -314,6 +378,7 @@ impl<S: Simulated> Run<S> {
                     return false;
                 }
                 let suspended = matches!(happening, Happening::Suspend(_));
+                world.note_clock(*replica);
                 world.nodes[*replica].paused = true;
                 world.nodes[*replica].suspended = suspended.then_some(now);
                 world.trace.count(if suspended { "suspended machines" } else { "pauses" });
@@ -322,12 +387,17 @@ impl<S: Simulated> Run<S> {
                 world.state(*replica, State::Paused);
             }
             Happening::JumpWall(node, by) if *node < nodes => {
+                world.note_clock(*node);
                 world.nodes[*node].wall_offset = world.nodes[*node].wall_offset.saturating_add(*by);
+                world.note_clock(*node);
                 world.trace.count("wall clock jumps");
                 world.fault(*node, None, || format!("r{node}'s wall clock jumps by {} ms", by / 1_000_000));
             }
             Happening::LeapClock(node, by) if *node < nodes => {
+                world.note_clock(*node);
                 world.nodes[*node].clock_start += i64::try_from(*by).unwrap_or(0);
+                world.note_clock(*node);
+                world.has_leapt = true;
                 world.trace.count("monotonic clock leaps");
                 world.fault(*node, None, || format!("r{node}'s clock leaps by {} ms", by / 1_000_000));
             }

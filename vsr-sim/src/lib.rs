@@ -1,6 +1,7 @@
 //! A deterministic simulator for `vsr`: the production replica on seeded storage, network and clock.
 
 pub mod atlas;
+pub mod budget;
 pub mod check;
 pub mod conformance;
 mod cross_check;
@@ -10,7 +11,7 @@ mod disk;
 pub mod explore;
 mod faults;
 pub mod history;
-
+mod limits;
 mod machine;
 mod net;
 mod node;
@@ -32,6 +33,7 @@ mod world;
 
 pub use cross_check::{CrossCheck, cross_check};
 pub use disk::{Damage, SimDisk};
+pub use limits::Limits;
 pub use machine::{Change, Registers, Simulated, Step};
 pub use options::{Options, Ppm};
 pub use simulation::{Report, Simulation, Verdict};

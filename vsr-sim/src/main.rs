@@ -66,6 +66,9 @@ struct Seed {
     /// Fails a sweep in which a class of faults, or an interesting path of the protocol, never happened.
     #[arg(long, requires = "seeds", conflicts_with = "seed")]
     all_classes: bool,
+    /// Prints the most that a sweep has seen of each thing that has a budget: how long a healed core takes, what it costs.
+    #[arg(long, requires = "seeds", conflicts_with = "seed")]
+    calibrate: bool,
     /// Prints no event lines.
     #[arg(long, short)]
     quiet: bool,
@@ -352,6 +355,11 @@ fn run_many(seeds: Range<u64>, arguments: &Seed) -> ExitCode {
     };
     let summary = sweep(seeds, arguments.jobs.max(1), arguments.stop, run, || bar.inc(1));
     bar.finish_and_clear();
+    if arguments.calibrate {
+        for (measure, seed) in summary.measures.values() {
+            say!("budget: {measure} (seed {seed})");
+        }
+    }
     let missing = print_summary(&summary, start.elapsed().as_secs_f64());
     match summary.failed.values().next() {
         Some(verdict) => exit_code(verdict),

@@ -144,9 +144,7 @@ impl Clock for SimClock {
     }
 
     fn wall(&self) -> Timestamp {
-        let world = lock(&self.0.world);
-        let wall = 1_700_000_000_000_000_000_u64 + world.local_time(self.0.node);
-        Timestamp(wall.saturating_add_signed(world.nodes[self.0.node].wall_offset))
+        Timestamp(lock(&self.0.world).wall(self.0.node))
     }
 
     async fn sleep_until(&self, deadline: Monotonic) {
@@ -169,20 +167,38 @@ impl Clock for SimClock {
 }
 
 /// Tells the checkers what a replica's protocol reports.
-pub(crate) struct Witness(pub(crate) Life);
+pub(crate) struct Witness {
+    life: Life,
+    turns: u64,
+    was_primary: bool,
+}
+
+/// Turns of a replica after which its accounts are counted anew: that takes as long as much is held.
+const AUDIT_EVERY: u64 = 64;
+
+impl Witness {
+    pub(crate) fn of(life: Life) -> Witness {
+        Witness { life, turns: 0, was_primary: false }
+    }
+}
 
 impl Observer for Witness {
     fn on_event(&mut self, core: &Core, event: &Event) {
-        let mut world = lock(&self.0.world);
-        let (replica, now) = (self.0.node, world.now);
+        let mut world = lock(&self.life.world);
+        let (replica, now) = (self.life.node, world.now);
         world.observe(&Observation::Event { replica, core, event });
         match event {
             Event::ViewEntered { view } => {
                 world.trace.count("views entered");
+                world.highest_entered = world.highest_entered.max(view.number);
+                world.leads(replica, view.number, false);
                 world.trace.note(now, 1001, replica as u64, view.number, 0);
             }
-            Event::ViewStarted { view, .. } => {
+            Event::ViewStarted { view, primary } => {
                 world.trace.count("views started");
+                if usize::from(primary.0) == replica {
+                    world.leads(replica, view.number, true);
+                }
                 world.highest_view = world.highest_view.max(view.number);
                 world.trace.note(now, 1002, replica as u64, view.number, 0);
             }
@@ -218,9 +234,17 @@ impl Observer for Witness {
     }
 
     fn on_turn(&mut self, core: &Core) {
-        let replica = self.0.node;
-        let mut world = lock(&self.0.world);
+        let replica = self.life.node;
+        let mut world = lock(&self.life.world);
         world.observe(&Observation::Turn { replica, core });
+        self.turns += 1;
+        let is_primary = core.is_primary();
+        if std::mem::replace(&mut self.was_primary, is_primary) != is_primary || self.turns.is_multiple_of(AUDIT_EVERY)
+        {
+            for account in &core.audit() {
+                world.observe(&Observation::Audited { replica, account });
+            }
+        }
         if world.trace.keeps(Detail::Events) {
             let normal = core.status() == Status::Normal;
             let state = if normal { State::Normal } else { State::ViewChange };

@@ -76,6 +76,9 @@ pub enum Unsynced {
     Torn(u64),
 }
 
+/// As the time of [`MessageFate::Again`]: a copy is kept until a later term, and the time is not known yet.
+pub(crate) const KEPT: u64 = u64::MAX;
+
 /// What happens to a message beside being delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageFate {

@@ -10,16 +10,17 @@ use std::time::Duration;
 use futures::future::join_all;
 use vsr::protocol::Random;
 use vsr::{
-    Client, ClientConfig, ClientId, ClusterId, Config, Handle, Incarnation, Membership, Peer, Replica, ReplicaError,
-    ReplicaId, VsrState,
+    Client, ClientConfig, ClientId, ClusterId, Handle, Incarnation, Membership, Peer, Replica, ReplicaError, ReplicaId,
+    VsrState,
 };
 
+use crate::budget::Figures;
 use crate::check::{self, Observation, Violation};
 use crate::disk::SimDisk;
 use crate::machine::{Recorder, Simulated, Witnessed};
 use crate::node::{Life, SimClock, SimNetwork, SimStorage, Witness};
 use crate::options::Options;
-use crate::plan::{Fault, Plan, Unsynced};
+use crate::plan::{Fault, KEPT, MessageFate, Plan, Unsynced};
 use crate::simulation::{Invariant, Judge, Report, Simulation, Verdict, Workload};
 use crate::story::State;
 use crate::trace::Trace;
@@ -61,6 +62,8 @@ pub(crate) struct Run<S: Simulated> {
     pub(crate) drawn: [u64; 16],
     pub(crate) polls_at_once: u64,
     pub(crate) crash: Option<String>,
+    /// How long the liveness phase took, and what it cost.
+    pub(crate) figures: Figures,
 }
 
 const POLLS_AT_ONCE_MAX: u64 = 200_000;
@@ -79,6 +82,9 @@ impl<S: Simulated> Run<S> {
             let state = VsrState::formatted(ClusterId(1), replica, incarnation, membership.clone());
             world.disks.push(SimDisk::new(state));
         }
+        for name in options.limits.counters(&options) {
+            world.trace.count(name);
+        }
         Run {
             world: Arc::new(Mutex::new(world)),
             slots: (0..options.replicas).map(|_| None).collect(),
@@ -96,6 +102,7 @@ impl<S: Simulated> Run<S> {
             drawn: [0; 16],
             polls_at_once: 0,
             crash: None,
+            figures: Figures::default(),
         }
     }
 
@@ -116,10 +123,13 @@ impl<S: Simulated> Run<S> {
         let mut world = lock(&self.world);
         let trace = std::mem::take(&mut world.trace);
         let simulated = Duration::from_nanos(world.now);
-        let faults = std::mem::take(&mut world.plan.happened);
+        let mut faults = std::mem::take(&mut world.plan.happened);
+        // A copy whose time did not come.
+        faults.retain(|fault| !matches!(fault, Fault::Message(_, MessageFate::Again(KEPT))));
         drop(world);
         let acknowledged = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).acknowledged;
-        Report { options: self.options, verdict, trace, simulated, acknowledged, faults }
+        let figures = self.figures;
+        Report { options: self.options, verdict, trace, simulated, acknowledged, faults, figures }
     }
 
     pub(crate) fn violation(&self) -> Option<Verdict> {
@@ -300,18 +310,16 @@ impl<S: Simulated> Run<S> {
         {
             let mut world = lock(&self.world);
             world.nodes[replica].may_stop = world.disks[replica].is_lost();
+            if !world.is_head_certain(replica) {
+                world.trace.count("starts with an uncertain head");
+            }
             world.observe(&Observation::Started { replica });
             for peer in (0..self.options.replicas).filter(|&peer| peer != replica) {
                 let at = world.now + 200_000;
                 world.plan(at, Planned::PeerUp { node: peer, peer: replica });
             }
         }
-        let id = ReplicaId(replica as u8);
-        let mut config = Config::with_membership(ClusterId(1), id, self.membership.clone()).expect("valid");
-        config.seed = self.options.seed ^ (replica as u64) << 56;
-        // A small cache, so that entries are read back from the disk.
-        config.cache_bytes = if self.options.seed.is_multiple_of(3) { 2048 } else { 1 << 20 };
-        config.apply_slice = if self.options.seed.is_multiple_of(5) { 3 } else { 4096 };
+        let config = self.options.config(replica, &self.membership).expect("valid");
         let machine = Witnessed {
             inner: (self.machine)(),
             life: life.clone(),
@@ -320,7 +328,7 @@ impl<S: Simulated> Run<S> {
         };
         let builder = Replica::builder(config, machine).storage(SimStorage(life.clone()));
         let builder = builder.network(SimNetwork(life.clone())).clock(SimClock(life.clone()));
-        let (running, handle) = builder.observer(Box::new(Witness(life.clone()))).build().expect("valid");
+        let (running, handle) = builder.observer(Box::new(Witness::of(life.clone()))).build().expect("valid");
         if self.options.handles {
             let handle = handle.clone();
             let mut work = self.worker(life.clone(), 1000 + replica as u64);
@@ -373,6 +381,7 @@ impl<S: Simulated> Run<S> {
         config.id = id;
         config.seed = random.next_u64();
         config.window = self.options.window;
+        config.queue_max = self.options.limits.queue_max;
         let (handle, runner) = Client::<Witnessed<S>>::new(config, SimNetwork(life.clone()), SimClock(life.clone()));
         let task = async move {
             runner.run().await.err().map(|error| Stopped::Other(format!("client {client} stopped: {error}")))

@@ -673,6 +673,9 @@ impl Script {
                     self.waiting.push((at, Flight { from, to, message }));
                     return;
                 }
+                if self.nodes[at].core.is_some() {
+                    self.observe(&Observation::Received { replica: at, from, message: &message });
+                }
                 self.turn(at, |core, machine| core.on_message(from, message, machine));
             }
             Peer::Client(client) => {
@@ -740,6 +743,9 @@ impl Script {
                 self.observe(&Observation::Event { replica: at, core: &core, event });
             }
             self.observe(&Observation::Turn { replica: at, core: &core });
+            for account in &core.audit() {
+                self.observe(&Observation::Audited { replica: at, account });
+            }
             self.nodes[at].core = Some(core);
         }
         self.events.extend(events.into_iter().map(|event| (at, event)));
@@ -753,7 +759,7 @@ impl Script {
         if self.disks_replaced {
             return;
         }
-        let scene = Scene { disks: &self.disks, quorums: self.membership.quorums };
+        let scene = Scene { disks: &self.disks, quorums: self.membership.quorums, clocks: &[] };
         if let Some((checker, _, broken)) = self.checkers.observe(&scene, observation) {
             panic!("{checker}: {broken}");
         }

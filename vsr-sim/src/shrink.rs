@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use crate::limits::Limits;
 use crate::machine::Simulated;
 use crate::options::{DelayShape, Options};
 use crate::plan::{Fault, Happening};
@@ -126,7 +127,7 @@ impl<S: Simulated> Shrinker<'_, S> {
         let mut options = self.best.options.clone();
         change(&mut options);
         let faults = self.best.faults.clone();
-        options != self.best.options && self.attempt(&options, &faults)
+        options != self.best.options && options.validate().is_ok() && self.attempt(&options, &faults)
     }
 
     fn cut_after_the_failure(&mut self) {
@@ -145,6 +146,9 @@ impl<S: Simulated> Shrinker<'_, S> {
         while self.best.options.requests > 1 && self.attempt_options(|options| options.requests /= 2) {}
         while self.best.options.requests > 1 && self.attempt_options(|options| options.requests -= 1) {}
         while self.best.options.replicas > 3 && self.attempt_options(|options| options.replicas -= 1) {}
+        if self.attempt_options(|options| options.limits.quorums = None) {
+            while self.best.options.replicas > 3 && self.attempt_options(|options| options.replicas -= 1) {}
+        }
     }
 
     fn simpler_world(&mut self) {
@@ -163,6 +167,11 @@ impl<S: Simulated> Shrinker<'_, S> {
             (options.pipeline_max, options.window) = (calm.pipeline_max, calm.window);
         });
         self.attempt_options(|options| options.sessions_max = calm.sessions_max);
+        self.attempt_options(|options| {
+            (options.core_loss, options.core_delay) = (calm.core_loss, calm.core_delay);
+        });
+        self.attempt_options(|options| options.limits = Limits { quorums: options.limits.quorums, ..calm.limits });
+        self.attempt_options(|options| options.limits.timing = calm.limits.timing);
     }
 
     /// Delta debugging: without ever smaller parts of what is left.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use vsr::StateMachine;
 use vsr::protocol::Random;
 
+use crate::budget::Figures;
 use crate::check::Violation;
 use crate::check::linearizability::Model;
 use crate::describe::moment;
@@ -86,6 +87,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// Every fault that happened, in order: given to [`Simulation::faults`], they make the same run.
     pub faults: Vec<Fault>,
+    /// How long the healed core took, and what it cost.
+    pub figures: Figures,
 }
 
 impl Report {

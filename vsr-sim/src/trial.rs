@@ -198,6 +198,8 @@ impl<S: Simulated> Trial<S> {
         let mut passed = Passed::default();
         for seed in self.seeds.clone() {
             let mut options = Options::from_seed(seed);
+            // The machine's commands and replies may be longer than the simulator's own.
+            options.limits = options.limits.with_default_sizes(seed);
             (self.tune)(&mut options);
             let simulation = Simulation { options, ..self.simulation.clone() };
             let report = simulation.clone().run();

@@ -10,9 +10,9 @@ use vsr::protocol::Random;
 use vsr::{Arrival, ClientId, Peer, Quorums};
 
 use crate::atlas::Atlas;
-use crate::check::{Checkers, Observation, Scene, Violation};
+use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
 use crate::disk::SimDisk;
-use crate::net::Links;
+use crate::net::{Links, Traffic};
 use crate::options::Options;
 use crate::plan::{Happening, Plan, ReadFate, Unsynced, WriteFate, draw};
 use crate::story::{Record, State, What};
@@ -33,6 +33,8 @@ pub(crate) mod site {
     pub(crate) const CLIENT: u64 = 11;
     pub(crate) const CORE: u64 = 12;
     pub(crate) const CLASS: u64 = 13;
+    pub(crate) const LATE: u64 = 14;
+    pub(crate) const CORE_LOSS: u64 = 15;
 }
 
 /// A task's "poll me".
@@ -129,6 +131,10 @@ pub(crate) struct Node {
     pub(crate) suspended: Option<u64>,
     /// The wall clock is the local one and this.
     pub(crate) wall_offset: i64,
+    /// The least and the most that the wall clock was ahead of the time of the world.
+    ahead: (u64, u64),
+    /// The last view that it led.
+    led: Option<u64>,
     /// The record that made it do what it does now.
     pub(crate) cause: Option<u32>,
     write_cause: Option<u32>,
@@ -158,6 +164,16 @@ pub(crate) struct World {
     pub(crate) violation: Option<Violation>,
     /// The highest view that was seen to start.
     pub(crate) highest_view: u64,
+    /// The highest view that was seen at all.
+    pub(crate) highest_entered: u64,
+    /// What was sent.
+    pub(crate) traffic: Traffic,
+    /// What the checkers may know of the clocks, and at which moment.
+    clocks: (u64, Vec<ClockRange>),
+    /// A monotonic clock has leapt: what it says of the age of a report is wrong.
+    pub(crate) has_leapt: bool,
+    /// No fault is on: every report of a clock arrives.
+    is_calm: bool,
     /// Nodes whose task must end before it is polled again.
     pub(crate) dying: Vec<usize>,
 }
@@ -179,6 +195,7 @@ impl World {
             free: Vec::new(),
             sequence: 0,
             atlas: Atlas::new(options.seed, replicas, quorums, options.lost_disks),
+            is_calm: options.is_calm() && !plan.given,
             options,
             replicas,
             quorums,
@@ -192,6 +209,10 @@ impl World {
             checkers,
             violation: None,
             highest_view: 0,
+            highest_entered: 0,
+            traffic: Traffic::default(),
+            clocks: (u64::MAX, Vec::new()),
+            has_leapt: false,
             dying: Vec::new(),
         }
     }
@@ -230,6 +251,8 @@ impl World {
             clock_rate,
             suspended: None,
             wall_offset,
+            ahead: (u64::MAX, 0),
+            led: None,
             cause: None,
             write_cause: None,
             status: None,
@@ -239,7 +262,9 @@ impl World {
             self.clients.insert(client, self.nodes.len() - 1);
         }
         self.links.add_node();
-        self.nodes.len() - 1
+        let node = self.nodes.len() - 1;
+        self.note_clock(node);
+        node
     }
 
     pub(crate) fn plan(&mut self, at: u64, planned: Planned) {
@@ -274,7 +299,7 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        let scene = Scene { disks: &self.disks, quorums: self.quorums };
+        let scene = Scene { disks: &self.disks, quorums: self.quorums, clocks: &self.clocks.1 };
         if let Some((checker, _, message)) = self.checkers.observe(&scene, observation) {
             self.breach(Violation { checker, message, at: self.now });
         }
@@ -312,7 +337,62 @@ impl World {
         }
     }
 
+    /// The wall clock of a node.
+    pub(crate) fn wall(&self, node: usize) -> u64 {
+        let wall = 1_700_000_000_000_000_000_u64 + self.local_time(node);
+        wall.saturating_add_signed(self.nodes[node].wall_offset)
+    }
+
+    /// Looks at a wall clock: before and after it jumps, and whenever it matters. In between it only drifts.
+    pub(crate) fn note_clock(&mut self, node: usize) {
+        let ahead = self.wall(node).saturating_sub(self.now);
+        let (least, most) = &mut self.nodes[node].ahead;
+        (*least, *most) = ((*least).min(ahead), (*most).max(ahead));
+        self.clocks.0 = u64::MAX;
+    }
+
+    /// What a replica can think that the others' wall clocks show now: a report goes on at the pace of the replica's own clock
+    /// while it is eight pings old or less.
+    pub(crate) fn look_at_clocks(&mut self) {
+        if self.clocks.0 == self.now {
+            return;
+        }
+        (0..self.replicas).for_each(|replica| self.note_clock(replica));
+        let old = self.options.limits.timing.ping.as_nanos() as u64 * 8;
+        let drift = if self.has_leapt { old } else { old * self.options.drift_max / 400 };
+        let late = self.options.delay_longest().as_nanos() as u64 + 1_000_000;
+        let is_reported = self.is_calm && self.now > 2_000_000_000;
+        let now = self.now;
+        let range = |node: &Node| ClockRange {
+            lowest: if is_reported { (node.ahead.0 + now).saturating_sub(late) } else { 0 },
+            highest: node.ahead.1 + now + drift + 1_000_000,
+        };
+        self.clocks = (now, self.nodes[..self.replicas].iter().map(range).collect());
+    }
+
+    // ---- terms ----
+
+    /// A replica leads a view (`started`), or is about to: what was kept of earlier terms arrives.
+    pub(crate) fn leads(&mut self, replica: usize, view: u64, started: bool) {
+        if view % self.replicas as u64 != replica as u64 {
+            return;
+        }
+        if started {
+            let before = self.nodes[replica].led.replace(view);
+            if before.is_some_and(|before| before < view) {
+                self.trace.count("led again");
+            }
+        }
+        self.release_kept(replica, view, started);
+    }
+
     // ---- disks ----
+
+    /// Whether a replica that starts now from this disk knows where its log ends.
+    pub(crate) fn is_head_certain(&self, replica: usize) -> bool {
+        let disk = &self.disks[replica];
+        disk.is_head_certain() && disk.state().head_certain
+    }
 
     /// A write begins: how long it takes, and what happens to it.
     pub(crate) fn begin_write(&mut self, node: usize, life: u64, batch: vsr::Batch) {

@@ -5,14 +5,14 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Life, Machine, OpKind, Options, Outcome, Reply,
-    Request, StartView,
+    Account, ApplyContext, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Life, Machine, OpKind, Options,
+    Outcome, Reply, Request, StartView,
 };
 use vsr::{
     Batch, Checksum, ClientId, ClusterId, CommitNumber, Entry, Header, Incarnation, Membership, Message, Monotonic,
     OpNumber, Peer, Position, Quorums, ReplicaId, RequestNumber, SessionId, Timestamp, Timing, View, VsrState,
 };
-use vsr_sim::check::{Checker, Checkers, Digested, Interests, Observation, Scene};
+use vsr_sim::check::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene};
 use vsr_sim::{Damage, SimDisk};
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -148,23 +148,32 @@ impl Replica {
     fn alone(ops: u128) -> Replica {
         let mut replica = Replica::on(SimDisk::new(formatted(0, &membership(1))), 1 << 30);
         for client in (100..).map(ClientId).take(ops as usize) {
-            let request = Request {
-                client,
-                session: SessionId::default(),
-                number: RequestNumber(0),
-                floor: RequestNumber(0),
-                command: Bytes::new(),
-            };
-            let requests = Message::Requests { requests: vec![request], forwarded: false };
-            replica.core.on_message(Peer::Client(client), requests, &Nothing);
-            replica.turn();
+            replica.register(client);
         }
         assert!(replica.core.is_primary() && u128::from(replica.core.commit().0) == ops);
         replica
     }
 
+    fn register(&mut self, client: ClientId) {
+        let request = Request {
+            client,
+            session: SessionId::default(),
+            number: RequestNumber(0),
+            floor: RequestNumber(0),
+            command: Bytes::new(),
+        };
+        let requests = Message::Requests { requests: vec![request], forwarded: false };
+        self.core.on_message(Peer::Client(client), requests, &Nothing);
+        self.turn();
+    }
+
     /// The primary of view 1 of three, which has inherited five ops of which it knows none as committed.
     fn heir(pipeline_max: u32) -> Replica {
+        Replica::heir_of(1, pipeline_max)
+    }
+
+    /// As [`heir`](Self::heir), in view 1, 4, 7 and so on.
+    fn heir_of(of: u64, pipeline_max: u32) -> Replica {
         let mut membership = membership(3);
         membership.constants.pipeline_max = pipeline_max;
         let mut disk = SimDisk::new(formatted(1, &membership));
@@ -175,7 +184,7 @@ impl Replica {
             parent = next.checksum();
         }
         let mut replica = Replica::on(disk, 1 << 30);
-        let other = Message::DoViewChange(do_view_change(&[], false));
+        let other = Message::DoViewChange(DoViewChange { view: view(of), ..do_view_change(&[], false) });
         replica.core.on_message(Peer::Replica(ReplicaId(2)), other, &Nothing);
         replica.turn();
         assert!(replica.core.is_primary() && replica.core.head() == OpNumber(5));
@@ -206,6 +215,7 @@ fn put(disk: &mut SimDisk, header: Header) {
 struct Bench {
     checkers: Checkers,
     disks: Vec<SimDisk>,
+    clocks: Vec<ClockRange>,
     words: Vec<String>,
 }
 
@@ -215,7 +225,7 @@ impl Bench {
     fn new(checker: &str) -> Bench {
         let membership = membership(3);
         let disks = (0..3).map(|id| SimDisk::new(formatted(id, &membership))).collect();
-        Bench { checkers: Checkers::only(&[checker]), disks, words: Vec::new() }
+        Bench { checkers: Checkers::only(&[checker]), disks, clocks: Vec::new(), words: Vec::new() }
     }
 
     /// What the checker must say when the property is broken: the replica, and both values.
@@ -234,7 +244,7 @@ impl Bench {
     }
 
     fn see(&mut self, observation: &Observation<'_>) -> Seen {
-        let scene = Scene { disks: &self.disks, quorums: Quorums::of(3) };
+        let scene = Scene { disks: &self.disks, quorums: Quorums::of(3), clocks: &self.clocks };
         match self.checkers.observe(&scene, observation) {
             Some((_, replica, message)) => {
                 assert_eq!(replica, observation.replica());
@@ -246,6 +256,20 @@ impl Bench {
 
     fn sent(&mut self, replica: usize, message: &Message) -> Seen {
         self.see(&Observation::Sent { replica, message })
+    }
+
+    fn received(&mut self, replica: usize, from: u8, message: &Message) -> Seen {
+        self.see(&Observation::Received { replica, from: Peer::Replica(ReplicaId(from)), message })
+    }
+
+    fn audited(&mut self, replica: usize, counted: u64, held: u64) -> Seen {
+        let account = Account { name: "bytes of queued requests", counted, held, bound: 10 };
+        self.see(&Observation::Audited { replica, account: &account })
+    }
+
+    /// Each replica's wall clock shows at least and at most so much.
+    fn set_clocks(&mut self, ranges: [(u64, u64); 3]) {
+        self.clocks = ranges.into_iter().map(|(lowest, highest)| ClockRange { lowest, highest }).collect();
     }
 
     fn event(&mut self, replica: usize, core: &Core, event: &Event) -> Seen {
@@ -610,6 +634,105 @@ cases! {
         bench.put(&[1], long);
         let core = Replica::on(bench.disks[1].clone(), if broken { 99 } else { 100 }).core;
         bench.turn(1, &core)
+    };
+    an_op_over_its_bounds_is_noticed: "queues-are-bounded", |bench, broken| {
+        bench.change_state(0, |state| state.membership.constants.batch_requests_max = 2);
+        let requests = if broken { 3 } else { 2 };
+        let op = Header::new(HeaderFields { requests, ..fields(1, 0, Header::root(CLUSTER), 1) });
+        bench.names(&[&"r0", &"op 1 of 3 requests", &"2 and"]);
+        bench.sent(0, &prepare(0, op))
+    };
+    a_count_that_is_not_what_is_there_is_noticed: "accounts-are-true", |bench, broken| {
+        bench.names(&[&"r2", &"counts 7 bytes of queued requests", &"there are 5"]);
+        bench.audited(2, if broken { 7 } else { 5 }, 5)
+    };
+    an_account_over_its_bound_is_noticed: "accounts-are-true", |bench, broken| {
+        let held = if broken { 11 } else { 10 };
+        bench.names(&[&"r2", &"11 bytes of queued requests", &"10 are allowed"]);
+        bench.audited(2, held, held)
+    };
+    a_commit_with_an_acknowledgement_of_another_view_is_noticed: "committed-in-this-view", |bench, broken| {
+        // It leads view 4, and may have led view 1.
+        let heir = Replica::heir_of(4, 32);
+        let op = heir.disk.durable_header(OpNumber(5)).unwrap();
+        bench.disks[1] = heir.disk;
+        bench.names(&[&"r1", &"op 5", &"view 4", &"1 of 2"]);
+        bench.received(1, 2, &prepare_ok(if broken { 1 } else { 4 }, op))?;
+        bench.event(1, &heir.core, &Event::Committed { commit: CommitNumber(5) })
+    };
+    a_commit_without_the_own_copy_is_noticed: "committed-in-this-view", |bench, broken| {
+        let heir = Replica::heir_of(4, 32);
+        let op = heir.disk.durable_header(OpNumber(5)).unwrap();
+        if !broken {
+            bench.disks[1] = heir.disk;
+        }
+        bench.names(&[&"r1", &"op 5", &"view 4", &"1 of 2"]);
+        bench.received(1, 2, &prepare_ok(4, op))?;
+        bench.event(1, &heir.core, &Event::Committed { commit: CommitNumber(5) })
+    };
+    an_index_that_a_round_of_an_earlier_term_confirms_is_noticed: "reads-are-confirmed", |bench, broken| {
+        let round = |of: u64, number: u64| Message::Commit {
+            view: view(of),
+            commit: CommitNumber(0),
+            head: OpNumber(0),
+            number,
+        };
+        bench.names(&[&"r0", &"index 4", &"view 3", &"1 are not"]);
+        bench.sent(0, &round(0, 9))?;
+        bench.received(0, 1, &Message::ReadIndex { nonce: 7 })?;
+        bench.sent(0, &round(3, 1))?;
+        let of = if broken { 0 } else { 3 };
+        bench.received(0, 2, &Message::CommitOk { view: view(of), number: 1, life: Life::default() })?;
+        bench.sent(0, &Message::ReadIndexOk { nonce: 7, index: OpNumber(4) })
+    };
+    an_index_from_a_round_that_was_sent_before_the_question_is_noticed: "reads-are-confirmed", |bench, broken| {
+        let round = |number: u64| Message::Commit {
+            view: view(0),
+            commit: CommitNumber(0),
+            head: OpNumber(0),
+            number,
+        };
+        bench.names(&[&"r0", &"index 4", &"view 0", &"0 are not"]);
+        bench.sent(0, &round(1))?;
+        bench.received(0, 1, &Message::ReadIndex { nonce: 7 })?;
+        if !broken {
+            bench.sent(0, &round(2))?;
+        }
+        bench.received(0, 2, &Message::CommitOk { view: view(0), number: if broken { 1 } else { 2 }, life: Life::default() })?;
+        bench.sent(0, &Message::ReadIndexOk { nonce: 7, index: OpNumber(4) })
+    };
+    an_answer_to_a_client_that_nobody_confirms_is_noticed: "reads-are-confirmed", |bench, broken| {
+        let client = ClientId(7);
+        let query = Message::Query { client, nonce: 3, query: Bytes::new() };
+        let answer =
+            Message::Answer { client, nonce: 3, answer: Ok(Bytes::new()), position: OpNumber(2), view: view(0) };
+        bench.names(&[&"r1", &"op 2"]);
+        let ask = Message::ReadIndex { nonce: 5 };
+        if broken {
+            // The ask had left before the query came.
+            bench.sent(1, &ask)?;
+        }
+        bench.see(&Observation::Received { replica: 1, from: Peer::Client(client), message: &query })?;
+        bench.sent(1, &ask)?;
+        bench.received(1, 0, &Message::ReadIndexOk { nonce: 5, index: OpNumber(2) })?;
+        bench.sent(1, &answer)
+    };
+    a_timestamp_ahead_of_the_median_is_noticed: "timestamps-within-the-clocks", |bench, broken| {
+        // One clock of three is mad; with a quorum of two the lower of two counts.
+        bench.set_clocks([(0, 5000), (0, 100), (0, 90)]);
+        let timestamp = if broken { 101 } else { 100 };
+        let op = Header::new(HeaderFields { timestamp: Timestamp(timestamp), ..fields(1, 0, Header::root(CLUSTER), 1) });
+        bench.names(&[&"r0", &"op 1", &"101", &"at most 100"]);
+        bench.sent(0, &start_view(0, &[]))?;
+        bench.sent(0, &prepare(0, op))
+    };
+    a_timestamp_behind_every_median_is_noticed: "timestamps-within-the-clocks", |bench, broken| {
+        bench.set_clocks([(80, 5000), (70, 5000), (90, 5000)]);
+        let timestamp = if broken { 69 } else { 70 };
+        let op = Header::new(HeaderFields { timestamp: Timestamp(timestamp), ..fields(1, 0, Header::root(CLUSTER), 1) });
+        bench.names(&[&"r0", &"op 1", &"69", &"at least 70"]);
+        bench.sent(0, &start_view(0, &[]))?;
+        bench.sent(0, &prepare(0, op))
     };
     a_commit_number_that_goes_back_is_noticed: "monotone-view-log-view-commit", |bench, broken| {
         bench.names(&[&"r0", &"commit 2", &"back to 1"]);

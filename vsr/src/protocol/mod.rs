@@ -7,6 +7,7 @@
 //! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`.
 
 mod apply;
+mod audit;
 mod backup;
 mod checksum;
 mod core;
@@ -33,6 +34,7 @@ mod vsr_state;
 mod writes;
 
 pub use self::apply::{ApplyContext, Machine};
+pub use self::audit::Account;
 pub use self::checksum::Checksum;
 pub use self::core::{Core, Options, Status, Timing};
 pub use self::entry::{

@@ -58,7 +58,6 @@ impl Outbox {
     }
 
     /// Bytes of messages that wait, as counted, and as they are.
-    #[cfg(test)]
     pub(crate) fn waiting_bytes(&self) -> (usize, usize) {
         (self.waiting_bytes, self.waiting.iter().map(|bound| bound.envelope.message.weight()).sum())
     }
@@ -86,6 +85,13 @@ impl Outbox {
     /// What may be sent now, in order.
     pub(crate) fn ready(&mut self) -> &mut Vec<Envelope> {
         &mut self.ready
+    }
+}
+
+impl Outbox {
+    /// Messages that still wait though their batch is durable.
+    pub(crate) fn overdue(&self, completed: BatchNumber) -> usize {
+        self.waiting.iter().filter(|bound| bound.after <= completed).count()
     }
 }
 

@@ -24,6 +24,14 @@ pub(crate) struct Queued {
     pub(crate) origin: Origin,
 }
 
+impl Queued {
+    /// Bytes that it will take in the body of an op. A `Register` carries its client there.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let is_register = self.request.number == RequestNumber(0);
+        BodyBuilder::encoded_len(if is_register { size_of::<ClientId>() } else { self.request.command.len() })
+    }
+}
+
 /// Where a request in the queue or the pipeline is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InFlight {
@@ -49,13 +57,13 @@ pub(crate) struct PreparedOp {
 #[derive(Clone, Debug)]
 pub(crate) struct Primary {
     pub(crate) queue: VecDeque<Queued>,
-    queue_bytes: usize,
+    pub(crate) queue_bytes: usize,
     /// Requests in the queue and in the pipeline: rebuilt from the log whenever a view starts, never
     /// taken over from another view (HAZARDS D14 b, D23).
     pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
     pub(crate) registering: FastMap<ClientId, InFlight>,
     /// Who else waits for a queued request.
-    queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
+    pub(crate) queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
     pub(crate) pipeline: VecDeque<PreparedOp>,
     /// The highest op that each member has acknowledged in this view.
     pub(crate) acks: Vec<OpNumber>,
@@ -342,8 +350,9 @@ impl Core {
     }
 
     fn enqueue(&mut self, request: Request, origin: Origin) {
-        self.primary.queue_bytes += BodyBuilder::encoded_len(request.command.len());
-        self.primary.queue.push_back(Queued { request, origin });
+        let queued = Queued { request, origin };
+        self.primary.queue_bytes += queued.encoded_len();
+        self.primary.queue.push_back(queued);
     }
 
     /// A further copy of a request that is queued or in the pipeline: whoever sent it is answered too.
@@ -428,7 +437,7 @@ impl Core {
         let mut prepared = PreparedOp { op, ..PreparedOp::default() };
         let mut body = std::mem::take(&mut self.primary.body);
         while let Some(queued) = self.primary.queue.front() {
-            let len = BodyBuilder::encoded_len(queued.request.command.len());
+            let len = queued.encoded_len();
             if !body.is_empty() && (body.requests() >= requests_max || body.len() + len > bytes_max) {
                 break;
             }

@@ -122,6 +122,13 @@ impl Forwards {
     }
 }
 
+impl Forwards {
+    /// Those that have no place in the order in which they are looked at.
+    pub(crate) fn unordered(&self) -> usize {
+        self.pending.len().saturating_sub(self.order.len())
+    }
+}
+
 /// What is being repaired.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
