@@ -35,13 +35,28 @@ pub struct SimDisk {
     /// Slots that a torn overwrite left unreadable.
     torn: BTreeMap<OpNumber, ()>,
     lost: bool,
+    /// The unreadable end that the replica which runs was told of; and the one of which a state was written since. Like
+    /// a storage on files, this one is sure of its end from the next start on: the loss is the replica's to remember.
+    told: Option<OpNumber>,
+    noted: Option<OpNumber>,
+    /// What the storage on files said of the end of its log, where there is one below.
+    certain: Option<bool>,
 }
 
 impl SimDisk {
     /// A formatted disk.
     #[must_use]
     pub fn new(state: VsrState) -> SimDisk {
-        SimDisk { state, entries: BTreeMap::new(), pending: None, torn: BTreeMap::new(), lost: false }
+        SimDisk {
+            state,
+            entries: BTreeMap::new(),
+            pending: None,
+            torn: BTreeMap::new(),
+            lost: false,
+            told: None,
+            noted: None,
+            certain: None,
+        }
     }
 
     /// The durable record.
@@ -118,6 +133,10 @@ impl SimDisk {
             self.torn.split_off(&op.next());
         }
         if let Some(state) = batch.state {
+            self.noted = self.told.or(self.noted);
+            if self.certain.is_some() && state.head_certain {
+                self.certain = Some(true);
+            }
             self.state = state;
         }
         for entry in batch.entries {
@@ -195,7 +214,40 @@ impl SimDisk {
     /// Whether the end of the log is readable: nothing can have come after it.
     #[must_use]
     pub fn is_head_certain(&self) -> bool {
-        !self.is_unreadable(self.head())
+        let head = self.head();
+        self.certain.unwrap_or_else(|| !self.is_unreadable(head) || self.noted == Some(head))
+    }
+
+    /// A replica starts: what it reads.
+    pub fn start(&mut self) -> Recovered {
+        self.told = (!self.is_head_certain()).then(|| self.head());
+        self.recover()
+    }
+
+    /// A storage on files has started here: what it says it has is what is on this disk. `entry` knows what was put.
+    pub(crate) fn adopt(&mut self, recovered: &Recovered, entry: impl Fn(OpNumber) -> Option<Entry>) {
+        self.pending = None;
+        self.state = recovered.state.clone();
+        self.certain = Some(recovered.head_certain);
+        self.torn.clear();
+        let mut before = std::mem::take(&mut self.entries);
+        for (op, slot) in (1..).map(OpNumber).zip(&recovered.slots) {
+            let damage = match slot {
+                Slot::Clean(_) => Damage::Intact,
+                Slot::Corrupt(Some(_)) => Damage::Body,
+                Slot::Corrupt(None) => Damage::Both,
+                Slot::Absent => continue,
+            };
+            match entry(op) {
+                Some(entry) => _ = self.entries.insert(op, Stored { entry, damage }),
+                None => _ = self.torn.insert(op, ()),
+            }
+        }
+        // What was at a lost end counts as written, as a rotten copy does.
+        if !recovered.head_certain {
+            let above = before.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
+            self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
+        }
     }
 
     /// What a restarted replica reads.
@@ -203,6 +255,7 @@ impl SimDisk {
     pub fn recover(&self) -> Recovered {
         let mut head = self.head();
         let mut head_certain = self.is_head_certain();
+        let is_noted = self.certain == Some(true) || self.noted == Some(head);
         while self.entries.get(&head).is_some_and(|stored| stored.damage == Damage::End) {
             head = head.prev();
         }
@@ -211,7 +264,7 @@ impl SimDisk {
             Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
             Some(Stored { damage: Damage::Both | Damage::End, .. }) => {
                 // With the last slot unreadable in both places, what came after it is not known.
-                head_certain &= op < head;
+                head_certain &= op < head || is_noted;
                 Slot::Corrupt(None)
             }
             None if self.torn.contains_key(&op) => Slot::Corrupt(None),

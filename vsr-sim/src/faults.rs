@@ -332,7 +332,12 @@ impl<S: Simulated> Run<S> {
                 world.fault(*node, None, || format!("r{node}'s clock leaps by {} ms", by / 1_000_000));
             }
             Happening::Rot(replica, op, damage) if *replica < world.replicas => {
-                if !world.disks[*replica].rot(*op, *damage) {
+                let hit = if world.files.is_some() {
+                    world.rot_on_files(*replica, *op, *damage)
+                } else {
+                    world.disks[*replica].rot(*op, *damage)
+                };
+                if !hit {
                     return false;
                 }
                 world.trace.count("rotten slots");

@@ -9,6 +9,7 @@ pub mod determinism;
 mod disk;
 pub mod explore;
 mod faults;
+pub mod files;
 pub mod history;
 
 mod machine;
@@ -23,6 +24,7 @@ pub mod scenario;
 pub mod script;
 pub mod shrink;
 mod simulation;
+mod socket;
 pub mod story;
 pub mod sweep;
 mod trace;
@@ -35,6 +37,7 @@ pub use disk::{Damage, SimDisk};
 pub use machine::{Change, Registers, Simulated, Step};
 pub use options::{Options, Ppm};
 pub use simulation::{Report, Simulation, Verdict};
+pub use socket::{Heard, SimSocket};
 pub use trace::{Detail, Trace};
 pub use trial::{Failed, Passed, Trial, simulate};
 

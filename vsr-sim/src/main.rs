@@ -13,6 +13,7 @@ use vsr_sim::sweep::{FAULT_CLASSES, PATHS, Summary, sweep};
 use vsr_sim::{Detail, Report, Verdict, picture, run_seed, shrink};
 
 mod mutants;
+mod torture_command;
 
 /// Runs the production replica in a simulated world with seeded faults, and checks every property.
 ///
@@ -48,6 +49,8 @@ enum Command {
     Explore(Explore),
     /// Plants every bug of `vsr-sim/planted`, and says which checker finds it, at which seed.
     Mutants(mutants::Arguments),
+    /// Tortures a storage alone, on simulated files.
+    Torture(torture_command::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -148,6 +151,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Explore(arguments)) => explore_bounds(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
+        Some(Command::Torture(arguments)) => Ok(torture_command::run(&arguments)),
         None => match seed.seeds.clone() {
             Some(seeds) => Ok(run_many(seeds, &seed)),
             None => run_one(seed.seed.unwrap_or_else(fresh_seed), &seed),

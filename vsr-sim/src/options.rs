@@ -138,7 +138,12 @@ pub struct Options {
     pub drift_max: u64,
     /// Mean time between two clocks that jump.
     pub clock_jump_every: Duration,
+    /// Whether replicas run on file storage, its own code on simulated files, instead of a simulated disk.
+    pub files: bool,
 }
+
+/// Of so many seeds one has its replicas on file storage.
+const FILES_ONE_OF: u64 = 4;
 
 fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> Duration {
     let (min, max) = (min.as_nanos() as u64, max.as_nanos() as u64);
@@ -208,6 +213,7 @@ impl Options {
             skew_max: Duration::ZERO,
             drift_max: 0,
             clock_jump_every: Duration::ZERO,
+            files: false,
         }
     }
 
@@ -231,6 +237,8 @@ impl Options {
         options.draw_network(random, &mut on);
         options.draw_processes(random, &mut on);
         options.draw_disks(random, &mut on);
+        // By a generator of its own: whether a seed is on files changes nothing else of it.
+        options.files = Random::new(seed ^ 0x6669_6c65_7300).chance(1, FILES_ONE_OF);
         options
     }
 
@@ -402,6 +410,7 @@ impl Options {
             ("lost-disks", &mut self.lost_disks),
             ("rot", &mut self.rot_every),
             ("clock-jump", &mut self.clock_jump_every),
+            ("files", &mut self.files),
         ]
     }
 
@@ -475,6 +484,7 @@ impl Options {
             write_spread: self.write_spread,
             skew_max: self.skew_max,
             drift_max: self.drift_max,
+            files: self.files,
             ..calm
         }
     }

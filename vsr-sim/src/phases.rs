@@ -31,6 +31,11 @@ impl<S: Simulated> Run<S> {
     /// request must now complete, and the core must agree.
     pub(crate) fn liveness(&mut self) -> Verdict {
         let core = self.choose_core();
+        self.serve(core)
+    }
+
+    /// As [`liveness`](Self::liveness), with this core.
+    pub(crate) fn serve(&mut self, core: Vec<usize>) -> Verdict {
         self.core.clone_from(&core);
         self.heal(&core);
         let until = lock(&self.world).now + self.options.liveness.as_nanos() as u64;

@@ -205,6 +205,7 @@ pub(crate) const KINDS: &[&str] = &[
     "Status",
     "Query",
     "Answer",
+    crate::socket::FRAME,
 ];
 
 /// What decides the faults of a run.

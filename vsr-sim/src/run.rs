@@ -10,17 +10,19 @@ use std::time::Duration;
 use futures::future::join_all;
 use vsr::protocol::Random;
 use vsr::{
-    Client, ClientConfig, ClientId, ClusterId, Config, Handle, Incarnation, Membership, Peer, Replica, ReplicaError,
-    ReplicaId, VsrState,
+    Client, ClientConfig, ClientId, ClusterId, Config, Handle, Incarnation, Membership, Network, Peer, Replica,
+    ReplicaError, ReplicaId, Storage, VsrState,
 };
 
 use crate::check::{self, Observation, Violation};
 use crate::disk::SimDisk;
+use crate::files::{FileDisks, Grain, OnFiles, Open, boxed_file_storage};
 use crate::machine::{Recorder, Simulated, Witnessed};
 use crate::node::{Life, SimClock, SimNetwork, SimStorage, Witness};
 use crate::options::Options;
 use crate::plan::{Fault, Plan, Unsynced};
 use crate::simulation::{Invariant, Judge, Report, Simulation, Verdict, Workload};
+use crate::socket::{NetworkOf, OnSocket};
 use crate::story::State;
 use crate::trace::Trace;
 use crate::worker::Worker;
@@ -61,24 +63,37 @@ pub(crate) struct Run<S: Simulated> {
     pub(crate) drawn: [u64; 16],
     pub(crate) polls_at_once: u64,
     pub(crate) crash: Option<String>,
+    network: Option<NetworkOf>,
 }
 
 const POLLS_AT_ONCE_MAX: u64 = 200_000;
 
 impl<S: Simulated> Run<S> {
     pub(crate) fn new(simulation: Simulation<S>) -> Run<S> {
-        let Simulation { options, machine, workload, detail, faults, invariants, judge } = simulation;
+        let Simulation { options, machine, workload, detail, faults, invariants, judge, storage, network } = simulation;
         let membership = options.validate().and_then(|()| options.membership()).unwrap_or_else(|why| panic!("{why}"));
         let plan = faults.as_deref().map(Plan::of).unwrap_or_default();
         let mut world =
             World::new(options.clone(), membership.quorums, plan, Trace::new(detail), check::Checkers::all());
+        let open = storage.map(|open| (open, Grain::Log));
+        let open = open.or_else(|| options.files.then(|| (Arc::new(boxed_file_storage) as Open, Grain::Sector)));
+        let mut files = open.map(|(open, grain)| FileDisks::new(open, grain));
+        let mut crash = None;
         for id in 0..options.replicas {
             let replica = ReplicaId(id as u8);
             world.add_node(Peer::Replica(replica));
             let incarnation = Incarnation(u128::from(world.draw(site::NODE, id as u64, 1).next_u64()));
             let state = VsrState::formatted(ClusterId(1), replica, incarnation, membership.clone());
+            if let Some(Err(error)) = files.as_mut().map(|files| files.add(&state)) {
+                crash = Some(format!("formatting the disk of r{id}: {error}"));
+                files = None;
+            }
             world.disks.push(SimDisk::new(state));
         }
+        if files.is_some() {
+            world.trace.count("storages on files");
+        }
+        world.files = files;
         Run {
             world: Arc::new(Mutex::new(world)),
             slots: (0..options.replicas).map(|_| None).collect(),
@@ -95,7 +110,8 @@ impl<S: Simulated> Run<S> {
             core: Vec::new(),
             drawn: [0; 16],
             polls_at_once: 0,
-            crash: None,
+            crash,
+            network,
         }
     }
 
@@ -242,6 +258,7 @@ impl<S: Simulated> Run<S> {
     fn happen(&mut self, planned: Planned) {
         match planned {
             Planned::Deliver(delivery) => lock(&self.world).deliver(*delivery),
+            Planned::Frame { from, to, bytes } => lock(&self.world).deliver_frame(from, to, bytes),
             Planned::PeerDown { node, peer, refused } => {
                 let mut world = lock(&self.world);
                 if !world.nodes[peer].up || !world.links.passes(peer, node) || !world.links.passes(node, peer) {
@@ -295,8 +312,24 @@ impl<S: Simulated> Run<S> {
         Life { world: self.world.clone(), node, life, flag }
     }
 
+    fn storage(&self, life: &Life) -> Box<dyn Storage> {
+        let opened = lock(&self.world).open_files(life.node);
+        match opened {
+            Some(opened) => Box::new(OnFiles::new(life.clone(), opened)),
+            None => Box::new(SimStorage(life.clone())),
+        }
+    }
+
+    fn network(&self, life: &Life) -> Box<dyn Network> {
+        match &self.network {
+            Some(network) => Box::new(OnSocket::new(life.clone(), network)),
+            None => Box::new(SimNetwork(life.clone())),
+        }
+    }
+
     pub(crate) fn start(&mut self, replica: usize) {
         let life = self.life(replica);
+        let storage = self.storage(&life);
         {
             let mut world = lock(&self.world);
             world.nodes[replica].may_stop = world.disks[replica].is_lost();
@@ -318,8 +351,8 @@ impl<S: Simulated> Run<S> {
             recorder: self.recorder.clone(),
             invariants: self.invariants.clone(),
         };
-        let builder = Replica::builder(config, machine).storage(SimStorage(life.clone()));
-        let builder = builder.network(SimNetwork(life.clone())).clock(SimClock(life.clone()));
+        let builder = Replica::builder(config, machine).storage(storage);
+        let builder = builder.network(self.network(&life)).clock(SimClock(life.clone()));
         let (running, handle) = builder.observer(Box::new(Witness(life.clone()))).build().expect("valid");
         if self.options.handles {
             let handle = handle.clone();
@@ -373,7 +406,7 @@ impl<S: Simulated> Run<S> {
         config.id = id;
         config.seed = random.next_u64();
         config.window = self.options.window;
-        let (handle, runner) = Client::<Witnessed<S>>::new(config, SimNetwork(life.clone()), SimClock(life.clone()));
+        let (handle, runner) = Client::<Witnessed<S>>::new(config, self.network(&life), SimClock(life.clone()));
         let task = async move {
             runner.run().await.err().map(|error| Stopped::Other(format!("client {client} stopped: {error}")))
         };
@@ -415,7 +448,11 @@ impl<S: Simulated> Run<S> {
         }
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&replica);
         let mut world = lock(&self.world);
-        let lost = world.disks[replica].crash(unsynced);
+        let lost = if world.files.is_some() {
+            world.crash_on_files(replica, unsynced)
+        } else {
+            world.disks[replica].crash(unsynced)
+        };
         world.wake_up(replica);
         let node = &mut world.nodes[replica];
         (node.up, node.paused, node.waiting, node.wrote) = (false, false, None, None);

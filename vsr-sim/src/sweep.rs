@@ -118,6 +118,8 @@ pub const FAULT_CLASSES: &[&str] = &[
     "unsynced write kept",
     "unsynced write torn",
     "encoded and decoded",
+    "storages on files",
+    "bad sectors",
 ];
 
 /// Interesting paths of the protocol that a sweep of some size must have taken, by the name of their mark.

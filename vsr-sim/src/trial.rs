@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vsr::protocol::Random;
+use vsr::{Network, Storage, StorageError};
 
 use crate::check::linearizability::Model;
+use crate::files::SimFolder;
 use crate::machine::{Simulated, Step};
 use crate::options::Options;
 use crate::picture;
 use crate::scenario::Played;
 use crate::shrink::{Effort, shrink};
 use crate::simulation::{Simulation, Verdict};
+use crate::socket::SimSocket;
 use crate::trace::Detail;
 
 /// A test of a state machine: see [`simulate`].
@@ -166,6 +169,23 @@ impl<S: Simulated> Trial<S> {
     #[must_use]
     pub fn without_model(mut self) -> Trial<S> {
         self.simulation = self.simulation.without_model();
+        self
+    }
+
+    /// As [`Simulation::storage`].
+    #[must_use]
+    pub fn storage<D: Storage>(
+        mut self,
+        open: impl Fn(SimFolder) -> Result<D, StorageError> + Send + Sync + 'static,
+    ) -> Trial<S> {
+        self.simulation = self.simulation.storage(open);
+        self
+    }
+
+    /// As [`Simulation::network`].
+    #[must_use]
+    pub fn network<N: Network>(mut self, network: impl Fn(SimSocket) -> N + Send + Sync + 'static) -> Trial<S> {
+        self.simulation = self.simulation.network(network);
         self
     }
 

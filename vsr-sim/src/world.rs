@@ -12,9 +12,11 @@ use vsr::{Arrival, ClientId, Peer, Quorums};
 use crate::atlas::Atlas;
 use crate::check::{Checkers, Observation, Scene, Violation};
 use crate::disk::SimDisk;
+use crate::files::FileDisks;
 use crate::net::Links;
 use crate::options::Options;
 use crate::plan::{Happening, Plan, ReadFate, Unsynced, WriteFate, draw};
+use crate::socket::Sockets;
 use crate::story::{Record, State, What};
 use crate::trace::{Detail, Trace};
 
@@ -33,6 +35,7 @@ pub(crate) mod site {
     pub(crate) const CLIENT: u64 = 11;
     pub(crate) const CORE: u64 = 12;
     pub(crate) const CLASS: u64 = 13;
+    pub(crate) const SECTOR: u64 = 14;
 }
 
 /// A task's "poll me".
@@ -64,6 +67,12 @@ impl Wake for Flag {
 #[derive(Debug)]
 pub(crate) enum Planned {
     Deliver(Box<crate::net::Delivery>),
+    /// A frame of a user's own network arrives.
+    Frame {
+        from: usize,
+        to: usize,
+        bytes: bytes::Bytes,
+    },
     PeerDown {
         node: usize,
         peer: usize,
@@ -151,7 +160,11 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: BTreeMap<ClientId, usize>,
     pub(crate) disks: Vec<SimDisk>,
+    /// The files below, where the storages are on simulated files; `disks` has what is durable on them.
+    pub(crate) files: Option<FileDisks>,
     pub(crate) links: Links,
+    /// Frames that have arrived at networks of a user's own.
+    pub(crate) sockets: Sockets,
     pub(crate) faults_on: bool,
     pub(crate) trace: Trace,
     checkers: Checkers,
@@ -186,7 +199,9 @@ impl World {
             nodes: Vec::new(),
             clients: BTreeMap::new(),
             disks: Vec::new(),
+            files: None,
             links: Links::default(),
+            sockets: Sockets::default(),
             faults_on: true,
             trace,
             checkers,
@@ -352,7 +367,7 @@ impl World {
         let mut random = self.draw(site::WRITE_FATE, node as u64, nth);
         let options = &self.options;
         let (atlas, head) = (&self.atlas, self.disks[node].head());
-        let torn = options.torn_writes;
+        let (torn, on_files) = (options.torn_writes, self.files.is_some());
         self.plan.write(node, nth, || {
             if options.crash_in_write.happens(&mut random) {
                 if random.chance(1, 3) {
@@ -367,7 +382,9 @@ impl World {
                 return Some(WriteFate::Hang(random.below(3_000_000_000)));
             }
             let may_rot = |op: &vsr::OpNumber| atlas.may_rot(*op, node);
-            if options.silent_writes.happens(&mut random) && ops.iter().any(may_rot) {
+            // On files all of a write goes.
+            let may_go = if on_files { !ops.is_empty() && ops.iter().all(may_rot) } else { ops.iter().any(may_rot) };
+            if options.silent_writes.happens(&mut random) && may_go {
                 return Some(WriteFate::Silent);
             }
             if options.misdirected_writes.happens(&mut random) && !ops.is_empty() && ops.iter().all(may_rot) {
@@ -381,6 +398,7 @@ impl World {
     /// A write has ended, in one way or another. Whether the replica is to hear of it.
     pub(crate) fn end_write(&mut self, node: usize, fate: Option<WriteFate>) {
         let (wrote, given) = (Wrote::Done, self.plan.given);
+        let fate = self.end_on_files(node, fate);
         self.nodes[node].wrote = Some(wrote);
         match fate {
             Some(WriteFate::CrashAfter) => {
