@@ -233,7 +233,7 @@ impl World {
             _ if may_take_page && random.chance(1, 4) => {
                 self.trace.count("unreadable sectors");
                 let taken = disk.ledger.hurt_page(&folder, one, grain);
-                folder.harm(one, &Harm::Unreadable { stays: random.chance(1, 2) });
+                folder.harm(one, &Harm::Unreadable { stays: folder.is_left_behind(one) && random.chance(1, 2) });
                 taken
             }
             _ => {

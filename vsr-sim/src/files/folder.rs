@@ -118,6 +118,24 @@ struct File {
     unreadable: BTreeMap<u64, bool>,
 }
 
+impl File {
+    /// Something is written into a page that cannot be read: it can be again, unless that stays, but what was in the
+    /// unreadable sectors is gone.
+    fn write_to_unreadable(&mut self, offset: u64, end: u64) {
+        let per_page = SECTORS_PER_PAGE as u64;
+        let pages = offset / PAGE as u64 * per_page..end.div_ceil(PAGE as u64) * per_page;
+        let File { cached, durable, unreadable, .. } = self;
+        unreadable.retain(|sector, stays| {
+            let healed = !*stays && pages.contains(sector);
+            if healed {
+                cached.put_sector(*sector, &[0; SECTOR], cached.tag(*sector));
+                durable.put_sector(*sector, &[0; SECTOR], durable.tag(*sector));
+            }
+            !healed
+        });
+    }
+}
+
 #[derive(Clone)]
 struct Disk {
     first: VsrState,
@@ -294,6 +312,16 @@ impl SimFolder {
         let disk = self.lock();
         let files = disk.files.iter().enumerate();
         files.flat_map(|(file, of)| of.durable.written_by(write).map(move |sector| Place { file, sector })).collect()
+    }
+
+    /// Whether the storage has gone on behind the page of this sector: what becomes unreadable for good is where nothing
+    /// is written any more.
+    #[must_use]
+    pub fn is_left_behind(&self, place: Place) -> bool {
+        let disk = self.lock();
+        let durable = &disk.files[place.file].durable;
+        let next_page = (place.sector / SECTORS_PER_PAGE as u64 + 1) * SECTORS_PER_PAGE as u64;
+        (next_page..durable.sectors()).any(|sector| durable.tag(sector) != 0)
     }
 
     /// How many files there are.
@@ -556,14 +584,24 @@ impl Medium for SimFile {
         if disk.full && end > file.cached.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        file.cached.write(offset, bytes, disk.tag);
-        if !file.unreadable.is_empty() {
-            // The disk puts another sector in the place of one that is written whole.
-            let whole = offset.div_ceil(SECTOR as u64)..end / SECTOR as u64;
-            file.unreadable.retain(|sector, stays| *stays || !whole.contains(sector));
+        file.write_to_unreadable(offset, end);
+        // What stands there already stays the write's that put it: a start may write anew what it relies on.
+        let mut runs: Vec<(u64, usize, u32)> = Vec::new();
+        for (at, piece) in pieces(offset, bytes) {
+            let tag = if file.cached.holds(at, piece) { file.cached.tag(at / SECTOR as u64) } else { disk.tag };
+            match runs.last_mut() {
+                Some((_, len, of)) if *of == tag => *len += piece.len(),
+                _ => runs.push((at, piece.len(), tag)),
+            }
         }
-        let bytes = Bytes::copy_from_slice(bytes);
-        disk.journal.push(Step::Write(Write { file: self.file, offset, bytes, tag: disk.tag }));
+        let mut rest = bytes;
+        for (offset, len, tag) in runs {
+            let (bytes, more) = rest.split_at(len);
+            rest = more;
+            file.cached.write(offset, bytes, tag);
+            let bytes = Bytes::copy_from_slice(bytes);
+            disk.journal.push(Step::Write(Write { file: self.file, offset, bytes, tag }));
+        }
         Ok(())
     }
 

@@ -67,6 +67,12 @@ pub struct Ledger {
     any: bool,
     /// The end may be uncertain.
     tail: bool,
+    /// Writes of which a sector went bad.
+    scars: BTreeSet<u32>,
+    /// Something went bad where no write to the log is yet: one may seem to have been there, at any later start.
+    behind: bool,
+    /// How often harm was done where a vsr state is, or what was written when the disk was formatted.
+    outside_the_log: u32,
 }
 
 impl Ledger {
@@ -82,6 +88,9 @@ impl Ledger {
             states: BTreeSet::new(),
             any: false,
             tail: false,
+            scars: BTreeSet::new(),
+            behind: false,
+            outside_the_log: 0,
         }
     }
 
@@ -193,19 +202,63 @@ impl Ledger {
         }
     }
 
+    /// Whether so much was harmed beside the log that no copy of the vsr state needs to be left: then a storage may
+    /// refuse to open.
+    #[must_use]
+    pub fn may_refuse(&self) -> bool {
+        self.outside_the_log > 1
+    }
+
     /// One sector goes bad. To be called before it does. The ops that this may take.
     pub fn hurt_sector(&mut self, folder: &SimFolder, place: Place, grain: Grain) -> Vec<OpNumber> {
+        let write = folder.write_at(place);
+        self.outside_the_log += u32::from(write == 0 || self.states.contains(&write));
+        self.hurt_one(folder, place, grain)
+    }
+
+    /// As [`hurt_sector`](Self::hurt_sector), for every sector of a page: what cannot be read cannot be read by page.
+    pub fn hurt_page(&mut self, folder: &SimFolder, place: Place, grain: Grain) -> Vec<OpNumber> {
+        let per_page = SECTORS_PER_PAGE as u64;
+        let first = place.sector / per_page * per_page;
+        let page = first..(first + per_page).min(folder.sectors(place.file));
+        let writes: BTreeSet<u32> = page.clone().map(|sector| folder.write_at(Place { sector, ..place })).collect();
+        self.outside_the_log += u32::from(writes.iter().any(|write| *write == 0 || self.states.contains(write)));
+        let mut taken = Vec::new();
+        let scars = self.scars.clone();
+        for sector in page.clone() {
+            // A page is one harm: its sectors are no scars to each other.
+            self.scars.clone_from(&scars);
+            taken.extend(self.hurt_one(folder, Place { sector, ..place }, grain));
+        }
+        self.scars.extend(&writes);
+        let is_whole = |write: &u32| {
+            let inside = |of: &Place| of.file == place.file && page.contains(&of.sector);
+            *write != 0 && !self.states.contains(write) && folder.places(*write).iter().all(inside)
+        };
+        // Nothing is left of a write: whatever it was.
+        if writes.iter().any(is_whole) {
+            self.hurt_all();
+        }
+        taken
+    }
+
+    fn hurt_one(&mut self, folder: &SimFolder, place: Place, grain: Grain) -> Vec<OpNumber> {
         let write = folder.write_at(place);
         let ops: Vec<OpNumber> = folder.ops(write).into_iter().filter(|op| self.entry(*op).is_some()).collect();
         if self.states.contains(&write) {
             // One copy of a vsr state: another one is elsewhere.
             return Vec::new();
         }
+        if write != 0 && !self.scars.insert(write) {
+            // Both copies of what says what it was may be gone.
+            self.hurt_all();
+            self.hurt(&ops);
+            return ops;
+        }
         let latest = self.done.last().copied().unwrap_or_default();
         let last = folder.places(latest).into_iter().filter(|of| of.file == place.file).map(|of| of.sector).max();
-        if write == 0 || !self.done.contains(&write) || write == latest || last.is_none_or(|last| place.sector > last) {
-            self.tail = true;
-        }
+        self.behind |= !self.done.contains(&write) || last.is_none_or(|last| place.sector > last);
+        self.tail |= self.behind || write == latest;
         let taken = match grain {
             Grain::Log => {
                 self.any = true;
@@ -232,17 +285,6 @@ impl Ledger {
             }
         };
         self.hurt(&taken);
-        taken
-    }
-
-    /// As [`hurt_sector`](Self::hurt_sector), for every sector of a page: what cannot be read cannot be read by page.
-    pub fn hurt_page(&mut self, folder: &SimFolder, place: Place, grain: Grain) -> Vec<OpNumber> {
-        let per_page = SECTORS_PER_PAGE as u64;
-        let first = place.sector / per_page * per_page;
-        let mut taken = Vec::new();
-        for sector in first..(first + per_page).min(folder.sectors(place.file)) {
-            taken.extend(self.hurt_sector(folder, Place { sector, ..place }, grain));
-        }
         taken
     }
 
@@ -296,7 +338,7 @@ impl Ledger {
         self.head = if recovered.head_certain { slots } else { slots.max(known) };
         self.facts = facts;
         self.state = recovered.state.clone();
-        (self.any, self.tail) = (false, !recovered.head_certain);
+        (self.any, self.tail) = (false, self.behind || !recovered.head_certain);
         Ok(())
     }
 
@@ -331,12 +373,15 @@ impl Ledger {
                     Touch::Truncated => fact.is_some(),
                     Touch::Put(_) => true,
                 };
-                if !touched && !self.any && !fact.is_some_and(|fact| fact.doubt) {
+                // The last write may be gone: what it dropped may be called damaged, as what it put.
+                let dropped = fact.is_none() && self.tail;
+                if !touched && !dropped && !self.any && !fact.is_some_and(|fact| fact.doubt) {
                     return Err(format!(
                         "clause 5: op {op} is corrupt, and nothing has harmed it; durable is {durable}"
                     ));
                 }
                 if let Some(header) = header
+                    && !dropped
                     && find(header).is_none()
                 {
                     return Err(format!(

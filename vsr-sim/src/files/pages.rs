@@ -66,6 +66,14 @@ impl Pages {
         true
     }
 
+    /// Whether these bytes, of one sector, stand there already.
+    pub(super) fn holds(&self, offset: u64, bytes: &[u8]) -> bool {
+        let within = (offset % PAGE as u64) as usize;
+        let page = self.pages.get((offset / PAGE as u64) as usize);
+        offset + bytes.len() as u64 <= self.len
+            && page.is_some_and(|page| page.bytes.get(within..within + bytes.len()) == Some(bytes))
+    }
+
     /// Writes, and makes the file longer if it must be.
     pub(super) fn write(&mut self, offset: u64, bytes: &[u8], tag: u32) {
         self.set_len(self.len.max(offset + bytes.len() as u64));

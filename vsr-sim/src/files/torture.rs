@@ -353,7 +353,10 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         let (class, harm) = match self.random.below(6) {
             0 | 1 => ("flipped bits", Harm::Flip(self.random.below(8 * SECTOR as u64) as u32)),
             2 => ("zeroed sectors", Harm::Zero),
-            3 => ("unreadable sectors", Harm::Unreadable { stays: self.random.chance(1, 2) }),
+            3 => {
+                let stays = folder.is_left_behind(place) && self.random.chance(1, 2);
+                ("unreadable sectors", Harm::Unreadable { stays })
+            }
             4 => {
                 let from = self.random.below(folder.sectors(file));
                 if folder.sector(Place { file, sector: from }) == folder.sector(place) {
@@ -383,8 +386,9 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         let first_page = (0..SECTORS_PER_PAGE as u64).map(|sector| Place { file, sector });
         let heads =
             by_page && sector < SECTORS_PER_PAGE as u64 && first_page.map(|at| folder.write_at(at)).any(|by| by == 0);
+        let may_refuse = fork.ledger.may_refuse();
         folder.harm(place, &harm);
-        let Some(storage) = self.reopen(&mut fork, class, heads)? else { return Ok(None) };
+        let Some(storage) = self.reopen(&mut fork, class, heads || may_refuse)? else { return Ok(None) };
         self.go_on(fork, storage)
     }
 
