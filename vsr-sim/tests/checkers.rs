@@ -99,6 +99,7 @@ fn reply(of: u64) -> Message {
         number: RequestNumber(1),
         outcome: Outcome::Reply(Bytes::new()),
         position,
+        request: Checksum::default(),
     };
     Message::Replies { view: view(of), replies: vec![reply] }
 }
