@@ -41,6 +41,10 @@ pub struct SimDisk {
     noted: Option<OpNumber>,
     /// What the storage on files said of the end of its log, where there is one below.
     certain: Option<bool>,
+    /// Places that keep nothing, and how many puts more come to nothing there.
+    bad: BTreeMap<OpNumber, u64>,
+    /// A write whose sync has failed: it can be read until power is lost.
+    cached: Option<Batch>,
 }
 
 impl SimDisk {
@@ -56,6 +60,8 @@ impl SimDisk {
             told: None,
             noted: None,
             certain: None,
+            bad: BTreeMap::new(),
+            cached: None,
         }
     }
 
@@ -102,6 +108,12 @@ impl SimDisk {
         self.entries.get(&op).map(|stored| stored.entry.header)
     }
 
+    /// The durable entry of an op as it was written, rotten or not: for checkers, that know more than a replica.
+    #[must_use]
+    pub fn durable_entry(&self, op: OpNumber) -> Option<&Entry> {
+        self.entries.get(&op).map(|stored| &stored.entry)
+    }
+
     /// The durable entry of an op, if it is intact.
     #[must_use]
     pub fn intact(&self, op: OpNumber) -> Option<&Entry> {
@@ -145,17 +157,64 @@ impl SimDisk {
     }
 
     fn put(&mut self, entry: Entry) {
-        self.torn.remove(&entry.header.op);
-        self.entries.insert(entry.header.op, Stored { entry, damage: Damage::Intact });
+        let op = entry.header.op;
+        self.torn.remove(&op);
+        let mut damage = Damage::Intact;
+        if let Some(puts) = self.bad.get_mut(&op).filter(|puts| **puts > 0) {
+            // The header has a place of its own.
+            (*puts, damage) = (puts.saturating_sub(1), Damage::Body);
+        }
+        self.entries.insert(op, Stored { entry, damage });
+    }
+
+    /// The place of an op's body keeps nothing from now on: what is there rots, and so does what is put there, so many times;
+    /// then the disk has another place for it. False when it was bad already.
+    pub fn spoil(&mut self, op: OpNumber, puts: u64) -> bool {
+        if self.bad.get(&op).is_some_and(|left| *left > 0) {
+            return false;
+        }
+        self.bad.insert(op, puts);
+        self.rot(op, Damage::Body);
+        true
+    }
+
+    /// The write is reported durable, and its records are lost whole, bodies and headers, but for those that this spares.
+    pub fn complete_without_a_trace(&mut self, spared: impl Fn(OpNumber) -> bool) {
+        self.complete_damaged(Damage::End, spared);
+    }
+
+    /// The sync of the write under way fails. What was written can be read until power is lost, and is not on the disk.
+    pub fn fail_sync(&mut self) {
+        self.cached = self.pending.take();
+    }
+
+    /// A start writes again what it can read and was not synced: a sync that failed once would not do it.
+    pub fn write_back(&mut self) {
+        if let Some(batch) = self.cached.take() {
+            self.apply(batch);
+        }
+    }
+
+    /// Power is lost, and with it what no sync has reached. False when there was nothing.
+    pub fn lose_power(&mut self, unsynced: Unsynced) -> bool {
+        if self.cached.is_none() {
+            return false;
+        }
+        self.pending = self.cached.take();
+        self.crash(unsynced).is_some()
     }
 
     /// The write is reported durable, and the bodies of its entries are not there; those that this predicate spares are.
     pub fn complete_silently(&mut self, spared: impl Fn(OpNumber) -> bool) {
+        self.complete_damaged(Damage::Body, spared);
+    }
+
+    fn complete_damaged(&mut self, damage: Damage, spared: impl Fn(OpNumber) -> bool) {
         let Some(batch) = self.pending.take() else { return };
         let ops: Vec<OpNumber> = batch.entries.iter().map(|entry| entry.header.op).collect();
         self.apply(batch);
         for op in ops.into_iter().filter(|op| !spared(*op)) {
-            self.rot(op, Damage::Body);
+            self.rot(op, damage);
         }
     }
 
@@ -226,7 +285,7 @@ impl SimDisk {
 
     /// A storage on files has started here: what it says it has is what is on this disk. `entry` knows what was put.
     pub(crate) fn adopt(&mut self, recovered: &Recovered, entry: impl Fn(OpNumber) -> Option<Entry>) {
-        self.pending = None;
+        (self.pending, self.cached) = (None, None);
         self.state = recovered.state.clone();
         self.certain = Some(recovered.head_certain);
         self.torn.clear();

@@ -19,6 +19,7 @@ mod options;
 mod phases;
 pub mod picture;
 pub mod plan;
+mod rogue;
 mod run;
 pub mod scenario;
 pub mod script;

@@ -121,10 +121,14 @@ impl World {
 
     /// A node hands its messages to the network.
     pub(crate) fn send(&mut self, from: usize, batch: &mut Vec<Envelope>) {
-        for Envelope { to, message } in batch.drain(..) {
+        if from >= self.replicas && self.options.rogues > 0 {
+            self.speak_as_client(from);
+        }
+        for Envelope { to, mut message } in batch.drain(..) {
             if self.nodes[from].dying.is_some() {
                 continue;
             }
+            self.misbehave(from, &mut message);
             self.trace.count("messages");
             let Some(to) = self.node_of(to) else { continue };
             if from < self.replicas {

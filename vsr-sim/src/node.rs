@@ -60,6 +60,10 @@ pub(crate) struct SimStorage(pub(crate) Life);
 impl Storage for SimStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
         let mut world = lock(&self.0.world);
+        // What may not be on the disk is written again before it is believed.
+        if world.now < world.nodes[self.0.node].no_sync_until {
+            return Err(io_error("the sync of a start"));
+        }
         let disk = &mut world.disks[self.0.node];
         if disk.is_lost() { Err(StorageError::NotFormatted("the disk".to_owned())) } else { Ok(disk.start()) }
     }
@@ -69,6 +73,9 @@ impl Storage for SimStorage {
             let mut world = lock(&self.0.world);
             if world.nodes[self.0.node].poisoned {
                 return Err(StorageError::Poisoned("an injected error".to_owned()));
+            }
+            if !batch.entries.is_empty() && world.finds_no_room(self.0.node) {
+                return Err(StorageError::Full { used: 1 << 20, limit: 1 << 20 });
             }
             world.begin_write(self.0.node, self.0.life, batch);
         }

@@ -140,6 +140,16 @@ pub struct Options {
     pub clock_jump_every: Duration,
     /// Whether replicas run on file storage, its own code on simulated files, instead of a simulated disk.
     pub files: bool,
+    /// Clients more, each of which breaks the rules of a client in a way of its own.
+    pub rogues: usize,
+    /// Mean time between two places of a disk that go bad, and stay so when they are written again.
+    pub bad_sector_every: Duration,
+    /// Mean time between two disks that have no room for a while, which only a failed write says.
+    pub no_space_every: Duration,
+    /// Writes whose sync fails, and that can be read until power is lost.
+    pub failed_syncs: Ppm,
+    /// Writes that succeed, and whose records are lost whole.
+    pub lost_records: Ppm,
 }
 
 /// Of so many seeds one has its replicas on file storage.
@@ -214,6 +224,11 @@ impl Options {
             drift_max: 0,
             clock_jump_every: Duration::ZERO,
             files: false,
+            rogues: 0,
+            bad_sector_every: Duration::ZERO,
+            no_space_every: Duration::ZERO,
+            failed_syncs: Ppm(0),
+            lost_records: Ppm(0),
         }
     }
 
@@ -239,6 +254,10 @@ impl Options {
         options.draw_disks(random, &mut on);
         // By a generator of its own: whether a seed is on files changes nothing else of it.
         options.files = Random::new(seed ^ 0x6669_6c65_7300).chance(1, FILES_ONE_OF);
+        options.draw_lasting_damage(random, &mut on);
+        if on(random, 25) {
+            options.rogues = 1 + random.below(3) as usize;
+        }
         options
     }
 
@@ -361,6 +380,22 @@ impl Options {
         }
     }
 
+    fn draw_lasting_damage(&mut self, random: &mut Random, on: &mut impl FnMut(&mut Random, u64) -> bool) {
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
+        if on(random, 20) {
+            self.no_space_every = log_uniform(random, millis(500), secs(8));
+        }
+        if on(random, 20) {
+            self.failed_syncs = rate(random, 6);
+        }
+        if self.replicas >= 3 && on(random, 25) {
+            self.bad_sector_every = log_uniform(random, millis(200), secs(4));
+        }
+        if self.replicas >= 3 && on(random, 20) {
+            self.lost_records = rate(random, 8);
+        }
+    }
+
     /// Every option that is not a part of the load, by name.
     fn fields(&mut self) -> Vec<(&'static str, &mut dyn Value)> {
         vec![
@@ -411,6 +446,11 @@ impl Options {
             ("rot", &mut self.rot_every),
             ("clock-jump", &mut self.clock_jump_every),
             ("files", &mut self.files),
+            ("rogues", &mut self.rogues),
+            ("bad-sector", &mut self.bad_sector_every),
+            ("no-space", &mut self.no_space_every),
+            ("failed-syncs", &mut self.failed_syncs),
+            ("lost-records", &mut self.lost_records),
         ]
     }
 
@@ -442,6 +482,9 @@ impl Options {
     pub fn validate(&self) -> Result<(), String> {
         if self.clients > 64 {
             return Err(format!("{} clients: 64 are enough", self.clients));
+        }
+        if self.rogues > 16 {
+            return Err(format!("rogues={}: 16 are enough", self.rogues));
         }
         if self.drift_max > 500 {
             return Err(format!("drift={}: a clock runs at least half as fast as another, 500", self.drift_max));
@@ -485,6 +528,7 @@ impl Options {
             skew_max: self.skew_max,
             drift_max: self.drift_max,
             files: self.files,
+            rogues: self.rogues,
             ..calm
         }
     }
@@ -495,6 +539,7 @@ impl Options {
         self.without_faults().pairs(self).iter().all(|(name, _)| *name == "restart" || *name == "pause-max")
             && self.drift_max == 0
             && self.link_max == 0
+            && self.rogues == 0
     }
 }
 

@@ -64,13 +64,20 @@ pub(crate) struct Run<S: Simulated> {
     pub(crate) polls_at_once: u64,
     pub(crate) crash: Option<String>,
     network: Option<NetworkOf>,
+    /// Clients that break their own rule.
+    pub(crate) rogues: Vec<Life>,
 }
 
 const POLLS_AT_ONCE_MAX: u64 = 200_000;
 
 impl<S: Simulated> Run<S> {
     pub(crate) fn new(simulation: Simulation<S>) -> Run<S> {
-        let Simulation { options, machine, workload, detail, faults, invariants, judge, storage, network } = simulation;
+        let Simulation { mut options, machine, workload, detail, faults, invariants, judge, storage, network } =
+            simulation;
+        if network.is_some() {
+            // They speak the simulated network's own language.
+            options.rogues = 0;
+        }
         let membership = options.validate().and_then(|()| options.membership()).unwrap_or_else(|why| panic!("{why}"));
         let plan = faults.as_deref().map(Plan::of).unwrap_or_default();
         let mut world =
@@ -112,6 +119,7 @@ impl<S: Simulated> Run<S> {
             polls_at_once: 0,
             crash,
             network,
+            rogues: Vec::new(),
         }
     }
 
@@ -123,8 +131,14 @@ impl<S: Simulated> Run<S> {
         for client in 0..self.options.clients {
             self.add_client(client);
         }
+        for rogue in 0..self.options.rogues {
+            self.add_rogue(rogue);
+        }
         for client in 0..self.options.clients {
             self.put_to_work(client);
+        }
+        for rogue in 0..self.options.rogues {
+            self.let_loose(rogue);
         }
     }
 
@@ -134,8 +148,12 @@ impl<S: Simulated> Run<S> {
         let simulated = Duration::from_nanos(world.now);
         let faults = std::mem::take(&mut world.plan.happened);
         drop(world);
-        let acknowledged = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).acknowledged;
-        Report { options: self.options, verdict, trace, simulated, acknowledged, faults }
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let acknowledged = recorder.acknowledged;
+        // Nobody reads those of the others, and there are many.
+        let operations = if verdict.is_failure() { recorder.in_words() } else { Vec::new() };
+        drop(recorder);
+        Report { options: self.options, verdict, trace, simulated, acknowledged, faults, operations }
     }
 
     pub(crate) fn violation(&self) -> Option<Verdict> {
@@ -225,22 +243,26 @@ impl<S: Simulated> Run<S> {
         }
     }
 
-    /// A replica has stopped by itself: as it must when its disk fails, never otherwise.
+    /// A replica has stopped by itself: as it must when its disk fails, never otherwise. A checker says which it was.
     fn stopped(&mut self, node: usize, stopped: Stopped) {
-        let expected = lock(&self.world).nodes[node].may_stop;
-        match stopped {
-            Stopped::Storage(message) if expected => {
-                lock(&self.world).trace.count("stopped by its disk");
-                lock(&self.world).fault(node, None, || message);
-                self.stop(node, Unsynced::Lost);
-                self.plan_restart(node);
-            }
-            Stopped::Storage(message) | Stopped::Other(message) => {
-                let mut world = lock(&self.world);
-                let at = world.now;
-                world.breach(Violation { checker: "replica-runs", message, at });
-            }
+        let (message, by_storage) = match stopped {
+            Stopped::Storage(message) => (message, true),
+            Stopped::Other(message) => (message, false),
+        };
+        let mut world = lock(&self.world);
+        if node >= self.options.replicas {
+            let at = world.now;
+            return world.breach(Violation { checker: "replica-runs", message, at });
         }
+        world.observe(&Observation::Stopped { replica: node, by_storage, why: &message });
+        if world.violation.is_some() {
+            return;
+        }
+        world.trace.count("stopped by its disk");
+        world.fault(node, None, || message);
+        drop(world);
+        self.stop(node, Unsynced::Lost);
+        self.plan_restart(node);
     }
 
     /// Ends the processes that died while they were polled.
@@ -299,14 +321,14 @@ impl<S: Simulated> Run<S> {
 
     // ---- replicas and clients ----
 
-    fn life(&mut self, node: usize) -> Life {
+    pub(crate) fn life(&mut self, node: usize) -> Life {
         let flag = Arc::new(Flag::default());
         flag.set();
         let mut world = lock(&self.world);
         let state = &mut world.nodes[node];
         state.life += 1;
         state.up = true;
-        (state.poisoned, state.may_stop, state.dying, state.cause) = (false, false, None, None);
+        (state.poisoned, state.dying, state.cause) = (false, None, None);
         let life = state.life;
         drop(world);
         Life { world: self.world.clone(), node, life, flag }
@@ -332,8 +354,14 @@ impl<S: Simulated> Run<S> {
         let storage = self.storage(&life);
         {
             let mut world = lock(&self.world);
-            world.nodes[replica].may_stop = world.disks[replica].is_lost();
+            let syncs_fail = world.now < world.nodes[replica].no_sync_until;
+            if !syncs_fail {
+                world.disks[replica].write_back();
+            }
             world.observe(&Observation::Started { replica });
+            if syncs_fail || world.disks[replica].is_lost() {
+                world.observe(&Observation::Broke { replica, must: false, how: "its disk cannot be used" });
+            }
             for peer in (0..self.options.replicas).filter(|&peer| peer != replica) {
                 let at = world.now + 200_000;
                 world.plan(at, Planned::PeerUp { node: peer, peer: replica });

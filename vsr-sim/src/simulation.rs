@@ -88,6 +88,8 @@ pub struct Report {
     pub acknowledged: u64,
     /// Every fault that happened, in order: given to [`Simulation::faults`], they make the same run.
     pub faults: Vec<Fault>,
+    /// What the clients asked and heard, a line for each, when the run has failed.
+    pub operations: Vec<String>,
 }
 
 impl Report {
@@ -123,7 +125,7 @@ impl Report {
         });
         let lane = |name: String, replica: bool| Lane { name, replica };
         let replicas = (0..options.replicas).map(|at| lane(format!("r{at}"), true));
-        let clients = (0..options.clients).map(|at| lane(format!("c{at}"), false));
+        let clients = (0..options.clients + options.rogues).map(|at| lane(format!("c{at}"), false));
         Story {
             title: format!("seed {} · {} replicas · {} clients", options.seed, options.replicas, options.clients),
             repeat: repeat.to_owned(),

@@ -145,7 +145,7 @@ impl World {
             return self.trace.count("receiver is down");
         }
         self.trace.count("deliveries");
-        self.trace.note(self.now, 1009, from as u64, to as u64, bytes.len() as u64);
+        self.trace.note(self.now, 1010, from as u64, to as u64, bytes.len() as u64);
         let from = self.nodes[from].peer;
         self.sockets.arrived.entry(to).or_default().push(Heard::Frame { from, bytes });
         if let Some(flag) = &self.nodes[to].inbox_flag {

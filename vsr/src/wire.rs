@@ -277,6 +277,7 @@ mod tests {
             number: RequestNumber(2),
             outcome: Outcome::Reply(Bytes::from_static(b"reply")),
             position: Position::default(),
+            request: Checksum::of(b"command"),
         };
         let ping = Ping {
             view,

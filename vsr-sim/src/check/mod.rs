@@ -25,6 +25,9 @@
 //! | `replies-are-committed` | no client hears of an op that is not committed | I2 |
 //! | `clients-see-started-views` | no client hears of a view that has not started | D28 |
 //! | `queues-are-bounded` | pipeline, queues, sessions and log within their bounds | I17 |
+//! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | I11 |
+//! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | I11 |
+//! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | I7 |
 //!
 //! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
 //! history in [`linearizability`], liveness (I18) by the run itself.
@@ -41,7 +44,10 @@ mod honesty;
 pub mod linearizability;
 mod monotone;
 mod observe;
+mod outcomes;
 mod quorum;
+mod sessions;
+mod stops;
 mod table;
 
 pub use observe::{Checker, Checkers, Digested, Interests, Observation, Scene, Violation};
@@ -72,5 +78,8 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(exactly_once::ExactlyOnce::default()),
         Box::new(exactly_once::SameReplies::default()),
         Box::new(exactly_once::SameDigests::default()),
+        Box::new(outcomes::OutcomesAreKept::default()),
+        Box::new(sessions::SessionsFollowTheLog::default()),
+        Box::new(stops::ReplicaRuns::default()),
     ]
 }

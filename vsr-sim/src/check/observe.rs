@@ -90,6 +90,33 @@ pub enum Observation<'a> {
         /// The reply's checksum.
         reply: Checksum,
     },
+    /// A client has no reply, but is told whether its command was executed.
+    Told {
+        /// The command's own number.
+        command: u64,
+        /// That it was, or that it was not and never will be.
+        executed: bool,
+        /// In these words.
+        words: &'a str,
+    },
+    /// The world has failed a replica's disk in a way that is a reason to stop.
+    Broke {
+        /// Which replica's.
+        replica: usize,
+        /// It must: what its storage says after this is not to be believed. Else it may.
+        must: bool,
+        /// What happened to it.
+        how: &'a str,
+    },
+    /// A replica has stopped by itself.
+    Stopped {
+        /// Which replica.
+        replica: usize,
+        /// Whether it names its storage as the reason.
+        by_storage: bool,
+        /// Its words.
+        why: &'a str,
+    },
 }
 
 impl Observation<'_> {
@@ -103,8 +130,10 @@ impl Observation<'_> {
             | Observation::Turn { replica, .. }
             | Observation::Started { replica }
             | Observation::Executed { replica, .. }
-            | Observation::Digest { replica, .. } => Some(replica),
-            Observation::Acknowledged { .. } => None,
+            | Observation::Digest { replica, .. }
+            | Observation::Broke { replica, .. }
+            | Observation::Stopped { replica, .. } => Some(replica),
+            Observation::Acknowledged { .. } | Observation::Told { .. } => None,
         }
     }
 
@@ -129,6 +158,8 @@ impl Observation<'_> {
             Observation::Executed { .. } => Interests::EXECUTED,
             Observation::Digest { .. } => Interests::DIGEST,
             Observation::Acknowledged { .. } => Interests::ACKNOWLEDGED,
+            Observation::Told { .. } => Interests::TOLD,
+            Observation::Broke { .. } | Observation::Stopped { .. } => Interests::STOPS,
         }
     }
 }
@@ -153,9 +184,9 @@ impl std::fmt::Display for Digested {
 
 /// The kinds of observations that a checker looks at: a set, put together with `|`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interests(u16);
+pub struct Interests(u32);
 
-const KINDS: usize = 15;
+const KINDS: usize = 17;
 
 impl Interests {
     /// `Prepare` is sent.
@@ -192,6 +223,10 @@ impl Interests {
     pub const DIGEST: Interests = Interests(1 << 13);
     /// [`Observation::Acknowledged`].
     pub const ACKNOWLEDGED: Interests = Interests(1 << 14);
+    /// [`Observation::Told`].
+    pub const TOLD: Interests = Interests(1 << 15);
+    /// [`Observation::Broke`] and [`Observation::Stopped`].
+    pub const STOPS: Interests = Interests(1 << 16);
     /// Everything.
     pub const ALL: Interests = Interests((1 << KINDS) - 1);
 }

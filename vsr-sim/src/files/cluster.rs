@@ -16,7 +16,7 @@ use crate::check::Violation;
 use crate::disk::Damage;
 use crate::node::{Life, io_error, read_time, write_time};
 use crate::plan::{ReadFate, Unsynced, WriteFate};
-use crate::world::{World, lock, site};
+use crate::world::{Node, World, lock, site};
 
 /// How a storage is opened on its disk, and formatted if the disk is new.
 pub(crate) type Open = Arc<dyn Fn(SimFolder) -> Result<Box<dyn Storage>, StorageError> + Send + Sync>;
@@ -72,6 +72,10 @@ impl World {
     pub(crate) fn open_files(&mut self, node: usize) -> Option<Opened> {
         let mut files = self.files.take()?;
         let lost = self.disks[node].is_lost();
+        if self.now < self.nodes[node].no_sync_until {
+            let salt = self.draw(site::SECTOR, node as u64, self.now).next_u64();
+            files.disks[node].folder.fail_sync(0, salt);
+        }
         let opened = if lost { Err(StorageError::NotFormatted("the disk".to_owned())) } else { files.open(node) };
         if let Ok((_, recovered)) = &opened {
             let ledger = &mut files.disks[node].ledger;
@@ -89,7 +93,8 @@ impl World {
 
     /// A replica hands a batch to its storage on files.
     fn begin_on_files(&mut self, node: usize, batch: &Batch) {
-        let full = self.faults_on && self.now < self.nodes[node].full_until;
+        let Node { full_until, no_space_until, .. } = self.nodes[node];
+        let full = self.faults_on && self.now < full_until.max(no_space_until);
         if let Some(files) = &mut self.files {
             let disk = &mut files.disks[node];
             disk.folder.set_full(full);
@@ -113,14 +118,19 @@ impl World {
         let Some(mut files) = self.files.take() else { return fate };
         let mut random = self.draw(site::SECTOR, node as u64, self.now);
         let disk = &mut files.disks[node];
-        let fate = if let Some(WriteFate::Fail(_)) = fate {
+        let fate = if let Some(WriteFate::Fail(_) | WriteFate::FailSync(_)) = fate {
             disk.folder.fail_first_sync(random.next_u64());
-            Some(WriteFate::Fail(Unsynced::Lost))
+            fate.map(|fate| if let WriteFate::Fail(_) = fate { WriteFate::Fail(Unsynced::Lost) } else { fate })
         } else {
             let lost = match fate {
                 Some(WriteFate::Silent) => {
                     self.trace.count("writes lost without an error");
                     self.fault(node, None, || format!("r{node}'s write is lost without an error"));
+                    disk.folder.under_last_write()
+                }
+                Some(WriteFate::Vanish) => {
+                    self.trace.count("records lost whole");
+                    self.fault(node, None, || format!("r{node}'s records are lost without a trace"));
                     disk.folder.under_last_write()
                 }
                 Some(WriteFate::Misdirect(onto)) => {
@@ -201,6 +211,14 @@ impl World {
         (writing || what == "failed sync still readable").then_some(what)
     }
 
+    /// A machine whose replica is down loses power. False when all that it has is on the disk.
+    pub(crate) fn lose_power_on_files(&mut self, node: usize) -> bool {
+        let folder = self.files.as_ref().map(|files| &files.disks[node].folder);
+        let Some(folder) = folder.filter(|folder| !folder.is_settled()) else { return false };
+        folder.power_loss(usize::MAX, Kept::Nothing);
+        true
+    }
+
     /// Sectors of an op go bad. False when there are none, or when that would take more copies than may be lost.
     pub(crate) fn rot_on_files(&mut self, node: usize, op: OpNumber, damage: Damage) -> bool {
         let Some(mut files) = self.files.take() else { return false };
@@ -243,7 +261,7 @@ impl World {
                 taken
             }
         };
-        self.trace.count("bad sectors");
+        self.trace.count("damaged sectors");
         for op in taken {
             self.disks[node].rot(op, Damage::Body);
         }

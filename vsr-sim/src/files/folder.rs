@@ -382,6 +382,13 @@ impl SimFolder {
         open.iter().map(|(_, sectors)| sectors).sum()
     }
 
+    /// Whether everything that can be read is on the disk.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let disk = self.lock();
+        disk.journal.is_empty() && disk.files.iter().all(|file| file.forgotten.is_empty())
+    }
+
     /// All steps have happened, what was synced is on the disk.
     pub fn settle(&self) {
         let mut disk = self.lock();
