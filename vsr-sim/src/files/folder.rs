@@ -1,6 +1,6 @@
 //! A folder of simulated files: what is on the disk, what only the page cache has, and what harm can be done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -380,6 +380,17 @@ impl SimFolder {
             }
         }
         open.iter().map(|(_, sectors)| sectors).sum()
+    }
+
+    /// How many files the steps since the disk was settled have written to.
+    #[must_use]
+    pub fn files_written(&self) -> usize {
+        let disk = self.lock();
+        let written = disk.journal.iter().filter_map(|step| match step {
+            Step::Write(write) => Some(write.file),
+            _ => None,
+        });
+        written.collect::<BTreeSet<_>>().len()
     }
 
     /// Whether everything that can be read is on the disk.

@@ -211,9 +211,20 @@ impl Ledger {
 
     /// One sector goes bad. To be called before it does. The ops that this may take.
     pub fn hurt_sector(&mut self, folder: &SimFolder, place: Place, grain: Grain) -> Vec<OpNumber> {
-        let write = folder.write_at(place);
-        self.outside_the_log += u32::from(write == 0 || self.states.contains(&write));
+        self.outside_the_log += u32::from(self.is_outside_the_log(folder, place));
         self.hurt_one(folder, place, grain)
+    }
+
+    /// Whether a sector holds a part of a vsr state, or nothing that was written since the disk was formatted. A write
+    /// to the log may have to make a state durable, too: that is in another file then.
+    fn is_outside_the_log(&self, folder: &SimFolder, place: Place) -> bool {
+        let write = folder.write_at(place);
+        if write == 0 || self.states.contains(&write) {
+            return true;
+        }
+        let last_state = self.states.iter().rev().find_map(|state| folder.places(*state).first().copied());
+        last_state.is_some_and(|of| of.file == place.file)
+            && folder.places(write).iter().any(|of| of.file != place.file)
     }
 
     /// As [`hurt_sector`](Self::hurt_sector), for every sector of a page: what cannot be read cannot be read by page.
@@ -222,7 +233,8 @@ impl Ledger {
         let first = place.sector / per_page * per_page;
         let page = first..(first + per_page).min(folder.sectors(place.file));
         let writes: BTreeSet<u32> = page.clone().map(|sector| folder.write_at(Place { sector, ..place })).collect();
-        self.outside_the_log += u32::from(writes.iter().any(|write| *write == 0 || self.states.contains(write)));
+        let mut places = page.clone().map(|sector| Place { sector, ..place });
+        self.outside_the_log += u32::from(places.any(|of| self.is_outside_the_log(folder, of)));
         let mut taken = Vec::new();
         let scars = self.scars.clone();
         for sector in page.clone() {
@@ -245,7 +257,7 @@ impl Ledger {
     fn hurt_one(&mut self, folder: &SimFolder, place: Place, grain: Grain) -> Vec<OpNumber> {
         let write = folder.write_at(place);
         let ops: Vec<OpNumber> = folder.ops(write).into_iter().filter(|op| self.entry(*op).is_some()).collect();
-        if self.states.contains(&write) {
+        if write != 0 && self.is_outside_the_log(folder, place) {
             // One copy of a vsr state: another one is elsewhere.
             return Vec::new();
         }

@@ -488,8 +488,14 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         }
         let storage = fork.open(self.open)?;
         fork.folder.settle();
+        for batch in fork.start_batches() {
+            fork.write(&storage, batch)?;
+            fork.settle();
+        }
         let batch = fork.next_append(&mut self.random);
         fork.write(&storage, batch)?;
+        // With a vsr state among it, what was promised is lost: a storage that notices refuses.
+        let may_refuse = fork.folder.files_written() > 1;
         fork.folder.lose_steps();
         fork.ledger.complete_lost();
         for _ in 0..more {
@@ -499,7 +505,7 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         }
         drop(storage);
         fork.power_loss();
-        let Some(storage) = self.reopen(&mut fork, "lost writes", false)? else { return Ok(()) };
+        let Some(storage) = self.reopen(&mut fork, "lost writes", may_refuse)? else { return Ok(()) };
         self.go_on(fork, storage).map(|_| ())
     }
 
