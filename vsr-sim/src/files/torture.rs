@@ -255,7 +255,7 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
             Err(Stop::Refused(error @ StorageError::NotFormatted(_))) if !subject.folder.is_empty() => {
                 Err(Stop::Wrong(format!("clause 12: the disk was formatted, yet {error}")))
             }
-            Err(Stop::Refused(_)) if may_refuse => {
+            Err(Stop::Refused(_)) if may_refuse || subject.ledger.may_refuse() => {
                 *self.done.refusals.entry(class).or_default() += 1;
                 Ok(None)
             }
@@ -284,9 +284,8 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         drop(storage);
         self.harm.push_str(", then power is lost");
         subject.power_loss();
-        subject.open(self.open)?;
-        subject.folder.settle();
-        Ok(Some(subject))
+        let reopened = self.reopen(&mut subject, "later power losses", false)?;
+        Ok(reopened.map(|_| subject))
     }
 
     fn some_kept(&mut self, unsynced: u64) -> Kept {
@@ -386,9 +385,8 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         let first_page = (0..SECTORS_PER_PAGE as u64).map(|sector| Place { file, sector });
         let heads =
             by_page && sector < SECTORS_PER_PAGE as u64 && first_page.map(|at| folder.write_at(at)).any(|by| by == 0);
-        let may_refuse = fork.ledger.may_refuse();
         folder.harm(place, &harm);
-        let Some(storage) = self.reopen(&mut fork, class, heads || may_refuse)? else { return Ok(None) };
+        let Some(storage) = self.reopen(&mut fork, class, heads)? else { return Ok(None) };
         self.go_on(fork, storage)
     }
 
