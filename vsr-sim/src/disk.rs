@@ -143,6 +143,8 @@ impl SimDisk {
         if let Some(op) = batch.truncate_above {
             self.entries.split_off(&op.next());
             self.torn.split_off(&op.next());
+            self.told.take_if(|told| *told > op);
+            self.noted.take_if(|noted| *noted > op);
         }
         if let Some(state) = batch.state {
             self.noted = self.told.or(self.noted);
@@ -159,6 +161,9 @@ impl SimDisk {
     fn put(&mut self, entry: Entry) {
         let op = entry.header.op;
         self.torn.remove(&op);
+        // What rots there from now on is another loss.
+        self.told.take_if(|told| *told == op);
+        self.noted.take_if(|noted| *noted == op);
         let mut damage = Damage::Intact;
         if let Some(puts) = self.bad.get_mut(&op).filter(|puts| **puts > 0) {
             // The header has a place of its own.

@@ -14,7 +14,7 @@ use vsr::{
     NetworkError, OpNumber, Recovered, ReplicaId, Slot, Storage, StorageError, VsrState,
 };
 use vsr_sim::files::{Grain, Harm, Kept, Place, SECTOR, SimFile, SimFolder, Torture, file_storage, three_bad_sectors};
-use vsr_sim::{Heard, Options, Ppm, Registers, Report, SimSocket, Simulation, Verdict};
+use vsr_sim::{Damage, Heard, Options, Ppm, Registers, Report, SimDisk, SimSocket, Simulation, Verdict};
 use vsr_storage_file::medium::Medium;
 
 fn folder() -> SimFolder {
@@ -114,6 +114,29 @@ fn a_full_disk_takes_no_more_and_what_it_has_can_be_written() {
     let refused = file.write_at(&[1; SECTOR], SECTOR as u64).expect_err("there is no room");
     assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
     assert_eq!(file.len().expect("a length"), SECTOR as u64);
+}
+
+/// The disk without files: a loss that a start has noted is the replica's to remember, as on real ones; a new loss is not.
+#[test]
+fn an_unreadable_end_is_certain_from_the_start_after_the_one_that_noted_it() {
+    let state = folder().first_state();
+    let mut disk = SimDisk::new(state.clone());
+    let put = |disk: &mut SimDisk, op: u64| {
+        let entry = vsr_sim::conformance::storage::entry(op, 0, Checksum(op.into()), Bytes::from_static(b"body"));
+        disk.begin(Batch { entries: vec![entry], ..Batch::default() });
+        disk.complete();
+    };
+    put(&mut disk, 1);
+    put(&mut disk, 2);
+    assert!(disk.rot(OpNumber(2), Damage::Both));
+    assert!(!disk.start().head_certain);
+    assert!(!disk.start().head_certain, "nobody has noted it yet");
+    disk.begin(Batch { state: Some(state), ..Batch::default() });
+    disk.complete();
+    assert!(disk.start().head_certain);
+    put(&mut disk, 2);
+    assert!(disk.rot(OpNumber(2), Damage::Both));
+    assert!(!disk.start().head_certain, "another loss");
 }
 
 // ---- this project's file storage ----
