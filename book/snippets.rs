@@ -27,6 +27,9 @@ pub mod simulator {}
 #[doc = include_str!("src/scenarios.md")]
 pub mod scenarios {}
 
+#[doc = include_str!("src/files.md")]
+pub mod files {}
+
 #[doc = include_str!("src/histories.md")]
 pub mod histories {}
 

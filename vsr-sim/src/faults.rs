@@ -34,9 +34,11 @@ enum Class {
     ClockJump,
     Depose,
     LostTail,
+    BadSector,
+    NoSpace,
 }
 
-const CLASSES: [Class; 13] = [
+const CLASSES: [Class; 15] = [
     Class::Crash,
     Class::Partition,
     Class::Flap,
@@ -50,6 +52,8 @@ const CLASSES: [Class; 13] = [
     Class::ClockJump,
     Class::Depose,
     Class::LostTail,
+    Class::BadSector,
+    Class::NoSpace,
 ];
 
 impl Class {
@@ -69,6 +73,8 @@ impl Class {
             Class::ClockJump => options.clock_jump_every,
             Class::Depose => options.depose_every,
             Class::LostTail => options.lost_tail_every,
+            Class::BadSector => options.bad_sector_every,
+            Class::NoSpace => options.no_space_every,
         }
     }
 }
@@ -177,6 +183,14 @@ impl World {
         }
         (now, later)
     }
+
+    /// A place that the atlas lets go bad, for a while or for ever: with what is there, or before anything is.
+    fn some_bad_sector(&self, random: &mut Random) -> Option<Happening> {
+        let replica = self.any_replica(random);
+        let op = OpNumber((self.disks[replica].head().0 + random.below(24)).saturating_sub(8).max(1));
+        let puts = [1, 2, 5, u64::MAX][random.below(4) as usize];
+        self.atlas.may_rot(op, replica).then_some(Happening::BadSector(replica, op, puts))
+    }
 }
 
 impl<S: Simulated> Run<S> {
@@ -284,6 +298,8 @@ impl<S: Simulated> Run<S> {
             }
             Class::LoseDisk => Vec::new(),
             Class::Rot => world.some_rot(random).into_iter().collect(),
+            Class::BadSector => world.some_bad_sector(random).into_iter().collect(),
+            Class::NoSpace => vec![Happening::NoSpace(world.any_replica(random), millis(random, 2000))],
             Class::ClockJump => {
                 let (replica, by) = (world.any_replica(random), millis(random, 3_600_000));
                 match random.below(3) {
@@ -402,7 +418,12 @@ impl<S: Simulated> Run<S> {
                 world.fault(*node, None, || format!("r{node}'s clock leaps by {} ms", by / 1_000_000));
             }
             Happening::Rot(replica, op, damage) if *replica < world.replicas => {
-                if !world.disks[*replica].rot(*op, *damage) {
+                let hit = if world.files.is_some() {
+                    world.rot_on_files(*replica, *op, *damage)
+                } else {
+                    world.disks[*replica].rot(*op, *damage)
+                };
+                if !hit {
                     return false;
                 }
                 world.trace.count("rotten slots");
@@ -439,6 +460,25 @@ impl<S: Simulated> Run<S> {
                 world.trace.count("lost disks");
                 world.fault(*replica, None, || format!("r{replica}'s disk is gone"));
             }
+            Happening::BadSector(replica, op, puts) if *replica < world.replicas => {
+                let hit = if world.files.is_some() {
+                    world.rot_on_files(*replica, *op, Damage::Body)
+                } else {
+                    world.disks[*replica].spoil(*op, *puts)
+                };
+                if !hit {
+                    return false;
+                }
+                world.trace.count("bad sectors");
+                world.trace.note(now, 1009, *replica as u64, op.0, *puts);
+                world.fault(*replica, None, || format!("r{replica}'s place for op {op} is bad"));
+            }
+            Happening::NoSpace(replica, lasts) if *replica < world.replicas => {
+                world.nodes[*replica].no_space_until = now + lasts;
+                world.fault(*replica, Some(now + lasts), || {
+                    format!("r{replica}'s disk has no room, and does not say so")
+                });
+            }
             Happening::PeerDown(node, peer, refused) if *node < nodes && *peer < nodes => {
                 let peer = world.nodes[*peer].peer;
                 world.arrive(*node, Arrival::PeerDown { peer, refused: *refused });
@@ -450,12 +490,29 @@ impl<S: Simulated> Run<S> {
     }
 
     fn crash(&mut self, replica: usize, unsynced: Unsynced) -> bool {
-        let known = replica < self.options.replicas && lock(&self.world).nodes[replica].up;
-        if known {
+        if replica >= self.options.replicas {
+            return false;
+        }
+        let up = lock(&self.world).nodes[replica].up;
+        if up {
             self.stop(replica, unsynced);
+        }
+        // A machine that only lost its process still had what it wrote.
+        let mut world = lock(&self.world);
+        let lost = if world.files.is_some() {
+            !up && world.lose_power_on_files(replica)
+        } else {
+            world.disks[replica].lose_power(unsynced)
+        };
+        if lost {
+            world.trace.count("power lost after a failed sync");
+            world.fault(replica, None, || format!("r{replica} loses power, and what was not synced"));
+        }
+        drop(world);
+        if up {
             self.plan_restart(replica);
         }
-        known
+        up || lost
     }
 
     /// Somebody starts a replica again, some time after it stopped.

@@ -174,7 +174,7 @@ impl Links {
 }
 
 impl World {
-    fn node_of(&self, peer: Peer) -> Option<usize> {
+    pub(crate) fn node_of(&self, peer: Peer) -> Option<usize> {
         match peer {
             Peer::Replica(id) => Some(usize::from(id.0)).filter(|&at| at < self.replicas),
             Peer::Client(client) => self.clients.get(&client).copied(),
@@ -183,10 +183,14 @@ impl World {
 
     /// A node hands its messages to the network.
     pub(crate) fn send(&mut self, from: usize, batch: &mut Vec<Envelope>) {
-        for Envelope { to, message } in batch.drain(..) {
+        if from >= self.replicas && self.options.rogues > 0 {
+            self.speak_as_client(from);
+        }
+        for Envelope { to, mut message } in batch.drain(..) {
             if self.nodes[from].dying.is_some() {
                 continue;
             }
+            self.misbehave(from, &mut message);
             self.trace.count("messages");
             let Some(to) = self.node_of(to) else { continue };
             self.traffic.count(&message);
@@ -254,7 +258,7 @@ impl World {
         self.plan(at, Planned::Deliver(Box::new(delivery)));
     }
 
-    fn message_fate(&mut self, key: MessageKey) -> Option<MessageFate> {
+    pub(crate) fn message_fate(&mut self, key: MessageKey) -> Option<MessageFate> {
         let mut random = self.draw(site::FATE, key.hash(), 0);
         let (options, nodes, replicas) = (&self.options, self.nodes.len() as u64, self.replicas);
         let rates = [options.loss, options.duplicates, options.replays, options.corruption, options.misdelivery];
@@ -440,9 +444,9 @@ impl World {
 }
 
 /// Repeats that come later than this are replays: a view, or a life, may have passed.
-const LATE: u64 = 500_000_000;
+pub(crate) const LATE: u64 = 500_000_000;
 
-fn delay(options: &Options, random: &mut vsr::protocol::Random) -> u64 {
+pub(crate) fn delay(options: &Options, random: &mut vsr::protocol::Random) -> u64 {
     let spread = options.delay_spread.as_nanos() as u64;
     let least = options.delay_min.as_nanos() as u64;
     least

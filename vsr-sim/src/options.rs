@@ -151,7 +151,22 @@ pub struct Options {
     pub core_loss: Ppm,
     /// What is added at most to the delays of the liveness phase.
     pub core_delay: Duration,
+    /// Whether replicas run on file storage, its own code on simulated files, instead of a simulated disk.
+    pub files: bool,
+    /// Clients more, each of which breaks the rules of a client in a way of its own.
+    pub rogues: usize,
+    /// Mean time between two places of a disk that go bad, and stay so when they are written again.
+    pub bad_sector_every: Duration,
+    /// Mean time between two disks that have no room for a while, which only a failed write says.
+    pub no_space_every: Duration,
+    /// Writes whose sync fails, and that can be read until power is lost.
+    pub failed_syncs: Ppm,
+    /// Writes that succeed, and whose records are lost whole.
+    pub lost_records: Ppm,
 }
+
+/// Of so many seeds one has its replicas on file storage.
+const FILES_ONE_OF: u64 = 4;
 
 pub(crate) fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> Duration {
     let (min, max) = (min.as_nanos() as u64, max.as_nanos() as u64);
@@ -227,6 +242,12 @@ impl Options {
             lost_tail_every: Duration::ZERO,
             core_loss: Ppm(0),
             core_delay: Duration::ZERO,
+            files: false,
+            rogues: 0,
+            bad_sector_every: Duration::ZERO,
+            no_space_every: Duration::ZERO,
+            failed_syncs: Ppm(0),
+            lost_records: Ppm(0),
         }
     }
 
@@ -253,6 +274,12 @@ impl Options {
         options.draw_disks(random, &mut on);
         options.draw_terms(random, &mut on);
         options.draw_configuration();
+        // By a generator of its own: whether a seed is on files changes nothing else of it.
+        options.files = Random::new(seed ^ 0x6669_6c65_7300).chance(1, FILES_ONE_OF);
+        options.draw_lasting_damage(random, &mut on);
+        if on(random, 25) {
+            options.rogues = 1 + random.below(3) as usize;
+        }
         options
     }
 
@@ -375,6 +402,22 @@ impl Options {
         }
     }
 
+    fn draw_lasting_damage(&mut self, random: &mut Random, on: &mut impl FnMut(&mut Random, u64) -> bool) {
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
+        if on(random, 20) {
+            self.no_space_every = log_uniform(random, millis(500), secs(8));
+        }
+        if on(random, 20) {
+            self.failed_syncs = rate(random, 6);
+        }
+        if self.replicas >= 3 && on(random, 25) {
+            self.bad_sector_every = log_uniform(random, millis(200), secs(4));
+        }
+        if self.replicas >= 3 && on(random, 20) {
+            self.lost_records = rate(random, 8);
+        }
+    }
+
     /// Every option that is not a part of the load, by name.
     fn fields(&mut self) -> Vec<(&'static str, &mut dyn Value)> {
         let mut fields: Vec<(&'static str, &mut dyn Value)> = vec![
@@ -429,6 +472,12 @@ impl Options {
             ("lost-tail", &mut self.lost_tail_every),
             ("core-loss", &mut self.core_loss),
             ("core-delay", &mut self.core_delay),
+            ("files", &mut self.files),
+            ("rogues", &mut self.rogues),
+            ("bad-sector", &mut self.bad_sector_every),
+            ("no-space", &mut self.no_space_every),
+            ("failed-syncs", &mut self.failed_syncs),
+            ("lost-records", &mut self.lost_records),
         ];
         fields.extend(self.limits.fields());
         fields
@@ -462,6 +511,9 @@ impl Options {
     pub fn validate(&self) -> Result<(), String> {
         if self.clients > 64 {
             return Err(format!("{} clients: 64 are enough", self.clients));
+        }
+        if self.rogues > 16 {
+            return Err(format!("rogues={}: 16 are enough", self.rogues));
         }
         if self.drift_max > 500 {
             return Err(format!("drift={}: a clock runs at least half as fast as another, 500", self.drift_max));
@@ -527,6 +579,8 @@ impl Options {
             drift_max: self.drift_max,
             core_loss: self.core_loss,
             core_delay: self.core_delay,
+            files: self.files,
+            rogues: self.rogues,
             ..calm
         }
     }
@@ -539,6 +593,7 @@ impl Options {
             && self.link_max == 0
             && self.core_loss.0 == 0
             && self.core_delay.is_zero()
+            && self.rogues == 0
     }
 }
 

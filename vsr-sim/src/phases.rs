@@ -9,7 +9,7 @@ use crate::atlas::Excuse;
 use crate::budget::Measure;
 use crate::check::Violation;
 use crate::check::linearizability::{Model, check_model, check_real_time};
-use crate::machine::{Borrowed, Replay, Simulated};
+use crate::machine::{Borrowed, Logged, Replay, Simulated};
 use crate::plan::Unsynced;
 use crate::run::{Run, Slot, Task};
 use crate::simulation::{Judge, Report, Verdict};
@@ -33,6 +33,11 @@ impl<S: Simulated> Run<S> {
     /// request must now complete, and the core must agree.
     pub(crate) fn liveness(&mut self) -> Verdict {
         let core = self.choose_core();
+        self.serve(core)
+    }
+
+    /// As [`liveness`](Self::liveness), with this core.
+    pub(crate) fn serve(&mut self, core: Vec<usize>) -> Verdict {
         self.core.clone_from(&core);
         self.heal(&core);
         let healed = lock(&self.world).now;
@@ -127,6 +132,7 @@ impl<S: Simulated> Run<S> {
             for &replica in core {
                 world.release_disk(replica);
                 world.nodes[replica].full_until = 0;
+                (world.nodes[replica].no_space_until, world.nodes[replica].no_sync_until) = (0, 0);
                 world.nodes[replica].slow = (1, 0);
             }
             world.nodes.len()
@@ -217,7 +223,7 @@ impl<S: Simulated> Run<S> {
         let executed: Vec<_> = recorder
             .executed
             .iter()
-            .map(|(position, done)| (*position, (Some(done.context), done.command.clone())))
+            .map(|(position, done)| (*position, Logged(Some(done.context), done.command.clone())))
             .collect();
         let check = |model: &mut dyn Model<_, _, _, _>| check_model(history, &executed, model);
         let result = check_real_time(history).and_then(|()| match &self.judge {

@@ -109,6 +109,10 @@ pub enum WriteFate {
     Silent,
     /// It succeeds, and lands on this op's slot instead.
     Misdirect(OpNumber),
+    /// It succeeds, and its records are lost whole.
+    Vanish,
+    /// Its sync fails, and every other one for so many nanoseconds; it can be read until power is lost.
+    FailSync(u64),
 }
 
 /// What happens to a read.
@@ -170,6 +174,10 @@ pub enum Happening {
     LoseDisk(usize),
     /// A connection breaks, and its end notices; `true`: a reconnect was refused.
     PeerDown(usize, usize, bool),
+    /// The place of an op's body keeps nothing any more: so many puts come to nothing there.
+    BadSector(usize, OpNumber, u64),
+    /// For so many nanoseconds writes of entries fail for want of room, and the first that does is how it is known.
+    NoSpace(usize, u64),
 }
 
 /// One fault.
@@ -208,6 +216,7 @@ pub(crate) const KINDS: &[&str] = &[
     "Status",
     "Query",
     "Answer",
+    crate::socket::FRAME,
 ];
 
 /// What decides the faults of a run.

@@ -411,7 +411,7 @@ impl Script {
             cache_bytes: 1 << 20,
             queue_bytes_max: 32 << 20,
         };
-        let recovered = self.disks[at].recover();
+        let recovered = self.disks[at].start();
         let core = Core::recover(options, recovered, self.now, Timestamp(self.now.0))?;
         let node = &mut self.nodes[at];
         node.core = Some(core);

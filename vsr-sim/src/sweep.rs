@@ -137,6 +137,18 @@ pub const FAULT_CLASSES: &[&str] = &[
     "lost tails",
     "starts with an uncertain head",
     "drops in the core",
+    "storages on files",
+    "damaged sectors",
+    "bad sectors",
+    "writes without room",
+    "failed syncs",
+    "records lost whole",
+    "ids used twice",
+    "ids that return",
+    "floors above the number",
+    "numbers beyond the window",
+    "numbers beyond any",
+    "commands over request_max",
 ];
 
 /// Interesting paths of the protocol that a sweep of some size must have taken, by the name of their mark.

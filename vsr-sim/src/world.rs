@@ -12,9 +12,11 @@ use vsr::{Arrival, ClientId, Peer, Quorums};
 use crate::atlas::Atlas;
 use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
 use crate::disk::SimDisk;
+use crate::files::FileDisks;
 use crate::net::{Links, Traffic};
 use crate::options::Options;
 use crate::plan::{Happening, Plan, ReadFate, Unsynced, WriteFate, draw};
+use crate::socket::Sockets;
 use crate::story::{Record, State, What};
 use crate::trace::{Detail, Trace};
 
@@ -35,6 +37,8 @@ pub(crate) mod site {
     pub(crate) const CLASS: u64 = 13;
     pub(crate) const LATE: u64 = 14;
     pub(crate) const CORE_LOSS: u64 = 15;
+    pub(crate) const SECTOR: u64 = 16;
+    pub(crate) const ROGUE: u64 = 17;
 }
 
 /// A task's "poll me".
@@ -66,6 +70,12 @@ impl Wake for Flag {
 #[derive(Debug)]
 pub(crate) enum Planned {
     Deliver(Box<crate::net::Delivery>),
+    /// A frame of a user's own network arrives.
+    Frame {
+        from: usize,
+        to: usize,
+        bytes: bytes::Bytes,
+    },
     PeerDown {
         node: usize,
         peer: usize,
@@ -108,8 +118,6 @@ pub(crate) struct Node {
     pub(crate) paused: bool,
     /// It dies before it is polled again.
     pub(crate) dying: Option<Unsynced>,
-    /// An error was injected: it may stop with one.
-    pub(crate) may_stop: bool,
     pub(crate) inbox: Vec<Arrival>,
     pub(crate) inbox_flag: Option<Arc<Flag>>,
     pub(crate) wrote: Option<Wrote>,
@@ -140,6 +148,12 @@ pub(crate) struct Node {
     write_cause: Option<u32>,
     status: Option<(u64, State, bool)>,
     numbers: (u64, u64),
+    /// What it does wrong as a client, if it does.
+    pub(crate) misdeed: Option<crate::rogue::Misdeed>,
+    /// Until when its disk has no room, and a write is how it is known.
+    pub(crate) no_space_until: u64,
+    /// Until when no sync of its disk succeeds.
+    pub(crate) no_sync_until: u64,
 }
 
 /// Everything.
@@ -157,7 +171,11 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: BTreeMap<ClientId, usize>,
     pub(crate) disks: Vec<SimDisk>,
+    /// The files below, where the storages are on simulated files; `disks` has what is durable on them.
+    pub(crate) files: Option<FileDisks>,
     pub(crate) links: Links,
+    /// Frames that have arrived at networks of a user's own.
+    pub(crate) sockets: Sockets,
     pub(crate) faults_on: bool,
     pub(crate) trace: Trace,
     checkers: Checkers,
@@ -203,7 +221,9 @@ impl World {
             nodes: Vec::new(),
             clients: BTreeMap::new(),
             disks: Vec::new(),
+            files: None,
             links: Links::default(),
+            sockets: Sockets::default(),
             faults_on: true,
             trace,
             checkers,
@@ -235,7 +255,6 @@ impl World {
             up: true,
             paused: false,
             dying: None,
-            may_stop: false,
             inbox: Vec::new(),
             inbox_flag: None,
             wrote: None,
@@ -257,6 +276,9 @@ impl World {
             write_cause: None,
             status: None,
             numbers: (0, 0),
+            misdeed: None,
+            no_space_until: 0,
+            no_sync_until: 0,
         });
         if let Peer::Client(client) = peer {
             self.clients.insert(client, self.nodes.len() - 1);
@@ -432,7 +454,7 @@ impl World {
         let mut random = self.draw(site::WRITE_FATE, node as u64, nth);
         let options = &self.options;
         let (atlas, head) = (&self.atlas, self.disks[node].head());
-        let torn = options.torn_writes;
+        let (torn, on_files) = (options.torn_writes, self.files.is_some());
         self.plan.write(node, nth, || {
             if options.crash_in_write.happens(&mut random) {
                 if random.chance(1, 3) {
@@ -447,20 +469,29 @@ impl World {
                 return Some(WriteFate::Hang(random.below(3_000_000_000)));
             }
             let may_rot = |op: &vsr::OpNumber| atlas.may_rot(*op, node);
-            if options.silent_writes.happens(&mut random) && ops.iter().any(may_rot) {
+            // On files all of a write goes.
+            let may_go = if on_files { !ops.is_empty() && ops.iter().all(may_rot) } else { ops.iter().any(may_rot) };
+            if options.silent_writes.happens(&mut random) && may_go {
                 return Some(WriteFate::Silent);
             }
             if options.misdirected_writes.happens(&mut random) && !ops.is_empty() && ops.iter().all(may_rot) {
                 let onto = vsr::OpNumber(1 + random.below(head.0));
                 return (may_rot(&onto) && !ops.contains(&onto)).then_some(WriteFate::Misdirect(onto));
             }
-            None
+            if options.lost_records.happens(&mut random) && may_go {
+                return Some(WriteFate::Vanish);
+            }
+            options
+                .failed_syncs
+                .happens(&mut random)
+                .then(|| WriteFate::FailSync(random.below(2) * random.below(1_000_000_000)))
         })
     }
 
     /// A write has ended, in one way or another. Whether the replica is to hear of it.
     pub(crate) fn end_write(&mut self, node: usize, fate: Option<WriteFate>) {
         let (wrote, given) = (Wrote::Done, self.plan.given);
+        let fate = self.end_on_files(node, fate);
         self.nodes[node].wrote = Some(wrote);
         match fate {
             Some(WriteFate::CrashAfter) => {
@@ -473,13 +504,33 @@ impl World {
                 self.fault(node, None, || format!("r{node}'s write fails"));
                 self.disks[node].crash(unsynced);
                 self.nodes[node].wrote = Some(Wrote::Failed);
-                (self.nodes[node].poisoned, self.nodes[node].may_stop) = (true, true);
+                self.poison(node, "its write failed");
+            }
+            Some(WriteFate::FailSync(lasts)) => {
+                self.trace.count("failed syncs");
+                self.fault(node, None, || format!("r{node}'s sync fails, what it wrote can still be read"));
+                self.disks[node].fail_sync();
+                self.nodes[node].wrote = Some(Wrote::Failed);
+                self.nodes[node].no_sync_until = self.now + lasts;
+                self.poison(node, "its sync failed");
+                let mut random = self.draw(site::WRITE_FATE, node as u64, self.now);
+                if !given && random.chance(1, 2) {
+                    let after = random.below(2 * self.options.restart_after.as_nanos() as u64 + 1);
+                    let lost = Happening::Crash(node, unsynced(&mut random, true));
+                    self.plan(self.now + after, Planned::Happening(lost));
+                }
             }
             Some(WriteFate::Silent) => {
                 self.trace.count("writes lost without an error");
                 self.fault(node, None, || format!("r{node}'s write is lost without an error"));
                 let atlas = self.atlas.clone();
                 self.disks[node].complete_silently(|op| !given && !atlas.may_rot(op, node));
+            }
+            Some(WriteFate::Vanish) => {
+                self.trace.count("records lost whole");
+                self.fault(node, None, || format!("r{node}'s records are lost without a trace"));
+                let atlas = self.atlas.clone();
+                self.disks[node].complete_without_a_trace(|op| !given && !atlas.may_rot(op, node));
             }
             Some(WriteFate::Misdirect(onto)) => {
                 self.trace.count("misdirected writes");
@@ -494,6 +545,26 @@ impl World {
         if let Some(flag) = &self.nodes[node].write_flag {
             flag.set();
         }
+    }
+
+    /// Nothing that the storage of a replica says in this life is to be believed any more.
+    fn poison(&mut self, node: usize, how: &str) {
+        self.nodes[node].poisoned = true;
+        self.observe(&Observation::Broke { replica: node, must: true, how });
+    }
+
+    /// Whether a write of entries finds no room now. From then on the storage knows.
+    pub(crate) fn finds_no_room(&mut self, node: usize) -> bool {
+        let until = self.nodes[node].no_space_until;
+        if !self.faults_on || self.now >= until {
+            return false;
+        }
+        self.trace.count("writes without room");
+        if self.nodes[node].full_until < until {
+            self.fault(node, Some(until), || format!("r{node}'s write finds no room"));
+            self.nodes[node].full_until = until;
+        }
+        true
     }
 
     fn written(&mut self, node: usize) {
@@ -523,8 +594,10 @@ impl World {
         match fate {
             Some(ReadFate::Fail) => {
                 self.trace.count("read errors");
-                // Alone, there is nobody to fetch it from.
-                self.nodes[node].may_stop |= self.replicas == 1;
+                if self.replicas == 1 {
+                    let how = "a read failed, and nobody else has the entry";
+                    self.observe(&Observation::Broke { replica: node, must: false, how });
+                }
                 self.fault(node, None, || format!("r{node}'s read fails"));
             }
             Some(ReadFate::Astray) => {

@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Account, ApplyContext, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Life, Machine, OpKind, Options,
-    Outcome, Reply, Request, StartView,
+    Account, ApplyContext, BodyBuilder, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Life, Machine, OpKind,
+    Options, Outcome, Refusal, Reply, Request, StartView,
 };
 use vsr::{
     Batch, Checksum, ClientId, ClusterId, CommitNumber, Entry, Header, Incarnation, Membership, Message, Monotonic,
@@ -92,17 +92,25 @@ fn do_view_change(headers: &[Header], nack: bool) -> DoViewChange {
     }
 }
 
+fn replies(of: u64, client: u128, session: SessionId, outcome: Outcome, op: u64) -> Message {
+    let (client, position, request) = (ClientId(client), Position { op: OpNumber(op), index: 0 }, Checksum::default());
+    let reply = Reply { client, session, number: RequestNumber(1), outcome, position, request };
+    Message::Replies { view: view(of), replies: vec![reply] }
+}
+
 /// A client is told that op 1 was executed.
 fn reply(of: u64) -> Message {
-    let position = Position { op: OpNumber(1), index: 0 };
-    let reply = Reply {
-        client: ClientId(7),
-        session: SessionId::default(),
-        number: RequestNumber(1),
-        outcome: Outcome::Reply(Bytes::new()),
-        position,
-    };
-    Message::Replies { view: view(of), replies: vec![reply] }
+    replies(of, 7, SessionId::default(), Outcome::Reply(Bytes::new()), 1)
+}
+
+/// The session that the first request of this op has opened.
+fn opened_at(op: u64) -> SessionId {
+    SessionId(Position { op: OpNumber(op), index: 0 })
+}
+
+/// A client is told that the session that op 1 has opened is gone.
+fn gone(client: u128) -> Message {
+    replies(0, client, opened_at(1), Outcome::Refused(Refusal::Evicted), 0)
 }
 
 fn applied(header: Header) -> Event {
@@ -291,6 +299,31 @@ impl Bench {
     fn executed(&mut self, replica: usize, op: u64, command: u64, reply: u128) -> Seen {
         let position = Position { op: OpNumber(op), index: 0 };
         self.see(&Observation::Executed { replica, position, command, reply: Checksum(reply << 96) })
+    }
+
+    /// r0 applies an op of these requests, by the op of their session, number and floor; with no session, by the client that
+    /// opens one.
+    fn applies(&mut self, op: u64, requests: &[(u64, u64, u64)], command: &[u8]) -> Seen {
+        let mut body = BodyBuilder::default();
+        for &(session, number, floor) in requests {
+            match session {
+                0 => body.push_register(ClientId(number.into())),
+                _ => body.push(opened_at(session), RequestNumber(number), RequestNumber(floor), command),
+            }
+        }
+        let (body, requests) = body.take();
+        let header = Header::new(HeaderFields {
+            body: Checksum::of(&body),
+            body_len: body.len() as u32,
+            requests,
+            ..fields(op, 0, Header::root(CLUSTER), 1)
+        });
+        write(&mut self.disks[0], Batch { entries: vec![Entry { header, body }], ..Batch::default() });
+        self.event(0, &Replica::alone(0).core, &applied(header))
+    }
+
+    fn told(&mut self, command: u64, executed: bool) -> Seen {
+        self.see(&Observation::Told { command, executed, words: "these words" })
     }
 
     fn acknowledged(&mut self, op: u64, command: u64, reply: u128) -> Seen {
@@ -790,5 +823,103 @@ cases! {
         bench.names(&[&"op 16", &"r1", &digest(2), &"r0", &digest(1)]);
         bench.see(&Observation::Digest { replica: 0, of: Digested::Sessions(OpNumber(16)), digest: digest(1) })?;
         bench.see(&Observation::Digest { replica: 1, of: Digested::Sessions(OpNumber(16)), digest: digest(if broken { 2 } else { 1 }) })
+    };
+    a_command_that_executes_after_its_client_was_told_that_it_does_not_is_noticed: "outcomes-are-kept", |bench, broken| {
+        bench.names(&[&"r0", &"command 5", &"at 1.0"]);
+        bench.told(5, false)?;
+        bench.executed(0, 1, if broken { 5 } else { 6 }, 0)
+    };
+    a_client_that_is_told_that_what_was_executed_is_not_is_noticed: "outcomes-are-kept", |bench, broken| {
+        bench.names(&[&"command 5", &"these words", &"at 1.0"]);
+        bench.executed(0, 1, if broken { 5 } else { 6 }, 0)?;
+        bench.told(5, false)
+    };
+    a_lost_reply_to_what_was_never_executed_is_noticed: "outcomes-are-kept", |bench, broken| {
+        bench.names(&[&"command 5", &"these words"]);
+        bench.executed(0, 1, if broken { 6 } else { 5 }, 0)?;
+        bench.told(5, true)
+    };
+    a_repeat_that_executes_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 3.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], b"a")?;
+        if broken {
+            bench.executed(0, 3, 6, 0)?;
+        }
+        bench.applies(3, &[(1, 1, 1)], b"other content")
+    };
+    a_repeat_that_executes_on_another_replica_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r1", &"command 5", &"at 3.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], b"a")?;
+        bench.applies(3, &[(1, 1, 1)], b"a")?;
+        bench.executed(1, if broken { 3 } else { 2 }, 5, 0)
+    };
+    a_new_command_that_is_left_out_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 3.0", &"is new"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], b"a")?;
+        if !broken {
+            bench.executed(0, 3, 6, 0)?;
+        }
+        bench.applies(3, &[(1, 2, 1)], b"b")
+    };
+    a_number_below_the_floor_that_executes_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 3.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        // A floor above its number takes effect up to the number.
+        bench.applies(2, &[(1, 5, 9)], b"a")?;
+        bench.executed(0, 3, 6, 0)?;
+        bench.applies(3, &[(1, if broken { 4 } else { 6 }, 1)], b"b")
+    };
+    a_number_beyond_the_window_that_executes_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 2.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, if broken { 1025 } else { 1024 }, 1)], b"a")
+    };
+    a_command_over_the_longest_that_gets_into_the_log_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"262145 bytes", &"262144"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], &vec![0; (256 << 10) + usize::from(broken)])
+    };
+    an_open_session_that_is_called_gone_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        let core = Replica::alone(0).core;
+        bench.names(&[&"r1", &ClientId(7), &opened_at(1)]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        // Another's session is none of that client's business.
+        bench.sent(1, &gone(if broken { 7 } else { 8 }))?;
+        bench.turn(1, &core)
+    };
+    a_session_that_has_ended_too_early_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        let core = Replica::alone(1).core;
+        let both = [(0, 7, 0), (0, 8, 0)];
+        bench.names(&[&"r0", &"1 sessions", &"op 1", &"2 are open"]);
+        bench.applies(1, if broken { &both } else { &both[..1] }, b"")?;
+        bench.turn(0, &core)
+    };
+    a_replica_that_stops_while_its_disk_is_well_is_noticed: "replica-runs", |bench, broken| {
+        bench.names(&[&"r1 stopped", &"without a cause"]);
+        bench.see(&Observation::Broke { replica: 1, must: true, how: "its write failed" })?;
+        if broken {
+            // In an earlier life.
+            bench.started(1)?;
+        }
+        bench.see(&Observation::Stopped { replica: 1, by_storage: true, why: "r1 stopped: the disk is full" })
+    };
+    a_replica_that_stops_for_another_reason_than_its_disk_is_noticed: "replica-runs", |bench, broken| {
+        bench.names(&[&"r1 stopped: two contents"]);
+        bench.see(&Observation::Broke { replica: 1, must: false, how: "its disk cannot be used" })?;
+        bench.see(&Observation::Stopped { replica: 1, by_storage: !broken, why: "r1 stopped: two contents" })
+    };
+    a_replica_that_goes_on_after_a_failed_write_is_noticed: "replica-runs", |bench, broken| {
+        bench.names(&[&"r1", &"CommitOk", &"its write failed"]);
+        bench.see(&Observation::Broke { replica: 1, must: broken, how: "its write failed" })?;
+        bench.sent(1, &Message::CommitOk { view: view(0), number: 1 })
     };
 }

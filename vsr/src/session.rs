@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::protocol::{
-    Busy, ClientId, Monotonic, Outcome, Position, Refusal, Reply, Request, RequestNumber, SessionId,
+    Busy, Checksum, ClientId, Monotonic, Outcome, Position, Refusal, Reply, Request, RequestNumber, SessionId,
 };
 
 /// Why a submit has no reply.
@@ -201,7 +201,7 @@ impl<T> ClientSession<T> {
         if reply.number == RequestNumber(0) {
             return self.on_register_reply(&reply.outcome, now);
         }
-        if Some(reply.session) != self.session {
+        if Some(reply.session) != self.session || self.is_anothers(&reply) {
             return;
         }
         let result = match reply.outcome {
@@ -226,6 +226,20 @@ impl<T> ClientSession<T> {
             Outcome::Registered(_) => return,
         };
         self.settle(reply.number, result, settled);
+    }
+
+    /// Whether it answers another command than the one that was sent under its number: somebody else uses this id, and a
+    /// transport cannot tell the two apart (DESIGN 5.2: nobody ever sees another's reply). What is said of the number or the
+    /// session, whatever was sent, concerns both.
+    fn is_anothers(&mut self, reply: &Reply) -> bool {
+        let of_the_command = match reply.outcome {
+            Outcome::Reply(_) | Outcome::ReplyLost => true,
+            Outcome::Refused(refusal) => {
+                matches!(refusal, Refusal::Conflict | Refusal::TooLarge | Refusal::Undecodable)
+            }
+            Outcome::Registered(_) | Outcome::Busy(_) => false,
+        };
+        of_the_command && self.slot(reply.number).is_some_and(|sent| Checksum::of(&sent.command) != reply.request)
     }
 
     fn on_register_reply(&mut self, outcome: &Outcome, now: Monotonic) {
@@ -309,5 +323,43 @@ impl<T> ClientSession<T> {
         let sent = std::mem::take(&mut self.outstanding).into_iter().flatten().filter_map(|gone| gone.tag);
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, tag)| tag);
         sent.chain(waiting).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two clients of one id use the same numbers, and a transport gives either what is for both.
+    #[test]
+    fn what_answers_anothers_command_under_the_same_number_is_not_taken() {
+        let (client, now) = (ClientId(7), Monotonic(1));
+        let session = SessionId(Position { op: crate::protocol::OpNumber(3), index: 0 });
+        let mut own = ClientSession::new(client, 4, Duration::from_millis(100), Duration::from_millis(5));
+        let (mut requests, mut settled) = (Vec::new(), Vec::new());
+        own.submit(Bytes::from_static(b"mine"), 'a');
+        let _ = own.poll(now, &mut requests);
+        let reply = |number, outcome, command: &[u8]| Reply {
+            client,
+            session: if number == 0 { SessionId::default() } else { session },
+            number: RequestNumber(number),
+            outcome,
+            position: Position::default(),
+            request: Checksum::of(command),
+        };
+        own.on_reply(reply(0, Outcome::Registered(session), b""), now, &mut settled);
+        let _ = own.poll(now, &mut requests);
+        assert_eq!(requests.last().map(|request| request.number), Some(RequestNumber(1)));
+        for outcome in [
+            Outcome::Reply(Bytes::from_static(b"for another")),
+            Outcome::ReplyLost,
+            Outcome::Refused(Refusal::Conflict),
+            Outcome::Refused(Refusal::Undecodable),
+        ] {
+            own.on_reply(reply(1, outcome, b"another's"), now, &mut settled);
+        }
+        assert!(settled.is_empty(), "{settled:?}");
+        own.on_reply(reply(1, Outcome::Refused(Refusal::Conflict), b"mine"), now, &mut settled);
+        assert_eq!(settled, [('a', Err(SubmitError::Conflict))]);
     }
 }

@@ -277,6 +277,7 @@ mod tests {
             number: RequestNumber(2),
             outcome: Outcome::Reply(Bytes::from_static(b"reply")),
             position: Position::default(),
+            request: Checksum::of(b"command"),
         };
         let life = Life { incarnation: Incarnation(7), starts: 2, nonce: 3 };
         let known = vec![Known { replica: ReplicaId(1), life, acknowledged: OpNumber(1) }];

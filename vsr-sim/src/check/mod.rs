@@ -29,6 +29,9 @@
 //! | `committed-in-this-view` | committed only when a quorum has acknowledged it in this very view | I2, B8 |
 //! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | I16 |
 //! | `timestamps-within-the-clocks` | timestamps are not further ahead than the median of a quorum's clocks can be | D24 |
+//! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | I11 |
+//! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | I11 |
+//! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | I7 |
 //!
 //! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
 //! history in [`linearizability`], liveness (I18) by the run itself.
@@ -47,7 +50,10 @@ mod honesty;
 pub mod linearizability;
 mod monotone;
 mod observe;
+mod outcomes;
 mod quorum;
+mod sessions;
+mod stops;
 mod table;
 mod terms;
 
@@ -83,5 +89,8 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(exactly_once::ExactlyOnce::default()),
         Box::new(exactly_once::SameReplies::default()),
         Box::new(exactly_once::SameDigests::default()),
+        Box::new(outcomes::OutcomesAreKept::default()),
+        Box::new(sessions::SessionsFollowTheLog::default()),
+        Box::new(stops::ReplicaRuns::default()),
     ]
 }

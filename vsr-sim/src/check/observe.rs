@@ -106,6 +106,33 @@ pub enum Observation<'a> {
         /// The reply's checksum.
         reply: Checksum,
     },
+    /// A client has no reply, but is told whether its command was executed.
+    Told {
+        /// The command's own number.
+        command: u64,
+        /// That it was, or that it was not and never will be.
+        executed: bool,
+        /// In these words.
+        words: &'a str,
+    },
+    /// The world has failed a replica's disk in a way that is a reason to stop.
+    Broke {
+        /// Which replica's.
+        replica: usize,
+        /// It must: what its storage says after this is not to be believed. Else it may.
+        must: bool,
+        /// What happened to it.
+        how: &'a str,
+    },
+    /// A replica has stopped by itself.
+    Stopped {
+        /// Which replica.
+        replica: usize,
+        /// Whether it names its storage as the reason.
+        by_storage: bool,
+        /// Its words.
+        why: &'a str,
+    },
 }
 
 impl Observation<'_> {
@@ -121,8 +148,10 @@ impl Observation<'_> {
             | Observation::Started { replica }
             | Observation::Executed { replica, .. }
             | Observation::Digest { replica, .. }
-            | Observation::Audited { replica, .. } => Some(replica),
-            Observation::Acknowledged { .. } => None,
+            | Observation::Audited { replica, .. }
+            | Observation::Broke { replica, .. }
+            | Observation::Stopped { replica, .. } => Some(replica),
+            Observation::Acknowledged { .. } | Observation::Told { .. } => None,
         }
     }
 
@@ -149,6 +178,8 @@ impl Observation<'_> {
             Observation::Acknowledged { .. } => Interests::ACKNOWLEDGED,
             Observation::Received { .. } => Interests::RECEIVED,
             Observation::Audited { .. } => Interests::AUDITED,
+            Observation::Told { .. } => Interests::TOLD,
+            Observation::Broke { .. } | Observation::Stopped { .. } => Interests::STOPS,
         }
     }
 }
@@ -175,7 +206,7 @@ impl std::fmt::Display for Digested {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interests(u32);
 
-const KINDS: usize = 17;
+const KINDS: usize = 19;
 
 impl Interests {
     /// `Prepare` is sent.
@@ -216,6 +247,10 @@ impl Interests {
     pub const RECEIVED: Interests = Interests(1 << 15);
     /// [`Observation::Audited`].
     pub const AUDITED: Interests = Interests(1 << 16);
+    /// [`Observation::Told`].
+    pub const TOLD: Interests = Interests(1 << 17);
+    /// [`Observation::Broke`] and [`Observation::Stopped`].
+    pub const STOPS: Interests = Interests(1 << 18);
     /// Everything.
     pub const ALL: Interests = Interests((1 << KINDS) - 1);
 }

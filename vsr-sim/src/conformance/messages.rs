@@ -28,7 +28,7 @@ fn request(client: ClientId, number: u64, command: Bytes) -> Request {
 
 fn reply(client: ClientId, number: u64, outcome: Outcome) -> Reply {
     let position = Position { op: OpNumber(9), index: number as u32 };
-    Reply { client, session: SESSION, number: RequestNumber(number), outcome, position }
+    Reply { client, session: SESSION, number: RequestNumber(number), outcome, position, request: Checksum(5) }
 }
 
 /// Entries of consecutive ops, each with a body of so many bytes.

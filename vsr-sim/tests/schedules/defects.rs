@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsr::protocol::{Outcome, Ping, Refusal, StartView};
+use vsr::protocol::{Busy, Outcome, Ping, Refusal, StartView};
 use vsr::{
     Checksum, ClientId, CommitNumber, Epoch, Membership, Message, OpNumber, Peer, Quorums, ReplicaId, Timestamp, View,
 };
@@ -319,14 +319,16 @@ fn d14_a_the_reply_to_another_life_is_never_received() {
     // A client that does use its number again, for something else, is told so; after the first was executed,
     submit(&mut s, 0, second, 7, b"C");
     assert_eq!(s.outcomes(second, 7), [reply(b"2"), Outcome::Refused(Refusal::Conflict)]);
-    // and while it is in flight.
+    // and while it is in flight, that it has to wait for what becomes of the first.
     let acks = s.hold(|f| f.name() == "PrepareOk");
     submit(&mut s, 0, third, 8, b"D");
     submit(&mut s, 0, third, 8, b"E");
-    assert_eq!(s.outcomes(third, 8), [Outcome::Refused(Refusal::Conflict)]);
+    assert_eq!(s.outcomes(third, 8), [Outcome::Busy(Busy::Queue)]);
     s.release(acks);
     s.run();
-    assert_eq!(s.outcomes(third, 8), [Outcome::Refused(Refusal::Conflict), reply(b"3")]);
+    submit(&mut s, 0, third, 8, b"E");
+    let (wait, conflict) = (Outcome::Busy(Busy::Queue), Outcome::Refused(Refusal::Conflict));
+    assert_eq!(s.outcomes(third, 8), [wait, reply(b"3"), conflict]);
     s.settle();
     assert_eq!(s.executed(2), ["C", "B", "D"]);
 }

@@ -123,6 +123,9 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Where it was executed; all zero when it was not.
     pub position: Position,
+    /// The checksum of the command that it answers: whoever has sent another one under this number takes no answer of
+    /// its own from it (DESIGN 5.2). Zero for a `Register`, and when it is the number's fate, not a command's.
+    pub request: Checksum,
 }
 
 /// What a `DoViewChange` says of one op, as of the moment of sending (DESIGN 7.3).

@@ -284,7 +284,9 @@ impl Core {
         let key = (request.session, request.number);
         if let Some(in_flight) = self.primary.in_flight.get(&key).copied() {
             if in_flight.request != checksum {
-                return self.refuse(origin, &request, Refusal::Conflict);
+                // A conflict once that one is executed. Until then a view change may drop it, and a late copy of this one
+                // may take the number: nothing is refused for good that could still be executed.
+                return self.answer(origin, &request, Outcome::Busy(Busy::Queue), Position::default());
             }
             return self.join_in_flight(in_flight, &request, origin);
         }
@@ -385,8 +387,9 @@ impl Core {
 
     /// Gathers an answer; [`flush_answers`](Self::flush_answers) sends what was gathered.
     pub(crate) fn answer(&mut self, origin: Origin, request: &Request, outcome: Outcome, position: Position) {
-        let Request { client, session, number, .. } = *request;
-        self.answer_to(origin, Reply { client, session, number, outcome, position });
+        let Request { client, session, number, ref command, .. } = *request;
+        let request = if number == RequestNumber(0) { Checksum::default() } else { Checksum::of(command) };
+        self.answer_to(origin, Reply { client, session, number, outcome, position, request });
     }
 
     pub(crate) fn answer_to(&mut self, origin: Origin, reply: Reply) {

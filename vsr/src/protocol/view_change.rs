@@ -311,7 +311,8 @@ impl Core {
     fn return_forwards(&mut self) {
         for (client, session, number) in self.repair.forwards.take() {
             let outcome = Outcome::Busy(Busy::NoPrimary);
-            let reply = Reply { client, session, number, outcome, position: Position::default() };
+            let (position, request) = (Position::default(), Checksum::default());
+            let reply = Reply { client, session, number, outcome, position, request };
             let own = client == self.options.local_client;
             self.answer_to((!own).then_some(Peer::Client(client)), reply);
         }
