@@ -68,9 +68,12 @@ pub trait Storage: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The disk, or the operating system, refused. The storage is poisoned: restart the replica when the
-    /// cause is gone.
-    #[error("{doing} failed: {error}; the replica must be restarted once the disk works again")]
+    /// The disk, or the operating system, refused. The storage is poisoned. A start after it writes what
+    /// it relies on again before it believes it, for what is read then may never have reached the disk.
+    #[error(
+        "{doing} failed: {error}; the replica stops: mend the disk, then start it again (it writes anew what the \
+         failure may have kept from the disk), or replace the replica if the disk does not come back"
+    )]
     Io {
         /// What was being done.
         doing: String,
@@ -91,6 +94,43 @@ pub enum StorageError {
     /// Nothing was ever formatted here.
     #[error("{0} is not formatted: run the format command once, on an empty folder")]
     NotFormatted(String),
+    /// A part of a storage that was formatted is not there. Never [`NotFormatted`](Self::NotFormatted):
+    /// formatting again would forget what this replica has promised.
+    #[error(
+        "{path} is missing, and the rest of this replica's storage is here: do not format it again, that would forget \
+         what the replica has acknowledged; put the file back if it was moved away (never from a backup), else replace \
+         the replica"
+    )]
+    Missing {
+        /// What is not there.
+        path: String,
+    },
+    /// A part of the storage is not what was written, beyond what can be reported slot by slot.
+    #[error(
+        "{path} is damaged: {what}; do not format it again, that would forget what the replica has acknowledged; put \
+         the right file back if another one was put in its place (never from a backup), else replace the replica"
+    )]
+    Damaged {
+        /// What is damaged.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The folder is a copy, or was restored: the replica that it belongs to may have gone on elsewhere,
+    /// and two that run on copies of one disk acknowledge different things under one name.
+    #[error(
+        "{path} is not where it was formatted (recorded {recorded}, found {found}): it is a copy, or was restored. If \
+         it is the only copy, and nothing ran on the original since the copy was made, accept the place on purpose \
+         (accept-place --data {path}); else do not use it: replace the replica"
+    )]
+    OtherPlace {
+        /// The folder.
+        path: String,
+        /// What identifies the place that was recorded.
+        recorded: String,
+        /// What identifies the place that it is in now.
+        found: String,
+    },
     /// Something is here already.
     #[error("{0} is not empty: formatting would destroy what is there")]
     NotEmpty(String),
@@ -104,8 +144,11 @@ pub enum StorageError {
         /// What is known.
         known: u32,
     },
-    /// No copy of the vsr state is intact: the replica does not know what it has promised.
-    #[error("no intact copy of the vsr state in {0}: this disk cannot be used; replace the replica")]
+    /// No copy of the newest vsr state is intact: the replica does not know what it has promised.
+    #[error(
+        "no intact copy of the newest vsr state in {0}: the replica cannot know what it has promised; do not format it \
+         again, replace the replica"
+    )]
     StateLost(String),
     /// Another process has it open.
     #[error("{0} is in use by another process")]
