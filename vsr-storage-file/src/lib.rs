@@ -8,13 +8,15 @@
 //! Until checkpoints exist nothing is ever dropped: the log grows by extents that are written and synced
 //! before they are used, up to the limit given when the disk was formatted.
 
+mod inline;
 mod log;
 pub mod medium;
 mod sector;
 mod state;
 mod storage;
 
-pub use storage::{FileOptions, FileStorage};
+pub use inline::InlineFileStorage;
+pub use storage::{FileOptions, FileStorage, blocking_on};
 
 use vsr::StorageError;
 

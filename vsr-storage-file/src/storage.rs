@@ -134,13 +134,30 @@ impl FileStorage {
     }
 
     fn start<M: Medium>(log: M, state: M, name: &str) -> Result<FileStorage, StorageError> {
-        let (state, superblock) = StateFile::open(state, name)?;
-        let (index, log) = (Index::default(), Arc::new(log));
-        let reader = Reader { index: index.clone(), log: log.clone(), salt: superblock.salt };
-        let log = LogFile::new(log, superblock.salt);
-        let writer = Writer { index, log, state, superblock, record: None, disk_is_full: false, name: name.to_owned() };
+        let (writer, reader) = parts(log, state, name)?;
         ThreadedStorage::start(writer, reader).map(FileStorage)
     }
+}
+
+pub(crate) fn parts<M: Medium>(log: M, state: M, name: &str) -> Result<(Writer<M>, Reader<M>), StorageError> {
+    let (state, superblock) = StateFile::open(state, name)?;
+    let (index, log) = (Index::default(), Arc::new(log));
+    let reader = Reader { index: index.clone(), log: log.clone(), salt: superblock.salt };
+    let log = LogFile::new(log, superblock.salt);
+    let writer = Writer { index, log, state, superblock, record: None, disk_is_full: false, name: name.to_owned() };
+    Ok((writer, reader))
+}
+
+/// The two halves of the storage on any medium, for an executor of one's own. `name` stands in error messages.
+///
+/// # Errors
+/// As [`FileStorage::open`].
+pub fn blocking_on<M: Medium>(
+    log: M,
+    state: M,
+    name: &str,
+) -> Result<(impl BlockingWriter + use<M>, impl BlockingReader + use<M>), StorageError> {
+    parts(log, state, name)
 }
 
 fn format<M: Medium>(log: &M, state: &M, first: &VsrState, options: FileOptions) -> Result<(), StorageError> {
@@ -173,7 +190,7 @@ impl Storage for FileStorage {
     }
 }
 
-struct Reader<M> {
+pub(crate) struct Reader<M> {
     index: Index,
     log: Arc<M>,
     salt: u64,
@@ -206,7 +223,7 @@ impl<M: Medium> BlockingReader for Reader<M> {
     }
 }
 
-struct Writer<M: Medium> {
+pub(crate) struct Writer<M: Medium> {
     index: Index,
     log: LogFile<Arc<M>>,
     state: StateFile<M>,

@@ -71,8 +71,8 @@ pub enum StorageError {
     /// The disk, or the operating system, refused. The storage is poisoned. A start after it writes what
     /// it relies on again before it believes it, for what is read then may never have reached the disk.
     #[error(
-        "{doing} failed: {error}; the replica stops: mend the disk, then start it again (it writes anew what the \
-         failure may have kept from the disk), or replace the replica if the disk does not come back"
+        "{doing} failed: {error}; start the replica again once the disk works (a start writes anew what the failure \
+         may have kept from the disk)"
     )]
     Io {
         /// What was being done.
