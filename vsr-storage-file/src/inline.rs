@@ -61,6 +61,11 @@ impl<M: Medium> InlineFileStorage<M> {
         result
     }
 
+    /// What a thread would do once a second while nobody writes: tries again what found no space.
+    pub fn tend(&self) {
+        self.look_after(&mut lock(&self.writer));
+    }
+
     /// The work that a thread would do behind the answer.
     fn look_after(&self, writer: &mut Writer<M>) {
         if self.is_recovered.load(Ordering::Acquire) && self.check().is_ok() {
@@ -87,9 +92,9 @@ impl<M: Medium> Storage for InlineFileStorage<M> {
             return Err(StorageError::Contract("a state and entries in one batch"));
         }
         let mut writer = lock(&self.writer);
-        self.poison(writer.write(batch))?;
+        let written = self.poison(writer.write(batch));
         self.look_after(&mut writer);
-        Ok(())
+        written
     }
 
     async fn read(&self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError> {

@@ -28,17 +28,21 @@ use crate::protocol::{Entry, OpNumber};
 ///    is certain: the storage proves that the last batch never completed, and reports slots that only it
 ///    would have filled as `Absent`.
 /// 8. **Absence is a claim.** `Absent` is reported only if the storage would know of a lost write. Where
-///    it may have lost one, the slot is `Corrupt`, or the head uncertain.
+///    it may have lost one, the slot is `Corrupt`, or the head uncertain. What one start found lost is
+///    `Corrupt` at every later one, until a batch has put it again or truncated it.
 /// 9. **Damage is found.** An entry that is not exactly what was put is never returned, by `recover` or
-///    by [`read`](Self::read). A header that survived is reported with the `Corrupt` slot.
+///    by [`read`](Self::read). A header that survived is reported with the `Corrupt` slot. Damage takes
+///    what lies in it, and no more: every other entry is `Clean`.
 /// 10. **Poisoned after a failure.** After a failed write or sync every further call fails
-///     ([`StorageError::Poisoned`]): a retried sync lies (Rebello et al., ATC 2020).
+///     ([`StorageError::Poisoned`]): a retried sync lies (Rebello et al., ATC 2020). For the same reason a
+///     start believes nothing of what may not be on the disk before it has written it again and synced it.
 /// 11. **Reads run beside a write** and see the entries of completed batches.
 /// 12. **Formatted once.** Opening never creates. A disk that was never formatted, or belongs to another
-///     format version, is refused with an error that says so.
-/// 13. **Full is an error.** A batch that does not fit fails with [`StorageError::Full`] before anything
-///     of it is written, and does not poison.
-/// 14. **`recover` changes nothing** that a second `recover` would see.
+///     format version, is refused with an error that says so. A part that is missing or damaged is never
+///     "not formatted" ([`StorageError::Missing`], [`StorageError::Damaged`]).
+/// 13. **Full is an error.** A batch that does not fit fails with [`StorageError::Full`], nothing of it
+///     counts, and the storage is not poisoned.
+/// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// Reads everything once, after opening.
@@ -83,12 +87,12 @@ pub enum StorageError {
     /// An earlier write or sync failed, and nothing after it can be believed.
     #[error("storage is poisoned by an earlier failure ({0}): restart the replica")]
     Poisoned(String),
-    /// There is no room for the batch. Nothing of it was written.
-    #[error("the log is full: {used} of {limit} bytes; raise the limit")]
+    /// There is no room for the batch: the log is at its limit, or the disk is full. Nothing of it counts.
+    #[error("no room: {used} of {limit} bytes are used; raise the limit of the log, or make room on the disk")]
     Full {
         /// Bytes in use.
         used: u64,
-        /// The configured limit.
+        /// The configured limit, or what the disk had room for.
         limit: u64,
     },
     /// Nothing was ever formatted here.
