@@ -143,17 +143,19 @@ pub(crate) fn scan<M: Medium>(medium: &M, salt: u64, path: &str, state: &StateRe
         head_certain: true,
         is_reverted: false,
         last: 0,
+        taken: 0,
         end: 0,
         copy: Vec::new(),
         unproved: None,
     };
-    scan.settled();
-    scan.since();
+    let since = scan.candidates(state.tail, u64::MAX, |write| write >> GENERATION == state.generation);
+    scan.settled(since.first());
+    scan.since(&since);
     let (tail, prepared) = (scan.end, scan.prepared.max(scan.end));
     // What is rotten of the unused rest is prepared again.
     let usable = (tail..prepared).find(|&at| scan.sector(at) == Sector::Rotten).unwrap_or(prepared);
-    let Scanning { places, head_certain, last, copy, unproved, .. } = scan;
-    Ok(Found { places, head_certain, newest, tail, last, prepared: usable, copy, unproved })
+    let Scanning { places, head_certain, taken, copy, unproved, .. } = scan;
+    Ok(Found { places, head_certain, newest, tail, last: taken, prepared: usable, copy, unproved })
 }
 
 struct Scanning<'a, M> {
@@ -169,16 +171,19 @@ struct Scanning<'a, M> {
     head_certain: bool,
     /// Whether the log is older than the state.
     is_reverted: bool,
-    /// The last record that was taken in, and where it ends.
+    /// The last write that is accounted for, though it may be lost.
     last: u64,
+    /// The last record that was found, and where it ends.
+    taken: u64,
     end: u64,
+    /// The headers of that record, if it is one sector.
     copy: Vec<u8>,
     unproved: Option<Candidate>,
 }
 
 impl<M: Medium> Scanning<'_, M> {
-    /// What lies before the state (rule 2).
-    fn settled(&mut self) {
+    /// What lies before the state (rule 2). `next`: the first record after it.
+    fn settled(&mut self, next: Option<&Candidate>) {
         let (tail, log_write) = (self.state.tail, self.state.log_write);
         let mut found = self.candidates(0, tail, |write| write <= log_write);
         // Downwards: each record names the one before it. What is not named had never completed, or was lost
@@ -199,7 +204,10 @@ impl<M: Medium> Scanning<'_, M> {
         }
         if self.last < log_write {
             self.is_reverted = (self.end..tail).any(|at| self.sector(at) != Sector::Rotten);
-            self.hole(log_write >> GENERATION);
+            match next.and_then(|of| Some((of, self.record(of)?))) {
+                Some((of, record)) if record.previous == log_write => self.bridge(of, &record),
+                _ => self.hole(log_write >> GENERATION),
+            }
         }
         self.places.truncate(self.state.head as usize);
         // A state that names an absurd head is not the protocol's; its log is not believed any further.
@@ -212,15 +220,11 @@ impl<M: Medium> Scanning<'_, M> {
             self.places.iter_mut().skip(skip).take(count).for_each(|place| *place = Place::LOST);
         }
         (self.last, self.end) = (log_write, tail);
-        if found.last().is_none_or(|of| of.write != log_write) {
-            self.copy.clear();
-        }
     }
 
     /// What was written since the state, by one process (rules 1 to 3).
-    fn since(&mut self) {
+    fn since(&mut self, found: &[Candidate]) {
         let generation = self.state.generation;
-        let found = self.candidates(self.state.tail, u64::MAX, |write| write >> GENERATION == generation);
         if found.is_empty() && self.is_reverted {
             // A log that has lost writes, or is an older copy, cannot claim that nothing came after.
             self.head_certain = false;
@@ -347,7 +351,7 @@ impl<M: Medium> Scanning<'_, M> {
         } else {
             self.hole(of.write >> GENERATION);
         }
-        (self.last, self.end) = (of.write, of.end());
+        (self.last, self.taken, self.end) = (of.write, of.write, of.end());
         record.is_some()
     }
 

@@ -184,13 +184,19 @@ fn open_state<M: Medium>(log: &M, state: M, name: &str) -> Result<(StateFile<M>,
     StateFile::open(state, name, has_log)
 }
 
+/// A sector of the state file is none of the log.
+fn log_salt(salt: u64) -> u64 {
+    !salt
+}
+
 pub(crate) fn parts<M: Medium>(log: M, state: M, name: &str) -> Result<(Writer<M>, Reader<M>), StorageError> {
     let (state, superblock) = open_state(&log, state, name)?;
     let (index, log) = (Index::default(), Arc::new(log));
-    let reader = Reader { index: index.clone(), log: log.clone(), salt: superblock.salt };
+    let salt = log_salt(superblock.salt);
+    let reader = Reader { index: index.clone(), log: log.clone(), salt };
     let writer = Writer {
         index,
-        log: LogFile::new(log, name, superblock.salt),
+        log: LogFile::new(log, name, salt),
         state,
         superblock,
         record: None,
@@ -227,7 +233,7 @@ fn format<M: Medium>(
     let extent = options.extent.clamp(1 << 16, EXTENT_MAX) / sector * sector;
     let log_limit = options.log_limit.max(extent) / sector * sector;
     let salt = first.incarnation.0 as u64 ^ (first.incarnation.0 >> 64) as u64;
-    LogFile::<M>::format(log, salt, extent)?;
+    LogFile::<M>::format(log, log_salt(salt), extent)?;
     log.sync().map_err(io_error("formatting"))?;
     StateFile::format(state, Superblock { salt, log_limit, extent }, first, site)?;
     state.sync().map_err(io_error("formatting"))
