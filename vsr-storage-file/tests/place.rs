@@ -127,7 +127,7 @@ fn what_an_interrupted_format_has_left_is_formatted_again() {
         let path = folder.path().join("replica");
         std::fs::create_dir(&path).expect("a folder");
         for file in left {
-            std::fs::write(path.join(file), [0; 1000]).expect("a file");
+            std::fs::write(path.join(file), [0_u8; 1000]).expect("a file");
         }
         assert!(matches!(refusal(&path), StorageError::NotFormatted(_)), "{left:?}");
         format(&path, 0);

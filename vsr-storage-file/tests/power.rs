@@ -88,7 +88,8 @@ fn whatever_sync_fails_what_a_start_reports_outlives_a_power_loss() {
                 let what = format!("{next:?} at {fail}, in the state: {in_state}");
                 let ended = batches(&storage, &disk, fail, next, in_state);
                 drop(storage);
-                (disk.log.lock().next, disk.state.lock().next) = (NextSync::Works, NextSync::Works);
+                disk.log.lock().next = NextSync::Works;
+                disk.state.lock().next = NextSync::Works;
                 let first = outlives_a_power_loss(&disk, &what);
                 assert!(first.head_certain, "{what}: nothing was damaged");
                 if let Ok(acknowledged) = ended {
