@@ -36,7 +36,7 @@
 //!   this storage.
 //!
 //! The three options are set here by name, and a test reads them back, as later versions mean to change two of them. The seal is written
-//! anew, and synced, at each start; so is the file `place` whenever it changes.
+//! anew, and synced, at each start.
 //!
 //! # A copy is refused
 //! `place` holds device, inode and birth time of itself and of the seal. A folder that was copied, moved to another file system, or restored
