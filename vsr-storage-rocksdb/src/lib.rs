@@ -40,10 +40,10 @@
 //!
 //! # A copy is refused
 //! `place` holds device, inode and birth time of itself and of the seal. A folder that was copied, moved to another file system, or restored
-//! from a backup has other ones, and is refused with [`OtherPlace`](vsr::StorageError::OtherPlace): the replica may have acknowledged more
-//! since, elsewhere. [`RocksStorage::accept_place`] is for whoever knows better. Not noticed: a snapshot of the whole block device or virtual
-//! machine, and files that are overwritten in place. Noticed although nothing was copied: a device that has another number after a reboot.
-//! The file is locked while the folder is in use.
+//! from a backup has other inodes or birth times, and is refused with [`OtherPlace`](vsr::StorageError::OtherPlace): the replica may have
+//! acknowledged more since, elsewhere. [`RocksStorage::accept_place`] is for whoever knows better. A difference in the device alone is only
+//! logged, as a reboot may number devices anew. Not noticed: a snapshot of the whole file system or virtual machine, and files that are
+//! overwritten in place. The file is locked while the folder is in use.
 //!
 //! # Bad sectors
 //! Tables are opened when they are needed and merged seldom (256 of them), so that a damaged or unreadable block costs the ops in it, an

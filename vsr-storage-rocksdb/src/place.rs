@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use vsr::StorageError;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::folder::{PLACE, damaged, failed, missing};
+use crate::folder::{PLACE, failed, missing};
 
 const MAGIC: &[u8; 8] = b"vsrplace";
 const LEN: usize = 64;
@@ -33,6 +33,14 @@ impl Identity {
         let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
         let born = born.map_or(0, |born| born.as_nanos() as u64);
         Ok(Identity { device: metadata.dev(), inode: metadata.ino(), born })
+    }
+}
+
+impl Identity {
+    /// The device does not decide: many file systems number it anew at each mount, and an ordinary reboot would be refused.
+    fn is_same(&self, other: &Identity) -> bool {
+        let other_birth = self.born != 0 && other.born != 0 && self.born != other.born;
+        self.inode == other.inode && !other_birth
     }
 }
 
@@ -131,15 +139,19 @@ impl PlaceFile {
             self.file.read_exact_at(&mut bytes, copy * APART).ok()?;
             Place::decode(&bytes)
         });
-        let what = "neither of its two copies is intact, and nobody knows whether this folder is where it was \
-                    formatted (if it is, and was not copied or restored, accept the place: accept-place)";
-        let recorded = recorded.ok_or_else(|| damaged(&self.path(), what))?;
         let found = self.found(seal)?;
-        if recorded == found {
+        let path = self.folder.display().to_string();
+        let Some(recorded) = recorded else {
+            let recorded = "nothing that can be read".to_owned();
+            return Err(StorageError::OtherPlace { path, recorded, found: found.to_string() });
+        };
+        if recorded.own.is_same(&found.own) && recorded.seal.is_same(&found.seal) {
+            if recorded != found {
+                tracing::warn!(path, %recorded, %found, "the storage is on another device, or was mounted anew");
+            }
             return Ok(());
         }
-        let (path, recorded, found) = (self.folder.display().to_string(), recorded.to_string(), found.to_string());
-        Err(StorageError::OtherPlace { path, recorded, found })
+        Err(StorageError::OtherPlace { path, recorded: recorded.to_string(), found: found.to_string() })
     }
 
     fn found(&self, seal: &File) -> Result<Place, StorageError> {
@@ -155,6 +167,15 @@ impl PlaceFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inode_and_birth_decide_and_the_device_does_not() {
+        let here = Identity { device: 1, inode: 2, born: 3 };
+        assert!(here.is_same(&Identity { device: 9, ..here }), "a reboot may number the devices anew");
+        assert!(!here.is_same(&Identity { inode: 9, ..here }));
+        assert!(!here.is_same(&Identity { born: 9, ..here }), "an inode number that is used again");
+        assert!(here.is_same(&Identity { born: 0, ..here }), "a kernel that does not tell");
+    }
 
     #[test]
     fn a_place_round_trips_and_a_flipped_bit_is_noticed() {

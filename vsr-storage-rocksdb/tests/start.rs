@@ -192,7 +192,7 @@ fn what_is_missing_is_named_and_never_called_unformatted() {
         let refused = RocksStorage::open(copy.path()).map(|_| ()).expect_err("a part is missing");
         assert_eq!(refused, StorageError::Missing { path: path.display().to_string() }, "{name}");
     }
-    for name in ["seal", "place", "db/CURRENT", manifest.as_str()] {
+    for name in ["seal", "db/CURRENT", manifest.as_str()] {
         let copy = copy(folder.path());
         RocksStorage::accept_place(copy.path()).expect("the copy is meant");
         let path = copy.path().join(name);
@@ -204,6 +204,23 @@ fn what_is_missing_is_named_and_never_called_unformatted() {
         assert!(path.starts_with(named), "{name}: {refused}");
         assert!(!refused.to_string().contains("run the format command"), "{name}: {refused}");
     }
+}
+
+#[test]
+fn a_place_that_cannot_be_read_is_asked_for() {
+    let folder = with_ops(2);
+    let path = folder.path().join("place");
+    let place = fs::read(&path).expect("the file");
+    let mut damaged = place.clone();
+    damaged[4096..].fill(0);
+    fs::write(&path, &damaged).expect("damaging");
+    drop(open(folder.path()));
+    damaged[..64].fill(0);
+    fs::write(&path, &damaged).expect("damaging");
+    let refused = RocksStorage::open(folder.path()).map(|_| ()).expect_err("nobody knows the place");
+    assert!(matches!(&refused, StorageError::OtherPlace { recorded, .. } if recorded.contains("nothing")), "{refused}");
+    RocksStorage::accept_place(folder.path()).expect("accepting");
+    assert_eq!(open(folder.path()).1.slots, clean(2));
 }
 
 #[test]
