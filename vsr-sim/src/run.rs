@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::future::join_all;
 use vsr::protocol::Random;
 use vsr::{
-    Client, ClientConfig, ClientId, ClusterId, Config, Handle, Incarnation, Membership, Network, Peer, Replica,
-    ReplicaError, ReplicaId, Storage, VsrState,
+    Client, ClientConfig, ClientId, ClusterId, Handle, Incarnation, Membership, Network, Peer, Replica, ReplicaError,
+    ReplicaId, Storage, VsrState,
 };
 
 use crate::budget::Figures;

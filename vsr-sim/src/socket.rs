@@ -98,7 +98,7 @@ impl World {
         heard.extend(std::mem::take(&mut self.nodes[node].inbox).into_iter().filter_map(|arrival| match arrival {
             Arrival::PeerUp(peer) => Some(Heard::Up(peer)),
             Arrival::PeerDown { peer, refused } => Some(Heard::Down { peer, refused }),
-            Arrival::Message { .. } => None,
+            Arrival::Message { .. } | Arrival::Refused { .. } => None,
         }));
         heard
     }
