@@ -204,7 +204,18 @@ impl Network for OnSocket {
     }
 
     async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
-        self.network.recv().await
+        let arrivals = self.network.recv().await?;
+        let mut world = lock(&self.life.world);
+        let node = self.life.node;
+        for arrival in &arrivals {
+            if let Arrival::Message { from, message } = arrival
+                && node < world.replicas
+            {
+                world.observe(&Observation::Received { replica: node, from: *from, message });
+            }
+        }
+        drop(world);
+        Ok(arrivals)
     }
 
     fn introduce(&self, identity: Identity) {

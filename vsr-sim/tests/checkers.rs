@@ -920,6 +920,6 @@ cases! {
     a_replica_that_goes_on_after_a_failed_write_is_noticed: "replica-runs", |bench, broken| {
         bench.names(&[&"r1", &"CommitOk", &"its write failed"]);
         bench.see(&Observation::Broke { replica: 1, must: broken, how: "its write failed" })?;
-        bench.sent(1, &Message::CommitOk { view: view(0), number: 1 })
+        bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })
     };
 }
