@@ -70,8 +70,8 @@ pub(crate) fn own(entries: usize) -> usize {
     RECORD + entries * Header::LEN
 }
 
-/// The sectors of a record. One op of up to 200 bytes is one sector, or two when it carries a copy for the
-/// record before and has more than 200.
+/// The sectors of a record. An op of up to 200 bytes is one, with a copy for the record before as well; one of up
+/// to 544 is two.
 pub(crate) fn sectors_of(own: usize, copied: usize, bodies: usize) -> usize {
     let front = own + copied + bodies;
     if front <= PAYLOAD { 1 } else { sectors_for(front + own).max(2 * sectors_for(own)) }

@@ -365,7 +365,7 @@ impl<M: Medium> Scanning<'_, M> {
             return self.hole(record.previous >> GENERATION);
         };
         if lost.previous != self.last {
-            self.hole(record.previous >> GENERATION);
+            self.hole(lost.previous >> GENERATION);
         }
         self.put(record.previous, &lost, &headers, None, true);
         self.last = record.previous;

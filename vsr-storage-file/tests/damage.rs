@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use futures::executor::block_on;
-use support::{Disk, Inline, NextSync, SECTOR, entry, is_clean, put, try_put, verdicts, write_state};
+use support::{Disk, Inline, NextSync, SECTOR, entry, is_certain, is_clean, put, try_put, verdicts, write_state};
 use vsr::protocol::Random;
 use vsr::{Batch, CommitNumber, Entry, Header, OpNumber, Recovered, Slot, Storage, StorageError};
 
@@ -395,7 +395,7 @@ impl Model {
                 }
                 Some(Slot::Corrupt(None)) => {}
                 Some(Slot::Absent) => assert_eq!(self.header(op), None, "{what}: op {op} was acknowledged: {said:?}"),
-                None => assert!(!recovered.head_certain, "{what}: op {op} is gone, for certain: {said:?}"),
+                None => assert!(!is_certain(recovered), "{what}: op {op} is gone, for certain: {said:?}"),
             }
         }
     }

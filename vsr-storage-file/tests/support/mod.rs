@@ -181,12 +181,13 @@ impl Disk {
         block_on(self.open()?.recover())
     }
 
-    /// As a replica starts: it notes the start in its state.
+    /// As a replica starts: it notes the start in its state, and whether the end of its log is certain.
     pub(crate) fn start(&self) -> (Inline, Recovered) {
         let storage = self.open().expect("opening");
         let recovered = block_on(storage.recover()).expect("recovering");
         let mut state = recovered.state.clone();
         state.starts += 1;
+        state.head_certain &= recovered.head_certain;
         write_state(&storage, state, None);
         (storage, recovered)
     }
@@ -241,6 +242,11 @@ pub(crate) fn try_put(storage: &Inline, entries: Vec<Entry>) -> Result<(), Stora
 pub(crate) fn write_state(storage: &Inline, state: VsrState, truncate_above: Option<u64>) {
     let batch = Batch { state: Some(state), truncate_above: truncate_above.map(OpNumber), entries: Vec::new() };
     block_on(storage.write(batch)).expect("a state");
+}
+
+/// Whether the end of the log is certain, as storage and replica remember it.
+pub(crate) fn is_certain(recovered: &Recovered) -> bool {
+    recovered.head_certain && recovered.state.head_certain
 }
 
 pub(crate) fn is_clean(recovered: &Recovered, op: u64) -> bool {
