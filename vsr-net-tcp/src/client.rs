@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use metrics::counter;
 use tokio::task::JoinSet;
-use vsr::wire::encode;
-use vsr::{Arrival, ClientId, ClusterId, Constants, Envelope, Network, NetworkError, Peer, ReplicaId};
+use vsr::wire::{Limits, encode};
+use vsr::{Arrival, ClientId, ClusterId, Envelope, Network, NetworkError, Peer, ReplicaId};
 
-use crate::connection::{limits_of, run};
+use crate::connection::run;
 use crate::dial::{Pause, dial, note, resolve};
 use crate::handshake::{Hello, Speaker};
 use crate::mailbox::Mailbox;
@@ -104,9 +104,7 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
                 let queue = Arc::new(Queue::new(shared.options.queue_bytes_max));
                 shared.links().insert(to, queue.clone());
                 shared.mailbox.hint(Arrival::PeerUp(peer));
-                // What a replica may send is bounded by constants that a client does not know.
-                let limits = limits_of(&Constants { reply_max: 64 << 20, ..Constants::default() });
-                run(stream, peer, queue, &shared.mailbox, &shared.options, limits).await;
+                run(stream, peer, queue, &shared.mailbox, &shared.options, Limits::of_client()).await;
                 shared.links().remove(&to);
                 shared.mailbox.hint(Arrival::PeerDown { peer, refused: false });
             }

@@ -9,7 +9,7 @@ use metrics::{Counter, counter};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, WireError, decode, is_keep_alive, keep_alive};
-use vsr::{Arrival, Constants, Peer};
+use vsr::{Arrival, Peer};
 
 use crate::mailbox::Mailbox;
 use crate::options::TcpOptions;
@@ -17,16 +17,6 @@ use crate::queue::Queue;
 
 /// Bytes for which room is made before they arrive: a length that a peer claims allocates no more.
 const READ_STEP: usize = 256 << 10;
-
-/// What one message of this cluster can be as large as.
-pub(crate) fn limits_of(constants: &Constants) -> Limits {
-    let requests = u64::from(constants.request_max) + (2 << 20);
-    let replies = u64::from(constants.reply_max) + (2 << 20);
-    let meta = requests.max(replies).max(16 << 20);
-    let bodies = u64::from(constants.batch_bytes_max) + (8 << 20);
-    let capped = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-    Limits { meta_max: capped(meta), bodies_max: capped(bodies) }
-}
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]

@@ -8,7 +8,8 @@ use vsr::ReplicaId;
 /// The options of the transport. Every field has a default.
 #[derive(Clone, Debug)]
 pub struct TcpOptions {
-    /// Bytes that may wait for one connection; beyond them the newest messages are dropped. Default 64 MiB.
+    /// Bytes that may wait for one connection; beyond them the newest messages are dropped. Default 64 MiB. Not less
+    /// than the longest message of the replica's configuration.
     pub queue_bytes_max: usize,
     /// Client connections at a time; further ones are refused. Default 1,024.
     pub clients_max: usize,
@@ -69,6 +70,9 @@ pub enum TcpError {
         /// The operating system's words.
         error: std::io::Error,
     },
+    /// The options do not fit the configuration of the replica.
+    #[error(transparent)]
+    Config(#[from] vsr::ConfigError),
     /// There is no tokio runtime.
     #[error("vsr-net-tcp needs a tokio runtime: call this from within one")]
     NoRuntime,

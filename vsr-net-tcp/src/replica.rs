@@ -16,7 +16,7 @@ use vsr::{
     ReplicaId,
 };
 
-use crate::connection::{limits_of, run};
+use crate::connection::run;
 use crate::dial::{Pause, dial, note, resolve};
 use crate::handshake::{Answer, HandshakeError, Hello, Rejection, Speaker, receive, send, within};
 use crate::mailbox::Mailbox;
@@ -30,7 +30,7 @@ const HANDSHAKES_MAX: usize = 64;
 pub struct TcpNetwork {
     shared: Arc<Shared>,
     address: SocketAddr,
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 struct Shared {
@@ -89,6 +89,7 @@ impl TcpNetwork {
     /// As [`bind`](Self::bind).
     pub fn start(config: &Config, options: TcpOptions, listener: TcpListener) -> Result<TcpNetwork, TcpError> {
         tokio::runtime::Handle::try_current().map_err(|_| TcpError::NoRuntime)?;
+        config.check_transport("TcpOptions::queue_bytes_max", options.queue_bytes_max)?;
         let me = config.replica;
         let index = config.membership.index_of(me).ok_or(TcpError::NotAMember(me))?;
         let address = listener
@@ -100,7 +101,7 @@ impl TcpNetwork {
             cluster: config.cluster,
             membership: config.membership.clone(),
             checksum: config.membership.checksum(),
-            limits: limits_of(&config.membership.constants),
+            limits: Limits::of(&config.membership.constants),
             mailbox: Mailbox::new(options.inbox_bytes_max),
             options,
             links: Mutex::default(),
@@ -114,7 +115,7 @@ impl TcpNetwork {
         for member in &config.membership.members[..index] {
             tasks.spawn(keep_connected(shared.clone(), member.id, member.address.clone()));
         }
-        Ok(TcpNetwork { shared, address, _tasks: tasks })
+        Ok(TcpNetwork { shared, address, tasks: Mutex::new(tasks) })
     }
 
     /// Where it listens.
@@ -161,6 +162,12 @@ impl Network for TcpNetwork {
 
     fn introduce(&self, identity: Identity) {
         self.shared.identity.send_replace(Some(identity));
+    }
+
+    /// The tasks have ended, the one that listens too: the port is free.
+    async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 }
 

@@ -38,7 +38,7 @@ const EXTENT_MAX: u64 = 64 << 20;
 const GROWTH_STEP: u64 = 1 << 20;
 
 /// Storage in a folder of its own. Its work is done by threads of its own; dropping it waits for the
-/// write under way.
+/// write under way, unless that hangs: then the folder stays in use until the disk answers.
 #[derive(Debug)]
 pub struct FileStorage(ThreadedStorage);
 
@@ -170,6 +170,10 @@ impl Storage for FileStorage {
 
     fn room(&self) -> u64 {
         self.0.room()
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
     }
 }
 

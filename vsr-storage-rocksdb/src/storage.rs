@@ -208,6 +208,10 @@ impl Storage for RocksStorage {
     fn room(&self) -> u64 {
         self.0.room()
     }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
 }
 
 struct Writer {

@@ -14,6 +14,7 @@ mod decide;
 mod entry;
 mod explain;
 mod fault;
+pub mod limits;
 mod log;
 mod map;
 mod membership;
