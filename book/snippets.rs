@@ -12,6 +12,12 @@ pub mod state_machine {}
 #[doc = include_str!("src/cluster.md")]
 pub mod cluster {}
 
+#[doc = include_str!("src/operate.md")]
+pub mod operate {}
+
+#[doc = include_str!("src/copies.md")]
+pub mod copies {}
+
 #[doc = include_str!("src/simulate.md")]
 pub mod simulate {}
 
@@ -20,6 +26,9 @@ pub mod simulator {}
 
 #[doc = include_str!("src/scenarios.md")]
 pub mod scenarios {}
+
+#[doc = include_str!("src/files.md")]
+pub mod files {}
 
 #[doc = include_str!("src/histories.md")]
 pub mod histories {}

@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use metrics::counter;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use vsr::wire::{Limits, encode};
 use vsr::{Arrival, ClientId, ClusterId, Envelope, Network, NetworkError, Peer, ReplicaId};
 
 use crate::connection::run;
-use crate::dial::{Pause, dial, note, resolve};
-use crate::handshake::{Hello, Speaker};
+use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
+use crate::handshake::{HandshakeError, Hello, Speaker};
 use crate::mailbox::Mailbox;
 use crate::options::{TcpError, TcpOptions};
 use crate::queue::Queue;
+use crate::receive::Room;
+use crate::told::Told;
 
 /// TCP from a client to every replica of a cluster. Give it to [`vsr::Client::new`], with the id that stands
 /// in the client's configuration.
@@ -28,6 +31,7 @@ struct Shared {
     client: ClientId,
     options: TcpOptions,
     mailbox: Mailbox,
+    room: Room,
     links: Mutex<BTreeMap<ReplicaId, Arc<Queue>>>,
 }
 
@@ -42,7 +46,7 @@ impl TcpClient {
     /// long as it lives. Needs a tokio runtime around it.
     ///
     /// # Errors
-    /// A [`TcpError`]; that a replica cannot be reached is none.
+    /// A [`TcpError`]; that a replica cannot be reached, or its name is not known now, is none.
     pub async fn connect<A: Into<String>>(
         cluster: u128,
         client: ClientId,
@@ -50,18 +54,31 @@ impl TcpClient {
         options: TcpOptions,
     ) -> Result<TcpClient, TcpError> {
         tokio::runtime::Handle::try_current().map_err(|_| TcpError::NoRuntime)?;
+        options.validate()?;
+        let addresses: Vec<String> = addresses.into_iter().map(Into::into).collect();
+        let count = u8::try_from(addresses.len()).ok().filter(|count| *count > 0);
+        let count = count.ok_or(TcpError::Addresses(addresses.len()))?;
+        check_peers(addresses.iter().map(String::as_str))?;
+        check_distinct(addresses.iter().map(String::as_str))?;
+        let looked_up =
+            addresses.iter().map(|address| timeout(options.handshake, resolve(address, options.allow_insecure)));
+        for found in futures::future::join_all(looked_up).await {
+            // A name that is not known is looked up again at each attempt.
+            if let Ok(Err(error @ TcpError::NotLoopback(_))) = found {
+                return Err(error);
+            }
+        }
         let shared = Arc::new(Shared {
             cluster: ClusterId(cluster),
             client,
             mailbox: Mailbox::new(options.inbox_bytes_max),
+            room: Room::new(options.receive_bytes_max),
             options,
             links: Mutex::default(),
         });
         let mut tasks = JoinSet::new();
-        for (id, address) in addresses.into_iter().enumerate() {
-            let address = address.into();
-            resolve(&address, shared.options.allow_insecure).await?;
-            tasks.spawn(keep_connected(shared.clone(), ReplicaId(id as u8), address));
+        for (id, address) in (0..count).zip(addresses) {
+            tasks.spawn(keep_connected(shared.clone(), ReplicaId(id), address));
         }
         Ok(TcpClient { shared, _tasks: tasks })
     }
@@ -95,22 +112,33 @@ impl Network for TcpClient {
 
 async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
     let mut pause = Pause::new(&shared.options, shared.client.0 as u64 ^ u64::from(to.0));
+    let mut told = Told::new();
     let peer = Peer::Replica(to);
+    let who = format!("replica {} at {address}", to.0);
     loop {
         let hello = Hello { cluster: shared.cluster, from: Speaker::Client { id: shared.client }, to };
         match dial(&shared.options, &address, hello).await {
             Ok((stream, _)) => {
-                pause.reset();
-                let queue = Arc::new(Queue::new(shared.options.queue_bytes_max));
+                told.over(&());
+                let since = Instant::now();
+                let queue = Arc::new(Queue::new(shared.options.queue_bytes_max, None));
                 shared.links().insert(to, queue.clone());
                 shared.mailbox.hint(Arrival::PeerUp(peer));
-                run(stream, peer, queue, &shared.mailbox, &shared.options, Limits::of_client()).await;
+                let limits = Limits::of_client();
+                run(stream, peer, queue, &shared.mailbox, &shared.room, &shared.options, limits).await;
                 shared.links().remove(&to);
                 shared.mailbox.hint(Arrival::PeerDown { peer, refused: false });
+                pause.after_connection(since.elapsed()).await;
             }
             Err(error) => {
-                note(&error);
+                let is_new = told.is_new((), &error.to_string());
+                note(&who, &error, is_new);
                 shared.mailbox.hint(Arrival::PeerDown { peer, refused: error.is_refused_connection() });
+                if let HandshakeError::Rejected(rejection) = &error
+                    && is_new
+                {
+                    shared.mailbox.hint(Arrival::Refused { by: to, why: rejection.to_string() });
+                }
                 pause.after(&error).await;
             }
         }

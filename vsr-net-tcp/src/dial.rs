@@ -1,53 +1,118 @@
 //! Making connections: the way of a replica to the members before it, and of a client to all of them.
 
-use std::io;
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use metrics::counter;
 use tokio::net::TcpStream;
 
-use crate::connection::reason;
-use crate::handshake::{HandshakeError, Hello, Speaker, call, within};
+use crate::handshake::{HandshakeError, Hello, Rejection, Speaker, call, within};
 use crate::options::{TcpError, TcpOptions};
+use crate::receive::reason;
 
 /// The pause after a refusal that an operator has to resolve.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
-/// Connects and says hello, within the time that a handshake may take.
+/// A connection that has stood so long was a good one.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// Connects and says hello. The name is looked up each time: what it stands for may change, or be known only
+/// later. Each of its addresses is tried, for as long as a handshake may take.
 pub(crate) async fn dial(
     options: &TcpOptions,
     address: &str,
     hello: Hello,
 ) -> Result<(TcpStream, Speaker), HandshakeError> {
-    within(options.handshake, async {
-        let address = resolve(address, options.allow_insecure).await.map_err(io::Error::other)?;
-        let mut stream = TcpStream::connect(address).await?;
-        let speaker = call(&mut stream, hello).await?;
-        Ok((stream, speaker))
-    })
-    .await
+    let looked_up = async { Ok::<_, HandshakeError>(resolve(address, options.allow_insecure).await?) };
+    dial_any(options.handshake, within(options.handshake, looked_up).await?, hello).await
 }
 
-pub(crate) async fn resolve(address: &str, allow_insecure: bool) -> Result<SocketAddr, TcpError> {
+async fn dial_any(
+    limit: Duration,
+    addresses: Vec<SocketAddr>,
+    hello: Hello,
+) -> Result<(TcpStream, Speaker), HandshakeError> {
+    let mut failed: Option<HandshakeError> = None;
+    for address in addresses {
+        let attempt = async {
+            let mut stream = TcpStream::connect(address).await?;
+            let speaker = call(&mut stream, hello).await?;
+            Ok::<_, HandshakeError>((stream, speaker))
+        };
+        match within(limit, attempt).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) if failed.as_ref().is_none_or(|failed| error.weight() > failed.weight()) => failed = Some(error),
+            Err(_) => {}
+        }
+    }
+    Err(failed.unwrap_or(HandshakeError::TimedOut))
+}
+
+/// The addresses of a name, each once: those that may be used.
+pub(crate) async fn resolve(address: &str, allow_insecure: bool) -> Result<Vec<SocketAddr>, TcpError> {
     let bad = |error: String| TcpError::Address { address: address.to_owned(), error };
-    let mut found = tokio::net::lookup_host(address).await.map_err(|error| bad(error.to_string()))?;
-    let found = found.next().ok_or_else(|| bad("no address".to_owned()))?;
-    if found.ip().is_loopback() || allow_insecure { Ok(found) } else { Err(TcpError::NotLoopback(found)) }
+    let mut usable = Vec::new();
+    let mut other = None;
+    for found in tokio::net::lookup_host(address).await.map_err(|error| bad(error.to_string()))? {
+        if !found.ip().is_loopback() && !allow_insecure {
+            other.get_or_insert(found);
+        } else if !usable.contains(&found) {
+            usable.push(found);
+        }
+    }
+    match other {
+        _ if !usable.is_empty() => Ok(usable),
+        Some(other) => Err(TcpError::NotLoopback(other)),
+        None => Err(bad("the name has no address".to_owned())),
+    }
 }
 
-/// Counts and tells why there is no connection.
-pub(crate) fn note(error: &HandshakeError) {
+/// Whether these can be meant as addresses to connect to. Whether a name is known is found out at each attempt.
+pub(crate) fn check_peers<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Result<(), TcpError> {
+    for address in addresses {
+        let bad = |error: &'static str| Err(TcpError::Address { address: address.to_owned(), error: error.to_owned() });
+        let Some((host, port)) = address.rsplit_once(':') else { return bad("it has no port") };
+        if host.is_empty() {
+            return bad("it has no host");
+        }
+        if !port.parse::<u16>().is_ok_and(|port| port > 0) {
+            return bad("its port is none of 1 to 65535");
+        }
+        if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
+            return bad("it stands for every machine, and nobody can connect to it");
+        }
+    }
+    Ok(())
+}
+
+/// Whether none is listed twice.
+pub(crate) fn check_distinct<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Result<(), TcpError> {
+    let mut seen = BTreeSet::new();
+    match addresses.into_iter().find(|address| !seen.insert(*address)) {
+        Some(twice) => Err(TcpError::Duplicate(twice.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Counts why there is no connection with somebody, and tells it when it is news.
+pub(crate) fn note(who: &str, error: &HandshakeError, is_new: bool) {
     match error {
         HandshakeError::Refused(rejection) | HandshakeError::Rejected(rejection) => {
             counter!("vsr_net_rejected_total", "reason" => rejection.reason()).increment(1);
-            tracing::warn!(%error, "connection refused");
+            if is_new {
+                tracing::warn!(%who, %error, "connection refused; told again when the reason changes");
+            }
         }
         HandshakeError::Wire(wire) => {
             counter!("vsr_net_bad_frames_total", "reason" => reason(wire)).increment(1);
-            tracing::warn!(%error, "no handshake");
+            if is_new {
+                tracing::warn!(%who, %error, "no handshake; told again when the reason changes");
+            }
         }
-        HandshakeError::Io(_) | HandshakeError::TimedOut => tracing::debug!(%error, "no handshake"),
+        HandshakeError::Address(_) if is_new => tracing::warn!(%who, %error, "cannot connect; it is tried again"),
+        HandshakeError::Io(_) | HandshakeError::TimedOut if is_new => tracing::info!(%who, %error, "no connection"),
+        HandshakeError::Address(_) | HandshakeError::Io(_) | HandshakeError::TimedOut => {}
     }
 }
 
@@ -65,14 +130,22 @@ impl Pause {
         Pause { min, max, now: min, random: vsr::protocol::Random::new(seed) }
     }
 
-    pub(crate) fn reset(&mut self) {
-        self.now = self.min;
+    /// Waits after a connection that has stood so long. One that broke at once is as good as none.
+    pub(crate) async fn after_connection(&mut self, stood: Duration) {
+        if stood >= STEADY {
+            self.now = self.min;
+        }
+        tokio::time::sleep(self.next()).await;
     }
 
     /// Waits before the next attempt. A refusal that an operator has to resolve is not asked for again at once.
     pub(crate) async fn after(&mut self, error: &HandshakeError) {
-        let refused = matches!(error, HandshakeError::Refused(_) | HandshakeError::Rejected(_));
-        let extra = if refused { REFUSED_PAUSE } else { Duration::ZERO };
+        let extra = match error {
+            // The old connection of a process that was restarted will be found broken soon.
+            HandshakeError::Rejected(Rejection::AlreadyConnected) => Duration::ZERO,
+            HandshakeError::Refused(_) | HandshakeError::Rejected(_) => REFUSED_PAUSE,
+            _ => Duration::ZERO,
+        };
         tokio::time::sleep(extra + self.next()).await;
     }
 
@@ -80,5 +153,48 @@ impl Pause {
         let pause = self.now / 2 + self.now.mul_f64(self.random.below(1000) as f64 / 2000.0);
         self.now = (self.now * 2).min(self.max);
         pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use vsr::{Checksum, ClientId, ClusterId, Identity, Incarnation, ReplicaId};
+
+    use super::*;
+    use crate::handshake::{Answer, receive, send};
+
+    /// A name with several addresses, as `localhost` has: the replica listens on one of them.
+    #[tokio::test]
+    async fn b16_every_address_of_a_name_is_tried() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let right = listener.local_addr().expect("an address");
+        let nobody = SocketAddr::from(([127, 0, 0, 2], right.port()));
+        let identity = Identity { incarnation: Incarnation(1), starts: 1 };
+        let to = ReplicaId(3);
+        let speaker = Speaker::Replica { id: to, membership: Checksum(5), identity, process: 7 };
+        let hello = Hello { cluster: ClusterId(7), from: Speaker::Client { id: ClientId(1) }, to };
+        let answer = async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let heard: Hello = receive(&mut stream).await.expect("a hello");
+            assert_eq!(heard, hello);
+            send(&mut stream, &Answer::Welcome(speaker)).await.expect("an answer");
+        };
+        let limit = Duration::from_secs(20);
+        let (dialled, ()) = tokio::join!(dial_any(limit, vec![nobody, right], hello), answer);
+        assert_eq!(dialled.expect("a connection").1, speaker);
+    }
+
+    #[test]
+    fn b17_addresses_that_nobody_can_mean_are_refused_in_words() {
+        let good = ["localhost:4000", "127.0.0.1:4001", "[::1]:65535", "replica-2.example.org:1"];
+        assert!(check_peers(good).is_ok());
+        for bad in ["", "localhost", "localhost:", ":4000", "localhost:0", "localhost:65536", "a:b", "0.0.0.0:40"] {
+            let refused = check_peers([bad]).expect_err(bad).to_string();
+            assert!(refused.contains("host:port"), "{bad}: {refused}");
+        }
+        assert!(check_distinct(good).is_ok());
+        let twice = check_distinct(["a:1", "b:1", "a:1"]).expect_err("listed twice").to_string();
+        assert!(twice.contains("\"a:1\" is listed twice"), "{twice}");
     }
 }

@@ -1,5 +1,6 @@
 //! The first frames of a connection: who is there, and whether the two belong together.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -8,14 +9,25 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, WireError, decode_value, encode_value};
 use vsr::{Checksum, ClientId, ClusterId, Identity, Peer, ReplicaId};
 
+use crate::options::TcpError;
+use crate::receive::reason;
+
 /// A handshake is small, and comes from anybody.
 const LIMITS: Limits = Limits { meta_max: 4096, bodies_max: 0 };
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Speaker {
-    Replica { id: ReplicaId, membership: Checksum, identity: Identity },
-    Client { id: ClientId },
+    /// `process` is drawn anew at each start: two that run on copies of one disk say the same otherwise.
+    Replica {
+        id: ReplicaId,
+        membership: Checksum,
+        identity: Identity,
+        process: u64,
+    },
+    Client {
+        id: ClientId,
+    },
 }
 
 impl Speaker {
@@ -25,6 +37,17 @@ impl Speaker {
             Speaker::Client { id } => Peer::Client(id),
         }
     }
+}
+
+/// A number for [`Speaker::Replica`], most likely no other process has it.
+#[allow(clippy::disallowed_types, reason = "the standard library's way to the operating system's entropy")]
+pub(crate) fn process_number() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u64(CALLS.fetch_add(1, Ordering::Relaxed));
+    hasher.write_u32(std::process::id());
+    hasher.finish()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,17 +81,29 @@ pub enum Rejection {
     #[error("members, quorums or cluster constants differ: all replicas must be formatted with the same ones")]
     Membership,
     /// This very replica.
-    #[error("a second process with this replica's id: end one of the two")]
+    #[error("the other side has this very replica's id: it is a second process of it, or a copy; end one of the two")]
     SameReplica,
-    /// The disk is not the one that this id had.
-    #[error("this replica id belongs to another disk (incarnation): a replaced disk must not rejoin under its old id")]
+    /// Another disk is connected under this id.
+    #[error(
+        "a replica on another disk (incarnation) is connected under this id: end one of the two, and never format or \
+         replace a disk under an id that has been in use"
+    )]
     OtherIncarnation,
-    /// An earlier life of the same disk, or a copy of it.
-    #[error("a later start of the same disk is known: this is an old copy, end it")]
+    /// A later life of the same disk, or of its original, is connected.
+    #[error(
+        "a later start of the same disk is connected: the one that was refused runs on an old copy of its folder; end \
+         it"
+    )]
     OldCopy,
     /// No room for more clients.
     #[error("too many clients: connect to another replica, or try later")]
     TooManyClients,
+    /// Another process is connected under this id, and alive.
+    #[error(
+        "another process of this replica is connected and alive: a copy of its folder runs beside it; end one of the \
+         two (after a restart this ends by itself, as soon as the old connection is found broken)"
+    )]
+    AlreadyConnected,
 }
 
 impl Rejection {
@@ -83,6 +118,7 @@ impl Rejection {
             Rejection::OtherIncarnation => "other_incarnation",
             Rejection::OldCopy => "old_copy",
             Rejection::TooManyClients => "too_many_clients",
+            Rejection::AlreadyConnected => "already_connected",
         }
     }
 }
@@ -94,6 +130,8 @@ pub(crate) enum HandshakeError {
     Io(#[from] std::io::Error),
     #[error(transparent)]
     Wire(#[from] WireError),
+    #[error(transparent)]
+    Address(#[from] TcpError),
     #[error("the handshake took too long")]
     TimedOut,
     #[error("refused by the other side: {0}")]
@@ -103,6 +141,28 @@ pub(crate) enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// A word for what changes when there is news.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            HandshakeError::Io(_) => "io",
+            HandshakeError::Wire(error) => reason(error),
+            HandshakeError::Address(_) => "address",
+            HandshakeError::TimedOut => "timed_out",
+            HandshakeError::Rejected(rejection) | HandshakeError::Refused(rejection) => rejection.reason(),
+        }
+    }
+
+    /// Of the failures at several addresses of one name the one that tells most, and that only all of them
+    /// together make a refused connection.
+    pub(crate) fn weight(&self) -> u8 {
+        match self {
+            HandshakeError::Rejected(_) | HandshakeError::Refused(_) => 3,
+            HandshakeError::Wire(_) | HandshakeError::Address(_) => 2,
+            HandshakeError::Io(_) if self.is_refused_connection() => 0,
+            HandshakeError::Io(_) | HandshakeError::TimedOut => 1,
+        }
+    }
+
     /// Whether nobody listens at the other side.
     pub(crate) fn is_refused_connection(&self) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};

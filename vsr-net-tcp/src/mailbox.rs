@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use futures::task::AtomicWaker;
 use tokio::sync::Notify;
-use vsr::{Arrival, NetworkError};
+use vsr::{Arrival, NetworkError, Peer};
 
 /// Arrivals of all connections. When too much waits, connections are not read: the other sides' queues fill
 /// up and drop.
@@ -20,6 +20,17 @@ pub(crate) struct Mailbox {
 struct Inner {
     arrivals: Vec<Arrival>,
     bytes: usize,
+}
+
+/// Arrivals among which a hint's last word is looked for.
+const LOOK_BACK: usize = 4096;
+
+fn peer_of(arrival: &Arrival) -> Peer {
+    match *arrival {
+        Arrival::Message { from, .. } => from,
+        Arrival::PeerUp(peer) | Arrival::PeerDown { peer, .. } => peer,
+        Arrival::Refused { by, .. } => Peer::Replica(by),
+    }
 }
 
 impl Mailbox {
@@ -48,9 +59,16 @@ impl Mailbox {
         self.waker.wake();
     }
 
-    /// Delivers a hint; there are few of them.
+    /// Delivers a hint, unless it says of its peer what the last one that waits says: a replica that takes
+    /// nothing is not told the same each time that a connection fails.
     pub(crate) fn hint(&self, arrival: Arrival) {
-        self.lock().arrivals.push(arrival);
+        let mut inner = self.lock();
+        let waiting = inner.arrivals.iter().rev().take(LOOK_BACK).find(|waiting| peer_of(waiting) == peer_of(&arrival));
+        if waiting == Some(&arrival) {
+            return;
+        }
+        inner.arrivals.push(arrival);
+        drop(inner);
         self.waker.wake();
     }
 
@@ -67,5 +85,26 @@ impl Mailbox {
         .await;
         self.room.notify_waiters();
         Ok(arrivals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vsr::ReplicaId;
+
+    #[test]
+    fn b14_a_replica_that_takes_nothing_does_not_gather_the_same_hints() {
+        let mailbox = Mailbox::new(1 << 20);
+        let peers = [1, 2, 3].map(|id| Peer::Replica(ReplicaId(id)));
+        for _ in 0..1000 {
+            for peer in peers {
+                mailbox.hint(Arrival::PeerDown { peer, refused: true });
+            }
+        }
+        assert_eq!(mailbox.lock().arrivals.len(), 3);
+        mailbox.hint(Arrival::PeerUp(peers[0]));
+        mailbox.hint(Arrival::PeerDown { peer: peers[0], refused: true });
+        assert_eq!(mailbox.lock().arrivals.len(), 5, "what has changed is told");
     }
 }

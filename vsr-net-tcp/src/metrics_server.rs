@@ -1,5 +1,6 @@
 //! The metrics of the process, for Prometheus to scrape.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::OnceLock;
@@ -9,10 +10,12 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+
+use crate::listen::listen;
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +41,10 @@ pub struct MetricsServer {
     _tasks: JoinSet<()>,
 }
 
-/// Connections at a time: a scraper needs one.
+/// Connections at a time: a scraper needs one. Beyond them the oldest one ends: it has asked nothing, or does not
+/// read.
 const CONNECTIONS_MAX: usize = 16;
+const HEADER_MAX: Duration = Duration::from_secs(2);
 const REQUEST_MAX: Duration = Duration::from_secs(10);
 const UPKEEP: Duration = Duration::from_secs(5);
 const SECONDS: &[f64] =
@@ -67,7 +72,7 @@ impl MetricsServer {
     pub async fn start(address: SocketAddr) -> Result<MetricsServer, MetricsServerError> {
         let handle = recorder()?;
         let failed = |error| MetricsServerError::Listen { address, error };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let mut tasks = JoinSet::new();
         let upkeep = handle.clone();
@@ -90,26 +95,33 @@ impl MetricsServer {
 
 async fn serve(listener: TcpListener, handle: PrometheusHandle) {
     let mut connections = JoinSet::new();
+    let mut oldest: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        while connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
-        }
+        while connections.try_join_next().is_some() {}
+        oldest.retain(|connection| !connection.is_finished());
         let Ok((stream, _)) = listener.accept().await else {
             // Out of file descriptors, most likely: it passes.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
+        if oldest.len() >= CONNECTIONS_MAX
+            && let Some(connection) = oldest.pop_front()
+        {
+            connection.abort();
+        }
         let handle = handle.clone();
-        connections.spawn(async move {
+        oldest.push_back(connections.spawn(async move {
             let answer = service_fn(move |request| {
                 let response = respond(&request, &handle);
                 async move { Ok::<_, Infallible>(response) }
             });
             let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_MAX)
                 .keep_alive(false)
                 .serve_connection(TokioIo::new(stream), answer);
             let _ = tokio::time::timeout(REQUEST_MAX, connection).await;
-        });
+        }));
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
-use vsr::wire::Frame;
+use vsr::wire::{Frame, keep_alive};
 
 /// Pieces handed to the operating system at once.
 const SLICES_MAX: usize = 64;
@@ -18,6 +19,33 @@ pub(crate) struct Queue {
     waiting: Mutex<Waiting>,
     changed: Notify,
     bytes_max: usize,
+    total: Option<Arc<Total>>,
+}
+
+/// The bytes that wait in many queues together.
+pub(crate) struct Total {
+    bytes: AtomicUsize,
+    max: usize,
+    /// What each may hold whatever the others do.
+    share: usize,
+}
+
+impl Total {
+    /// For so many queues.
+    pub(crate) fn new(max: usize, queues: usize) -> Arc<Total> {
+        Arc::new(Total { bytes: AtomicUsize::new(0), max, share: max / queues.max(1) })
+    }
+
+    /// Whether a queue that holds so many bytes may take more.
+    fn take(&self, held: usize, more: usize) -> bool {
+        let is_free = held + more <= self.share;
+        let take = |bytes: usize| (is_free || bytes + more <= self.max).then_some(bytes + more);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 #[derive(Default)]
@@ -28,8 +56,8 @@ struct Waiting {
 }
 
 impl Queue {
-    pub(crate) fn new(bytes_max: usize) -> Queue {
-        Queue { waiting: Mutex::default(), changed: Notify::new(), bytes_max }
+    pub(crate) fn new(bytes_max: usize, total: Option<Arc<Total>>) -> Queue {
+        Queue { waiting: Mutex::default(), changed: Notify::new(), bytes_max, total }
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
@@ -40,7 +68,9 @@ impl Queue {
     pub(crate) fn push(&self, frame: Frame) -> bool {
         let len = frame.len();
         let mut waiting = self.lock();
-        if waiting.closed || waiting.bytes + len > self.bytes_max {
+        // An empty queue takes a frame of any length: one that is over the bound would never get through.
+        let is_full = waiting.bytes > 0 && waiting.bytes + len > self.bytes_max;
+        if waiting.closed || is_full || self.total.as_ref().is_some_and(|total| !total.take(waiting.bytes, len)) {
             return false;
         }
         waiting.bytes += len;
@@ -52,6 +82,13 @@ impl Queue {
     /// Frames were pushed.
     pub(crate) fn notify(&self) {
         self.changed.notify_one();
+    }
+
+    /// Has something written at once: what stands in the way of it is found out then.
+    pub(crate) fn probe(&self) {
+        if keep_alive().is_ok_and(|frame| self.push(frame)) {
+            self.notify();
+        }
     }
 
     pub(crate) fn close(&self) {
@@ -87,7 +124,18 @@ impl Queue {
             let bytes: usize = pieces.iter().map(Bytes::len).sum();
             write_all(stream, &mut pieces).await?;
             self.lock().bytes -= bytes;
+            if let Some(total) = &self.total {
+                total.give_back(bytes);
+            }
             sent.increment(bytes as u64);
+        }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        if let Some(total) = &self.total {
+            total.give_back(self.lock().bytes);
         }
     }
 }
@@ -115,4 +163,37 @@ async fn write_all(stream: &mut (impl AsyncWrite + Unpin), pieces: &mut VecDeque
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(len: usize) -> Frame {
+        Frame { head: Bytes::from(vec![0; len]), bodies: Vec::new() }
+    }
+
+    #[test]
+    fn b14_clients_that_do_not_read_hold_no_more_than_the_bound_together() {
+        let total = Total::new(1000, 10);
+        let queues: Vec<Queue> = (0..10).map(|_| Queue::new(600, Some(total.clone()))).collect();
+        for queue in &queues[..2] {
+            while queue.push(frame(50)) {}
+        }
+        assert_eq!(total.bytes.load(Ordering::Relaxed), 1000);
+        // Each of the others has its own share all the same.
+        for queue in &queues[2..] {
+            assert!(queue.push(frame(100)));
+            assert!(!queue.push(frame(1)));
+        }
+        drop(queues);
+        assert_eq!(total.bytes.load(Ordering::Relaxed), 0, "what was held is given back");
+    }
+
+    #[test]
+    fn b10_a_frame_over_the_bound_is_taken_when_nothing_else_waits() {
+        let queue = Queue::new(100, None);
+        assert!(queue.push(frame(1000)));
+        assert!(!queue.push(frame(1)));
+    }
 }

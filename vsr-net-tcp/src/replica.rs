@@ -1,15 +1,16 @@
 //! The transport of a replica.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use metrics::{Counter, counter, gauge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use vsr::wire::{Limits, encode};
 use vsr::{
     Arrival, Checksum, ClientId, ClusterId, Config, Envelope, Identity, Membership, Network, NetworkError, Peer,
@@ -17,14 +18,14 @@ use vsr::{
 };
 
 use crate::connection::run;
-use crate::dial::{Pause, dial, note, resolve};
-use crate::handshake::{Answer, HandshakeError, Hello, Rejection, Speaker, receive, send, within};
+use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
+use crate::handshake::{HandshakeError, Hello, Rejection, Speaker, process_number};
+use crate::listen::{accept, listen};
 use crate::mailbox::Mailbox;
 use crate::options::{TcpError, TcpOptions};
-use crate::queue::Queue;
-
-/// Handshakes at a time; whoever comes then waits to be accepted.
-const HANDSHAKES_MAX: usize = 64;
+use crate::queue::{Queue, Total};
+use crate::receive::{Room, kind};
+use crate::told::Told;
 
 /// TCP between replicas, and for the clients that connect to this one.
 pub struct TcpNetwork {
@@ -33,26 +34,54 @@ pub struct TcpNetwork {
     tasks: Mutex<JoinSet<()>>,
 }
 
-struct Shared {
-    me: ReplicaId,
-    cluster: ClusterId,
-    membership: Membership,
+pub(crate) struct Shared {
+    pub(crate) me: ReplicaId,
+    pub(crate) cluster: ClusterId,
+    pub(crate) membership: Membership,
+    pub(crate) options: TcpOptions,
+    pub(crate) mailbox: Mailbox,
     checksum: Checksum,
-    options: TcpOptions,
+    process: u64,
     limits: Limits,
-    mailbox: Mailbox,
+    room: Room,
+    clients_total: Arc<Total>,
     links: Mutex<Links>,
+    /// What was told of those that connect to this replica.
+    told: Mutex<Told<(IpAddr, Option<ReplicaId>)>>,
     identity: watch::Sender<Option<Identity>>,
     queue_full: Counter,
     not_connected: Counter,
 }
 
+/// The connections that are open now. Nothing is remembered of those that have ended: a wrong one would be
+/// refused for ever, and what must not be forgotten would be, at the next start.
 #[derive(Default)]
 struct Links {
-    replicas: BTreeMap<ReplicaId, Arc<Queue>>,
+    replicas: BTreeMap<ReplicaId, ReplicaLink>,
     clients: BTreeMap<ClientId, Arc<Queue>>,
-    /// The disks that were seen under each replica id, for as long as this process lives.
-    known: BTreeMap<ReplicaId, Identity>,
+}
+
+struct ReplicaLink {
+    queue: Arc<Queue>,
+    identity: Identity,
+    process: u64,
+}
+
+impl Links {
+    /// Whether a process may have the connection of its replica id: not while another process has it. The one
+    /// that is connected was here first, and is alive: a connection whose other end is gone is closed by its
+    /// operating system, or given up after some silence. Two processes of one id would acknowledge and vote twice.
+    fn check(&self, id: ReplicaId, identity: Identity, process: u64) -> Result<(), Rejection> {
+        let Some(link) = self.replicas.get(&id).filter(|link| link.process != process) else { return Ok(()) };
+        link.queue.probe();
+        Err(if identity.incarnation != link.identity.incarnation {
+            Rejection::OtherIncarnation
+        } else if identity.starts < link.identity.starts {
+            Rejection::OldCopy
+        } else {
+            Rejection::AlreadyConnected
+        })
+    }
 }
 
 impl std::fmt::Debug for TcpNetwork {
@@ -76,11 +105,31 @@ impl TcpNetwork {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub async fn bind_with(config: &Config, options: TcpOptions) -> Result<TcpNetwork, TcpError> {
+        tokio::runtime::Handle::try_current().map_err(|_| TcpError::NoRuntime)?;
+        options.validate()?;
         let me = config.replica;
         let member = config.membership.members.iter().find(|member| member.id == me);
-        let address = resolve(&member.ok_or(TcpError::NotAMember(me))?.address, options.allow_insecure).await?;
-        let listener = TcpListener::bind(address).await.map_err(|error| TcpError::Listen { address, error })?;
-        TcpNetwork::start(config, options, listener)
+        let name = &member.ok_or(TcpError::NotAMember(me))?.address;
+        let mut listeners = Vec::new();
+        let mut failed = None;
+        for address in resolve(name, options.allow_insecure).await? {
+            if address.port() == 0 {
+                let error = "on port 0 nobody would find it".to_owned();
+                return Err(TcpError::Address { address: name.clone(), error });
+            }
+            match listen(address) {
+                Ok(listener) => listeners.push(listener),
+                Err(error) if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied) => {
+                    return Err(TcpError::Listen { address, error });
+                }
+                // A name may stand for addresses that this machine does not have: IPv6 is switched off often.
+                Err(error) => failed = Some(TcpError::Listen { address, error }),
+            }
+        }
+        match failed {
+            Some(failed) if listeners.is_empty() => Err(failed),
+            _ => TcpNetwork::start_on(config, options, listeners),
+        }
     }
 
     /// Uses a listener that is open already, whatever its address is.
@@ -88,31 +137,46 @@ impl TcpNetwork {
     /// # Errors
     /// As [`bind`](Self::bind).
     pub fn start(config: &Config, options: TcpOptions, listener: TcpListener) -> Result<TcpNetwork, TcpError> {
+        TcpNetwork::start_on(config, options, vec![listener])
+    }
+
+    fn start_on(config: &Config, options: TcpOptions, listeners: Vec<TcpListener>) -> Result<TcpNetwork, TcpError> {
         tokio::runtime::Handle::try_current().map_err(|_| TcpError::NoRuntime)?;
+        options.validate()?;
         config.check_transport("TcpOptions::queue_bytes_max", options.queue_bytes_max)?;
+        config.check_transport("TcpOptions::clients_queue_bytes_max", options.clients_queue_bytes_max)?;
         let me = config.replica;
+        let members = &config.membership.members;
         let index = config.membership.index_of(me).ok_or(TcpError::NotAMember(me))?;
-        let address = listener
-            .local_addr()
-            .map_err(|error| TcpError::Listen { address: SocketAddr::from(([127, 0, 0, 1], 0)), error })?;
+        check_distinct(members.iter().map(|member| member.address.as_str()))?;
+        check_peers(members.iter().filter(|member| member.id != me).map(|member| member.address.as_str()))?;
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let address = listeners.first().map_or(Ok(nowhere), TcpListener::local_addr);
+        let address = address.map_err(|error| TcpError::Listen { address: nowhere, error })?;
         let dropped = |reason: &'static str| counter!("vsr_net_dropped_total", "reason" => reason);
         let shared = Arc::new(Shared {
             me,
             cluster: config.cluster,
             membership: config.membership.clone(),
             checksum: config.membership.checksum(),
+            process: process_number(),
             limits: Limits::of(&config.membership.constants),
             mailbox: Mailbox::new(options.inbox_bytes_max),
+            room: Room::new(options.receive_bytes_max),
+            clients_total: Total::new(options.clients_queue_bytes_max, options.clients_max),
             options,
             links: Mutex::default(),
+            told: Mutex::new(Told::new()),
             identity: watch::Sender::new(None),
             queue_full: dropped("queue_full"),
             not_connected: dropped("not_connected"),
         });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(shared.clone(), listener));
+        for listener in listeners {
+            tasks.spawn(accept(shared.clone(), listener));
+        }
         // One connection for each pair: the later member makes it.
-        for member in &config.membership.members[..index] {
+        for member in &members[..index] {
             tasks.spawn(keep_connected(shared.clone(), member.id, member.address.clone()));
         }
         Ok(TcpNetwork { shared, address, tasks: Mutex::new(tasks) })
@@ -136,7 +200,7 @@ impl Network for TcpNetwork {
         let mut pushed: Vec<&Arc<Queue>> = Vec::new();
         for Envelope { to, message } in batch.drain(..) {
             let queue = match to {
-                Peer::Replica(id) => links.replicas.get(&id),
+                Peer::Replica(id) => links.replicas.get(&id).map(|link| &link.queue),
                 Peer::Client(id) => links.clients.get(&id),
             };
             let Some(queue) = queue else {
@@ -176,21 +240,22 @@ impl Shared {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn told(&self) -> MutexGuard<'_, Told<(IpAddr, Option<ReplicaId>)>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Waits until the replica has read its disk.
-    async fn speaker(&self) -> Speaker {
+    pub(crate) async fn speaker(&self) -> Speaker {
         let mut identity = self.identity.subscribe();
         // The sender lives in `self`.
         let known = identity.wait_for(Option::is_some).await.ok().and_then(|identity| *identity);
         let identity = known.unwrap_or(Identity { incarnation: vsr::Incarnation(0), starts: 0 });
-        Speaker::Replica { id: self.me, membership: self.checksum, identity }
+        Speaker::Replica { id: self.me, membership: self.checksum, identity, process: self.process }
     }
 
-    /// Whether the other side may be who it says.
-    fn check(&self, speaker: &Speaker) -> Result<(), Rejection> {
-        let Speaker::Replica { id, membership, identity } = *speaker else {
-            let full = self.links().clients.len() >= self.options.clients_max;
-            return if full { Err(Rejection::TooManyClients) } else { Ok(()) };
-        };
+    /// Whether the other side belongs to this cluster.
+    pub(crate) fn check(&self, speaker: &Speaker) -> Result<(), Rejection> {
+        let Speaker::Replica { id, membership, .. } = *speaker else { return Ok(()) };
         if id == self.me {
             return Err(Rejection::SameReplica);
         }
@@ -200,56 +265,69 @@ impl Shared {
         if membership != self.checksum {
             return Err(Rejection::Membership);
         }
-        let mut links = self.links();
-        let known = links.known.entry(id).or_insert(identity);
-        if known.incarnation != identity.incarnation {
-            return Err(Rejection::OtherIncarnation);
-        }
-        if identity.starts < known.starts {
-            return Err(Rejection::OldCopy);
-        }
-        *known = identity;
         Ok(())
     }
 
-    /// Runs a connection whose handshake is done, as the only one to its peer.
-    async fn serve(&self, stream: TcpStream, peer: Peer) {
-        let queue = Arc::new(Queue::new(self.options.queue_bytes_max));
-        let kind = if matches!(peer, Peer::Replica(_)) { "replica" } else { "client" };
-        {
-            let mut links = self.links();
-            let before = match peer {
-                Peer::Replica(id) => links.replicas.insert(id, queue.clone()),
-                Peer::Client(id) => links.clients.insert(id, queue.clone()),
-            };
-            if let Some(before) = before {
-                before.close();
+    /// Gives the other side the connection of its id, if it may have it; an older one of the same process, or
+    /// client, ends. Nobody comes between the question and the answer.
+    pub(crate) fn admit(&self, speaker: &Speaker) -> Result<Guard<'_>, Rejection> {
+        let peer = speaker.peer();
+        let mut links = self.links();
+        let (queue, before) = match *speaker {
+            Speaker::Replica { id, identity, process, .. } => {
+                links.check(id, identity, process)?;
+                let queue = Arc::new(Queue::new(self.options.queue_bytes_max, None));
+                let link = ReplicaLink { queue: queue.clone(), identity, process };
+                (queue, links.replicas.insert(id, link).map(|link| link.queue))
             }
+            Speaker::Client { id } => {
+                if links.clients.len() >= self.options.clients_max && !links.clients.contains_key(&id) {
+                    return Err(Rejection::TooManyClients);
+                }
+                let total = Some(self.clients_total.clone());
+                let queue = Arc::new(Queue::new(self.options.queue_bytes_max, total));
+                (queue.clone(), links.clients.insert(id, queue))
+            }
+        };
+        drop(links);
+        if let Some(before) = before {
+            before.close();
         }
-        gauge!("vsr_net_connections", "kind" => kind).increment(1.0);
+        gauge!("vsr_net_connections", "kind" => kind(peer)).increment(1.0);
+        Ok(Guard { shared: self, peer, queue })
+    }
+
+    /// Runs a connection whose handshake is done.
+    pub(crate) async fn serve(&self, stream: TcpStream, guard: Guard<'_>) {
+        let (peer, queue) = (guard.peer, guard.queue.clone());
+        let limits = match peer {
+            Peer::Replica(_) => self.limits,
+            // Nothing that clients send has bodies.
+            Peer::Client(_) => Limits { bodies_max: 0, ..self.limits },
+        };
         self.mailbox.hint(Arrival::PeerUp(peer));
-        let guard = Guard { shared: self, peer, queue: queue.clone(), kind };
-        run(stream, peer, queue, &self.mailbox, &self.options, self.limits).await;
+        run(stream, peer, queue, &self.mailbox, &self.room, &self.options, limits).await;
         drop(guard);
     }
 }
 
 /// Takes a connection off the list when it has ended, or its task is dropped.
-struct Guard<'a> {
+pub(crate) struct Guard<'a> {
     shared: &'a Shared,
-    peer: Peer,
+    pub(crate) peer: Peer,
     queue: Arc<Queue>,
-    kind: &'static str,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        gauge!("vsr_net_connections", "kind" => self.kind).decrement(1.0);
+        gauge!("vsr_net_connections", "kind" => kind(self.peer)).decrement(1.0);
         let mut links = self.shared.links();
-        let is_mine = |queue: Option<&Arc<Queue>>| queue.is_some_and(|queue| Arc::ptr_eq(queue, &self.queue));
+        let is_mine = |queue: &Arc<Queue>| Arc::ptr_eq(queue, &self.queue);
         let was_mine = match self.peer {
-            Peer::Replica(id) => is_mine(links.replicas.get(&id)) && links.replicas.remove(&id).is_some(),
-            Peer::Client(id) => is_mine(links.clients.get(&id)) && links.clients.remove(&id).is_some(),
+            Peer::Replica(id) => {
+                links.replicas.get(&id).is_some_and(|link| is_mine(&link.queue)) && links.replicas.remove(&id).is_some()
+            }
+            Peer::Client(id) => links.clients.get(&id).is_some_and(is_mine) && links.clients.remove(&id).is_some(),
         };
         drop(links);
         if was_mine {
@@ -258,93 +336,35 @@ impl Drop for Guard<'_> {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
-    let mut connections = JoinSet::new();
-    let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
-    loop {
-        while connections.try_join_next().is_some() {}
-        let Ok(permit) = handshakes.clone().acquire_owned().await else { return };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of file descriptors, most likely: it passes.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let shared = shared.clone();
-        connections.spawn(async move {
-            let mut stream = stream;
-            let greeted = within(shared.options.handshake, answer(&shared, &mut stream)).await;
-            drop(permit);
-            match greeted {
-                Ok(peer) => {
-                    shared.serve(stream, peer).await;
-                    if let Peer::Replica(id) = peer {
-                        probe(&shared, id).await;
-                    }
-                }
-                Err(error) => note(&error),
-            }
-        });
-    }
-}
-
-/// The side that was connected to.
-async fn answer(shared: &Shared, stream: &mut TcpStream) -> Result<Peer, HandshakeError> {
-    let hello: Hello = receive(stream).await?;
-    let checked = if hello.cluster != shared.cluster {
-        Err(Rejection::Cluster(shared.cluster))
-    } else if hello.to != shared.me {
-        Err(Rejection::OtherReplica(shared.me))
-    } else {
-        shared.check(&hello.from)
-    };
-    match checked {
-        Ok(()) => {
-            send(stream, &Answer::Welcome(shared.speaker().await)).await?;
-            Ok(hello.from.peer())
-        }
-        Err(rejection) => {
-            send(stream, &Answer::Rejected(rejection)).await?;
-            Err(HandshakeError::Refused(rejection))
-        }
-    }
-}
-
-/// Whether a peer whose connection broke is still there: only the side that connects would find out.
-async fn probe(shared: &Shared, id: ReplicaId) {
-    let Some(member) = shared.membership.members.iter().find(|member| member.id == id) else { return };
-    let Ok(address) = resolve(&member.address, shared.options.allow_insecure).await else { return };
-    let connecting = tokio::time::timeout(shared.options.handshake, TcpStream::connect(address));
-    if connecting
-        .await
-        .is_ok_and(|connected| connected.is_err_and(|error| HandshakeError::Io(error).is_refused_connection()))
-    {
-        shared.mailbox.hint(Arrival::PeerDown { peer: Peer::Replica(id), refused: true });
-    }
-}
-
 /// Connects to a peer, and again whenever the connection has ended.
 async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
     let mut pause = Pause::new(&shared.options, u64::from(shared.me.0) << 8 | u64::from(to.0));
+    let mut told = Told::new();
+    let who = format!("replica {} at {address}", to.0);
     loop {
         let hello = Hello { cluster: shared.cluster, from: shared.speaker().await, to };
         let dialled = dial(&shared.options, &address, hello).await;
-        let checked = dialled.and_then(|(stream, speaker)| match shared.check(&speaker) {
-            Ok(()) => Ok(stream),
-            Err(rejection) => Err(HandshakeError::Refused(rejection)),
+        let admitted = dialled.and_then(|(stream, speaker)| {
+            let admitted = shared.check(&speaker).and_then(|()| shared.admit(&speaker));
+            admitted.map(|guard| (stream, guard)).map_err(HandshakeError::Refused)
         });
-        match checked {
-            Ok(stream) => {
-                pause.reset();
-                shared.serve(stream, Peer::Replica(to)).await;
+        match admitted {
+            Ok((stream, guard)) => {
+                told.over(&());
+                let since = Instant::now();
+                shared.serve(stream, guard).await;
+                pause.after_connection(since.elapsed()).await;
             }
             Err(error) => {
-                note(&error);
+                let is_new = told.is_new((), &error.to_string());
+                note(&who, &error, is_new);
                 if error.is_refused_connection() {
                     shared.mailbox.hint(Arrival::PeerDown { peer: Peer::Replica(to), refused: true });
+                }
+                if let HandshakeError::Rejected(rejection) = &error
+                    && is_new
+                {
+                    shared.mailbox.hint(Arrival::Refused { by: to, why: rejection.to_string() });
                 }
                 pause.after(&error).await;
             }

@@ -1,87 +1,21 @@
 //! The transport over real sockets, and against whoever else may connect.
 
+mod support;
+
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use vsr::protocol::Request;
-use vsr::wire::{encode, encode_value};
-use vsr::{
-    Arrival, ClientId, Config, Envelope, Identity, Incarnation, Message, Network, Peer, ReplicaId, RequestNumber,
-    SessionId, View,
-};
+use vsr::wire::{encode, is_keep_alive};
+use vsr::{Arrival, ClientId, Config, Envelope, Identity, Message, Network, Peer, ReplicaId, RequestNumber, SessionId};
 use vsr_net_tcp::{Rejection, TcpClient, TcpError, TcpNetwork, TcpOptions};
 
-const WAIT: Duration = Duration::from_secs(20);
-
-fn options() -> TcpOptions {
-    TcpOptions { handshake: Duration::from_millis(500), ..TcpOptions::default() }
-}
-
-async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
-    let mut listeners = Vec::new();
-    for _ in 0..count {
-        listeners.push(TcpListener::bind("127.0.0.1:0").await.expect("a port"));
-    }
-    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string());
-    let addresses = addresses.collect();
-    (listeners, addresses)
-}
-
-fn identity(replica: u8) -> Identity {
-    Identity { incarnation: Incarnation(u128::from(replica) + 100), starts: 1 }
-}
-
-/// Replicas 0 to n - 1 of cluster 7.
-async fn cluster(n: usize) -> (Vec<TcpNetwork>, Vec<String>) {
-    let (listeners, addresses) = listeners(n).await;
-    let mut networks = Vec::new();
-    for (id, listener) in listeners.into_iter().enumerate() {
-        let config = Config::new(7, id as u8, addresses.iter().cloned()).expect("a configuration");
-        let network = TcpNetwork::start(&config, options(), listener).expect("a network");
-        network.introduce(identity(id as u8));
-        networks.push(network);
-    }
-    (networks, addresses)
-}
-
-/// Receives until something fits.
-async fn until<T>(network: &impl Network, mut wanted: impl FnMut(Arrival) -> Option<T>) -> T {
-    let search = async {
-        loop {
-            for arrival in network.recv().await.expect("the network works") {
-                if let Some(found) = wanted(arrival) {
-                    return found;
-                }
-            }
-        }
-    };
-    tokio::time::timeout(WAIT, search).await.expect("it arrives")
-}
-
-async fn up(network: &impl Network, peer: Peer) {
-    until(network, |arrival| (arrival == Arrival::PeerUp(peer)).then_some(())).await;
-}
-
-fn vote(number: u64) -> Message {
-    Message::StartViewChange { view: View { number, ..View::default() } }
-}
-
-/// Sends until it arrives: a message may be lost, an alive connection must carry one soon.
-async fn assert_connected(from: &TcpNetwork, to: &TcpNetwork, id: u8) {
-    let send = async {
-        loop {
-            from.send(&mut vec![Envelope { to: Peer::Replica(ReplicaId(id)), message: vote(5) }]);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    let receive = until(to, |arrival| match arrival {
-        Arrival::Message { message, .. } if message == vote(5) => Some(()),
-        _ => None,
-    });
-    tokio::select! { () = send => {}, () = receive => {} }
-}
+use support::{
+    Answer, WAIT, assert_connected, client, cluster, greet, hello, identity, listeners, options, read_frame, replica,
+    until, up, vote, welcome,
+};
 
 #[tokio::test]
 async fn replicas_and_clients_exchange_messages_in_order() {
@@ -93,7 +27,7 @@ async fn replicas_and_clients_exchange_messages_in_order() {
     assert!(batch.is_empty(), "the contract: send empties the batch");
     let mut expected = 100;
     until(&networks[2], |arrival| match arrival {
-        Arrival::Message { from, message: Message::StartViewChange { view } } if view.number >= 100 => {
+        Arrival::Message { from, message: Message::StartViewChange { view, .. } } if view.number >= 100 => {
             assert_eq!((from, view.number), (Peer::Replica(ReplicaId(0)), expected));
             expected += 1;
             (expected == 200).then_some(())
@@ -148,47 +82,6 @@ async fn a_dead_peer_is_reported_with_a_refusal_and_found_again() {
     assert_connected(&networks[0], &second, 1).await;
 }
 
-async fn greet(address: &str, cluster: u128, from: serde_like::Speaker, to: u8) -> serde_like::Answer {
-    let mut stream = TcpStream::connect(address).await.expect("a connection");
-    let hello = serde_like::Hello { cluster: vsr::ClusterId(cluster), from, to: ReplicaId(to) };
-    let frame = encode_value(&hello, Vec::new()).expect("a frame");
-    stream.write_all(&frame.head).await.expect("writing");
-    let mut bytes = Vec::new();
-    let mut header = [0; vsr::wire::HEADER_LEN];
-    tokio::time::timeout(WAIT, stream.read_exact(&mut header)).await.expect("in time").expect("a header");
-    let header = vsr::wire::FrameHeader::decode(&header, vsr::wire::Limits::default()).expect("a header");
-    bytes.resize(header.payload_len(), 0);
-    tokio::time::timeout(WAIT, stream.read_exact(&mut bytes)).await.expect("in time").expect("a payload");
-    vsr::wire::decode_value(&header, Bytes::from(bytes)).expect("an answer").0
-}
-
-/// The handshake as another program would write it: the layout is part of the wire format.
-mod serde_like {
-    use serde::{Deserialize, Serialize};
-    use vsr::{Checksum, ClientId, ClusterId, Identity, ReplicaId};
-    use vsr_net_tcp::Rejection;
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub(super) enum Speaker {
-        Replica { id: ReplicaId, membership: Checksum, identity: Identity },
-        Client { id: ClientId },
-    }
-
-    #[derive(Serialize, Deserialize)]
-    pub(super) struct Hello {
-        pub(super) cluster: ClusterId,
-        pub(super) from: Speaker,
-        pub(super) to: ReplicaId,
-    }
-
-    #[derive(Debug, PartialEq, Serialize, Deserialize)]
-    pub(super) enum Answer {
-        Welcome(Speaker),
-        Rejected(Rejection),
-    }
-}
-use serde_like::{Answer, Speaker};
-
 #[tokio::test]
 async fn whoever_does_not_belong_here_is_told_why() {
     let (networks, addresses) = cluster(2).await;
@@ -196,7 +89,7 @@ async fn whoever_does_not_belong_here_is_told_why() {
     let config = Config::new(7, 0, addresses.iter().cloned()).expect("a configuration");
     let membership = config.membership.checksum();
     let other = Config::new(7, 0, ["a", "b", "c"]).expect("a configuration").membership.checksum();
-    let replica = |id: u8, membership, identity| Speaker::Replica { id: ReplicaId(id), membership, identity };
+    let replica = |id, membership, identity| replica(id, membership, identity, 99);
     let to_0 = |cluster, speaker| greet(&addresses[0], cluster, speaker, 0);
     let rejected = |rejection| Answer::Rejected(rejection);
     // Another cluster, another replica's address, no member, another membership, the replica itself, another
@@ -211,7 +104,7 @@ async fn whoever_does_not_belong_here_is_told_why() {
     assert_eq!(to_0(7, replica(1, membership, identity(9))).await, rejected(Rejection::OtherIncarnation));
     let old = Identity { starts: 0, ..identity(1) };
     assert_eq!(to_0(7, replica(1, membership, old)).await, rejected(Rejection::OldCopy));
-    assert!(matches!(to_0(7, Speaker::Client { id: ClientId(1) }).await, Answer::Welcome(_)));
+    assert!(matches!(to_0(7, client(1)).await, Answer::Welcome(_)));
     // The rest goes on.
     assert_connected(&networks[0], &networks[1], 1).await;
     assert_connected(&networks[1], &networks[0], 0).await;
@@ -228,13 +121,7 @@ async fn nw_12_hostile_bytes_close_their_connection_only() {
     other_version[4] = 99;
     let mut oversized = vote_frame.clone();
     oversized[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
-    let hello = encode_value(
-        &serde_like::Hello { cluster: vsr::ClusterId(7), from: Speaker::Client { id: ClientId(5) }, to: ReplicaId(0) },
-        Vec::new(),
-    )
-    .expect("a frame")
-    .head
-    .to_vec();
+    let hello = hello(7, client(5), 0).to_vec();
     let nothing = Vec::new();
     let hostile: Vec<(&str, &[u8], Vec<u8>)> = vec![
         ("nothing at all", &nothing, Vec::new()),
@@ -310,14 +197,7 @@ async fn a_full_queue_drops_and_never_blocks() {
     let network = TcpNetwork::start(&config, small, listener).expect("a network");
     network.introduce(identity(1));
     let membership = config.membership.checksum();
-    let (mut stream, _) = deaf.accept().await.expect("the connection");
-    let mut header = [0; vsr::wire::HEADER_LEN];
-    stream.read_exact(&mut header).await.expect("a hello");
-    let header = vsr::wire::FrameHeader::decode(&header, vsr::wire::Limits::default()).expect("a header");
-    let mut payload = vec![0; header.payload_len()];
-    stream.read_exact(&mut payload).await.expect("a hello");
-    let welcome = Answer::Welcome(Speaker::Replica { id: ReplicaId(0), membership, identity: identity(0) });
-    stream.write_all(&encode_value(&welcome, Vec::new()).expect("a frame").head).await.expect("writing");
+    let mut stream = welcome(&deaf, replica(0, membership, identity(0), 99)).await;
     up(&network, Peer::Replica(ReplicaId(0))).await;
     let ballast = Message::Query { client: ClientId(1), nonce: 1, query: Bytes::from(vec![0; 100_000]) };
     for _ in 0..2000 {
@@ -328,12 +208,11 @@ async fn a_full_queue_drops_and_never_blocks() {
     let mut kept = 0;
     let counted = async {
         loop {
-            let mut header = [0; vsr::wire::HEADER_LEN];
-            stream.read_exact(&mut header).await.expect("a frame");
-            let header = vsr::wire::FrameHeader::decode(&header, vsr::wire::Limits::default()).expect("a header");
-            let mut payload = vec![0; header.payload_len()];
-            stream.read_exact(&mut payload).await.expect("a frame");
-            match vsr::wire::decode(&header, Bytes::from(payload)).expect("a message") {
+            let (header, payload) = read_frame(&mut stream).await;
+            if is_keep_alive(&header, &payload) {
+                continue;
+            }
+            match vsr::wire::decode(&header, payload).expect("a message") {
                 Message::Query { .. } => kept += 1,
                 _ => return kept,
             }

@@ -6,7 +6,8 @@ use vsr::{OpNumber, Quorums};
 use crate::disk::SimDisk;
 
 /// Which copies may be damaged in a run, and which disks lost: of each op fewer copies than a replication quorum, so that
-/// one of those that were acknowledged stays intact; and never so many disks that no view can start.
+/// one of those that were acknowledged stays intact, and no more than leave a nack quorum; and never so many disks that no view
+/// can start.
 #[derive(Clone, Debug)]
 pub struct Atlas {
     seed: u64,
@@ -20,7 +21,7 @@ impl Atlas {
     #[must_use]
     pub fn new(seed: u64, n: usize, quorums: Quorums, lost_disks: usize) -> Atlas {
         let survivable = (usize::from(quorums.replication) - 1).min(n - usize::from(quorums.view_change));
-        let survivable = survivable.min(n - usize::from(quorums.replication));
+        let survivable = survivable.min(n - usize::from(quorums.replication)).min(n - usize::from(quorums.nack));
         let mut lost = shuffled(seed ^ 0x6c6f_7374, n);
         lost.truncate(lost_disks.min(survivable));
         Atlas { seed, n, quorums, lost }
@@ -38,7 +39,9 @@ impl Atlas {
         if self.lost.contains(&replica) {
             return true;
         }
-        let left = usize::from(self.quorums.replication) - 1 - self.lost.len();
+        // A damaged slot denies nothing: as many as a nack quorum must be left that can.
+        let left = (usize::from(self.quorums.replication) - 1).min(self.n - usize::from(self.quorums.nack));
+        let left = left - self.lost.len();
         // Neighbours share their fate, so that damage comes in stretches, too.
         let order = shuffled(self.seed ^ (op.0 / 2).wrapping_mul(0x9e37_79b9_7f4a_7c15), self.n);
         order.into_iter().filter(|at| !self.lost.contains(at)).take(left).any(|at| at == replica)

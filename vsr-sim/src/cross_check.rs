@@ -4,7 +4,7 @@ use vsr::{ApplyContext, OpNumber, Position, QueryContext, SessionId, StateMachin
 
 use crate::check::linearizability::{Asked, Heard};
 use crate::history::{self, Limits, Model, Operation};
-use crate::machine::{Change, Recorded, Registers};
+use crate::machine::{Change, Logged, Recorded, Registers};
 use crate::run::Run;
 use crate::simulation::{Report, Simulation};
 
@@ -51,7 +51,7 @@ enum Output {
 fn operation(recorded: &Recorded<Registers>) -> Option<Searched> {
     let (process, invoked, returned) = (recorded.client, recorded.invoked, recorded.returned);
     let input = match &recorded.asked {
-        Asked::Command((_, change)) => Input::Change(change.clone()),
+        Asked::Command(Logged(_, change)) => Input::Change(change.clone()),
         Asked::Query(at) => Input::Get(*at),
     };
     match &recorded.heard {

@@ -1,6 +1,7 @@
 //! Messages in one line each.
 
-use vsr::Message;
+use vsr::protocol::{Busy, Outcome, Refusal};
+use vsr::{Message, Position};
 
 use crate::story::{Record, State, What};
 
@@ -16,7 +17,7 @@ pub(crate) fn message(message: &Message) -> String {
         Message::Replies { view, replies } => {
             let outcomes: Vec<String> = replies
                 .iter()
-                .map(|reply| format!("{}{} {:?} at {}", reply.session, reply.number, reply.outcome, reply.position))
+                .map(|reply| format!("{}{} {}", reply.session, reply.number, outcome(&reply.outcome, reply.position)))
                 .collect();
             format!("{name} view {view}: {}", outcomes.join(", "))
         }
@@ -25,12 +26,12 @@ pub(crate) fn message(message: &Message) -> String {
             let (op, checksum, parent, of) = (header.op, header.checksum(), header.parent, header.view);
             format!("{name} view {view} op {op} ({checksum} on {parent}, of view {of}) commit {commit}")
         }
-        Message::PrepareOk { view, op, checksum } => format!("{name} view {view} op {op} ({checksum})"),
+        Message::PrepareOk { view, op, checksum, .. } => format!("{name} view {view} op {op} ({checksum})"),
         Message::Commit { view, commit, head, number } => {
             format!("{name} view {view} commit {commit} head {head} number {number}")
         }
-        Message::CommitOk { view, number } => format!("{name} view {view} number {number}"),
-        Message::StartViewChange { view } => format!("{name} leaves view {view}"),
+        Message::CommitOk { view, number, .. } => format!("{name} view {view} number {number}"),
+        Message::StartViewChange { view, .. } => format!("{name} leaves view {view}"),
         Message::DoViewChange(dvc) => {
             let facts: Vec<String> = dvc
                 .facts
@@ -72,6 +73,42 @@ pub(crate) fn message(message: &Message) -> String {
         Message::RequestHeaders { op, checksum, count } => format!("{name} {op}={checksum} and {count} down"),
         Message::Ping(ping) => format!("{name} view {} commit {} head {}", ping.view, ping.commit, ping.head),
         _ => name.to_owned(),
+    }
+}
+
+/// What became of a request, in words.
+fn outcome(outcome: &Outcome, position: Position) -> String {
+    match outcome {
+        Outcome::Reply(bytes) if bytes.len() == 1 => format!("reply of 1 byte at {position}"),
+        Outcome::Reply(bytes) => format!("reply of {} bytes at {position}", bytes.len()),
+        Outcome::Registered(session) => format!("registered as {session}"),
+        Outcome::ReplyLost => format!("executed at {position}, reply lost"),
+        Outcome::Busy(busy) => format!("busy: {}", busy_because(*busy)),
+        Outcome::Refused(refusal) => format!("refused: {}", refused_because(*refusal)),
+        _ => "an outcome that this simulator does not know".to_owned(),
+    }
+}
+
+fn busy_because(busy: Busy) -> &'static str {
+    match busy {
+        Busy::Queue => "the queue is full, or the number is in use",
+        Busy::Replies => "too many replies are not taken",
+        Busy::NoPrimary => "no primary",
+        Busy::LogFull => "the log is full",
+        Busy::Sessions => "every session is in use",
+        _ => "for a reason that this simulator does not know",
+    }
+}
+
+fn refused_because(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Evicted => "the session is gone",
+        Refusal::Conflict => "the number has other content",
+        Refusal::BelowFloor => "the number is below the floor",
+        Refusal::BeyondWindow => "the number is beyond the window",
+        Refusal::TooLarge => "the command is too long",
+        Refusal::Undecodable => "the command does not decode",
+        _ => "for a reason that this simulator does not know",
     }
 }
 

@@ -35,13 +35,34 @@ pub struct SimDisk {
     /// Slots that a torn overwrite left unreadable.
     torn: BTreeMap<OpNumber, ()>,
     lost: bool,
+    /// The unreadable end that the replica which runs was told of; and the one of which a state was written since. Like
+    /// a storage on files, this one is sure of its end from the next start on: the loss is the replica's to remember.
+    told: Option<OpNumber>,
+    noted: Option<OpNumber>,
+    /// What the storage on files said of the end of its log, where there is one below.
+    certain: Option<bool>,
+    /// Places that keep nothing, and how many puts more come to nothing there.
+    bad: BTreeMap<OpNumber, u64>,
+    /// A write whose sync has failed: it can be read until power is lost.
+    cached: Option<Batch>,
 }
 
 impl SimDisk {
     /// A formatted disk.
     #[must_use]
     pub fn new(state: VsrState) -> SimDisk {
-        SimDisk { state, entries: BTreeMap::new(), pending: None, torn: BTreeMap::new(), lost: false }
+        SimDisk {
+            state,
+            entries: BTreeMap::new(),
+            pending: None,
+            torn: BTreeMap::new(),
+            lost: false,
+            told: None,
+            noted: None,
+            certain: None,
+            bad: BTreeMap::new(),
+            cached: None,
+        }
     }
 
     /// The durable record.
@@ -87,6 +108,12 @@ impl SimDisk {
         self.entries.get(&op).map(|stored| stored.entry.header)
     }
 
+    /// The durable entry of an op as it was written, rotten or not: for checkers, that know more than a replica.
+    #[must_use]
+    pub fn durable_entry(&self, op: OpNumber) -> Option<&Entry> {
+        self.entries.get(&op).map(|stored| &stored.entry)
+    }
+
     /// The durable entry of an op, if it is intact.
     #[must_use]
     pub fn intact(&self, op: OpNumber) -> Option<&Entry> {
@@ -116,8 +143,14 @@ impl SimDisk {
         if let Some(op) = batch.truncate_above {
             self.entries.split_off(&op.next());
             self.torn.split_off(&op.next());
+            self.told.take_if(|told| *told > op);
+            self.noted.take_if(|noted| *noted > op);
         }
         if let Some(state) = batch.state {
+            self.noted = self.told.or(self.noted);
+            if self.certain.is_some() && state.head_certain {
+                self.certain = Some(true);
+            }
             self.state = state;
         }
         for entry in batch.entries {
@@ -126,17 +159,67 @@ impl SimDisk {
     }
 
     fn put(&mut self, entry: Entry) {
-        self.torn.remove(&entry.header.op);
-        self.entries.insert(entry.header.op, Stored { entry, damage: Damage::Intact });
+        let op = entry.header.op;
+        self.torn.remove(&op);
+        // What rots there from now on is another loss.
+        self.told.take_if(|told| *told == op);
+        self.noted.take_if(|noted| *noted == op);
+        let mut damage = Damage::Intact;
+        if let Some(puts) = self.bad.get_mut(&op).filter(|puts| **puts > 0) {
+            // The header has a place of its own.
+            (*puts, damage) = (puts.saturating_sub(1), Damage::Body);
+        }
+        self.entries.insert(op, Stored { entry, damage });
+    }
+
+    /// The place of an op's body keeps nothing from now on: what is there rots, and so does what is put there, so many times;
+    /// then the disk has another place for it. False when it was bad already.
+    pub fn spoil(&mut self, op: OpNumber, puts: u64) -> bool {
+        if self.bad.get(&op).is_some_and(|left| *left > 0) {
+            return false;
+        }
+        self.bad.insert(op, puts);
+        self.rot(op, Damage::Body);
+        true
+    }
+
+    /// The write is reported durable, and its records are lost whole, bodies and headers, but for those that this spares.
+    pub fn complete_without_a_trace(&mut self, spared: impl Fn(OpNumber) -> bool) {
+        self.complete_damaged(Damage::End, spared);
+    }
+
+    /// The sync of the write under way fails. What was written can be read until power is lost, and is not on the disk.
+    pub fn fail_sync(&mut self) {
+        self.cached = self.pending.take();
+    }
+
+    /// A start writes again what it can read and was not synced: a sync that failed once would not do it.
+    pub fn write_back(&mut self) {
+        if let Some(batch) = self.cached.take() {
+            self.apply(batch);
+        }
+    }
+
+    /// Power is lost, and with it what no sync has reached. False when there was nothing.
+    pub fn lose_power(&mut self, unsynced: Unsynced) -> bool {
+        if self.cached.is_none() {
+            return false;
+        }
+        self.pending = self.cached.take();
+        self.crash(unsynced).is_some()
     }
 
     /// The write is reported durable, and the bodies of its entries are not there; those that this predicate spares are.
     pub fn complete_silently(&mut self, spared: impl Fn(OpNumber) -> bool) {
+        self.complete_damaged(Damage::Body, spared);
+    }
+
+    fn complete_damaged(&mut self, damage: Damage, spared: impl Fn(OpNumber) -> bool) {
         let Some(batch) = self.pending.take() else { return };
         let ops: Vec<OpNumber> = batch.entries.iter().map(|entry| entry.header.op).collect();
         self.apply(batch);
         for op in ops.into_iter().filter(|op| !spared(*op)) {
-            self.rot(op, Damage::Body);
+            self.rot(op, damage);
         }
     }
 
@@ -195,7 +278,40 @@ impl SimDisk {
     /// Whether the end of the log is readable: nothing can have come after it.
     #[must_use]
     pub fn is_head_certain(&self) -> bool {
-        !self.is_unreadable(self.head())
+        let head = self.head();
+        self.certain.unwrap_or_else(|| !self.is_unreadable(head) || self.noted == Some(head))
+    }
+
+    /// A replica starts: what it reads.
+    pub fn start(&mut self) -> Recovered {
+        self.told = (!self.is_head_certain()).then(|| self.head());
+        self.recover()
+    }
+
+    /// A storage on files has started here: what it says it has is what is on this disk. `entry` knows what was put.
+    pub(crate) fn adopt(&mut self, recovered: &Recovered, entry: impl Fn(OpNumber) -> Option<Entry>) {
+        (self.pending, self.cached) = (None, None);
+        self.state = recovered.state.clone();
+        self.certain = Some(recovered.head_certain);
+        self.torn.clear();
+        let mut before = std::mem::take(&mut self.entries);
+        for (op, slot) in (1..).map(OpNumber).zip(&recovered.slots) {
+            let damage = match slot {
+                Slot::Clean(_) => Damage::Intact,
+                Slot::Corrupt(Some(_)) => Damage::Body,
+                Slot::Corrupt(None) => Damage::Both,
+                Slot::Absent => continue,
+            };
+            match entry(op) {
+                Some(entry) => _ = self.entries.insert(op, Stored { entry, damage }),
+                None => _ = self.torn.insert(op, ()),
+            }
+        }
+        // What was at a lost end counts as written, as a rotten copy does.
+        if !recovered.head_certain {
+            let above = before.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
+            self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
+        }
     }
 
     /// What a restarted replica reads.
@@ -203,6 +319,7 @@ impl SimDisk {
     pub fn recover(&self) -> Recovered {
         let mut head = self.head();
         let mut head_certain = self.is_head_certain();
+        let is_noted = self.certain == Some(true) || self.noted == Some(head);
         while self.entries.get(&head).is_some_and(|stored| stored.damage == Damage::End) {
             head = head.prev();
         }
@@ -211,7 +328,7 @@ impl SimDisk {
             Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
             Some(Stored { damage: Damage::Both | Damage::End, .. }) => {
                 // With the last slot unreadable in both places, what came after it is not known.
-                head_certain &= op < head;
+                head_certain &= op < head || is_noted;
                 Slot::Corrupt(None)
             }
             None if self.torn.contains_key(&op) => Slot::Corrupt(None),

@@ -32,9 +32,13 @@ enum Class {
     LoseDisk,
     Rot,
     ClockJump,
+    Depose,
+    LostTail,
+    BadSector,
+    NoSpace,
 }
 
-const CLASSES: [Class; 11] = [
+const CLASSES: [Class; 15] = [
     Class::Crash,
     Class::Partition,
     Class::Flap,
@@ -46,6 +50,10 @@ const CLASSES: [Class; 11] = [
     Class::LoseDisk,
     Class::Rot,
     Class::ClockJump,
+    Class::Depose,
+    Class::LostTail,
+    Class::BadSector,
+    Class::NoSpace,
 ];
 
 impl Class {
@@ -63,6 +71,10 @@ impl Class {
             Class::LoseDisk => Duration::ZERO,
             Class::Rot => options.rot_every,
             Class::ClockJump => options.clock_jump_every,
+            Class::Depose => options.depose_every,
+            Class::LostTail => options.lost_tail_every,
+            Class::BadSector => options.bad_sector_every,
+            Class::NoSpace => options.no_space_every,
         }
     }
 }
@@ -126,6 +138,59 @@ impl World {
         };
         self.atlas.may_rot(op, replica).then_some(Happening::Rot(replica, op, damage))
     }
+
+    /// Power is lost, and with it the last records, whole, of a log whose copies the atlas lets go: they were acknowledged, and
+    /// all that is left is that the end cannot be read. Mostly one log at a time, as two of three may be too many.
+    fn some_lost_tail(&self, random: &mut Random) -> Vec<Happening> {
+        let all_certain = (0..self.replicas).all(|replica| self.is_head_certain(replica));
+        let may_lose = |replica: usize, op: OpNumber| op > OpNumber::ZERO && self.atlas.may_rot(op, replica);
+        let fits = |&replica: &usize| self.nodes[replica].up && may_lose(replica, self.disks[replica].head());
+        let victims: Vec<usize> = (0..self.replicas).filter(fits).collect();
+        if victims.is_empty() || !(all_certain || random.chance(1, 8)) {
+            return Vec::new();
+        }
+        let victim = victims[random.below(victims.len() as u64) as usize];
+        let (head, length) = (self.disks[victim].head().0, 1 + random.below(3));
+        let tail = (0..length).map(|back| OpNumber(head.saturating_sub(back)));
+        let tail = tail.take_while(|op| may_lose(victim, *op)).map(|op| Happening::Rot(victim, op, Damage::End));
+        // What was not synced is gone, too: else it would come after them.
+        std::iter::once(Happening::Crash(victim, Unsynced::Lost)).chain(tail).collect()
+    }
+
+    /// Cuts the primary off from the other replicas, for about as long as it takes them to notice; its clients still reach it.
+    /// Says what happens now, and what later.
+    fn some_deposition(&self, random: &mut Random) -> (Vec<Happening>, Vec<(u64, Happening)>) {
+        let primary = self.primary();
+        let suspect = self.options.limits.timing.suspect.as_nanos() as u64;
+        let lasts = suspect / 2 + random.below(2 * suspect);
+        let (deaf, mute) = match random.below(4) {
+            0 => (true, false),
+            1 => (false, true),
+            _ => (true, true),
+        };
+        let (mut now, mut later) = (Vec::new(), Vec::new());
+        for other in (0..self.replicas).filter(|&other| other != primary) {
+            for (from, to) in [(other, primary), (primary, other)] {
+                let is_cut = if to == primary { deaf } else { mute };
+                if is_cut {
+                    now.push(Happening::Cut(from, to));
+                    later.push((lasts, Happening::Mend(from, to)));
+                }
+            }
+            if random.chance(1, 2) {
+                later.push((200_000 + random.below(3_000_000), Happening::PeerDown(other, primary, true)));
+            }
+        }
+        (now, later)
+    }
+
+    /// A place that the atlas lets go bad, for a while or for ever: with what is there, or before anything is.
+    fn some_bad_sector(&self, random: &mut Random) -> Option<Happening> {
+        let replica = self.any_replica(random);
+        let op = OpNumber((self.disks[replica].head().0 + random.below(24)).saturating_sub(8).max(1));
+        let puts = [1, 2, 5, u64::MAX][random.below(4) as usize];
+        self.atlas.may_rot(op, replica).then_some(Happening::BadSector(replica, op, puts))
+    }
 }
 
 impl<S: Simulated> Run<S> {
@@ -167,7 +232,7 @@ impl<S: Simulated> Run<S> {
         let mut random = lock(&self.world).draw(site::FAULT, class as u64, self.drawn[class]);
         let random = &mut random;
         let millis = |random: &mut Random, max: u64| 1_000_000 * (1 + random.below(max));
-        let world = lock(&self.world);
+        let mut world = lock(&self.world);
         let mut later = Vec::new();
         let now = match CLASSES[class] {
             Class::Crash => {
@@ -233,6 +298,8 @@ impl<S: Simulated> Run<S> {
             }
             Class::LoseDisk => Vec::new(),
             Class::Rot => world.some_rot(random).into_iter().collect(),
+            Class::BadSector => world.some_bad_sector(random).into_iter().collect(),
+            Class::NoSpace => vec![Happening::NoSpace(world.any_replica(random), millis(random, 2000))],
             Class::ClockJump => {
                 let (replica, by) = (world.any_replica(random), millis(random, 3_600_000));
                 match random.below(3) {
@@ -240,6 +307,19 @@ impl<S: Simulated> Run<S> {
                     1 => vec![Happening::JumpWall(replica, -(by as i64))],
                     _ => vec![Happening::LeapClock(replica, by / 1000)],
                 }
+            }
+            Class::Depose => {
+                world.trace.count("deposed primaries");
+                let (now, mended) = world.some_deposition(random);
+                later.extend(mended);
+                now
+            }
+            Class::LostTail => {
+                let lost = world.some_lost_tail(random);
+                if !lost.is_empty() {
+                    world.trace.count("lost tails");
+                }
+                lost
             }
         };
         drop(world);
@@ -314,6 +394,7 @@ impl<S: Simulated> Run<S> {
                     return false;
                 }
                 let suspended = matches!(happening, Happening::Suspend(_));
+                world.note_clock(*replica);
                 world.nodes[*replica].paused = true;
                 world.nodes[*replica].suspended = suspended.then_some(now);
                 world.trace.count(if suspended { "suspended machines" } else { "pauses" });
@@ -322,17 +403,27 @@ impl<S: Simulated> Run<S> {
                 world.state(*replica, State::Paused);
             }
             Happening::JumpWall(node, by) if *node < nodes => {
+                world.note_clock(*node);
                 world.nodes[*node].wall_offset = world.nodes[*node].wall_offset.saturating_add(*by);
+                world.note_clock(*node);
                 world.trace.count("wall clock jumps");
                 world.fault(*node, None, || format!("r{node}'s wall clock jumps by {} ms", by / 1_000_000));
             }
             Happening::LeapClock(node, by) if *node < nodes => {
+                world.note_clock(*node);
                 world.nodes[*node].clock_start += i64::try_from(*by).unwrap_or(0);
+                world.note_clock(*node);
+                world.has_leapt = true;
                 world.trace.count("monotonic clock leaps");
                 world.fault(*node, None, || format!("r{node}'s clock leaps by {} ms", by / 1_000_000));
             }
             Happening::Rot(replica, op, damage) if *replica < world.replicas => {
-                if !world.disks[*replica].rot(*op, *damage) {
+                let hit = if world.files.is_some() {
+                    world.rot_on_files(*replica, *op, *damage)
+                } else {
+                    world.disks[*replica].rot(*op, *damage)
+                };
+                if !hit {
                     return false;
                 }
                 world.trace.count("rotten slots");
@@ -369,6 +460,25 @@ impl<S: Simulated> Run<S> {
                 world.trace.count("lost disks");
                 world.fault(*replica, None, || format!("r{replica}'s disk is gone"));
             }
+            Happening::BadSector(replica, op, puts) if *replica < world.replicas => {
+                let hit = if world.files.is_some() {
+                    world.rot_on_files(*replica, *op, Damage::Body)
+                } else {
+                    world.disks[*replica].spoil(*op, *puts)
+                };
+                if !hit {
+                    return false;
+                }
+                world.trace.count("bad sectors");
+                world.trace.note(now, 1009, *replica as u64, op.0, *puts);
+                world.fault(*replica, None, || format!("r{replica}'s place for op {op} is bad"));
+            }
+            Happening::NoSpace(replica, lasts) if *replica < world.replicas => {
+                world.nodes[*replica].no_space_until = now + lasts;
+                world.fault(*replica, Some(now + lasts), || {
+                    format!("r{replica}'s disk has no room, and does not say so")
+                });
+            }
             Happening::PeerDown(node, peer, refused) if *node < nodes && *peer < nodes => {
                 let peer = world.nodes[*peer].peer;
                 world.arrive(*node, Arrival::PeerDown { peer, refused: *refused });
@@ -380,12 +490,29 @@ impl<S: Simulated> Run<S> {
     }
 
     fn crash(&mut self, replica: usize, unsynced: Unsynced) -> bool {
-        let known = replica < self.options.replicas && lock(&self.world).nodes[replica].up;
-        if known {
+        if replica >= self.options.replicas {
+            return false;
+        }
+        let up = lock(&self.world).nodes[replica].up;
+        if up {
             self.stop(replica, unsynced);
+        }
+        // A machine that only lost its process still had what it wrote.
+        let mut world = lock(&self.world);
+        let lost = if world.files.is_some() {
+            !up && world.lose_power_on_files(replica)
+        } else {
+            world.disks[replica].lose_power(unsynced)
+        };
+        if lost {
+            world.trace.count("power lost after a failed sync");
+            world.fault(replica, None, || format!("r{replica} loses power, and what was not synced"));
+        }
+        drop(world);
+        if up {
             self.plan_restart(replica);
         }
-        known
+        up || lost
     }
 
     /// Somebody starts a replica again, some time after it stopped.

@@ -1,6 +1,7 @@
 //! A deterministic simulator for `vsr`: the production replica on seeded storage, network and clock.
 
 pub mod atlas;
+pub mod budget;
 pub mod check;
 pub mod conformance;
 mod cross_check;
@@ -9,8 +10,9 @@ pub mod determinism;
 mod disk;
 pub mod explore;
 mod faults;
+pub mod files;
 pub mod history;
-
+mod limits;
 mod machine;
 mod net;
 mod node;
@@ -18,11 +20,13 @@ mod options;
 mod phases;
 pub mod picture;
 pub mod plan;
+mod rogue;
 mod run;
 pub mod scenario;
 pub mod script;
 pub mod shrink;
 mod simulation;
+mod socket;
 pub mod story;
 pub mod sweep;
 mod trace;
@@ -32,9 +36,11 @@ mod world;
 
 pub use cross_check::{CrossCheck, cross_check};
 pub use disk::{Damage, SimDisk};
+pub use limits::Limits;
 pub use machine::{Change, Registers, Simulated, Step};
 pub use options::{Options, Ppm};
 pub use simulation::{Report, Simulation, Verdict};
+pub use socket::{Heard, SimSocket};
 pub use trace::{Detail, Trace};
 pub use trial::{Failed, Passed, Trial, simulate};
 

@@ -51,13 +51,25 @@ impl<S> Simulated for S where
 pub(crate) struct InContext<S: StateMachine> {
     pub(crate) context: ApplyContext,
     pub(crate) command: S::Command,
-    /// What the first replica replied, and the checksum that it goes by.
+    /// The first replica that executed it, what it replied, and the checksum that it goes by.
+    replica: usize,
     reply: S::Reply,
     checksum: Checksum,
 }
 pub(crate) type Recorded<S> =
     Operation<InContextOption<S>, <S as StateMachine>::Reply, <S as StateMachine>::Query, <S as StateMachine>::Answer>;
-type InContextOption<S> = (Option<ApplyContext>, <S as StateMachine>::Command);
+type InContextOption<S> = Logged<<S as StateMachine>::Command>;
+
+/// A command, with what it was executed with, once it was.
+#[derive(Clone)]
+pub(crate) struct Logged<C>(pub(crate) Option<ApplyContext>, pub(crate) C);
+
+/// As people wrote the command.
+impl<C: Debug> Debug for Logged<C> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.1.fmt(f)
+    }
+}
 
 /// What clients saw, and what was executed.
 pub(crate) struct Recorder<S: StateMachine> {
@@ -91,18 +103,46 @@ impl<S: Simulated> Recorder<S> {
     }
 
     /// A replica has executed a command. Whoever replies the same has the same checksum.
-    fn note(&mut self, context: &ApplyContext, command: Option<S::Command>, reply: &S::Reply) -> Checksum {
+    fn note(
+        &mut self,
+        replica: usize,
+        context: &ApplyContext,
+        command: Option<S::Command>,
+        reply: &S::Reply,
+    ) -> Checksum {
         let checksum = || Checksum::of(format!("{reply:?}").as_bytes());
         match (self.executed.get(&context.position), command) {
             (Some(first), _) if first.reply == *reply => first.checksum,
             (None, Some(command)) => {
                 let checksum = checksum();
-                let first = InContext { context: *context, command, reply: reply.clone(), checksum };
+                let first = InContext { context: *context, command, replica, reply: reply.clone(), checksum };
                 self.executed.insert(context.position, first);
                 checksum
             }
             _ => checksum(),
         }
+    }
+
+    /// What every client asked and heard, in the order in which it was asked.
+    pub(crate) fn in_words(&self) -> Vec<String> {
+        let line = |operation: &Recorded<S>| {
+            let who = match operation.client {
+                client @ 1000.. => format!("r{}", client - 1000),
+                client => format!("c{}", client / 8),
+            };
+            let asked = match &operation.asked {
+                Asked::Command(Logged(_, command)) => format!("{command:?}"),
+                Asked::Query(query) => format!("{query:?}?"),
+            };
+            let heard = match &operation.heard {
+                Heard::Reply(reply, position) => format!("{reply:?} at {position}"),
+                Heard::Answer(answer, op) => format!("{answer:?} as of op {op}"),
+                Heard::NotExecuted => "that it is not executed".to_owned(),
+                Heard::Unknown => "no reply".to_owned(),
+            };
+            format!("{who} asks {}, hears {}", shortened(&asked, 80), shortened(&heard, 80))
+        };
+        self.history.iter().map(line).collect()
     }
 
     pub(crate) fn hear(&mut self, at: usize, now: u64, heard: Heard<S::Reply, S::Answer>) {
@@ -129,14 +169,22 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
         let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = (!recorder.executed.contains_key(&context.position)).then(|| command.clone());
         let reply = self.inner.apply(context, command);
-        let checksum = recorder.note(context, kept, &reply);
-        drop(recorder);
         let (replica, position) = (self.life.node, context.position);
+        let checksum = recorder.note(replica, context, kept, &reply);
+        drop(recorder);
         let mut world = lock(&self.life.world);
+        let was_broken = world.violation.is_some();
         world.trace.count("commands executed");
         world.observe(&Observation::Executed { replica, position, command: id, reply: checksum });
         if let Some(digest) = self.inner.digest() {
             world.observe(&Observation::Digest { replica, of: Digested::Machine(position), digest });
+        }
+        if !was_broken
+            && let Some(violation) = &mut world.violation
+            && DIFFERS.contains(&violation.checker)
+            && let Some(message) = self.difference(position, &reply)
+        {
+            violation.message = message;
         }
         for (checker, holds) in &self.invariants {
             if let Err(message) = holds(&self.inner) {
@@ -160,11 +208,45 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
     }
 }
 
+/// The checkers that notice when two replicas make different things of the same command.
+pub(crate) const DIFFERS: [&str; 2] = ["equal-state-after-equal-ops", "one-reply-per-command"];
+
+impl<S: Simulated> Witnessed<S> {
+    /// What this replica made of a command, and what the first one did: in values, which say more than their checksums.
+    fn difference(&self, position: Position, reply: &S::Reply) -> Option<String> {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = recorder.executed.get(&position)?;
+        let (replica, by, command, other) = (self.life.node, first.replica, &first.command, &first.reply);
+        Some(if other == reply {
+            format!(
+                "r{replica} after op {position}: {command:?} was answered {reply:?}, as by r{by}, and has led to another state"
+            )
+        } else {
+            format!("r{replica} after op {position}: {command:?} was answered {reply:?}, and by r{by} {other:?}")
+        })
+    }
+}
+
+/// The name of a state machine in scenario files: that of its type, without its path.
+pub(crate) fn machine_name<S>() -> String {
+    let full = std::any::type_name::<S>();
+    let plain = full.split('<').next().unwrap_or(full);
+    plain.rsplit("::").next().unwrap_or(plain).to_owned()
+}
+
+/// A text of no more than so many characters.
+fn shortened(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// The user's machine as the model of its own history.
 pub(crate) struct Replay<S>(pub(crate) S, pub(crate) QueryContext);
 
 impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for Replay<S> {
-    fn apply(&mut self, (context, command): &InContextOption<S>) -> S::Reply {
+    fn apply(&mut self, Logged(context, command): &InContextOption<S>) -> S::Reply {
         let context = context.unwrap_or(ApplyContext {
             position: Position::default(),
             timestamp: Timestamp(0),
@@ -183,7 +265,7 @@ impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for 
 pub(crate) struct Borrowed<S: StateMachine>(pub(crate) ModelOf<S>);
 
 impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for Borrowed<S> {
-    fn apply(&mut self, (_, command): &InContextOption<S>) -> S::Reply {
+    fn apply(&mut self, Logged(_, command): &InContextOption<S>) -> S::Reply {
         self.0.apply(command)
     }
 
@@ -193,7 +275,7 @@ impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for 
 }
 
 pub(crate) fn asked_command<S: Simulated>(command: S::Command) -> Asked<InContextOption<S>, S::Query> {
-    Asked::Command((None, command))
+    Asked::Command(Logged(None, command))
 }
 
 /// The default state machine of the simulator: a few registers, with commands whose replies tell

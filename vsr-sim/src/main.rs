@@ -13,6 +13,7 @@ use vsr_sim::sweep::{FAULT_CLASSES, PATHS, Summary, sweep};
 use vsr_sim::{Detail, Report, Verdict, picture, run_seed, shrink};
 
 mod mutants;
+mod torture_command;
 
 /// Runs the production replica in a simulated world with seeded faults, and checks every property.
 ///
@@ -48,6 +49,8 @@ enum Command {
     Explore(Explore),
     /// Plants every bug of `vsr-sim/planted`, and says which checker finds it, at which seed.
     Mutants(mutants::Arguments),
+    /// Tortures a storage alone, on simulated files.
+    Torture(torture_command::Arguments),
 }
 
 #[derive(Debug, Args)]
@@ -66,6 +69,9 @@ struct Seed {
     /// Fails a sweep in which a class of faults, or an interesting path of the protocol, never happened.
     #[arg(long, requires = "seeds", conflicts_with = "seed")]
     all_classes: bool,
+    /// Prints the most that a sweep has seen of each thing that has a budget: how long a healed core takes, what it costs.
+    #[arg(long, requires = "seeds", conflicts_with = "seed")]
+    calibrate: bool,
     /// Prints no event lines.
     #[arg(long, short)]
     quiet: bool,
@@ -148,6 +154,7 @@ fn main() -> ExitCode {
         }
         Some(Command::Explore(arguments)) => explore_bounds(&arguments),
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
+        Some(Command::Torture(arguments)) => Ok(torture_command::run(&arguments)),
         None => match seed.seeds.clone() {
             Some(seeds) => Ok(run_many(seeds, &seed)),
             None => run_one(seed.seed.unwrap_or_else(fresh_seed), &seed),
@@ -255,13 +262,7 @@ fn shrink_seed(seed: u64, output: Option<PathBuf>) -> Result<ExitCode, String> {
     let path = output.unwrap_or_else(|| PathBuf::from(format!("target/vsr-sim/seed-{seed}.vsr")));
     write_file(&path, shrunk.text.as_bytes())?;
     say!("{}", shrunk.text.trim_end());
-    say!(
-        "runs={} faults={} of {} lines={}",
-        shrunk.runs,
-        shrunk.faults,
-        shrunk.faults_before,
-        shrunk.text.lines().count()
-    );
+    say!("runs={} faults={} of {} lines={}", shrunk.runs, shrunk.faults, shrunk.faults_before, shrunk.lines());
     say!("play it: cargo run --release -p vsr-sim -- run {} --html target/vsr-sim/seed-{seed}.html", path.display());
     Ok(exit_code(&shrunk.verdict))
 }
@@ -270,7 +271,10 @@ fn shrink_seed(seed: u64, output: Option<PathBuf>) -> Result<ExitCode, String> {
 fn explore_bounds(arguments: &Explore) -> Result<ExitCode, String> {
     let &Explore { replicas, requests, view_changes, crashes, trouble, states_max } = arguments;
     let bounds = Bounds { replicas, requests, view_changes, crashes, trouble, states_max, ..Bounds::default() };
-    say!("{bounds:?}");
+    say!(
+        "{replicas} replicas, {requests} requests, views up to {view_changes}, {crashes} crashes, trouble {trouble}, {states_max} \
+         states at most"
+    );
     let start = std::time::Instant::now();
     let bar = progress(0);
     let exploration = explore::explore(&bounds, |so_far| {
@@ -309,13 +313,12 @@ fn run_files(arguments: &RunFiles) -> Result<ExitCode, String> {
         match &played.failure {
             None if played.report.verdict == Verdict::Pass => say!("{name}: pass"),
             None => say!("{name}: pass, and rightly stuck: {}", played.report.verdict),
-            Some(why @ Failure::Violated { class, .. }) => {
-                say!("{name}: {why} ({class})");
-                worst = exit_code(&played.report.verdict);
-            }
-            Some(why) => {
-                say!("{name}: {why}");
-                worst = ExitCode::from(1);
+            Some(failure) => {
+                say!("{name}:{}: {}", failure.line(), failure.why());
+                worst = match failure {
+                    Failure::Violated { .. } => exit_code(&played.report.verdict),
+                    _ => ExitCode::from(1),
+                };
             }
         }
     }
@@ -352,6 +355,11 @@ fn run_many(seeds: Range<u64>, arguments: &Seed) -> ExitCode {
     };
     let summary = sweep(seeds, arguments.jobs.max(1), arguments.stop, run, || bar.inc(1));
     bar.finish_and_clear();
+    if arguments.calibrate {
+        for (measure, seed) in summary.measures.values() {
+            say!("budget: {measure} (seed {seed})");
+        }
+    }
     let missing = print_summary(&summary, start.elapsed().as_secs_f64());
     match summary.failed.values().next() {
         Some(verdict) => exit_code(verdict),
@@ -376,10 +384,10 @@ fn print_summary(summary: &Summary, seconds: f64) -> bool {
     };
     let (classes, paths) = (missing(FAULT_CLASSES), missing(PATHS));
     if !classes.is_empty() {
-        say!("fault classes that never happened: {classes:?}");
+        say!("fault classes that never happened: {}", classes.join(", "));
     }
     if !paths.is_empty() {
-        say!("paths of the protocol that were never taken: {paths:?}");
+        say!("paths of the protocol that were never taken: {}", paths.join(", "));
     }
     let share = |part: u64| 100.0 * part as f64 / summary.seeds.max(1) as f64;
     say!(

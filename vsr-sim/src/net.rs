@@ -1,14 +1,15 @@
 //! The network of the world: what becomes of a message between its sender and its receiver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
+use vsr::protocol::{Busy, Outcome, Refusal, Reply};
 use vsr::wire::{self, Limits};
 use vsr::{Arrival, Envelope, Message, Peer};
 
 use crate::check::{Observation, Violation};
 use crate::options::{DelayShape, Options};
-use crate::plan::{MessageFate, MessageKey, subject};
+use crate::plan::{Fault, KEPT, MessageFate, MessageKey, subject};
 use crate::story::{Record, What};
 use crate::trace::Detail;
 use crate::world::{Planned, World, site, unsynced};
@@ -25,6 +26,66 @@ pub(crate) struct Delivery {
     pub(crate) sent: Option<u32>,
     /// Whether it counts among what its link holds.
     counted: bool,
+}
+
+/// A copy that waits until the replica that it is from, or for, leads again.
+#[derive(Debug)]
+struct Kept {
+    copy: Delivery,
+    /// When the message itself arrives.
+    at: u64,
+    /// The newest view then.
+    view: u64,
+    /// Where its fate stands among what has happened.
+    fault: usize,
+}
+
+/// Copies that are kept at a time; the oldest goes.
+const KEPT_MAX: usize = 128;
+
+/// What speaks of a term, so that a replica may take it for a word of a later one.
+const OF_A_TERM: &[&str] = &[
+    "PrepareOk",
+    "CommitOk",
+    "Prepare",
+    "Commit",
+    "StartViewChange",
+    "DoViewChange",
+    "StartView",
+    "ReadIndex",
+    "ReadIndexOk",
+];
+
+/// Bytes of commands and entries that were sent, and how many of them had to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    /// In requests, prepares and entries.
+    pub(crate) carried: u64,
+    /// In ops, each counted once.
+    pub(crate) payload: u64,
+    highest: u64,
+}
+
+impl Traffic {
+    fn count(&mut self, message: &Message) {
+        match message {
+            Message::Prepare { entry, .. } => {
+                let bytes = entry.body.len() as u64;
+                self.carried += bytes;
+                if entry.header.op.0 > self.highest {
+                    self.highest = entry.header.op.0;
+                    self.payload += bytes;
+                }
+            }
+            Message::Entries { entries } => {
+                self.carried += entries.iter().map(|entry| entry.body.len() as u64).sum::<u64>()
+            }
+            Message::Requests { requests, .. } => {
+                self.carried += requests.iter().map(|request| request.command.len() as u64 + 32).sum::<u64>();
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What a scenario does to the messages that fit.
@@ -79,6 +140,7 @@ pub(crate) struct Links {
     /// How many messages of a kind and subject went over a link.
     counts: BTreeMap<(usize, usize, &'static str, u64), u32>,
     pub(crate) rules: Vec<Rule>,
+    kept: VecDeque<Kept>,
     /// Counts the partitions.
     pub(crate) partition: u64,
 }
@@ -112,7 +174,7 @@ impl Links {
 }
 
 impl World {
-    fn node_of(&self, peer: Peer) -> Option<usize> {
+    pub(crate) fn node_of(&self, peer: Peer) -> Option<usize> {
         match peer {
             Peer::Replica(id) => Some(usize::from(id.0)).filter(|&at| at < self.replicas),
             Peer::Client(client) => self.clients.get(&client).copied(),
@@ -121,13 +183,23 @@ impl World {
 
     /// A node hands its messages to the network.
     pub(crate) fn send(&mut self, from: usize, batch: &mut Vec<Envelope>) {
-        for Envelope { to, message } in batch.drain(..) {
+        if from >= self.replicas && self.options.rogues > 0 {
+            self.speak_as_client(from);
+        }
+        for Envelope { to, mut message } in batch.drain(..) {
             if self.nodes[from].dying.is_some() {
                 continue;
             }
+            self.misbehave(from, &mut message);
             self.trace.count("messages");
             let Some(to) = self.node_of(to) else { continue };
+            self.traffic.count(&message);
             if from < self.replicas {
+                match &message {
+                    Message::Prepare { .. } => self.look_at_clocks(),
+                    Message::Replies { replies, .. } => self.count_outcomes(replies),
+                    _ => {}
+                }
                 self.observe(&Observation::Sent { replica: from, message: &message });
             }
             self.send_one(from, to, message);
@@ -156,6 +228,7 @@ impl World {
             match self.message_fate(key) {
                 Some(MessageFate::Drop) => return self.lose(&delivery, "drops"),
                 Some(MessageFate::Corrupt(bit)) => return self.corrupt(delivery, bit, at),
+                Some(MessageFate::Again(KEPT)) => self.keep(&delivery, at),
                 Some(MessageFate::Again(after)) => {
                     self.trace.count(if after > LATE { "replays" } else { "duplicates" });
                     let again = Delivery { counted: false, ..delivery.clone() };
@@ -169,7 +242,14 @@ impl World {
                 Some(MessageFate::CrashAfter(unsynced)) => self.die(from, unsynced, "crashes after a message"),
                 None => {}
             }
+        } else if self.options.core_loss.0 > 0
+            && self.options.core_loss.happens(&mut self.draw(site::CORE_LOSS, key.hash(), 0))
+        {
+            return self.lose(&delivery, "drops in the core");
         }
+        // Time-outs must bear with this much, too.
+        let later = if self.faults_on { 0 } else { self.options.core_delay.as_nanos() as u64 };
+        let at = if later > 0 { at + random.below(later) } else { at };
         let clogged = self.links.clogged[from][to];
         let at = if clogged > at { clogged + random.below(1000) } else { at };
         if delivery.counted {
@@ -178,13 +258,16 @@ impl World {
         self.plan(at, Planned::Deliver(Box::new(delivery)));
     }
 
-    fn message_fate(&mut self, key: MessageKey) -> Option<MessageFate> {
+    pub(crate) fn message_fate(&mut self, key: MessageKey) -> Option<MessageFate> {
         let mut random = self.draw(site::FATE, key.hash(), 0);
         let (options, nodes, replicas) = (&self.options, self.nodes.len() as u64, self.replicas);
         let rates = [options.loss, options.duplicates, options.replays, options.corruption, options.misdelivery];
-        if rates.iter().all(|rate| rate.0 == 0) && options.crash_on_send.0 == 0 && self.plan.has_no_messages() {
+        let others = [options.crash_on_send, options.late_terms];
+        if rates.iter().chain(&others).all(|rate| rate.0 == 0) && self.plan.has_no_messages() {
             return None;
         }
+        let is_register = key.kind == "Requests" && key.subject == 0;
+        let of_a_term = is_register || OF_A_TERM.contains(&key.kind);
         self.plan.message(key, || {
             if options.loss.happens(&mut random) {
                 Some(MessageFate::Drop)
@@ -198,10 +281,62 @@ impl World {
                 Some(MessageFate::Misdeliver(random.below(nodes) as usize))
             } else if key.from < replicas && options.crash_on_send.happens(&mut random) {
                 Some(MessageFate::CrashAfter(unsynced(&mut random, options.torn_writes)))
+            } else if of_a_term && options.late_terms.happens(&mut random) {
+                Some(MessageFate::Again(KEPT))
             } else {
                 None
             }
         })
+    }
+
+    /// A copy arrives in a later term. Its fate has just been noted.
+    fn keep(&mut self, delivery: &Delivery, at: u64) {
+        let Some(fault) = self.plan.happened.len().checked_sub(1) else { return };
+        if self.links.kept.len() >= KEPT_MAX {
+            self.links.kept.pop_front();
+        }
+        let copy = Delivery { counted: false, ..delivery.clone() };
+        self.links.kept.push_back(Kept { copy, at, view: self.highest_view, fault });
+    }
+
+    /// A replica leads a view, or is about to (then it waits for `DoViewChange`s): most of what was kept of its earlier terms
+    /// arrives within the time that the first answers of this one take.
+    pub(crate) fn release_kept(&mut self, replica: usize, view: u64, started: bool) {
+        if !self.faults_on || self.links.kept.is_empty() {
+            return;
+        }
+        let mut random = self.draw(site::LATE, view << 4 | replica as u64, u64::from(started));
+        let within = 2 * self.options.delay_longest().as_nanos() as u64 + 2_000_000;
+        for kept in std::mem::take(&mut self.links.kept) {
+            let waits = matches!(kept.copy.message, Message::DoViewChange(_) | Message::StartViewChange { .. });
+            let of_it = kept.copy.to == replica || kept.copy.from == replica;
+            let arrives = self.now + 1 + random.below(within);
+            if !of_it || waits == started || kept.view >= view || kept.at >= arrives || random.chance(1, 4) {
+                self.links.kept.push_back(kept);
+                continue;
+            }
+            if let Some(Fault::Message(_, fate)) = self.plan.happened.get_mut(kept.fault) {
+                *fate = MessageFate::Again(arrives - kept.at);
+            }
+            self.trace.count("copies of an earlier term");
+            self.plan(arrives, Planned::Deliver(Box::new(kept.copy)));
+        }
+    }
+
+    /// What bounds have done to requests.
+    fn count_outcomes(&mut self, replies: &[Reply]) {
+        for reply in replies {
+            self.trace.count(match &reply.outcome {
+                Outcome::Busy(Busy::Queue) => "busy: the queue is full",
+                Outcome::Busy(Busy::Replies) => "busy: unseen replies fill half their bound",
+                Outcome::Busy(Busy::LogFull) => "busy: the log is full",
+                Outcome::Busy(Busy::Sessions) => "busy: the table is full of sessions in use",
+                Outcome::ReplyLost => "replies whose bytes are gone",
+                Outcome::Refused(Refusal::TooLarge) => "refused: the command is too long",
+                Outcome::Refused(Refusal::Evicted) => "refused: the session was evicted",
+                _ => continue,
+            });
+        }
     }
 
     fn follow_rule(&mut self, rule: usize, delivery: Delivery) {
@@ -301,14 +436,17 @@ impl World {
             self.nodes[to].cause = self.trace.record(Detail::Messages, || record);
         }
         let from = self.nodes[from].peer;
+        if to < self.replicas {
+            self.observe(&Observation::Received { replica: to, from, message: &delivery.message });
+        }
         self.arrive(to, Arrival::Message { from, message: delivery.message });
     }
 }
 
 /// Repeats that come later than this are replays: a view, or a life, may have passed.
-const LATE: u64 = 500_000_000;
+pub(crate) const LATE: u64 = 500_000_000;
 
-fn delay(options: &Options, random: &mut vsr::protocol::Random) -> u64 {
+pub(crate) fn delay(options: &Options, random: &mut vsr::protocol::Random) -> u64 {
     let spread = options.delay_spread.as_nanos() as u64;
     let least = options.delay_min.as_nanos() as u64;
     least

@@ -59,9 +59,13 @@ pub(crate) struct SimStorage(pub(crate) Life);
 #[async_trait]
 impl Storage for SimStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
-        let world = lock(&self.0.world);
-        let disk = &world.disks[self.0.node];
-        if disk.is_lost() { Err(StorageError::NotFormatted("the disk".to_owned())) } else { Ok(disk.recover()) }
+        let mut world = lock(&self.0.world);
+        // What may not be on the disk is written again before it is believed.
+        if world.now < world.nodes[self.0.node].no_sync_until {
+            return Err(io_error("the sync of a start"));
+        }
+        let disk = &mut world.disks[self.0.node];
+        if disk.is_lost() { Err(StorageError::NotFormatted("the disk".to_owned())) } else { Ok(disk.start()) }
     }
 
     async fn write(&self, batch: Batch) -> Result<(), StorageError> {
@@ -70,21 +74,12 @@ impl Storage for SimStorage {
             if world.nodes[self.0.node].poisoned {
                 return Err(StorageError::Poisoned("an injected error".to_owned()));
             }
+            if !batch.entries.is_empty() && world.finds_no_room(self.0.node) {
+                return Err(StorageError::Full { used: 1 << 20, limit: 1 << 20 });
+            }
             world.begin_write(self.0.node, self.0.life, batch);
         }
-        poll_fn(|_: &mut Context<'_>| {
-            let mut world = lock(&self.0.world);
-            let node = &mut world.nodes[self.0.node];
-            match node.wrote.take() {
-                Some(Wrote::Done) => Poll::Ready(Ok(())),
-                Some(Wrote::Failed) => Poll::Ready(Err(io_error("a write"))),
-                None => {
-                    node.write_flag = Some(self.0.flag.clone());
-                    Poll::Pending
-                }
-            }
-        })
-        .await
+        write_time(&self.0).await
     }
 
     async fn read(
@@ -92,36 +87,20 @@ impl Storage for SimStorage {
         ops: RangeInclusive<OpNumber>,
         _bytes_max: usize,
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
-        let (due, fate) = {
-            let mut world = lock(&self.0.world);
-            let fate = world.read_fate(self.0.node, *ops.start());
-            let nth = world.nodes[self.0.node].reads;
-            let due = world.now + world.write_latency(self.0.node, site::READ, nth) / 2;
-            (due, fate)
-        };
-        let mut planned = false;
-        poll_fn(|context: &mut Context<'_>| {
-            let mut world = lock(&self.0.world);
-            if world.now < due {
-                if !std::mem::replace(&mut planned, true) {
-                    world.plan(due, Planned::Wake { waker: context.waker().clone() });
-                }
-                return Poll::Pending;
-            }
-            if fate == Some(ReadFate::Fail) {
-                return Poll::Ready(Err(io_error("a read")));
-            }
-            let disk = &world.disks[self.0.node];
-            // Short reads are within the contract; they are the rule here.
-            let last = ops.end().0.min(ops.start().0 + 15);
-            let ops = (ops.start().0..=last).map(OpNumber);
-            let mut entries: Vec<_> = ops.map(|op| (op, disk.intact(op).cloned())).collect();
-            if let (Some(ReadFate::Astray), Some((_, entry))) = (fate, entries.first_mut()) {
-                *entry = None;
-            }
-            Poll::Ready(Ok(entries))
-        })
-        .await
+        let fate = read_time(&self.0, *ops.start()).await;
+        if fate == Some(ReadFate::Fail) {
+            return Err(io_error("a read"));
+        }
+        let world = lock(&self.0.world);
+        let disk = &world.disks[self.0.node];
+        // Short reads are within the contract; they are the rule here.
+        let last = ops.end().0.min(ops.start().0 + 15);
+        let ops = (ops.start().0..=last).map(OpNumber);
+        let mut entries: Vec<_> = ops.map(|op| (op, disk.intact(op).cloned())).collect();
+        if let (Some(ReadFate::Astray), Some((_, entry))) = (fate, entries.first_mut()) {
+            *entry = None;
+        }
+        Ok(entries)
     }
 
     fn room(&self) -> u64 {
@@ -130,7 +109,48 @@ impl Storage for SimStorage {
     }
 }
 
-fn io_error(doing: &str) -> StorageError {
+/// Lets the time of the write under way pass.
+pub(crate) async fn write_time(life: &Life) -> Result<(), StorageError> {
+    poll_fn(|_: &mut Context<'_>| {
+        let mut world = lock(&life.world);
+        let node = &mut world.nodes[life.node];
+        match node.wrote.take() {
+            Some(Wrote::Done) => Poll::Ready(Ok(())),
+            Some(Wrote::Failed) => Poll::Ready(Err(io_error("a write"))),
+            None => {
+                node.write_flag = Some(life.flag.clone());
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+/// Lets the time of a read that begins with this op pass. What becomes of it.
+pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> {
+    let (due, fate) = {
+        let mut world = lock(&life.world);
+        let fate = world.read_fate(life.node, first);
+        let nth = world.nodes[life.node].reads;
+        let due = world.now + world.write_latency(life.node, site::READ, nth) / 2;
+        (due, fate)
+    };
+    let mut planned = false;
+    poll_fn(|context: &mut Context<'_>| {
+        let mut world = lock(&life.world);
+        if world.now >= due {
+            return Poll::Ready(());
+        }
+        if !std::mem::replace(&mut planned, true) {
+            world.plan(due, Planned::Wake { waker: context.waker().clone() });
+        }
+        Poll::Pending
+    })
+    .await;
+    fate
+}
+
+pub(crate) fn io_error(doing: &str) -> StorageError {
     StorageError::Io { doing: doing.to_owned(), error: "an injected error".to_owned() }
 }
 
@@ -144,9 +164,7 @@ impl Clock for SimClock {
     }
 
     fn wall(&self) -> Timestamp {
-        let world = lock(&self.0.world);
-        let wall = 1_700_000_000_000_000_000_u64 + world.local_time(self.0.node);
-        Timestamp(wall.saturating_add_signed(world.nodes[self.0.node].wall_offset))
+        Timestamp(lock(&self.0.world).wall(self.0.node))
     }
 
     async fn sleep_until(&self, deadline: Monotonic) {
@@ -169,20 +187,38 @@ impl Clock for SimClock {
 }
 
 /// Tells the checkers what a replica's protocol reports.
-pub(crate) struct Witness(pub(crate) Life);
+pub(crate) struct Witness {
+    life: Life,
+    turns: u64,
+    was_primary: bool,
+}
+
+/// Turns of a replica after which its accounts are counted anew: that takes as long as much is held.
+const AUDIT_EVERY: u64 = 64;
+
+impl Witness {
+    pub(crate) fn of(life: Life) -> Witness {
+        Witness { life, turns: 0, was_primary: false }
+    }
+}
 
 impl Observer for Witness {
     fn on_event(&mut self, core: &Core, event: &Event) {
-        let mut world = lock(&self.0.world);
-        let (replica, now) = (self.0.node, world.now);
+        let mut world = lock(&self.life.world);
+        let (replica, now) = (self.life.node, world.now);
         world.observe(&Observation::Event { replica, core, event });
         match event {
             Event::ViewEntered { view } => {
                 world.trace.count("views entered");
+                world.highest_entered = world.highest_entered.max(view.number);
+                world.leads(replica, view.number, false);
                 world.trace.note(now, 1001, replica as u64, view.number, 0);
             }
-            Event::ViewStarted { view, .. } => {
+            Event::ViewStarted { view, primary } => {
                 world.trace.count("views started");
+                if usize::from(primary.0) == replica {
+                    world.leads(replica, view.number, true);
+                }
                 world.highest_view = world.highest_view.max(view.number);
                 world.trace.note(now, 1002, replica as u64, view.number, 0);
             }
@@ -218,9 +254,17 @@ impl Observer for Witness {
     }
 
     fn on_turn(&mut self, core: &Core) {
-        let replica = self.0.node;
-        let mut world = lock(&self.0.world);
+        let replica = self.life.node;
+        let mut world = lock(&self.life.world);
         world.observe(&Observation::Turn { replica, core });
+        self.turns += 1;
+        let is_primary = core.is_primary();
+        if std::mem::replace(&mut self.was_primary, is_primary) != is_primary || self.turns.is_multiple_of(AUDIT_EVERY)
+        {
+            for account in &core.audit() {
+                world.observe(&Observation::Audited { replica, account });
+            }
+        }
         if world.trace.keeps(Detail::Events) {
             let normal = core.status() == Status::Normal;
             let state = if normal { State::Normal } else { State::ViewChange };

@@ -4,9 +4,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use vsr::Membership;
 use vsr::protocol::Random;
+use vsr::{ClusterId, Config, Membership, ReplicaId};
 
+use crate::limits::Limits;
 use crate::plan::Nanos;
 
 /// A chance of some in a million.
@@ -54,6 +55,8 @@ pub struct Options {
     pub window: u32,
     /// Sessions kept.
     pub sessions_max: u32,
+    /// Quorums, further limits and time-outs.
+    pub limits: Limits,
     /// The most virtual time that the safety phase takes.
     pub safety: Duration,
     /// The most virtual time that the liveness phase takes.
@@ -138,9 +141,34 @@ pub struct Options {
     pub drift_max: u64,
     /// Mean time between two clocks that jump.
     pub clock_jump_every: Duration,
+    /// Messages of a term of which a copy is kept, until the replica that it is from or for leads again.
+    pub late_terms: Ppm,
+    /// Mean time between two primaries that are cut off from the others, and not from their clients: so the same ones lead again.
+    pub depose_every: Duration,
+    /// Mean time between two power losses that take the last records of a log whole, though they were acknowledged.
+    pub lost_tail_every: Duration,
+    /// Messages that are lost in the liveness phase, too.
+    pub core_loss: Ppm,
+    /// What is added at most to the delays of the liveness phase.
+    pub core_delay: Duration,
+    /// Whether replicas run on file storage, its own code on simulated files, instead of a simulated disk.
+    pub files: bool,
+    /// Clients more, each of which breaks the rules of a client in a way of its own.
+    pub rogues: usize,
+    /// Mean time between two places of a disk that go bad, and stay so when they are written again.
+    pub bad_sector_every: Duration,
+    /// Mean time between two disks that have no room for a while, which only a failed write says.
+    pub no_space_every: Duration,
+    /// Writes whose sync fails, and that can be read until power is lost.
+    pub failed_syncs: Ppm,
+    /// Writes that succeed, and whose records are lost whole.
+    pub lost_records: Ppm,
 }
 
-fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> Duration {
+/// Of so many seeds one has its replicas on file storage.
+const FILES_ONE_OF: u64 = 4;
+
+pub(crate) fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> Duration {
     let (min, max) = (min.as_nanos() as u64, max.as_nanos() as u64);
     let doublings = u64::from((max / min.max(1)).max(1).ilog2());
     let base = min << random.below(doublings + 1);
@@ -166,6 +194,7 @@ impl Options {
             pipeline_max: 32,
             window: 1024,
             sessions_max: 1000,
+            limits: Limits::default_of(seed),
             safety: Duration::from_secs(30),
             liveness: Duration::from_secs(120),
             delay_min: Duration::from_micros(100),
@@ -208,6 +237,17 @@ impl Options {
             skew_max: Duration::ZERO,
             drift_max: 0,
             clock_jump_every: Duration::ZERO,
+            late_terms: Ppm(0),
+            depose_every: Duration::ZERO,
+            lost_tail_every: Duration::ZERO,
+            core_loss: Ppm(0),
+            core_delay: Duration::ZERO,
+            files: false,
+            rogues: 0,
+            bad_sector_every: Duration::ZERO,
+            no_space_every: Duration::ZERO,
+            failed_syncs: Ppm(0),
+            lost_records: Ppm(0),
         }
     }
 
@@ -218,7 +258,8 @@ impl Options {
         let mut random = Random::new(seed ^ 0x0076_7372_5f73_696d);
         let random = &mut random;
         let sizes = [1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7];
-        let mut options = Options::calm(seed, sizes[random.below(sizes.len() as u64) as usize]);
+        let size = sizes[random.below(sizes.len() as u64) as usize];
+        let mut options = Options::calm(seed, Options::draw_size(seed, size));
         options.draw_load(random);
         let calm = random.chance(1, 12);
         let all = !calm && random.chance(1, 16);
@@ -231,6 +272,14 @@ impl Options {
         options.draw_network(random, &mut on);
         options.draw_processes(random, &mut on);
         options.draw_disks(random, &mut on);
+        options.draw_terms(random, &mut on);
+        options.draw_configuration();
+        // By a generator of its own: whether a seed is on files changes nothing else of it.
+        options.files = Random::new(seed ^ 0x6669_6c65_7300).chance(1, FILES_ONE_OF);
+        options.draw_lasting_damage(random, &mut on);
+        if on(random, 25) {
+            options.rogues = 1 + random.below(3) as usize;
+        }
         options
     }
 
@@ -353,9 +402,25 @@ impl Options {
         }
     }
 
+    fn draw_lasting_damage(&mut self, random: &mut Random, on: &mut impl FnMut(&mut Random, u64) -> bool) {
+        let (millis, secs) = (Duration::from_millis, Duration::from_secs);
+        if on(random, 20) {
+            self.no_space_every = log_uniform(random, millis(500), secs(8));
+        }
+        if on(random, 20) {
+            self.failed_syncs = rate(random, 6);
+        }
+        if self.replicas >= 3 && on(random, 25) {
+            self.bad_sector_every = log_uniform(random, millis(200), secs(4));
+        }
+        if self.replicas >= 3 && on(random, 20) {
+            self.lost_records = rate(random, 8);
+        }
+    }
+
     /// Every option that is not a part of the load, by name.
     fn fields(&mut self) -> Vec<(&'static str, &mut dyn Value)> {
-        vec![
+        let mut fields: Vec<(&'static str, &mut dyn Value)> = vec![
             ("seed", &mut self.seed),
             ("pipeline", &mut self.pipeline_max),
             ("window", &mut self.window),
@@ -402,7 +467,20 @@ impl Options {
             ("lost-disks", &mut self.lost_disks),
             ("rot", &mut self.rot_every),
             ("clock-jump", &mut self.clock_jump_every),
-        ]
+            ("late-terms", &mut self.late_terms),
+            ("depose", &mut self.depose_every),
+            ("lost-tail", &mut self.lost_tail_every),
+            ("core-loss", &mut self.core_loss),
+            ("core-delay", &mut self.core_delay),
+            ("files", &mut self.files),
+            ("rogues", &mut self.rogues),
+            ("bad-sector", &mut self.bad_sector_every),
+            ("no-space", &mut self.no_space_every),
+            ("failed-syncs", &mut self.failed_syncs),
+            ("lost-records", &mut self.lost_records),
+        ];
+        fields.extend(self.limits.fields());
+        fields
     }
 
     /// Sets an option by the name that [`pairs`](Self::pairs) and scenario files give it.
@@ -434,10 +512,33 @@ impl Options {
         if self.clients > 64 {
             return Err(format!("{} clients: 64 are enough", self.clients));
         }
+        if self.rogues > 16 {
+            return Err(format!("rogues={}: 16 are enough", self.rogues));
+        }
         if self.drift_max > 500 {
             return Err(format!("drift={}: a clock runs at least half as fast as another, 500", self.drift_max));
         }
-        self.membership().map(|_| ())
+        if self.limits.queue_max == 0 {
+            return Err("queue=0: a handle keeps at least one request".to_owned());
+        }
+        // A round of time-outs that ends at once would keep the simulator busy for ever.
+        let timing = self.limits.timing;
+        if [timing.heartbeat, timing.retry, timing.ping, timing.view_change].iter().any(|time| time.as_micros() < 1000)
+        {
+            return Err("heartbeat, retry, ping and view-change take 1ms at least".to_owned());
+        }
+        self.config(0, &self.membership()?).map(|_| ())
+    }
+
+    /// What a replica is told.
+    pub(crate) fn config(&self, replica: usize, membership: &Membership) -> Result<Config, String> {
+        let id = ReplicaId(replica as u8);
+        let config = Config::with_membership(ClusterId(1), id, membership.clone());
+        let mut config = config.map_err(|error| error.to_string())?;
+        config.seed = self.seed ^ (replica as u64) << 56;
+        self.limits.set_config(&mut config);
+        config.validate().map_err(|error| error.to_string())?;
+        Ok(config)
     }
 
     /// The cluster that they describe.
@@ -447,7 +548,7 @@ impl Options {
         membership.constants.pipeline_max = self.pipeline_max;
         membership.constants.window = self.window;
         membership.constants.sessions_max = self.sessions_max;
-        membership.constants.session_idle_min = 20;
+        self.limits.set_constants(&mut membership);
         membership.validate().map_err(|error| error.to_string())?;
         Ok(membership)
     }
@@ -464,6 +565,7 @@ impl Options {
             pipeline_max: self.pipeline_max,
             window: self.window,
             sessions_max: self.sessions_max,
+            limits: self.limits,
             safety: self.safety,
             liveness: self.liveness,
             delay_min: self.delay_min,
@@ -475,6 +577,10 @@ impl Options {
             write_spread: self.write_spread,
             skew_max: self.skew_max,
             drift_max: self.drift_max,
+            core_loss: self.core_loss,
+            core_delay: self.core_delay,
+            files: self.files,
+            rogues: self.rogues,
             ..calm
         }
     }
@@ -485,6 +591,9 @@ impl Options {
         self.without_faults().pairs(self).iter().all(|(name, _)| *name == "restart" || *name == "pause-max")
             && self.drift_max == 0
             && self.link_max == 0
+            && self.core_loss.0 == 0
+            && self.core_delay.is_zero()
+            && self.rogues == 0
     }
 }
 
@@ -503,7 +612,7 @@ impl fmt::Display for Options {
 }
 
 /// Something that an option holds, as a text.
-trait Value {
+pub(crate) trait Value {
     fn show(&self) -> String;
     fn parse(&mut self, text: &str) -> Result<(), String>;
 }
@@ -623,5 +732,11 @@ mod tests {
         assert!(options.set("delay", "99999999999999999999s").is_err());
         assert!(options.set("loss", "-1").is_err());
         assert!(options.set("delay-shape", "round").is_err());
+        assert!(options.set("quorums", "2/2").unwrap_err().contains("as in 2/2/2"));
+        options.set("quorums", "1/1/1").unwrap();
+        assert!(options.validate().unwrap_err().contains("do not meet"));
+        options.set("quorums", "default").unwrap();
+        options.set("suspect", "60ms").unwrap();
+        assert!(options.validate().unwrap_err().contains("three heartbeats"));
     }
 }

@@ -1,13 +1,15 @@
 //! The two phases of a run: first faults, then a core that is healed and must serve.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use vsr::{Handle, OpNumber, QueryContext, Timestamp};
 
 use crate::atlas::Excuse;
+use crate::budget::Measure;
 use crate::check::Violation;
 use crate::check::linearizability::{Model, check_model, check_real_time};
-use crate::machine::{Borrowed, Replay, Simulated};
+use crate::machine::{Borrowed, Logged, Replay, Simulated};
 use crate::plan::Unsynced;
 use crate::run::{Run, Slot, Task};
 use crate::simulation::{Judge, Report, Verdict};
@@ -31,10 +33,26 @@ impl<S: Simulated> Run<S> {
     /// request must now complete, and the core must agree.
     pub(crate) fn liveness(&mut self) -> Verdict {
         let core = self.choose_core();
+        self.serve(core)
+    }
+
+    /// As [`liveness`](Self::liveness), with this core.
+    pub(crate) fn serve(&mut self, core: Vec<usize>) -> Verdict {
         self.core.clone_from(&core);
         self.heal(&core);
-        let until = lock(&self.world).now + self.options.liveness.as_nanos() as u64;
+        let healed = lock(&self.world).now;
+        let until = healed + self.options.liveness.as_nanos() as u64;
+        let entered = lock(&self.world).highest_entered;
+        let before = self.answered();
+        let is_asked = !self.clients_are_done();
+        self.figures.outside = self.options.replicas - core.len();
+        self.figures.was_healed = is_asked;
+        self.figures.carried_before = lock(&self.world).traffic.carried;
+        self.figures.views_before = entered;
+        self.advance(until, |run| run.answered() > before || run.clients_are_done());
+        self.figures.first_answer = Duration::from_nanos(lock(&self.world).now - healed);
         self.advance(until, Run::clients_are_done);
+        self.figures.all_answers = Duration::from_nanos(lock(&self.world).now - healed);
         if let Some(verdict) = self.violation() {
             return verdict;
         }
@@ -54,8 +72,9 @@ impl<S: Simulated> Run<S> {
                 }
             }
         }
+        self.figures.views = lock(&self.world).highest_entered - entered;
         if done && agree {
-            return self.check_history().map_or(Verdict::Pass, Verdict::Safety);
+            return self.check_history().map_or_else(|| self.check_budgets(), Verdict::Safety);
         }
         let why = self.explain(&core);
         match self.excuse(&core) {
@@ -64,11 +83,29 @@ impl<S: Simulated> Run<S> {
         }
     }
 
+    /// Answers that clients have heard so far.
+    fn answered(&self) -> u64 {
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner).acknowledged
+    }
+
+    /// It serves: but not as fast, or not as cheaply, as it should?
+    fn check_budgets(&mut self) -> Verdict {
+        let world = lock(&self.world);
+        (self.figures.carried, self.figures.payload) = (world.traffic.carried, world.traffic.payload);
+        drop(world);
+        let measures = self.figures.measures(&self.options, self.is_planned());
+        match measures.into_iter().find(Measure::is_over) {
+            Some(over) => Verdict::Liveness(format!("over budget: {over}")),
+            None => Verdict::Pass,
+        }
+    }
+
     fn choose_core(&mut self) -> Vec<usize> {
         let world = lock(&self.world);
         let mut random = world.draw(site::CORE, 0, 0);
         let whole: Vec<usize> = (0..world.replicas).filter(|&at| !world.disks[at].is_lost()).collect();
-        let least = usize::from(world.quorums.view_change.max(world.quorums.replication));
+        // Fewer could not tell of an op without a copy that it is not committed.
+        let least = usize::from(world.quorums.view_change.max(world.quorums.replication).max(world.quorums.nack));
         drop(world);
         let mut core = Vec::new();
         for _ in 0..20 {
@@ -95,6 +132,7 @@ impl<S: Simulated> Run<S> {
             for &replica in core {
                 world.release_disk(replica);
                 world.nodes[replica].full_until = 0;
+                (world.nodes[replica].no_space_until, world.nodes[replica].no_sync_until) = (0, 0);
                 world.nodes[replica].slow = (1, 0);
             }
             world.nodes.len()
@@ -185,7 +223,7 @@ impl<S: Simulated> Run<S> {
         let executed: Vec<_> = recorder
             .executed
             .iter()
-            .map(|(position, done)| (*position, (Some(done.context), done.command.clone())))
+            .map(|(position, done)| (*position, Logged(Some(done.context), done.command.clone())))
             .collect();
         let check = |model: &mut dyn Model<_, _, _, _>| check_model(history, &executed, model);
         let result = check_real_time(history).and_then(|()| match &self.judge {

@@ -55,7 +55,7 @@ pub fn subject(message: &Message) -> u64 {
         Message::Prepare { entry, .. } => entry.header.op.0,
         Message::PrepareOk { op, .. } | Message::RequestHeaders { op, .. } => op.0,
         Message::Commit { number, .. } | Message::CommitOk { number, .. } => *number,
-        Message::StartViewChange { view } | Message::RequestStartView { view, .. } => view.number,
+        Message::StartViewChange { view, .. } | Message::RequestStartView { view, .. } => view.number,
         Message::DoViewChange(dvc) => dvc.view.number,
         Message::StartView(start) => start.view.number,
         Message::Headers { headers } => headers.first().map_or(0, |header| header.op.0),
@@ -75,6 +75,9 @@ pub enum Unsynced {
     /// Some of its entries are; which, this number decides.
     Torn(u64),
 }
+
+/// As the time of [`MessageFate::Again`]: a copy is kept until a later term, and the time is not known yet.
+pub(crate) const KEPT: u64 = u64::MAX;
 
 /// What happens to a message beside being delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,10 @@ pub enum WriteFate {
     Silent,
     /// It succeeds, and lands on this op's slot instead.
     Misdirect(OpNumber),
+    /// It succeeds, and its records are lost whole.
+    Vanish,
+    /// Its sync fails, and every other one for so many nanoseconds; it can be read until power is lost.
+    FailSync(u64),
 }
 
 /// What happens to a read.
@@ -167,6 +174,10 @@ pub enum Happening {
     LoseDisk(usize),
     /// A connection breaks, and its end notices; `true`: a reconnect was refused.
     PeerDown(usize, usize, bool),
+    /// The place of an op's body keeps nothing any more: so many puts come to nothing there.
+    BadSector(usize, OpNumber, u64),
+    /// For so many nanoseconds writes of entries fail for want of room, and the first that does is how it is known.
+    NoSpace(usize, u64),
 }
 
 /// One fault.
@@ -205,6 +216,7 @@ pub(crate) const KINDS: &[&str] = &[
     "Status",
     "Query",
     "Answer",
+    crate::socket::FRAME,
 ];
 
 /// What decides the faults of a run.

@@ -10,17 +10,20 @@ use std::time::Duration;
 use futures::future::join_all;
 use vsr::protocol::Random;
 use vsr::{
-    Client, ClientConfig, ClientId, ClusterId, Config, Handle, Incarnation, Membership, Peer, Replica, ReplicaError,
-    ReplicaId, VsrState,
+    Client, ClientConfig, ClientId, ClusterId, Handle, Incarnation, Membership, Network, Peer, Replica, ReplicaError,
+    ReplicaId, Storage, VsrState,
 };
 
+use crate::budget::Figures;
 use crate::check::{self, Observation, Violation};
 use crate::disk::SimDisk;
+use crate::files::{FileDisks, Grain, OnFiles, Open, boxed_file_storage};
 use crate::machine::{Recorder, Simulated, Witnessed};
 use crate::node::{Life, SimClock, SimNetwork, SimStorage, Witness};
 use crate::options::Options;
-use crate::plan::{Fault, Plan, Unsynced};
+use crate::plan::{Fault, KEPT, MessageFate, Plan, Unsynced};
 use crate::simulation::{Invariant, Judge, Report, Simulation, Verdict, Workload};
+use crate::socket::{NetworkOf, OnSocket};
 use crate::story::State;
 use crate::trace::Trace;
 use crate::worker::Worker;
@@ -61,24 +64,49 @@ pub(crate) struct Run<S: Simulated> {
     pub(crate) drawn: [u64; 16],
     pub(crate) polls_at_once: u64,
     pub(crate) crash: Option<String>,
+    /// How long the liveness phase took, and what it cost.
+    pub(crate) figures: Figures,
+    network: Option<NetworkOf>,
+    /// Clients that break their own rule.
+    pub(crate) rogues: Vec<Life>,
 }
 
 const POLLS_AT_ONCE_MAX: u64 = 200_000;
 
 impl<S: Simulated> Run<S> {
     pub(crate) fn new(simulation: Simulation<S>) -> Run<S> {
-        let Simulation { options, machine, workload, detail, faults, invariants, judge } = simulation;
+        let Simulation { mut options, machine, workload, detail, faults, invariants, judge, storage, network } =
+            simulation;
+        if network.is_some() {
+            // They speak the simulated network's own language.
+            options.rogues = 0;
+        }
         let membership = options.validate().and_then(|()| options.membership()).unwrap_or_else(|why| panic!("{why}"));
         let plan = faults.as_deref().map(Plan::of).unwrap_or_default();
         let mut world =
             World::new(options.clone(), membership.quorums, plan, Trace::new(detail), check::Checkers::all());
+        let open = storage.map(|open| (open, Grain::Log));
+        let open = open.or_else(|| options.files.then(|| (Arc::new(boxed_file_storage) as Open, Grain::Sector)));
+        let mut files = open.map(|(open, grain)| FileDisks::new(open, grain));
+        let mut crash = None;
         for id in 0..options.replicas {
             let replica = ReplicaId(id as u8);
             world.add_node(Peer::Replica(replica));
             let incarnation = Incarnation(u128::from(world.draw(site::NODE, id as u64, 1).next_u64()));
             let state = VsrState::formatted(ClusterId(1), replica, incarnation, membership.clone());
+            if let Some(Err(error)) = files.as_mut().map(|files| files.add(&state)) {
+                crash = Some(format!("formatting the disk of r{id}: {error}"));
+                files = None;
+            }
             world.disks.push(SimDisk::new(state));
         }
+        for name in options.limits.counters(&options) {
+            world.trace.count(name);
+        }
+        if files.is_some() {
+            world.trace.count("storages on files");
+        }
+        world.files = files;
         Run {
             world: Arc::new(Mutex::new(world)),
             slots: (0..options.replicas).map(|_| None).collect(),
@@ -95,7 +123,10 @@ impl<S: Simulated> Run<S> {
             core: Vec::new(),
             drawn: [0; 16],
             polls_at_once: 0,
-            crash: None,
+            figures: Figures::default(),
+            crash,
+            network,
+            rogues: Vec::new(),
         }
     }
 
@@ -107,8 +138,14 @@ impl<S: Simulated> Run<S> {
         for client in 0..self.options.clients {
             self.add_client(client);
         }
+        for rogue in 0..self.options.rogues {
+            self.add_rogue(rogue);
+        }
         for client in 0..self.options.clients {
             self.put_to_work(client);
+        }
+        for rogue in 0..self.options.rogues {
+            self.let_loose(rogue);
         }
     }
 
@@ -116,10 +153,17 @@ impl<S: Simulated> Run<S> {
         let mut world = lock(&self.world);
         let trace = std::mem::take(&mut world.trace);
         let simulated = Duration::from_nanos(world.now);
-        let faults = std::mem::take(&mut world.plan.happened);
+        let mut faults = std::mem::take(&mut world.plan.happened);
+        // A copy whose time did not come.
+        faults.retain(|fault| !matches!(fault, Fault::Message(_, MessageFate::Again(KEPT))));
         drop(world);
-        let acknowledged = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).acknowledged;
-        Report { options: self.options, verdict, trace, simulated, acknowledged, faults }
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let acknowledged = recorder.acknowledged;
+        // Nobody reads those of the others, and there are many.
+        let operations = if verdict.is_failure() { recorder.in_words() } else { Vec::new() };
+        drop(recorder);
+        let figures = self.figures;
+        Report { options: self.options, verdict, trace, simulated, acknowledged, faults, operations, figures }
     }
 
     pub(crate) fn violation(&self) -> Option<Verdict> {
@@ -209,22 +253,26 @@ impl<S: Simulated> Run<S> {
         }
     }
 
-    /// A replica has stopped by itself: as it must when its disk fails, never otherwise.
+    /// A replica has stopped by itself: as it must when its disk fails, never otherwise. A checker says which it was.
     fn stopped(&mut self, node: usize, stopped: Stopped) {
-        let expected = lock(&self.world).nodes[node].may_stop;
-        match stopped {
-            Stopped::Storage(message) if expected => {
-                lock(&self.world).trace.count("stopped by its disk");
-                lock(&self.world).fault(node, None, || message);
-                self.stop(node, Unsynced::Lost);
-                self.plan_restart(node);
-            }
-            Stopped::Storage(message) | Stopped::Other(message) => {
-                let mut world = lock(&self.world);
-                let at = world.now;
-                world.breach(Violation { checker: "replica-runs", message, at });
-            }
+        let (message, by_storage) = match stopped {
+            Stopped::Storage(message) => (message, true),
+            Stopped::Other(message) => (message, false),
+        };
+        let mut world = lock(&self.world);
+        if node >= self.options.replicas {
+            let at = world.now;
+            return world.breach(Violation { checker: "replica-runs", message, at });
         }
+        world.observe(&Observation::Stopped { replica: node, by_storage, why: &message });
+        if world.violation.is_some() {
+            return;
+        }
+        world.trace.count("stopped by its disk");
+        world.fault(node, None, || message);
+        drop(world);
+        self.stop(node, Unsynced::Lost);
+        self.plan_restart(node);
     }
 
     /// Ends the processes that died while they were polled.
@@ -242,6 +290,7 @@ impl<S: Simulated> Run<S> {
     fn happen(&mut self, planned: Planned) {
         match planned {
             Planned::Deliver(delivery) => lock(&self.world).deliver(*delivery),
+            Planned::Frame { from, to, bytes } => lock(&self.world).deliver_frame(from, to, bytes),
             Planned::PeerDown { node, peer, refused } => {
                 let mut world = lock(&self.world);
                 if !world.nodes[peer].up || !world.links.passes(peer, node) || !world.links.passes(node, peer) {
@@ -282,45 +331,65 @@ impl<S: Simulated> Run<S> {
 
     // ---- replicas and clients ----
 
-    fn life(&mut self, node: usize) -> Life {
+    pub(crate) fn life(&mut self, node: usize) -> Life {
         let flag = Arc::new(Flag::default());
         flag.set();
         let mut world = lock(&self.world);
         let state = &mut world.nodes[node];
         state.life += 1;
         state.up = true;
-        (state.poisoned, state.may_stop, state.dying, state.cause) = (false, false, None, None);
+        (state.poisoned, state.dying, state.cause) = (false, None, None);
         let life = state.life;
         drop(world);
         Life { world: self.world.clone(), node, life, flag }
     }
 
+    fn storage(&self, life: &Life) -> Box<dyn Storage> {
+        let opened = lock(&self.world).open_files(life.node);
+        match opened {
+            Some(opened) => Box::new(OnFiles::new(life.clone(), opened)),
+            None => Box::new(SimStorage(life.clone())),
+        }
+    }
+
+    fn network(&self, life: &Life) -> Box<dyn Network> {
+        match &self.network {
+            Some(network) => Box::new(OnSocket::new(life.clone(), network)),
+            None => Box::new(SimNetwork(life.clone())),
+        }
+    }
+
     pub(crate) fn start(&mut self, replica: usize) {
         let life = self.life(replica);
+        let storage = self.storage(&life);
         {
             let mut world = lock(&self.world);
-            world.nodes[replica].may_stop = world.disks[replica].is_lost();
+            if !world.is_head_certain(replica) {
+                world.trace.count("starts with an uncertain head");
+            }
+            let syncs_fail = world.now < world.nodes[replica].no_sync_until;
+            if !syncs_fail {
+                world.disks[replica].write_back();
+            }
             world.observe(&Observation::Started { replica });
+            if syncs_fail || world.disks[replica].is_lost() {
+                world.observe(&Observation::Broke { replica, must: false, how: "its disk cannot be used" });
+            }
             for peer in (0..self.options.replicas).filter(|&peer| peer != replica) {
                 let at = world.now + 200_000;
                 world.plan(at, Planned::PeerUp { node: peer, peer: replica });
             }
         }
-        let id = ReplicaId(replica as u8);
-        let mut config = Config::with_membership(ClusterId(1), id, self.membership.clone()).expect("valid");
-        config.seed = self.options.seed ^ (replica as u64) << 56;
-        // A small cache, so that entries are read back from the disk.
-        config.cache_bytes = if self.options.seed.is_multiple_of(3) { 2048 } else { 1 << 20 };
-        config.apply_slice = if self.options.seed.is_multiple_of(5) { 3 } else { 4096 };
+        let config = self.options.config(replica, &self.membership).expect("valid");
         let machine = Witnessed {
             inner: (self.machine)(),
             life: life.clone(),
             recorder: self.recorder.clone(),
             invariants: self.invariants.clone(),
         };
-        let builder = Replica::builder(config, machine).storage(SimStorage(life.clone()));
-        let builder = builder.network(SimNetwork(life.clone())).clock(SimClock(life.clone()));
-        let (running, handle) = builder.observer(Box::new(Witness(life.clone()))).build().expect("valid");
+        let builder = Replica::builder(config, machine).storage(storage);
+        let builder = builder.network(self.network(&life)).clock(SimClock(life.clone()));
+        let (running, handle) = builder.observer(Box::new(Witness::of(life.clone()))).build().expect("valid");
         if self.options.handles {
             let handle = handle.clone();
             let mut work = self.worker(life.clone(), 1000 + replica as u64);
@@ -373,7 +442,8 @@ impl<S: Simulated> Run<S> {
         config.id = id;
         config.seed = random.next_u64();
         config.window = self.options.window;
-        let (handle, runner) = Client::<Witnessed<S>>::new(config, SimNetwork(life.clone()), SimClock(life.clone()));
+        config.queue_max = self.options.limits.queue_max;
+        let (handle, runner) = Client::<Witnessed<S>>::new(config, self.network(&life), SimClock(life.clone()));
         let task = async move {
             runner.run().await.err().map(|error| Stopped::Other(format!("client {client} stopped: {error}")))
         };
@@ -415,7 +485,11 @@ impl<S: Simulated> Run<S> {
         }
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&replica);
         let mut world = lock(&self.world);
-        let lost = world.disks[replica].crash(unsynced);
+        let lost = if world.files.is_some() {
+            world.crash_on_files(replica, unsynced)
+        } else {
+            world.disks[replica].crash(unsynced)
+        };
         world.wake_up(replica);
         let node = &mut world.nodes[replica];
         (node.up, node.paused, node.waiting, node.wrote) = (false, false, None, None);

@@ -102,12 +102,17 @@ struct Node {
     /// Tokens of queries that may be served, with what had been executed then.
     answers: BTreeMap<u64, usize>,
     room: u64,
+    /// Bytes by which a batch was larger than the room that the replica was told of.
+    over_room: u64,
+    may_stop: bool,
+    stopped: Option<Fault>,
 }
 
 /// A cluster of protocol cores, moved by hand.
 pub struct Script {
     nodes: Vec<Node>,
     disks: Vec<SimDisk>,
+    disks_replaced: bool,
     membership: Membership,
     timing: Timing,
     flights: Vec<Flight>,
@@ -158,6 +163,9 @@ impl Script {
                 paused: false,
                 answers: BTreeMap::new(),
                 room: u64::MAX,
+                over_room: 0,
+                may_stop: false,
+                stopped: None,
             };
             (node, SimDisk::new(state))
         });
@@ -170,6 +178,7 @@ impl Script {
             flights: Vec::new(),
             held: Vec::new(),
             waiting: Vec::new(),
+            disks_replaced: false,
             rules: Vec::new(),
             next_rule: 0,
             now: Monotonic(1_000_000_000),
@@ -402,7 +411,7 @@ impl Script {
             cache_bytes: 1 << 20,
             queue_bytes_max: 32 << 20,
         };
-        let recovered = self.disks[at].recover();
+        let recovered = self.disks[at].start();
         let core = Core::recover(options, recovered, self.now, Timestamp(self.now.0))?;
         let node = &mut self.nodes[at];
         node.core = Some(core);
@@ -453,6 +462,34 @@ impl Script {
     /// Bytes that a replica's disk can still take.
     pub fn set_room(&mut self, at: usize, bytes: u64) {
         self.nodes[at].room = bytes;
+    }
+
+    /// Bytes by which a batch of a replica was larger than the room that it was told of.
+    #[must_use]
+    pub fn over_room(&self, at: usize) -> u64 {
+        self.nodes[at].over_room
+    }
+
+    /// Puts another disk in the place of a replica's, which is down: an older image of it, or one that was formatted anew. The checkers
+    /// rely on disks that stay, and look away from here on: the schedule says what must be so.
+    ///
+    /// # Panics
+    /// When the replica is up.
+    pub fn replace_disk(&mut self, at: usize, disk: SimDisk) {
+        assert!(self.nodes[at].core.is_none(), "the replica is down");
+        self.disks[at] = disk;
+        self.disks_replaced = true;
+    }
+
+    /// From now on a replica may stop; why, [`stopped`](Self::stopped) says.
+    pub fn let_stop(&mut self, at: usize) {
+        self.nodes[at].may_stop = true;
+    }
+
+    /// Why a replica has stopped by itself.
+    #[must_use]
+    pub fn stopped(&self, at: usize) -> Option<&Fault> {
+        self.nodes[at].stopped.as_ref()
     }
 
     // ---- clients ----
@@ -555,6 +592,14 @@ impl Script {
         self.nodes[at].core.as_ref().expect("the replica is up")
     }
 
+    /// The life that a replica leads; the one after the last on its disk, while it is down.
+    #[must_use]
+    pub fn life(&self, at: usize) -> vsr::protocol::Life {
+        let state = self.disks[at].state();
+        let next = vsr::protocol::Life { incarnation: state.incarnation, starts: state.starts + 1, nonce: 0 };
+        self.nodes[at].core.as_ref().map_or(next, Core::life)
+    }
+
     /// The number of a replica's view.
     #[must_use]
     pub fn view(&self, at: usize) -> u64 {
@@ -628,6 +673,9 @@ impl Script {
                     self.waiting.push((at, Flight { from, to, message }));
                     return;
                 }
+                if self.nodes[at].core.is_some() {
+                    self.observe(&Observation::Received { replica: at, from, message: &message });
+                }
                 self.turn(at, |core, machine| core.on_message(from, message, machine));
             }
             Peer::Client(client) => {
@@ -670,6 +718,8 @@ impl Script {
         }
         let _ = core.take_local_replies();
         if let Some((number, batch)) = core.take_batch() {
+            let bytes: u64 = batch.entries.iter().map(|entry| entry.body.len() as u64).sum();
+            node.over_room = node.over_room.max(bytes.saturating_sub(node.room));
             self.disks[at].begin(batch);
             node.writing = Some(number);
         }
@@ -682,7 +732,10 @@ impl Script {
         let events = core.take_events();
         let outgoing: Vec<Envelope> = core.outgoing().drain(..).collect();
         if let Some(fault) = core.fault() {
-            panic!("replica {at} has stopped: {fault}");
+            assert!(node.may_stop, "replica {at} has stopped: {fault}");
+            node.stopped = Some(fault.clone());
+            self.crash(at);
+            return;
         }
         // The core is put aside so that the checkers can look at it and at the disks.
         if let Some(core) = self.nodes[at].core.take() {
@@ -690,6 +743,9 @@ impl Script {
                 self.observe(&Observation::Event { replica: at, core: &core, event });
             }
             self.observe(&Observation::Turn { replica: at, core: &core });
+            for account in &core.audit() {
+                self.observe(&Observation::Audited { replica: at, account });
+            }
             self.nodes[at].core = Some(core);
         }
         self.events.extend(events.into_iter().map(|event| (at, event)));
@@ -700,7 +756,10 @@ impl Script {
     }
 
     fn observe(&mut self, observation: &Observation<'_>) {
-        let scene = Scene { disks: &self.disks, quorums: self.membership.quorums };
+        if self.disks_replaced {
+            return;
+        }
+        let scene = Scene { disks: &self.disks, quorums: self.membership.quorums, clocks: &[] };
         if let Some((checker, _, broken)) = self.checkers.observe(&scene, observation) {
             panic!("{checker}: {broken}");
         }

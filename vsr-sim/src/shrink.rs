@@ -5,7 +5,8 @@
 
 use std::fmt::Write;
 
-use crate::machine::Simulated;
+use crate::limits::Limits;
+use crate::machine::{Registers, Simulated, machine_name};
 use crate::options::{DelayShape, Options};
 use crate::plan::{Fault, Happening};
 use crate::scenario::{base, words::write_fault};
@@ -41,6 +42,22 @@ pub struct Shrunk {
     pub runs: usize,
 }
 
+impl Shrunk {
+    /// Lines of the scenario, without its comments.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        lines_of(&self.text)
+    }
+}
+
+/// Lines of a scenario, without its comments.
+pub(crate) fn lines_of(text: &str) -> usize {
+    text.lines().filter(|line| !line.starts_with('#')).count()
+}
+
+/// Operations of clients that a scenario shows.
+const SHOWN_MAX: usize = 40;
+
 struct Shrinker<'a, S: Simulated> {
     simulation: Simulation<S>,
     class: &'static str,
@@ -55,6 +72,7 @@ struct Candidate {
     options: Options,
     faults: Vec<Fault>,
     verdict: Verdict,
+    operations: Vec<String>,
 }
 
 /// Reduces the failure of a simulation; `None` when it does not fail. `progress` is told the runs so far and the faults left.
@@ -70,7 +88,12 @@ pub fn shrink<S: Simulated>(
     let class = first.verdict.class();
     let faults_before = first.faults.len();
     let seed = simulation.options.seed;
-    let best = Candidate { options: first.options.without_faults(), faults: first.faults, verdict: first.verdict };
+    let best = Candidate {
+        options: first.options.without_faults(),
+        faults: first.faults,
+        verdict: first.verdict,
+        operations: first.operations,
+    };
     let mut shrinker =
         Shrinker { simulation: simulation.clone(), class, effort, runs: 1, best, progress: &mut progress };
     shrinker.cut_after_the_failure();
@@ -85,14 +108,14 @@ pub fn shrink<S: Simulated>(
         }
     }
     let Shrinker { best, runs, .. } = shrinker;
-    let text = text_of(&best, seed);
+    let text = text_of(&best, seed, &machine_name::<S>());
     Some(Shrunk { text, verdict: best.verdict, faults: best.faults.len(), faults_before, runs })
 }
 
 impl<S: Simulated> Shrinker<'_, S> {
     fn size(&self) -> (usize, usize, u32) {
-        let Options { replicas, clients, requests, .. } = self.best.options;
-        (self.best.faults.len(), replicas + clients, requests)
+        let Options { replicas, clients, rogues, requests, .. } = self.best.options;
+        (self.best.faults.len(), replicas + clients + rogues, requests)
     }
 
     fn is_tired(&self) -> bool {
@@ -115,7 +138,7 @@ impl<S: Simulated> Shrinker<'_, S> {
             if report.verdict.is_failure() && report.verdict.class() == self.class {
                 // Faults that came to nothing, or after the failure, are not among those that happened.
                 let faults = faults.iter().filter(|fault| report.faults.contains(fault)).cloned().collect();
-                self.best = Candidate { options, faults, verdict: report.verdict };
+                self.best = Candidate { options, faults, verdict: report.verdict, operations: report.operations };
                 return true;
             }
         }
@@ -126,7 +149,7 @@ impl<S: Simulated> Shrinker<'_, S> {
         let mut options = self.best.options.clone();
         change(&mut options);
         let faults = self.best.faults.clone();
-        options != self.best.options && self.attempt(&options, &faults)
+        options != self.best.options && options.validate().is_ok() && self.attempt(&options, &faults)
     }
 
     fn cut_after_the_failure(&mut self) {
@@ -141,10 +164,14 @@ impl<S: Simulated> Shrinker<'_, S> {
     fn smaller_load(&mut self) {
         self.attempt_options(|options| options.handles = false);
         self.attempt_options(|options| options.queries_percent = 0);
+        self.attempt_options(|options| options.rogues = 0);
         while self.best.options.clients > 1 && self.attempt_options(|options| options.clients -= 1) {}
         while self.best.options.requests > 1 && self.attempt_options(|options| options.requests /= 2) {}
         while self.best.options.requests > 1 && self.attempt_options(|options| options.requests -= 1) {}
         while self.best.options.replicas > 3 && self.attempt_options(|options| options.replicas -= 1) {}
+        if self.attempt_options(|options| options.limits.quorums = None) {
+            while self.best.options.replicas > 3 && self.attempt_options(|options| options.replicas -= 1) {}
+        }
     }
 
     fn simpler_world(&mut self) {
@@ -163,6 +190,11 @@ impl<S: Simulated> Shrinker<'_, S> {
             (options.pipeline_max, options.window) = (calm.pipeline_max, calm.window);
         });
         self.attempt_options(|options| options.sessions_max = calm.sessions_max);
+        self.attempt_options(|options| {
+            (options.core_loss, options.core_delay) = (calm.core_loss, calm.core_delay);
+        });
+        self.attempt_options(|options| options.limits = Limits { quorums: options.limits.quorums, ..calm.limits });
+        self.attempt_options(|options| options.limits.timing = calm.limits.timing);
     }
 
     /// Delta debugging: without ever smaller parts of what is left.
@@ -190,9 +222,12 @@ impl<S: Simulated> Shrinker<'_, S> {
     }
 }
 
-fn text_of(candidate: &Candidate, seed: u64) -> String {
-    let Candidate { options, faults, verdict } = candidate;
+fn text_of(candidate: &Candidate, seed: u64, machine: &str) -> String {
+    let Candidate { options, faults, verdict, operations } = candidate;
     let mut text = format!("# Seed {seed}, shrunk. {verdict}\n");
+    if machine != machine_name::<Registers>() {
+        let _ = writeln!(text, "machine {machine}");
+    }
     let plain = base(options.replicas);
     let _ = write!(text, "cluster {} clients={} requests={}", options.replicas, options.clients, options.requests);
     if options.queries_percent > 0 {
@@ -214,6 +249,13 @@ fn text_of(candidate: &Candidate, seed: u64) -> String {
     });
     for fault in &faults {
         let _ = writeln!(text, "{}", write_fault(fault, options.replicas));
+    }
+    // What the workload draws is not for a person to guess.
+    for operation in operations.iter().take(SHOWN_MAX) {
+        let _ = writeln!(text, "# {operation}");
+    }
+    if operations.len() > SHOWN_MAX {
+        let _ = writeln!(text, "# and {} more", operations.len() - SHOWN_MAX);
     }
     text.push_str("load\ngo\n");
     text

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vsr::StateMachine;
 use vsr::protocol::Random;
+use vsr::{Network, StateMachine, Storage, StorageError};
 
+use crate::budget::Figures;
 use crate::check::Violation;
 use crate::check::linearizability::Model;
 use crate::describe::moment;
+use crate::files::{Open, SimFolder};
 use crate::machine::{Simulated, Step};
 use crate::options::Options;
 use crate::plan::Fault;
 use crate::run::Run;
+use crate::socket::{NetworkOf, SimSocket};
 use crate::story::{Breach, Lane, Story};
 use crate::trace::{Detail, Trace};
 
@@ -86,6 +89,10 @@ pub struct Report {
     pub acknowledged: u64,
     /// Every fault that happened, in order: given to [`Simulation::faults`], they make the same run.
     pub faults: Vec<Fault>,
+    /// How long the healed core took, and what it cost.
+    pub figures: Figures,
+    /// What the clients asked and heard, a line for each, when the run has failed.
+    pub operations: Vec<String>,
 }
 
 impl Report {
@@ -121,7 +128,7 @@ impl Report {
         });
         let lane = |name: String, replica: bool| Lane { name, replica };
         let replicas = (0..options.replicas).map(|at| lane(format!("r{at}"), true));
-        let clients = (0..options.clients).map(|at| lane(format!("c{at}"), false));
+        let clients = (0..options.clients + options.rogues).map(|at| lane(format!("c{at}"), false));
         Story {
             title: format!("seed {} · {} replicas · {} clients", options.seed, options.replicas, options.clients),
             repeat: repeat.to_owned(),
@@ -179,6 +186,10 @@ pub struct Simulation<S: Simulated> {
     pub(crate) faults: Option<Vec<Fault>>,
     pub(crate) invariants: Vec<Invariant<S>>,
     pub(crate) judge: Judge<S>,
+    /// How storages are opened on simulated files, when they are the user's own.
+    pub(crate) storage: Option<Open>,
+    /// How networks are made on simulated sockets, when they are the user's own.
+    pub(crate) network: Option<NetworkOf>,
 }
 
 impl<S: Simulated> Clone for Simulation<S> {
@@ -191,6 +202,8 @@ impl<S: Simulated> Clone for Simulation<S> {
             faults: self.faults.clone(),
             invariants: self.invariants.clone(),
             judge: self.judge.clone(),
+            storage: self.storage.clone(),
+            network: self.network.clone(),
         }
     }
 }
@@ -219,7 +232,30 @@ impl<S: Simulated> Simulation<S> {
             faults: None,
             invariants: Vec::new(),
             judge: Judge::Machine,
+            storage: None,
+            network: None,
         }
+    }
+
+    /// Runs the replicas on this storage, on simulated files. It is called with a new disk once, to format it, and
+    /// with the disk as it was left at each start of a replica. It must not wait for anything, and have no threads
+    /// (see [`Inline`](crate::files::Inline)). Faults that damage entries damage sectors; whatever the storage says
+    /// after a crash is held against the clauses of [`Storage`].
+    #[must_use]
+    pub fn storage<D: Storage>(
+        mut self,
+        open: impl Fn(SimFolder) -> Result<D, StorageError> + Send + Sync + 'static,
+    ) -> Simulation<S> {
+        self.storage = Some(Arc::new(move |folder| open(folder).map(|storage| Box::new(storage) as Box<dyn Storage>)));
+        self
+    }
+
+    /// Lets replicas and clients talk through this network, on simulated sockets. It is called for every start of a
+    /// replica and for every client, and must have no threads.
+    #[must_use]
+    pub fn network<N: Network>(mut self, network: impl Fn(SimSocket) -> N + Send + Sync + 'static) -> Simulation<S> {
+        self.network = Some(Arc::new(move |socket| Box::new(network(socket)) as Box<dyn Network>));
+        self
     }
 
     /// How much of the run is kept for a person to read. Changes nothing else.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::budget::Measure;
 use crate::simulation::{Report, Verdict};
 
 /// What one seed took and did.
@@ -44,6 +45,8 @@ pub struct Summary {
     pub deliveries: u64,
     /// Real time of all runs, one after the other.
     pub busy: Duration,
+    /// The most that was measured of each thing that has a budget, and at which seed.
+    pub measures: BTreeMap<&'static str, (Measure, u64)>,
     figures: Vec<SeedFigures>,
 }
 
@@ -69,6 +72,12 @@ impl Summary {
         self.events += report.trace.events();
         self.deliveries += report.trace.counted("deliveries");
         self.busy += elapsed;
+        for measure in report.figures.measures(&report.options, false) {
+            let most = self.measures.entry(measure.name).or_insert((measure, report.options.seed));
+            if measure.value > most.0.value {
+                *most = (measure, report.options.seed);
+            }
+        }
         self.figures.push(SeedFigures { elapsed, events: report.trace.events(), acknowledged: report.acknowledged });
     }
 
@@ -118,6 +127,28 @@ pub const FAULT_CLASSES: &[&str] = &[
     "unsynced write kept",
     "unsynced write torn",
     "encoded and decoded",
+    "own quorums",
+    "small limits",
+    "own time-outs",
+    "view changes longer than their time-out",
+    "copies of an earlier term",
+    "deposed primaries",
+    "led again",
+    "lost tails",
+    "starts with an uncertain head",
+    "drops in the core",
+    "storages on files",
+    "damaged sectors",
+    "bad sectors",
+    "writes without room",
+    "failed syncs",
+    "records lost whole",
+    "ids used twice",
+    "ids that return",
+    "floors above the number",
+    "numbers beyond the window",
+    "numbers beyond any",
+    "commands over request_max",
 ];
 
 /// Interesting paths of the protocol that a sweep of some size must have taken, by the name of their mark.
@@ -134,6 +165,11 @@ pub const PATHS: &[&str] = &[
     "truncated by a nack quorum",
     "truncations",
     "views started",
+    "busy: the queue is full",
+    "busy: the table is full of sessions in use",
+    "busy: the log is full",
+    "refused: the command is too long",
+    "refused: the session was evicted",
 ];
 
 /// Runs every seed of a range on so many threads; `run` says how long it took. `each` is called after each seed. Stops early at

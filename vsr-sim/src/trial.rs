@@ -5,14 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vsr::protocol::Random;
+use vsr::{Network, Storage, StorageError};
 
 use crate::check::linearizability::Model;
-use crate::machine::{Simulated, Step};
+use crate::files::SimFolder;
+use crate::machine::{DIFFERS, Simulated, Step};
 use crate::options::Options;
 use crate::picture;
 use crate::scenario::Played;
-use crate::shrink::{Effort, shrink};
-use crate::simulation::{Simulation, Verdict};
+use crate::shrink::{Effort, lines_of, shrink};
+use crate::simulation::{Report, Simulation, Verdict};
+use crate::socket::SimSocket;
 use crate::trace::Detail;
 
 /// A test of a state machine: see [`simulate`].
@@ -37,21 +40,31 @@ pub struct Passed {
 
 /// The first seed of a trial that failed.
 #[derive(Debug, thiserror::Error)]
-#[error("seed {seed}: {}: {verdict}\n  scenario: {} ({lines} lines)\n  picture: {}", verdict.name(), scenario.display(), picture.display())]
+#[error(
+    "{}seed {seed}: {}: {verdict}\n  scenario: {} ({lines} lines)\n  picture: {}",
+    if *repeats { "" } else { DOES_NOT_REPEAT }, verdict.name(), scenario.display(), picture.display()
+)]
 pub struct Failed {
     /// The seed.
     pub seed: u64,
+    /// Whether the run repeats: no, when the state machine makes something else of the same commands. Then nothing that is
+    /// said of the run, the scenario and the picture has to be so in another one.
+    pub repeats: bool,
     /// What went wrong, in the reduced run.
     pub verdict: Verdict,
     /// The scenario that still fails, as text; [`Trial::play`] plays it.
     pub text: String,
-    /// Its lines.
+    /// Its lines, without comments.
     pub lines: usize,
     /// Where it was written.
     pub scenario: PathBuf,
     /// Where the picture of it was written: a page for a browser.
     pub picture: PathBuf,
 }
+
+const DOES_NOT_REPEAT: &str = "the run does not repeat: the state machine is not deterministic, it makes something else of the same \
+    commands (a clock, a random number, the order of a HashMap, something outside of it); check_determinism looks for it without \
+    a cluster\n";
 
 /// Simulates clusters of a state machine under a load, with the faults that seeds draw, and checks every property: nothing
 /// acknowledged is lost, everything is executed exactly once and in one order, what clients see is linearizable, and all replicas
@@ -84,7 +97,8 @@ pub struct Failed {
 /// .check();
 /// ```
 ///
-/// A machine that does not compute the same everywhere is caught, with the op and both digests:
+/// A machine that does not compute the same everywhere is caught, with the op, the command and its replies; the first words are
+/// that its runs do not repeat:
 ///
 /// ```
 /// # use std::io::Read;
@@ -117,8 +131,9 @@ pub struct Failed {
 /// use vsr_sim::{Step, simulate};
 /// let failed = simulate(Shared::default, |_| Step::Command(())).seeds(0..10).run().unwrap_err();
 /// assert_eq!(failed.verdict.class(), "equal-state-after-equal-ops");
+/// assert!(failed.to_string().starts_with("the run does not repeat"), "{failed}");
 /// let sentence = failed.verdict.to_string();
-/// assert!(sentence.contains("after op") && sentence.matches("has digest").count() == 1, "{sentence}");
+/// assert!(sentence.contains("after op") && sentence.contains("() was answered ()"), "{sentence}");
 /// ```
 pub fn simulate<S: Simulated>(
     machine: impl Fn() -> S + Send + Sync + 'static,
@@ -169,6 +184,23 @@ impl<S: Simulated> Trial<S> {
         self
     }
 
+    /// As [`Simulation::storage`].
+    #[must_use]
+    pub fn storage<D: Storage>(
+        mut self,
+        open: impl Fn(SimFolder) -> Result<D, StorageError> + Send + Sync + 'static,
+    ) -> Trial<S> {
+        self.simulation = self.simulation.storage(open);
+        self
+    }
+
+    /// As [`Simulation::network`].
+    #[must_use]
+    pub fn network<N: Network>(mut self, network: impl Fn(SimSocket) -> N + Send + Sync + 'static) -> Trial<S> {
+        self.simulation = self.simulation.network(network);
+        self
+    }
+
     /// Changes what the seeds draw: a larger load, a class of faults off, a cluster of five.
     #[must_use]
     pub fn options(mut self, tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Trial<S> {
@@ -198,6 +230,8 @@ impl<S: Simulated> Trial<S> {
         let mut passed = Passed::default();
         for seed in self.seeds.clone() {
             let mut options = Options::from_seed(seed);
+            // The machine's commands and replies may be longer than the simulator's own.
+            options.limits = options.limits.with_default_sizes(seed);
             (self.tune)(&mut options);
             let simulation = Simulation { options, ..self.simulation.clone() };
             let report = simulation.clone().run();
@@ -205,7 +239,7 @@ impl<S: Simulated> Trial<S> {
             match report.verdict {
                 Verdict::Pass => passed.seeds += 1,
                 Verdict::Unrecoverable(_) => passed.unrecoverable += 1,
-                verdict => return Err(Box::new(self.reduce(&simulation, seed, verdict))),
+                _ => return Err(Box::new(self.reduce(&simulation, seed, report))),
             }
         }
         Ok(passed)
@@ -227,7 +261,9 @@ impl<S: Simulated> Trial<S> {
         self.simulation.play(text)
     }
 
-    fn reduce(&self, simulation: &Simulation<S>, seed: u64, verdict: Verdict) -> Failed {
+    fn reduce(&self, simulation: &Simulation<S>, seed: u64, first: Report) -> Failed {
+        let repeats = repeats(&first, &simulation.clone().run());
+        let verdict = first.verdict;
         let shrunk = shrink(simulation, self.effort, |_, _| {});
         let (text, verdict) = shrunk.map_or((String::new(), verdict), |shrunk| (shrunk.text, shrunk.verdict));
         let name = format!("{}-seed-{seed}", verdict.class());
@@ -237,8 +273,23 @@ impl<S: Simulated> Trial<S> {
         // A folder that cannot be written is no reason to hide the failure.
         let _ = std::fs::create_dir_all(&self.folder);
         let _ = std::fs::write(&scenario, &text).and_then(|()| std::fs::write(&picture, page));
-        Failed { seed, verdict, lines: text.lines().count(), text, scenario, picture }
+        Failed { seed, repeats, verdict, lines: lines_of(&text), text, scenario, picture }
     }
+}
+
+/// Whether two runs of the same options are the same, to the last reply. Replicas that differ on one command say that they are
+/// not, too: what one run shows is chance.
+fn repeats(first: &Report, second: &Report) -> bool {
+    let differs = |verdict: &Verdict| match verdict {
+        Verdict::Safety(violation) => {
+            DIFFERS.contains(&violation.checker) && !violation.message.contains("session table")
+        }
+        _ => false,
+    };
+    first.verdict == second.verdict
+        && first.trace.hash() == second.trace.hash()
+        && first.operations == second.operations
+        && !differs(&first.verdict)
 }
 
 /// Where this build puts things.

@@ -48,6 +48,20 @@ impl<S: Simulated> Worker<S> {
         }
     }
 
+    /// A client that breaks its own rule waits for each answer for a while only, and ends with the faults. Whether it goes on.
+    pub(crate) async fn on_rogue(&mut self, client: Client<Witnessed<S>>, requests: u32) -> bool {
+        for _ in 0..requests {
+            self.pause().await;
+            if !lock(&self.life.world).faults_on {
+                return false;
+            }
+            let limit = Duration::from_millis(300 + self.random.below(1500));
+            let step = (self.workload)(&mut self.random, self.queries_percent);
+            self.ask_client(&client, step, limit).await;
+        }
+        true
+    }
+
     /// One operation of a client, answered within a limit or not.
     pub(crate) async fn ask_client(
         &mut self,
@@ -171,11 +185,19 @@ impl<S: Simulated> Worker<S> {
                 world.trace.count("acknowledged");
                 world.observe(&acknowledged);
             }
-            Err(SubmitError::Busy) => self.record(|recorder| recorder.hear(asked.at, now, Heard::NotExecuted)),
-            Err(_) => self.record(|recorder| {
-                recorder.timeouts += 1;
-                recorder.hear(asked.at, now, Heard::Unknown);
-            }),
+            Err(error) => {
+                let words = error.to_string();
+                let executed = executed_by(&words);
+                self.record(|recorder| {
+                    recorder.timeouts += u64::from(executed.is_none());
+                    let heard = if executed == Some(false) { Heard::NotExecuted } else { Heard::Unknown };
+                    recorder.hear(asked.at, now, heard);
+                });
+                let Some(executed) = executed else { return };
+                let mut world = lock(&self.life.world);
+                world.trace.count(if executed { "told that it was executed" } else { "told that it is not executed" });
+                world.observe(&Observation::Told { command: id, executed, words: &words });
+            }
         }
     }
 
@@ -193,9 +215,42 @@ impl<S: Simulated> Worker<S> {
     }
 }
 
+/// Whether a command was executed, by the words that its client is told; none if they say that it is not known. A person acts on
+/// nothing but these words, so they are what is held to be true, whichever kind of error says them.
+fn executed_by(words: &str) -> Option<bool> {
+    match words {
+        words if words.contains("unknown") || words.contains("may ") => None,
+        words if words.contains("not executed") => Some(false),
+        words if words.contains("was executed") => Some(true),
+        _ => None,
+    }
+}
+
 /// An operation that waits for its outcome: where it stands in the history, and in the picture.
 #[derive(Clone, Copy)]
 struct Asking {
     at: usize,
     record: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_error_says_whether_the_command_was_executed_or_that_it_is_unknown() {
+        for (error, executed) in [
+            (SubmitError::Busy, Some(false)),
+            (SubmitError::TooLarge, Some(false)),
+            (SubmitError::Undecodable, Some(false)),
+            (SubmitError::Conflict, Some(false)),
+            (SubmitError::ReplyLost, Some(true)),
+            (SubmitError::TimedOut, None),
+            (SubmitError::Evicted, None),
+            (SubmitError::LogFull, None),
+            (SubmitError::Stopped, None),
+        ] {
+            assert_eq!(executed_by(&error.to_string()), executed, "{error}");
+        }
+    }
 }

@@ -10,11 +10,13 @@ use vsr::protocol::Random;
 use vsr::{Arrival, ClientId, Peer, Quorums};
 
 use crate::atlas::Atlas;
-use crate::check::{Checkers, Observation, Scene, Violation};
+use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
 use crate::disk::SimDisk;
-use crate::net::Links;
+use crate::files::FileDisks;
+use crate::net::{Links, Traffic};
 use crate::options::Options;
 use crate::plan::{Happening, Plan, ReadFate, Unsynced, WriteFate, draw};
+use crate::socket::Sockets;
 use crate::story::{Record, State, What};
 use crate::trace::{Detail, Trace};
 
@@ -33,6 +35,10 @@ pub(crate) mod site {
     pub(crate) const CLIENT: u64 = 11;
     pub(crate) const CORE: u64 = 12;
     pub(crate) const CLASS: u64 = 13;
+    pub(crate) const LATE: u64 = 14;
+    pub(crate) const CORE_LOSS: u64 = 15;
+    pub(crate) const SECTOR: u64 = 16;
+    pub(crate) const ROGUE: u64 = 17;
 }
 
 /// A task's "poll me".
@@ -64,6 +70,12 @@ impl Wake for Flag {
 #[derive(Debug)]
 pub(crate) enum Planned {
     Deliver(Box<crate::net::Delivery>),
+    /// A frame of a user's own network arrives.
+    Frame {
+        from: usize,
+        to: usize,
+        bytes: bytes::Bytes,
+    },
     PeerDown {
         node: usize,
         peer: usize,
@@ -106,8 +118,6 @@ pub(crate) struct Node {
     pub(crate) paused: bool,
     /// It dies before it is polled again.
     pub(crate) dying: Option<Unsynced>,
-    /// An error was injected: it may stop with one.
-    pub(crate) may_stop: bool,
     pub(crate) inbox: Vec<Arrival>,
     pub(crate) inbox_flag: Option<Arc<Flag>>,
     pub(crate) wrote: Option<Wrote>,
@@ -129,11 +139,21 @@ pub(crate) struct Node {
     pub(crate) suspended: Option<u64>,
     /// The wall clock is the local one and this.
     pub(crate) wall_offset: i64,
+    /// The least and the most that the wall clock was ahead of the time of the world.
+    ahead: (u64, u64),
+    /// The last view that it led.
+    led: Option<u64>,
     /// The record that made it do what it does now.
     pub(crate) cause: Option<u32>,
     write_cause: Option<u32>,
     status: Option<(u64, State, bool)>,
     numbers: (u64, u64),
+    /// What it does wrong as a client, if it does.
+    pub(crate) misdeed: Option<crate::rogue::Misdeed>,
+    /// Until when its disk has no room, and a write is how it is known.
+    pub(crate) no_space_until: u64,
+    /// Until when no sync of its disk succeeds.
+    pub(crate) no_sync_until: u64,
 }
 
 /// Everything.
@@ -151,13 +171,27 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: BTreeMap<ClientId, usize>,
     pub(crate) disks: Vec<SimDisk>,
+    /// The files below, where the storages are on simulated files; `disks` has what is durable on them.
+    pub(crate) files: Option<FileDisks>,
     pub(crate) links: Links,
+    /// Frames that have arrived at networks of a user's own.
+    pub(crate) sockets: Sockets,
     pub(crate) faults_on: bool,
     pub(crate) trace: Trace,
     checkers: Checkers,
     pub(crate) violation: Option<Violation>,
     /// The highest view that was seen to start.
     pub(crate) highest_view: u64,
+    /// The highest view that was seen at all.
+    pub(crate) highest_entered: u64,
+    /// What was sent.
+    pub(crate) traffic: Traffic,
+    /// What the checkers may know of the clocks, and at which moment.
+    clocks: (u64, Vec<ClockRange>),
+    /// A monotonic clock has leapt: what it says of the age of a report is wrong.
+    pub(crate) has_leapt: bool,
+    /// No fault is on: every report of a clock arrives.
+    is_calm: bool,
     /// Nodes whose task must end before it is polled again.
     pub(crate) dying: Vec<usize>,
 }
@@ -179,6 +213,7 @@ impl World {
             free: Vec::new(),
             sequence: 0,
             atlas: Atlas::new(options.seed, replicas, quorums, options.lost_disks),
+            is_calm: options.is_calm() && !plan.given,
             options,
             replicas,
             quorums,
@@ -186,12 +221,18 @@ impl World {
             nodes: Vec::new(),
             clients: BTreeMap::new(),
             disks: Vec::new(),
+            files: None,
             links: Links::default(),
+            sockets: Sockets::default(),
             faults_on: true,
             trace,
             checkers,
             violation: None,
             highest_view: 0,
+            highest_entered: 0,
+            traffic: Traffic::default(),
+            clocks: (u64::MAX, Vec::new()),
+            has_leapt: false,
             dying: Vec::new(),
         }
     }
@@ -214,7 +255,6 @@ impl World {
             up: true,
             paused: false,
             dying: None,
-            may_stop: false,
             inbox: Vec::new(),
             inbox_flag: None,
             wrote: None,
@@ -230,16 +270,23 @@ impl World {
             clock_rate,
             suspended: None,
             wall_offset,
+            ahead: (u64::MAX, 0),
+            led: None,
             cause: None,
             write_cause: None,
             status: None,
             numbers: (0, 0),
+            misdeed: None,
+            no_space_until: 0,
+            no_sync_until: 0,
         });
         if let Peer::Client(client) = peer {
             self.clients.insert(client, self.nodes.len() - 1);
         }
         self.links.add_node();
-        self.nodes.len() - 1
+        let node = self.nodes.len() - 1;
+        self.note_clock(node);
+        node
     }
 
     pub(crate) fn plan(&mut self, at: u64, planned: Planned) {
@@ -274,7 +321,7 @@ impl World {
         if self.violation.is_some() {
             return;
         }
-        let scene = Scene { disks: &self.disks, quorums: self.quorums };
+        let scene = Scene { disks: &self.disks, quorums: self.quorums, clocks: &self.clocks.1 };
         if let Some((checker, _, message)) = self.checkers.observe(&scene, observation) {
             self.breach(Violation { checker, message, at: self.now });
         }
@@ -312,7 +359,62 @@ impl World {
         }
     }
 
+    /// The wall clock of a node.
+    pub(crate) fn wall(&self, node: usize) -> u64 {
+        let wall = 1_700_000_000_000_000_000_u64 + self.local_time(node);
+        wall.saturating_add_signed(self.nodes[node].wall_offset)
+    }
+
+    /// Looks at a wall clock: before and after it jumps, and whenever it matters. In between it only drifts.
+    pub(crate) fn note_clock(&mut self, node: usize) {
+        let ahead = self.wall(node).saturating_sub(self.now);
+        let (least, most) = &mut self.nodes[node].ahead;
+        (*least, *most) = ((*least).min(ahead), (*most).max(ahead));
+        self.clocks.0 = u64::MAX;
+    }
+
+    /// What a replica can think that the others' wall clocks show now: a report goes on at the pace of the replica's own clock
+    /// while it is eight pings old or less.
+    pub(crate) fn look_at_clocks(&mut self) {
+        if self.clocks.0 == self.now {
+            return;
+        }
+        (0..self.replicas).for_each(|replica| self.note_clock(replica));
+        let old = self.options.limits.timing.ping.as_nanos() as u64 * 8;
+        let drift = if self.has_leapt { old } else { old * self.options.drift_max / 400 };
+        let late = self.options.delay_longest().as_nanos() as u64 + 1_000_000;
+        let is_reported = self.is_calm && self.now > 2_000_000_000;
+        let now = self.now;
+        let range = |node: &Node| ClockRange {
+            lowest: if is_reported { (node.ahead.0 + now).saturating_sub(late) } else { 0 },
+            highest: node.ahead.1 + now + drift + 1_000_000,
+        };
+        self.clocks = (now, self.nodes[..self.replicas].iter().map(range).collect());
+    }
+
+    // ---- terms ----
+
+    /// A replica leads a view (`started`), or is about to: what was kept of earlier terms arrives.
+    pub(crate) fn leads(&mut self, replica: usize, view: u64, started: bool) {
+        if view % self.replicas as u64 != replica as u64 {
+            return;
+        }
+        if started {
+            let before = self.nodes[replica].led.replace(view);
+            if before.is_some_and(|before| before < view) {
+                self.trace.count("led again");
+            }
+        }
+        self.release_kept(replica, view, started);
+    }
+
     // ---- disks ----
+
+    /// Whether a replica that starts now from this disk knows where its log ends.
+    pub(crate) fn is_head_certain(&self, replica: usize) -> bool {
+        let disk = &self.disks[replica];
+        disk.is_head_certain() && disk.state().head_certain
+    }
 
     /// A write begins: how long it takes, and what happens to it.
     pub(crate) fn begin_write(&mut self, node: usize, life: u64, batch: vsr::Batch) {
@@ -352,7 +454,7 @@ impl World {
         let mut random = self.draw(site::WRITE_FATE, node as u64, nth);
         let options = &self.options;
         let (atlas, head) = (&self.atlas, self.disks[node].head());
-        let torn = options.torn_writes;
+        let (torn, on_files) = (options.torn_writes, self.files.is_some());
         self.plan.write(node, nth, || {
             if options.crash_in_write.happens(&mut random) {
                 if random.chance(1, 3) {
@@ -367,20 +469,29 @@ impl World {
                 return Some(WriteFate::Hang(random.below(3_000_000_000)));
             }
             let may_rot = |op: &vsr::OpNumber| atlas.may_rot(*op, node);
-            if options.silent_writes.happens(&mut random) && ops.iter().any(may_rot) {
+            // On files all of a write goes.
+            let may_go = if on_files { !ops.is_empty() && ops.iter().all(may_rot) } else { ops.iter().any(may_rot) };
+            if options.silent_writes.happens(&mut random) && may_go {
                 return Some(WriteFate::Silent);
             }
             if options.misdirected_writes.happens(&mut random) && !ops.is_empty() && ops.iter().all(may_rot) {
                 let onto = vsr::OpNumber(1 + random.below(head.0));
                 return (may_rot(&onto) && !ops.contains(&onto)).then_some(WriteFate::Misdirect(onto));
             }
-            None
+            if options.lost_records.happens(&mut random) && may_go {
+                return Some(WriteFate::Vanish);
+            }
+            options
+                .failed_syncs
+                .happens(&mut random)
+                .then(|| WriteFate::FailSync(random.below(2) * random.below(1_000_000_000)))
         })
     }
 
     /// A write has ended, in one way or another. Whether the replica is to hear of it.
     pub(crate) fn end_write(&mut self, node: usize, fate: Option<WriteFate>) {
         let (wrote, given) = (Wrote::Done, self.plan.given);
+        let fate = self.end_on_files(node, fate);
         self.nodes[node].wrote = Some(wrote);
         match fate {
             Some(WriteFate::CrashAfter) => {
@@ -393,13 +504,33 @@ impl World {
                 self.fault(node, None, || format!("r{node}'s write fails"));
                 self.disks[node].crash(unsynced);
                 self.nodes[node].wrote = Some(Wrote::Failed);
-                (self.nodes[node].poisoned, self.nodes[node].may_stop) = (true, true);
+                self.poison(node, "its write failed");
+            }
+            Some(WriteFate::FailSync(lasts)) => {
+                self.trace.count("failed syncs");
+                self.fault(node, None, || format!("r{node}'s sync fails, what it wrote can still be read"));
+                self.disks[node].fail_sync();
+                self.nodes[node].wrote = Some(Wrote::Failed);
+                self.nodes[node].no_sync_until = self.now + lasts;
+                self.poison(node, "its sync failed");
+                let mut random = self.draw(site::WRITE_FATE, node as u64, self.now);
+                if !given && random.chance(1, 2) {
+                    let after = random.below(2 * self.options.restart_after.as_nanos() as u64 + 1);
+                    let lost = Happening::Crash(node, unsynced(&mut random, true));
+                    self.plan(self.now + after, Planned::Happening(lost));
+                }
             }
             Some(WriteFate::Silent) => {
                 self.trace.count("writes lost without an error");
                 self.fault(node, None, || format!("r{node}'s write is lost without an error"));
                 let atlas = self.atlas.clone();
                 self.disks[node].complete_silently(|op| !given && !atlas.may_rot(op, node));
+            }
+            Some(WriteFate::Vanish) => {
+                self.trace.count("records lost whole");
+                self.fault(node, None, || format!("r{node}'s records are lost without a trace"));
+                let atlas = self.atlas.clone();
+                self.disks[node].complete_without_a_trace(|op| !given && !atlas.may_rot(op, node));
             }
             Some(WriteFate::Misdirect(onto)) => {
                 self.trace.count("misdirected writes");
@@ -414,6 +545,26 @@ impl World {
         if let Some(flag) = &self.nodes[node].write_flag {
             flag.set();
         }
+    }
+
+    /// Nothing that the storage of a replica says in this life is to be believed any more.
+    fn poison(&mut self, node: usize, how: &str) {
+        self.nodes[node].poisoned = true;
+        self.observe(&Observation::Broke { replica: node, must: true, how });
+    }
+
+    /// Whether a write of entries finds no room now. From then on the storage knows.
+    pub(crate) fn finds_no_room(&mut self, node: usize) -> bool {
+        let until = self.nodes[node].no_space_until;
+        if !self.faults_on || self.now >= until {
+            return false;
+        }
+        self.trace.count("writes without room");
+        if self.nodes[node].full_until < until {
+            self.fault(node, Some(until), || format!("r{node}'s write finds no room"));
+            self.nodes[node].full_until = until;
+        }
+        true
     }
 
     fn written(&mut self, node: usize) {
@@ -443,8 +594,10 @@ impl World {
         match fate {
             Some(ReadFate::Fail) => {
                 self.trace.count("read errors");
-                // Alone, there is nobody to fetch it from.
-                self.nodes[node].may_stop |= self.replicas == 1;
+                if self.replicas == 1 {
+                    let how = "a read failed, and nobody else has the entry";
+                    self.observe(&Observation::Broke { replica: node, must: false, how });
+                }
                 self.fault(node, None, || format!("r{node}'s read fails"));
             }
             Some(ReadFate::Astray) => {

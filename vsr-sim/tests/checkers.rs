@@ -5,14 +5,14 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Machine, OpKind, Options, Outcome, Reply,
-    Request, StartView,
+    Account, ApplyContext, BodyBuilder, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Life, Machine, OpKind,
+    Options, Outcome, Refusal, Reply, Request, StartView,
 };
 use vsr::{
     Batch, Checksum, ClientId, ClusterId, CommitNumber, Entry, Header, Incarnation, Membership, Message, Monotonic,
     OpNumber, Peer, Position, Quorums, ReplicaId, RequestNumber, SessionId, Timestamp, Timing, View, VsrState,
 };
-use vsr_sim::check::{Checker, Checkers, Digested, Interests, Observation, Scene};
+use vsr_sim::check::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene};
 use vsr_sim::{Damage, SimDisk};
 
 const CLUSTER: ClusterId = ClusterId(1);
@@ -62,7 +62,7 @@ fn prepare(of: u64, header: Header) -> Message {
 }
 
 fn prepare_ok(of: u64, header: Header) -> Message {
-    Message::PrepareOk { view: view(of), op: header.op, checksum: header.checksum() }
+    Message::PrepareOk { view: view(of), op: header.op, checksum: header.checksum(), life: Life::default() }
 }
 
 fn start_view(of: u64, headers: &[Header]) -> Message {
@@ -87,20 +87,30 @@ fn do_view_change(headers: &[Header], nack: bool) -> DoViewChange {
         headers: headers.to_vec(),
         facts: headers.iter().map(|_| Fact { present: !nack, nack }).collect(),
         checkpoint: OpNumber::ZERO,
+        life: Life::default(),
+        known: Vec::new(),
     }
+}
+
+fn replies(of: u64, client: u128, session: SessionId, outcome: Outcome, op: u64) -> Message {
+    let (client, position, request) = (ClientId(client), Position { op: OpNumber(op), index: 0 }, Checksum::default());
+    let reply = Reply { client, session, number: RequestNumber(1), outcome, position, request };
+    Message::Replies { view: view(of), replies: vec![reply] }
 }
 
 /// A client is told that op 1 was executed.
 fn reply(of: u64) -> Message {
-    let position = Position { op: OpNumber(1), index: 0 };
-    let reply = Reply {
-        client: ClientId(7),
-        session: SessionId::default(),
-        number: RequestNumber(1),
-        outcome: Outcome::Reply(Bytes::new()),
-        position,
-    };
-    Message::Replies { view: view(of), replies: vec![reply] }
+    replies(of, 7, SessionId::default(), Outcome::Reply(Bytes::new()), 1)
+}
+
+/// The session that the first request of this op has opened.
+fn opened_at(op: u64) -> SessionId {
+    SessionId(Position { op: OpNumber(op), index: 0 })
+}
+
+/// A client is told that the session that op 1 has opened is gone.
+fn gone(client: u128) -> Message {
+    replies(0, client, opened_at(1), Outcome::Refused(Refusal::Evicted), 0)
 }
 
 fn applied(header: Header) -> Event {
@@ -146,23 +156,32 @@ impl Replica {
     fn alone(ops: u128) -> Replica {
         let mut replica = Replica::on(SimDisk::new(formatted(0, &membership(1))), 1 << 30);
         for client in (100..).map(ClientId).take(ops as usize) {
-            let request = Request {
-                client,
-                session: SessionId::default(),
-                number: RequestNumber(0),
-                floor: RequestNumber(0),
-                command: Bytes::new(),
-            };
-            let requests = Message::Requests { requests: vec![request], forwarded: false };
-            replica.core.on_message(Peer::Client(client), requests, &Nothing);
-            replica.turn();
+            replica.register(client);
         }
         assert!(replica.core.is_primary() && u128::from(replica.core.commit().0) == ops);
         replica
     }
 
+    fn register(&mut self, client: ClientId) {
+        let request = Request {
+            client,
+            session: SessionId::default(),
+            number: RequestNumber(0),
+            floor: RequestNumber(0),
+            command: Bytes::new(),
+        };
+        let requests = Message::Requests { requests: vec![request], forwarded: false };
+        self.core.on_message(Peer::Client(client), requests, &Nothing);
+        self.turn();
+    }
+
     /// The primary of view 1 of three, which has inherited five ops of which it knows none as committed.
     fn heir(pipeline_max: u32) -> Replica {
+        Replica::heir_of(1, pipeline_max)
+    }
+
+    /// As [`heir`](Self::heir), in view 1, 4, 7 and so on.
+    fn heir_of(of: u64, pipeline_max: u32) -> Replica {
         let mut membership = membership(3);
         membership.constants.pipeline_max = pipeline_max;
         let mut disk = SimDisk::new(formatted(1, &membership));
@@ -173,7 +192,7 @@ impl Replica {
             parent = next.checksum();
         }
         let mut replica = Replica::on(disk, 1 << 30);
-        let other = Message::DoViewChange(do_view_change(&[], false));
+        let other = Message::DoViewChange(DoViewChange { view: view(of), ..do_view_change(&[], false) });
         replica.core.on_message(Peer::Replica(ReplicaId(2)), other, &Nothing);
         replica.turn();
         assert!(replica.core.is_primary() && replica.core.head() == OpNumber(5));
@@ -204,6 +223,7 @@ fn put(disk: &mut SimDisk, header: Header) {
 struct Bench {
     checkers: Checkers,
     disks: Vec<SimDisk>,
+    clocks: Vec<ClockRange>,
     words: Vec<String>,
 }
 
@@ -213,7 +233,7 @@ impl Bench {
     fn new(checker: &str) -> Bench {
         let membership = membership(3);
         let disks = (0..3).map(|id| SimDisk::new(formatted(id, &membership))).collect();
-        Bench { checkers: Checkers::only(&[checker]), disks, words: Vec::new() }
+        Bench { checkers: Checkers::only(&[checker]), disks, clocks: Vec::new(), words: Vec::new() }
     }
 
     /// What the checker must say when the property is broken: the replica, and both values.
@@ -232,7 +252,7 @@ impl Bench {
     }
 
     fn see(&mut self, observation: &Observation<'_>) -> Seen {
-        let scene = Scene { disks: &self.disks, quorums: Quorums::of(3) };
+        let scene = Scene { disks: &self.disks, quorums: Quorums::of(3), clocks: &self.clocks };
         match self.checkers.observe(&scene, observation) {
             Some((_, replica, message)) => {
                 assert_eq!(replica, observation.replica());
@@ -244,6 +264,20 @@ impl Bench {
 
     fn sent(&mut self, replica: usize, message: &Message) -> Seen {
         self.see(&Observation::Sent { replica, message })
+    }
+
+    fn received(&mut self, replica: usize, from: u8, message: &Message) -> Seen {
+        self.see(&Observation::Received { replica, from: Peer::Replica(ReplicaId(from)), message })
+    }
+
+    fn audited(&mut self, replica: usize, counted: u64, held: u64) -> Seen {
+        let account = Account { name: "bytes of queued requests", counted, held, bound: 10 };
+        self.see(&Observation::Audited { replica, account: &account })
+    }
+
+    /// Each replica's wall clock shows at least and at most so much.
+    fn set_clocks(&mut self, ranges: [(u64, u64); 3]) {
+        self.clocks = ranges.into_iter().map(|(lowest, highest)| ClockRange { lowest, highest }).collect();
     }
 
     fn event(&mut self, replica: usize, core: &Core, event: &Event) -> Seen {
@@ -265,6 +299,31 @@ impl Bench {
     fn executed(&mut self, replica: usize, op: u64, command: u64, reply: u128) -> Seen {
         let position = Position { op: OpNumber(op), index: 0 };
         self.see(&Observation::Executed { replica, position, command, reply: Checksum(reply << 96) })
+    }
+
+    /// r0 applies an op of these requests, by the op of their session, number and floor; with no session, by the client that
+    /// opens one.
+    fn applies(&mut self, op: u64, requests: &[(u64, u64, u64)], command: &[u8]) -> Seen {
+        let mut body = BodyBuilder::default();
+        for &(session, number, floor) in requests {
+            match session {
+                0 => body.push_register(ClientId(number.into())),
+                _ => body.push(opened_at(session), RequestNumber(number), RequestNumber(floor), command),
+            }
+        }
+        let (body, requests) = body.take();
+        let header = Header::new(HeaderFields {
+            body: Checksum::of(&body),
+            body_len: body.len() as u32,
+            requests,
+            ..fields(op, 0, Header::root(CLUSTER), 1)
+        });
+        write(&mut self.disks[0], Batch { entries: vec![Entry { header, body }], ..Batch::default() });
+        self.event(0, &Replica::alone(0).core, &applied(header))
+    }
+
+    fn told(&mut self, command: u64, executed: bool) -> Seen {
+        self.see(&Observation::Told { command, executed, words: "these words" })
     }
 
     fn acknowledged(&mut self, op: u64, command: u64, reply: u128) -> Seen {
@@ -323,7 +382,7 @@ fn a_checker_is_told_of_what_it_wants_and_of_nothing_else() {
     bench.checkers.add(Box::new(Starts));
     assert_eq!(bench.checkers.names().collect::<Vec<_>>(), ["starts"]);
     assert!(bench.started(0).is_err());
-    assert!(bench.sent(0, &Message::CommitOk { view: view(0), number: 1 }).is_err());
+    assert!(bench.sent(0, &Message::CommitOk { view: view(0), number: 1, life: Life::default() }).is_err());
     assert_eq!(bench.written(0), Ok(()));
     assert_eq!(bench.sent(0, &prepare_ok(0, first(1))), Ok(()));
 }
@@ -458,7 +517,7 @@ cases! {
         if !broken {
             bench.change_state(2, |state| state.view = view(1));
         }
-        bench.sent(2, &Message::StartViewChange { view: view(1) })
+        bench.sent(2, &Message::StartViewChange { view: view(1), life: Life::default() })
     };
     a_message_with_a_log_view_that_is_not_durable_is_noticed: "nothing-leaves-before-it-is-durable", |bench, broken| {
         bench.names(&[&"r2", &"DoViewChange", &"log_view 0", &"log_view 1"]);
@@ -537,7 +596,7 @@ cases! {
         if broken {
             bench.change_state(1, |state| state.view = view(1));
         }
-        bench.sent(1, &Message::CommitOk { view: view(0), number: 1 })
+        bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })
     };
     a_read_that_is_confirmed_between_two_views_is_noticed: "view-change-counts-for-nothing", |bench, broken| {
         bench.names(&[&"r1", &"ReadIndexOk", &"view 1", &"log_view 0"]);
@@ -609,6 +668,105 @@ cases! {
         let core = Replica::on(bench.disks[1].clone(), if broken { 99 } else { 100 }).core;
         bench.turn(1, &core)
     };
+    an_op_over_its_bounds_is_noticed: "queues-are-bounded", |bench, broken| {
+        bench.change_state(0, |state| state.membership.constants.batch_requests_max = 2);
+        let requests = if broken { 3 } else { 2 };
+        let op = Header::new(HeaderFields { requests, ..fields(1, 0, Header::root(CLUSTER), 1) });
+        bench.names(&[&"r0", &"op 1 of 3 requests", &"2 and"]);
+        bench.sent(0, &prepare(0, op))
+    };
+    a_count_that_is_not_what_is_there_is_noticed: "accounts-are-true", |bench, broken| {
+        bench.names(&[&"r2", &"counts 7 bytes of queued requests", &"there are 5"]);
+        bench.audited(2, if broken { 7 } else { 5 }, 5)
+    };
+    an_account_over_its_bound_is_noticed: "accounts-are-true", |bench, broken| {
+        let held = if broken { 11 } else { 10 };
+        bench.names(&[&"r2", &"11 bytes of queued requests", &"10 are allowed"]);
+        bench.audited(2, held, held)
+    };
+    a_commit_with_an_acknowledgement_of_another_view_is_noticed: "committed-in-this-view", |bench, broken| {
+        // It leads view 4, and may have led view 1.
+        let heir = Replica::heir_of(4, 32);
+        let op = heir.disk.durable_header(OpNumber(5)).unwrap();
+        bench.disks[1] = heir.disk;
+        bench.names(&[&"r1", &"op 5", &"view 4", &"1 of 2"]);
+        bench.received(1, 2, &prepare_ok(if broken { 1 } else { 4 }, op))?;
+        bench.event(1, &heir.core, &Event::Committed { commit: CommitNumber(5) })
+    };
+    a_commit_without_the_own_copy_is_noticed: "committed-in-this-view", |bench, broken| {
+        let heir = Replica::heir_of(4, 32);
+        let op = heir.disk.durable_header(OpNumber(5)).unwrap();
+        if !broken {
+            bench.disks[1] = heir.disk;
+        }
+        bench.names(&[&"r1", &"op 5", &"view 4", &"1 of 2"]);
+        bench.received(1, 2, &prepare_ok(4, op))?;
+        bench.event(1, &heir.core, &Event::Committed { commit: CommitNumber(5) })
+    };
+    an_index_that_a_round_of_an_earlier_term_confirms_is_noticed: "reads-are-confirmed", |bench, broken| {
+        let round = |of: u64, number: u64| Message::Commit {
+            view: view(of),
+            commit: CommitNumber(0),
+            head: OpNumber(0),
+            number,
+        };
+        bench.names(&[&"r0", &"index 4", &"view 3", &"1 are not"]);
+        bench.sent(0, &round(0, 9))?;
+        bench.received(0, 1, &Message::ReadIndex { nonce: 7 })?;
+        bench.sent(0, &round(3, 1))?;
+        let of = if broken { 0 } else { 3 };
+        bench.received(0, 2, &Message::CommitOk { view: view(of), number: 1, life: Life::default() })?;
+        bench.sent(0, &Message::ReadIndexOk { nonce: 7, index: OpNumber(4) })
+    };
+    an_index_from_a_round_that_was_sent_before_the_question_is_noticed: "reads-are-confirmed", |bench, broken| {
+        let round = |number: u64| Message::Commit {
+            view: view(0),
+            commit: CommitNumber(0),
+            head: OpNumber(0),
+            number,
+        };
+        bench.names(&[&"r0", &"index 4", &"view 0", &"0 are not"]);
+        bench.sent(0, &round(1))?;
+        bench.received(0, 1, &Message::ReadIndex { nonce: 7 })?;
+        if !broken {
+            bench.sent(0, &round(2))?;
+        }
+        bench.received(0, 2, &Message::CommitOk { view: view(0), number: if broken { 1 } else { 2 }, life: Life::default() })?;
+        bench.sent(0, &Message::ReadIndexOk { nonce: 7, index: OpNumber(4) })
+    };
+    an_answer_to_a_client_that_nobody_confirms_is_noticed: "reads-are-confirmed", |bench, broken| {
+        let client = ClientId(7);
+        let query = Message::Query { client, nonce: 3, query: Bytes::new() };
+        let answer =
+            Message::Answer { client, nonce: 3, answer: Ok(Bytes::new()), position: OpNumber(2), view: view(0) };
+        bench.names(&[&"r1", &"op 2"]);
+        let ask = Message::ReadIndex { nonce: 5 };
+        if broken {
+            // The ask had left before the query came.
+            bench.sent(1, &ask)?;
+        }
+        bench.see(&Observation::Received { replica: 1, from: Peer::Client(client), message: &query })?;
+        bench.sent(1, &ask)?;
+        bench.received(1, 0, &Message::ReadIndexOk { nonce: 5, index: OpNumber(2) })?;
+        bench.sent(1, &answer)
+    };
+    a_timestamp_ahead_of_the_median_is_noticed: "timestamps-within-the-clocks", |bench, broken| {
+        // One clock of three is mad; with a quorum of two the lower of two counts.
+        bench.set_clocks([(0, 5000), (0, 100), (0, 90)]);
+        let timestamp = if broken { 101 } else { 100 };
+        let op = Header::new(HeaderFields { timestamp: Timestamp(timestamp), ..fields(1, 0, Header::root(CLUSTER), 1) });
+        bench.names(&[&"r0", &"op 1", &"101", &"at most 100"]);
+        bench.sent(0, &start_view(0, &[]))?;
+        bench.sent(0, &prepare(0, op))
+    };
+    a_timestamp_behind_every_median_is_noticed: "timestamps-within-the-clocks", |bench, broken| {
+        bench.set_clocks([(80, 5000), (70, 5000), (90, 5000)]);
+        let timestamp = if broken { 69 } else { 70 };
+        let op = Header::new(HeaderFields { timestamp: Timestamp(timestamp), ..fields(1, 0, Header::root(CLUSTER), 1) });
+        bench.names(&[&"r0", &"op 1", &"69", &"at least 70"]);
+        bench.sent(0, &start_view(0, &[]))?;
+        bench.sent(0, &prepare(0, op))
+    };
     a_commit_number_that_goes_back_is_noticed: "monotone-view-log-view-commit", |bench, broken| {
         bench.names(&[&"r0", &"commit 2", &"back to 1"]);
         bench.turn(0, &Replica::alone(2).core)?;
@@ -665,5 +823,103 @@ cases! {
         bench.names(&[&"op 16", &"r1", &digest(2), &"r0", &digest(1)]);
         bench.see(&Observation::Digest { replica: 0, of: Digested::Sessions(OpNumber(16)), digest: digest(1) })?;
         bench.see(&Observation::Digest { replica: 1, of: Digested::Sessions(OpNumber(16)), digest: digest(if broken { 2 } else { 1 }) })
+    };
+    a_command_that_executes_after_its_client_was_told_that_it_does_not_is_noticed: "outcomes-are-kept", |bench, broken| {
+        bench.names(&[&"r0", &"command 5", &"at 1.0"]);
+        bench.told(5, false)?;
+        bench.executed(0, 1, if broken { 5 } else { 6 }, 0)
+    };
+    a_client_that_is_told_that_what_was_executed_is_not_is_noticed: "outcomes-are-kept", |bench, broken| {
+        bench.names(&[&"command 5", &"these words", &"at 1.0"]);
+        bench.executed(0, 1, if broken { 5 } else { 6 }, 0)?;
+        bench.told(5, false)
+    };
+    a_lost_reply_to_what_was_never_executed_is_noticed: "outcomes-are-kept", |bench, broken| {
+        bench.names(&[&"command 5", &"these words"]);
+        bench.executed(0, 1, if broken { 6 } else { 5 }, 0)?;
+        bench.told(5, true)
+    };
+    a_repeat_that_executes_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 3.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], b"a")?;
+        if broken {
+            bench.executed(0, 3, 6, 0)?;
+        }
+        bench.applies(3, &[(1, 1, 1)], b"other content")
+    };
+    a_repeat_that_executes_on_another_replica_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r1", &"command 5", &"at 3.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], b"a")?;
+        bench.applies(3, &[(1, 1, 1)], b"a")?;
+        bench.executed(1, if broken { 3 } else { 2 }, 5, 0)
+    };
+    a_new_command_that_is_left_out_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 3.0", &"is new"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], b"a")?;
+        if !broken {
+            bench.executed(0, 3, 6, 0)?;
+        }
+        bench.applies(3, &[(1, 2, 1)], b"b")
+    };
+    a_number_below_the_floor_that_executes_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 3.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        // A floor above its number takes effect up to the number.
+        bench.applies(2, &[(1, 5, 9)], b"a")?;
+        bench.executed(0, 3, 6, 0)?;
+        bench.applies(3, &[(1, if broken { 4 } else { 6 }, 1)], b"b")
+    };
+    a_number_beyond_the_window_that_executes_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"at 2.0"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, if broken { 1025 } else { 1024 }, 1)], b"a")
+    };
+    a_command_over_the_longest_that_gets_into_the_log_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        bench.names(&[&"r0", &"262145 bytes", &"262144"]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        bench.executed(0, 2, 5, 0)?;
+        bench.applies(2, &[(1, 1, 1)], &vec![0; (256 << 10) + usize::from(broken)])
+    };
+    an_open_session_that_is_called_gone_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        let core = Replica::alone(0).core;
+        bench.names(&[&"r1", &ClientId(7), &opened_at(1)]);
+        bench.applies(1, &[(0, 7, 0)], b"")?;
+        // Another's session is none of that client's business.
+        bench.sent(1, &gone(if broken { 7 } else { 8 }))?;
+        bench.turn(1, &core)
+    };
+    a_session_that_has_ended_too_early_is_noticed: "sessions-follow-the-log", |bench, broken| {
+        let core = Replica::alone(1).core;
+        let both = [(0, 7, 0), (0, 8, 0)];
+        bench.names(&[&"r0", &"1 sessions", &"op 1", &"2 are open"]);
+        bench.applies(1, if broken { &both } else { &both[..1] }, b"")?;
+        bench.turn(0, &core)
+    };
+    a_replica_that_stops_while_its_disk_is_well_is_noticed: "replica-runs", |bench, broken| {
+        bench.names(&[&"r1 stopped", &"without a cause"]);
+        bench.see(&Observation::Broke { replica: 1, must: true, how: "its write failed" })?;
+        if broken {
+            // In an earlier life.
+            bench.started(1)?;
+        }
+        bench.see(&Observation::Stopped { replica: 1, by_storage: true, why: "r1 stopped: the disk is full" })
+    };
+    a_replica_that_stops_for_another_reason_than_its_disk_is_noticed: "replica-runs", |bench, broken| {
+        bench.names(&[&"r1 stopped: two contents"]);
+        bench.see(&Observation::Broke { replica: 1, must: false, how: "its disk cannot be used" })?;
+        bench.see(&Observation::Stopped { replica: 1, by_storage: !broken, why: "r1 stopped: two contents" })
+    };
+    a_replica_that_goes_on_after_a_failed_write_is_noticed: "replica-runs", |bench, broken| {
+        bench.names(&[&"r1", &"CommitOk", &"its write failed"]);
+        bench.see(&Observation::Broke { replica: 1, must: broken, how: "its write failed" })?;
+        bench.sent(1, &Message::CommitOk { view: view(0), number: 1 })
     };
 }

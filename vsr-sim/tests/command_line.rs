@@ -39,6 +39,19 @@ fn a_seed_a_sweep_a_scenario_and_a_history_end_with_their_lines_and_exit_codes()
     assert!(lines[1].starts_with(&format!("{bad}: not linearizable")) && lines.len() == 2, "{lines:?}");
 }
 
+/// It used to be played with the simulator's own machine, and to pass.
+#[test]
+fn a_scenario_of_a_users_machine_is_refused_with_file_and_line_and_an_exit_code() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("stock.vsr");
+    std::fs::write(&file, "# Of a stock.\nmachine Stock\ncluster 3\nload\ngo\n").expect("a file");
+    let output = run(&["run", file.to_str().expect("a path")]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let last = text(&output).lines().last().unwrap_or_default().to_owned();
+    assert!(last.starts_with(&format!("{}:2: ", file.display())), "{last}");
+    assert!(last.contains("is for the state machine Stock, and here is Registers"), "{last}");
+}
+
 #[test]
 fn what_makes_no_sense_is_refused_in_words() {
     for (arguments, says) in [

@@ -60,6 +60,15 @@ fn a_line_that_is_no_command_is_refused_with_its_number_and_what_would_be_right(
         ("cluster 3\nat 5ms tick 1ms", 2, "nothing that can be planned"),
         ("cluster 3\ndrop Prepare r0>r1", 2, "is a number"),
         ("cluster 3\nwrite r1 5 explode", 2, "misdirect"),
+        ("cluster 3\nexpect r1 normal within 2s", 2, "write `until"),
+        ("cluster 3\nexpect c0 heard 5 within 2s", 2, "write `until"),
+        ("cluster 3\nexpect c0 heard", 2, "what it heard is missing"),
+        ("cluster 3\ncrash-after Requests 1 c0>r0", 2, "c0 is a client"),
+        ("cluster 3\nmaybe crash r1", 2, "crash is not planned"),
+        ("cluster 3\nbad-sector r1 op=0", 2, "is no op"),
+        ("cluster 3 rogues=99", 1, "16 are enough"),
+        ("cluster 3\nmachine Stock", 2, "before `cluster`"),
+        ("machine Stock\ncluster 3", 1, "for the state machine Stock, and here is Registers"),
     ] {
         let Failure::Unreadable { line: at, why } = failure(text) else { panic!("{text}: {:?}", failure(text)) };
         assert_eq!(at, line, "{text}: {why}");
@@ -102,4 +111,50 @@ fn when_every_disk_is_lost_waiting_is_right() {
     assert_eq!(played.failure, None);
     assert_eq!(played.report.verdict.name(), "unrecoverable");
     assert!(played.report.verdict.to_string().contains("0 disks are left"), "{}", played.report.verdict);
+}
+
+#[test]
+fn a_cluster_has_the_quorums_limits_and_time_outs_that_its_line_gives_it() {
+    let played = play(
+        "cluster 3 quorums=3/2/1 pipeline=2 batch-requests=1 idle-min=5 heartbeat=20ms suspect=100ms abdicate=80ms view-change=100ms\n\
+         tick 10ms\nrequest c0 add 0 5\nuntil c0 idle\ncut r2|r0\ncut r2|r1\nrequest c0 add 0 1\ntick 500ms\nexpect c0 waits\n\
+         heal\nuntil c0 idle\nexpect c0 heard 6\nsettle\ncheck\n",
+    );
+    assert_eq!(played.failure, None, "of three that must all hold a copy, two are too few");
+    let refused = play("cluster 3 quorums=1/1/1\n").failure;
+    let Some(Failure::Unreadable { why, .. }) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("do not meet"), "{why}");
+}
+
+/// It used to wait for a client that hears the words `5 within 2s`.
+#[test]
+fn until_a_client_has_heard_something_within_a_time_ends_when_it_has_or_when_the_time_is_over() {
+    let heard = play("cluster 3\nrequest c0 add 0 5\nuntil c0 heard 5 within 2s\nexpect c0 idle\n");
+    assert_eq!(heard.failure, None);
+    let why = failure("cluster 3\nrequest c0 add 0 5\nuntil c0 heard 6 within 2s");
+    assert!(matches!(why, Failure::Unmet { line: 3, .. }), "{why}");
+    let long = play("cluster 3\nrequest c0 add 0 5\nuntil c0 heard 6 within 2s").report.simulated;
+    assert!(long.as_secs() >= 2 && long.as_secs() < 4, "it took {long:?}");
+}
+
+/// A fault that is misspelled, or comes too late, proves nothing, and used to say nothing.
+#[test]
+fn a_planned_fault_that_never_comes_about_fails_the_scenario_unless_it_may() {
+    for fault in ["drop Prepare 700 r0>r1", "write r1 500 fail", "read r1 500 fail", "at 5s crash r1"] {
+        let text = |maybe: &str| format!("cluster 3\n{maybe}{fault}\nrequest c0 add 0 5\nuntil c0 idle\n");
+        let why = failure(&text(""));
+        assert!(matches!(&why, Failure::Unmet { line: 2, why } if why.contains(fault)), "{why}");
+        assert_eq!(play(&text("maybe ")).failure, None, "{fault}");
+    }
+    assert_eq!(play("cluster 3\nat 5ms crash r2\ntick 10ms\nexpect r2 down\n").failure, None);
+}
+
+#[test]
+fn what_is_wrong_is_said_in_words() {
+    let why = failure("cluster 3\nrestart r1").to_string();
+    assert!(why.contains("`restart r1` has no effect"), "{why}");
+    let why = failure("cluster 3\ntick 10ms\nexpect violation").to_string();
+    assert!(why.contains("no property is broken"), "{why}");
+    let why = failure("cluster 3\n> something\n").to_string();
+    assert!(why.contains("the file says `> something`"), "{why}");
 }

@@ -5,20 +5,71 @@
 //! write is told from rot, and a stale or misdirected sector from the right one, with a single sync for
 //! each batch. The formats are described in the book, byte by byte.
 //!
+//! # What it rests on
+//!
+//! 1. **One write at a time.** A record is begun when everything before it is synced. So at a start only the
+//!    last record can be incomplete, or readable and yet not on the disk (the sync of it failed, and the kernel
+//!    keeps it until the power is lost). That one, and the state, are written again and synced before anything
+//!    is said of them.
+//! 2. **A start settles what it found.** Its first write is a state of a new *generation*, which says where the
+//!    log ended (last complete write, sector), and which slots are lost. What lies before that sector is
+//!    complete, but for what was noted as lost or rots since; what else was left there, of whatever start,
+//!    never counts again. Records carry the generation that they were written under, so behind that sector only
+//!    those of the newest state count, all of one process.
+//! 3. **Rot proves nothing.** A record is complete when all its sectors are there, or when a later write names
+//!    it. It never completed when a sector of it holds something older, intact, and nothing came after it. In
+//!    between, its damaged slots are corrupt; and where nothing at all can be read, a record may have been, and
+//!    the head is uncertain.
+//! 4. **Records lie below the watermark.** Every record and state says how much of the file is durably prepared
+//!    (the first extent is since `format`), and no record reaches above what an earlier one says. So a file that
+//!    ends below it, or holds zeros there, was damaged; what is above it was never in use.
+//! 5. **What a lost record can have done is bounded.** A record only adds: ops above the head, slots that
+//!    held nothing, the same entry again. One that drops or replaces entries is preceded by a state that says how
+//!    far down it reaches. So a hole takes the ops in it: entries from before it, below that reach, and all that
+//!    were put after it stay clean.
+//! 6. **Copies lie apart.** The headers of a record stand twice, in different sectors: a record of one sector
+//!    has its second copy in the next record, at no further write. The state has its copies, and its
+//!    superblocks, in different pages.
+//! 7. **A sector that cannot be read is rot**, of that sector alone.
+//! 8. **A folder knows its place** ([`FileStorage::accept_place`]): a copy, or a restored one, does not start.
+//!
+//! On the hot path a batch is one contiguous write and one sync, and a small op one sector of 512 bytes, at most
+//! two. A state is written beside at a start, by the replica, and in the rare cases of 4 and 5.
+//!
 //! Until checkpoints exist nothing is ever dropped: the log grows by extents that are written and synced
 //! before they are used, up to the limit given when the disk was formatted.
 
+mod inline;
 mod log;
 pub mod medium;
+mod ranges;
+mod record;
+mod scan;
 mod sector;
+mod site;
 mod state;
 mod storage;
 
-pub use storage::{FileOptions, FileStorage};
+pub use inline::InlineFileStorage;
+pub use storage::{FileOptions, FileStorage, blocking_on};
+
+use std::io::{Error, ErrorKind};
 
 use vsr::StorageError;
 
 /// Says what was being done when the disk refused.
-pub(crate) fn io_error(doing: &'static str) -> impl Fn(std::io::Error) -> StorageError {
-    move |error| StorageError::Io { doing: doing.to_owned(), error: error.to_string() }
+pub(crate) fn io_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageError {
+    let doing = doing.into();
+    move |error| StorageError::Io { doing: doing.clone(), error: error.to_string() }
+}
+
+/// As [`io_error`], for a write that can be tried again when it found no room: nothing that was there is changed,
+/// and nothing that it wrote counts.
+pub(crate) fn write_error(doing: &'static str, used: u64, limit: u64) -> impl Fn(Error) -> StorageError {
+    move |error| match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            StorageError::Full { used, limit }
+        }
+        _ => io_error(doing)(error),
+    }
 }

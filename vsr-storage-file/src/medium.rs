@@ -5,12 +5,58 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use crate::sector::SECTOR;
+use crate::site::FileSite;
+
+/// The grain at which a kernel reads, and disks fail.
+const PAGE: usize = 4096;
+
+/// What could not be read of something.
+#[derive(Debug, Default)]
+pub(crate) struct Unreadable {
+    pub(crate) sectors: u64,
+    /// Why the first of them could not.
+    pub(crate) error: Option<io::Error>,
+}
+
+/// Fills `buf`, whole sectors, from `offset`. What cannot be read is read again by page, then by sector; a
+/// sector that cannot is left zero, and so is judged rotten: damage of what lies in it and of nothing else,
+/// never a reason not to start.
+pub(crate) fn read_sectors<M: Medium>(medium: &M, buf: &mut [u8], offset: u64) -> Unreadable {
+    let mut unreadable = Unreadable::default();
+    unreadable.read(medium, buf, offset, &[PAGE, SECTOR]);
+    unreadable
+}
+
+impl Unreadable {
+    fn read<M: Medium>(&mut self, medium: &M, buf: &mut [u8], offset: u64, grains: &[usize]) {
+        let Err(error) = medium.read_at(buf, offset) else { return };
+        let Some((&grain, finer)) = grains.split_first() else {
+            buf.fill(0);
+            self.sectors += 1;
+            self.error.get_or_insert(error);
+            return;
+        };
+        let mut at = 0;
+        while at < buf.len() {
+            let within = ((offset + at as u64) % grain as u64) as usize;
+            let take = (grain - within).min(buf.len() - at);
+            self.read(medium, &mut buf[at..at + take], offset + at as u64, finer);
+            at += take;
+        }
+    }
+}
+
 /// A file of a fixed set of operations.
 ///
 /// # The contract
 /// 1. What [`sync`](Self::sync) has returned `Ok` for survives a power loss; what was written since may
 ///    survive in any subset of its 512-byte sectors.
 /// 2. Reads see every write that has returned.
+/// 3. After a `sync` that failed, what it was to make durable may be read until the power is lost, by later
+///    processes as well, and no later `sync` need write it: kernels mark the pages clean. Whoever relies on it
+///    writes it again first.
+/// 4. A read fails when any part of it cannot be read. A smaller one may still succeed.
 pub trait Medium: Send + Sync + 'static {
     /// Fills `buf` from `offset`; an error at the end of the file.
     ///
@@ -27,7 +73,8 @@ pub trait Medium: Send + Sync + 'static {
     /// Makes durable what was written.
     ///
     /// # Errors
-    /// Those of the disk. Afterwards nothing that was not synced before can be believed.
+    /// Those of the disk. Afterwards nothing that was not synced before can be believed, though it can be
+    /// read (3).
     fn sync(&self) -> io::Result<()>;
 
     /// The length in bytes.
@@ -50,6 +97,10 @@ pub trait Medium: Send + Sync + 'static {
 pub struct Disk(File);
 
 impl Disk {
+    pub(crate) fn site(&self) -> io::Result<FileSite> {
+        self.0.metadata().map(|metadata| FileSite::of(&metadata))
+    }
+
     pub(crate) fn open(path: &Path) -> io::Result<Disk> {
         OpenOptions::new().read(true).write(true).open(path).map(Disk)
     }

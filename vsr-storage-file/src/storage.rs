@@ -13,10 +13,12 @@ use vsr::{
 };
 
 use crate::io_error;
-use crate::log::{Append, LogFile, Place, cost, read};
+use crate::log::{Append, LogFile, Place, read};
 use crate::medium::{Disk, Medium};
+use crate::ranges::Ranges;
 use crate::sector::SECTOR;
-use crate::state::{StateFile, StateRecord, Superblock};
+use crate::site::Site;
+use crate::state::{Reach, StateFile, StateRecord, Superblock};
 
 /// What is decided when a disk is formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,10 @@ impl Default for FileOptions {
 const EXTENT_MAX: u64 = 64 << 20;
 /// Growth happens in steps of this size, so that a write in between waits for no more.
 const GROWTH_STEP: u64 = 1 << 20;
+/// Runs of lost slots that a state holds: a quarter of what it has room for.
+const LOST_RUNS_MAX: usize = 1 << 14;
+/// Records after which the reach of those that replace entries is taken back, by one more write of the state.
+const REACHING_RECORDS: u64 = 64;
 
 /// Storage in a folder of its own. Its work is done by threads of its own; dropping it waits for the
 /// write under way, unless that hangs: then the folder stays in use until the disk answers.
@@ -68,18 +74,23 @@ impl FileStorage {
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: FileOptions) -> Result<(), StorageError> {
         let folder = folder.as_ref();
-        let failed = io_error("formatting");
+        let failed = io_error(format!("formatting {}", folder.display()));
         fs::create_dir_all(folder).map_err(&failed)?;
+        let mut names = Vec::new();
         for found in fs::read_dir(folder).map_err(&failed)? {
-            let name = found.map_err(&failed)?.file_name();
-            // What an interrupted format has left.
-            if name != "log" && name != "state.new" {
-                return Err(StorageError::NotEmpty(folder.display().to_string()));
-            }
+            names.push(found.map_err(&failed)?.file_name());
         }
-        let log = Disk::create(&folder.join("log")).map_err(&failed)?;
+        // `state.new` is made first: with it there, an interrupted format has left the rest. A log alone is that of
+        // a replica whose state is gone.
+        let is_interrupted = names.iter().any(|name| name == "state.new");
+        if !names.iter().all(|name| is_interrupted && (name == "log" || name == "state.new")) {
+            return Err(StorageError::NotEmpty(folder.display().to_string()));
+        }
         let state = Disk::create(&folder.join("state.new")).map_err(&failed)?;
-        format(&log, &state, &config.formatted_state(), options)?;
+        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
+        let log = Disk::create(&folder.join("log")).map_err(&failed)?;
+        let site = site(&log, &state)?;
+        format(&log, &state, &config.formatted_state(), options, Some(&site))?;
         fs::rename(folder.join("state.new"), folder.join("state")).map_err(&failed)?;
         let mut sync = Some(folder);
         while let Some(path) = sync.take() {
@@ -93,23 +104,28 @@ impl FileStorage {
     /// Opens what [`format`](Self::format) has made.
     ///
     /// # Errors
-    /// [`StorageError::NotFormatted`], [`StorageError::Version`], [`StorageError::InUse`] by another
-    /// process, or the disk's refusal.
+    /// [`StorageError::NotFormatted`] where nothing is, [`StorageError::Missing`] and [`StorageError::Damaged`]
+    /// where something was, [`StorageError::Version`], [`StorageError::InUse`] by another process,
+    /// [`StorageError::OtherPlace`] for a copy, or the disk's refusal.
     pub fn open(folder: impl AsRef<Path>) -> Result<FileStorage, StorageError> {
-        let folder = folder.as_ref();
-        let name = folder.display().to_string();
-        let open = |file: &str| {
-            Disk::open(&folder.join(file)).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => StorageError::NotFormatted(name.clone()),
-                _ => io_error("opening the storage")(error),
-            })
-        };
-        let state = open("state")?;
-        let log = open("log")?;
-        if !state.lock().map_err(io_error("locking the storage"))? {
-            return Err(StorageError::InUse(name));
-        }
-        FileStorage::start(log, state, &name)
+        let (log, state, name) = open_files(folder.as_ref())?;
+        let site = site(&log, &state)?;
+        let (writer, reader) = parts(log, state, &name)?;
+        writer.check_site(&site)?;
+        ThreadedStorage::start(writer, reader).map(FileStorage)
+    }
+
+    /// Makes a folder that was copied, restored or moved to another file system the replica's own, on purpose:
+    /// without it [`open`](Self::open) says [`StorageError::OtherPlace`]. Only right if this is the only copy that
+    /// will ever run, and nothing ran on the original since the copy was made: else the replica has forgotten
+    /// what it acknowledged, and must be replaced.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn accept_place(folder: impl AsRef<Path>) -> Result<(), StorageError> {
+        let (log, state, name) = open_files(folder.as_ref())?;
+        let site = site(&log, &state)?;
+        open_state(&log, state, &name)?.0.write_site(&site)
     }
 
     /// Opens on any medium; `name` stands in error messages. For tests.
@@ -117,7 +133,8 @@ impl FileStorage {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_on<M: Medium>(log: M, state: M, name: &str) -> Result<FileStorage, StorageError> {
-        FileStorage::start(log, state, name)
+        let (writer, reader) = parts(log, state, name)?;
+        ThreadedStorage::start(writer, reader).map(FileStorage)
     }
 
     /// Formats any medium. For tests.
@@ -130,27 +147,95 @@ impl FileStorage {
         first: &VsrState,
         options: FileOptions,
     ) -> Result<(), StorageError> {
-        format(log, state, first, options)
-    }
-
-    fn start<M: Medium>(log: M, state: M, name: &str) -> Result<FileStorage, StorageError> {
-        let (state, superblock) = StateFile::open(state, name)?;
-        let (index, log) = (Index::default(), Arc::new(log));
-        let reader = Reader { index: index.clone(), log: log.clone(), salt: superblock.salt };
-        let log = LogFile::new(log, superblock.salt);
-        let writer = Writer { index, log, state, superblock, record: None, disk_is_full: false, name: name.to_owned() };
-        ThreadedStorage::start(writer, reader).map(FileStorage)
+        format(log, state, first, options, None)
     }
 }
 
-fn format<M: Medium>(log: &M, state: &M, first: &VsrState, options: FileOptions) -> Result<(), StorageError> {
+/// Log and state of a folder, taken for this process.
+fn open_files(folder: &Path) -> Result<(Disk, Disk, String), StorageError> {
+    let name = folder.display().to_string();
+    let open = |file: &str| match Disk::open(&folder.join(file)) {
+        Ok(disk) => Ok(Some(disk)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error(format!("opening {}", folder.join(file).display()))(error)),
+    };
+    let missing = |file: &str| StorageError::Missing { path: folder.join(file).display().to_string() };
+    match (open("log")?, open("state")?) {
+        (Some(log), Some(state)) => {
+            if !state.lock().map_err(io_error(format!("locking {name}/state")))? {
+                return Err(StorageError::InUse(name));
+            }
+            Ok((log, state, name))
+        }
+        (None, Some(_)) => Err(missing("log")),
+        // What an interrupted format has left never was a replica's.
+        (Some(_), None) if !folder.join("state.new").exists() => Err(missing("state")),
+        (_, None) => Err(StorageError::NotFormatted(name)),
+    }
+}
+
+fn site(log: &Disk, state: &Disk) -> Result<Site, StorageError> {
+    let found = || -> io::Result<Site> { Ok(Site { log: log.site()?, state: state.site()? }) };
+    found().map_err(io_error("asking where the files of the storage are"))
+}
+
+fn open_state<M: Medium>(log: &M, state: M, name: &str) -> Result<(StateFile<M>, Superblock), StorageError> {
+    let has_log = !log.is_empty().map_err(io_error(format!("reading {name}/log")))?;
+    StateFile::open(state, name, has_log)
+}
+
+/// A sector of the state file is none of the log.
+fn log_salt(salt: u64) -> u64 {
+    !salt
+}
+
+pub(crate) fn parts<M: Medium>(log: M, state: M, name: &str) -> Result<(Writer<M>, Reader<M>), StorageError> {
+    let (state, superblock) = open_state(&log, state, name)?;
+    let (index, log) = (Index::default(), Arc::new(log));
+    let salt = log_salt(superblock.salt);
+    let reader = Reader { index: index.clone(), log: log.clone(), salt };
+    let writer = Writer {
+        index,
+        log: LogFile::new(log, name, salt),
+        state,
+        superblock,
+        record: None,
+        has_begun: false,
+        floor: None,
+        lost: Ranges::default(),
+        disk_is_full: false,
+        has_no_room: false,
+        name: name.to_owned(),
+    };
+    Ok((writer, reader))
+}
+
+/// The two halves of the storage on any medium, for an executor of one's own. `name` stands in error messages.
+///
+/// # Errors
+/// As [`FileStorage::open`].
+pub fn blocking_on<M: Medium>(
+    log: M,
+    state: M,
+    name: &str,
+) -> Result<(impl BlockingWriter + use<M>, impl BlockingReader + use<M>), StorageError> {
+    parts(log, state, name)
+}
+
+fn format<M: Medium>(
+    log: &M,
+    state: &M,
+    first: &VsrState,
+    options: FileOptions,
+    site: Option<&Site>,
+) -> Result<(), StorageError> {
     let sector = SECTOR as u64;
     let extent = options.extent.clamp(1 << 16, EXTENT_MAX) / sector * sector;
     let log_limit = options.log_limit.max(extent) / sector * sector;
     let salt = first.incarnation.0 as u64 ^ (first.incarnation.0 >> 64) as u64;
-    LogFile::<M>::format(log, salt, extent)?;
+    LogFile::<M>::format(log, log_salt(salt), extent)?;
     log.sync().map_err(io_error("formatting"))?;
-    StateFile::format(state, Superblock { salt, log_limit, extent }, first)?;
+    StateFile::format(state, Superblock { salt, log_limit, extent }, first, site)?;
     state.sync().map_err(io_error("formatting"))
 }
 
@@ -177,7 +262,7 @@ impl Storage for FileStorage {
     }
 }
 
-struct Reader<M> {
+pub(crate) struct Reader<M> {
     index: Index,
     log: Arc<M>,
     salt: u64,
@@ -210,92 +295,201 @@ impl<M: Medium> BlockingReader for Reader<M> {
     }
 }
 
-struct Writer<M: Medium> {
+pub(crate) struct Writer<M: Medium> {
     index: Index,
     log: LogFile<Arc<M>>,
     state: StateFile<M>,
     superblock: Superblock,
     /// The last durable state; `None` before `recover`.
     record: Option<StateRecord>,
+    /// Whether that is a state of this start: then the records after it are its own.
+    has_begun: bool,
+    /// Down to where records since the state drop or replace entries; `None`: they only add.
+    floor: Option<u64>,
+    /// Slots that are lost, header and all.
+    lost: Ranges,
     /// The last attempt to prepare an extent found no space. Tried again from time to time.
     disk_is_full: bool,
+    /// The last write found no space, in a file that is prepared: the file system copies on write.
+    has_no_room: bool,
     name: String,
 }
 
-impl<M: Medium> BlockingWriter for Writer<M> {
-    fn recover(&mut self) -> Result<Recovered, StorageError> {
-        let record = self.state.recover()?;
-        let scan = self.log.scan(&record)?;
-        if scan.generation > record.generation {
-            // The log was written under a state that is not here: an older copy was put in its place.
-            return Err(StorageError::StateLost(self.name.clone()));
+impl<M: Medium> Writer<M> {
+    /// Makes a state durable, and with it what this start has found: from then on it is settled. Begins a
+    /// generation of records.
+    fn begin(&mut self, base: u64, state: Option<VsrState>, floor: Option<u64>) -> Result<(), StorageError> {
+        let Some(record) = &self.record else { return Err(StorageError::Contract("a write before recover")) };
+        let head = self.index.lock().len() as u64;
+        let generation = self.state.next_generation();
+        let mut lost = self.lost.clone();
+        lost.truncate(base);
+        let mut next = StateRecord {
+            generation,
+            log_write: self.log.last(),
+            head: base,
+            tail: self.log.tail(),
+            prepared: self.log.prepared() / SECTOR as u64,
+            certain: record.certain || state.is_some(),
+            lost: lost.runs(LOST_RUNS_MAX),
+            reaches: record.reaches.clone(),
+            state: state.unwrap_or_else(|| record.state.clone()),
+        };
+        if base < head {
+            next.add_reach(Reach { first: generation, last: generation, floor: base + 1, inside: false });
         }
-        let slots = scan.places.iter().map(|place| match place {
-            Place { header: Some(header), body: Some(_), .. } => Slot::Clean(*header),
-            Place { header, damaged: true, .. } => Slot::Corrupt(*header),
-            Place { .. } => Slot::Absent,
-        });
-        let recovered =
-            Recovered { state: record.state.clone(), slots: slots.collect(), head_certain: scan.head_certain };
-        *self.index.lock() = scan.places;
-        self.record = Some(record);
-        Ok(recovered)
+        if let Some(floor) = floor {
+            next.add_reach(Reach { first: generation, last: generation, floor, inside: true });
+        }
+        let written = self.state.write(&next);
+        self.has_no_room = matches!(written, Err(StorageError::Full { .. }));
+        written?;
+        self.log.begin(&next);
+        self.index.lock().truncate(base as usize);
+        (self.record, self.has_begun, self.floor, self.lost) = (Some(next), true, floor, lost);
+        Ok(())
     }
 
-    fn write(&mut self, batch: Batch) -> Result<(), StorageError> {
-        let Batch { state, truncate_above, entries } = batch;
-        let Some(record) = &mut self.record else { return Err(StorageError::Contract("a write before recover")) };
-        let head = self.index.lock().len() as u64;
-        let base = truncate_above.map_or(head, |above| above.0.min(head));
-        if let Some(state) = state {
-            let next = StateRecord {
-                generation: self.state.next_generation(),
-                log_write: self.log.last(),
-                head: base,
-                tail: self.log.used() / SECTOR as u64,
-                state,
-            };
-            self.state.write(&next)?;
-            self.record = Some(next);
-            self.index.lock().truncate(base as usize);
-            return Ok(());
+    fn grow(&mut self, bytes: u64) -> Result<(), StorageError> {
+        let grown = self.log.grow(bytes);
+        self.disk_is_full = matches!(grown, Err(StorageError::Full { .. }));
+        grown
+    }
+
+    /// The lowest op that such a record drops or replaces.
+    fn reach(&self, base: u64, entries: &[Entry]) -> Option<u64> {
+        let index = self.index.lock();
+        let dropped = (base < index.len() as u64).then_some(base + 1);
+        let replaced = entries.iter().filter_map(|entry| {
+            let Place { header, .. } = index.get(entry.header.op.0.checked_sub(1)? as usize)?;
+            header.is_some_and(|header| header != entry.header).then_some(entry.header.op.0)
+        });
+        dropped.into_iter().chain(replaced).min()
+    }
+
+    /// Whether a state has to be durable before a record that ends at `end`, and how far down the records after
+    /// it reach.
+    fn must_begin(&self, end: u64, reach: Option<u64>) -> Option<Option<u64>> {
+        let is_settled = end <= self.log.watermark();
+        match (reach, self.floor) {
+            (None, None) => (!is_settled).then_some(None),
+            // Such records come in groups; afterwards the reach is taken back.
+            (None, Some(_)) if self.log.records() >= REACHING_RECORDS => Some(None),
+            (None, floor) => (!is_settled).then_some(floor),
+            (Some(reach), Some(floor)) if reach >= floor => (!is_settled).then_some(Some(floor)),
+            (Some(reach), floor) => Some(Some(floor.map_or(reach, |floor| floor.min(reach)))),
         }
-        let need = cost(&entries);
+    }
+
+    fn append(&mut self, base: u64, entries: &[Entry]) -> Result<(), StorageError> {
+        let need = self.log.cost(entries);
         let (used, limit) = (self.log.used(), self.superblock.log_limit);
         if used + need > limit {
             return Err(StorageError::Full { used, limit });
         }
-        let generation = record.generation;
-        if used + need > self.log.prepared() {
-            self.log.grow((used + need).next_multiple_of(GROWTH_STEP).min(limit))?;
+        let head = self.index.lock().len() as u64;
+        let reach = self.reach(base, entries);
+        if !self.has_begun {
+            // What the start has found is durable before anything of it is written over.
+            self.begin(head, None, reach.into_iter().chain(self.floor).min())?;
         }
-        let places = self.log.append(&Append { base, generation, entries: &entries })?;
+        if used + need > self.log.prepared() {
+            self.grow((used + need).next_multiple_of(GROWTH_STEP).min(limit))?;
+        }
+        if let Some(floor) = self.must_begin(used + need, reach) {
+            self.begin(head, None, floor)?;
+        }
+        let places = self.log.append(&Append { base, entries });
+        if matches!(places, Err(StorageError::Full { .. })) {
+            // What it has left there counts no more, once the next state is durable.
+            (self.has_no_room, self.has_begun) = (true, false);
+        }
+        let places = places?;
         let mut index = self.index.lock();
         index.truncate(base as usize);
+        self.lost.truncate(base);
         for (entry, place) in entries.iter().zip(places) {
             let at = (entry.header.op.0 - 1) as usize;
             if index.len() <= at {
                 index.resize(at + 1, Place::ABSENT);
             }
             index[at] = place;
+            self.lost.remove(entry.header.op.0);
         }
-        drop(index);
         Ok(())
     }
 
+    pub(crate) fn check_site(&self, found: &Site) -> Result<(), StorageError> {
+        self.state.check_site(found)
+    }
+}
+
+impl<M: Medium> BlockingWriter for Writer<M> {
+    fn recover(&mut self) -> Result<Recovered, StorageError> {
+        let mut record = self.state.recover()?;
+        let scan = self.log.recover(&record)?;
+        record.certain &= scan.head_certain;
+        let slots = scan.places.iter().map(|place| match place {
+            Place { header: Some(header), body: Some(_), .. } => Slot::Clean(*header),
+            Place { header, damaged: true, .. } => Slot::Corrupt(*header),
+            Place { .. } => Slot::Absent,
+        });
+        let recovered = Recovered { state: record.state.clone(), slots: slots.collect(), head_certain: record.certain };
+        self.lost = Ranges::default();
+        for (op, place) in (1..).zip(&scan.places) {
+            if *place == Place::LOST {
+                self.lost.push(op);
+            }
+        }
+        let damaged = recovered.slots.iter().filter(|slot| matches!(slot, Slot::Corrupt(_))).count();
+        if damaged > 0 || !record.certain {
+            let certain = record.certain;
+            tracing::warn!(storage = self.name, damaged, certain, "the log is damaged: peers have what is lost here");
+        }
+        *self.index.lock() = scan.places;
+        (self.record, self.has_begun, self.floor) = (Some(record), false, None);
+        Ok(recovered)
+    }
+
+    fn write(&mut self, batch: Batch) -> Result<(), StorageError> {
+        let Batch { state, truncate_above, entries } = batch;
+        if self.record.is_none() {
+            return Err(StorageError::Contract("a write before recover"));
+        }
+        if entries.iter().any(|entry| entry.header.op == OpNumber::ZERO) {
+            return Err(StorageError::Contract("an entry of op 0"));
+        }
+        let head = self.index.lock().len() as u64;
+        let base = truncate_above.map_or(head, |above| above.0.min(head));
+        match state {
+            Some(state) => self.begin(base, Some(state), None),
+            None => self.append(base, &entries),
+        }
+    }
+
     fn room(&self) -> u64 {
+        if self.has_no_room {
+            return 0;
+        }
         let limit = if self.disk_is_full { self.log.prepared() } else { self.superblock.log_limit };
         limit.saturating_sub(self.log.used())
     }
 
     /// Prepares the next extent in small steps, long before it is needed.
     fn after_write(&mut self) -> Result<(), StorageError> {
+        if self.has_no_room {
+            // A state is the smallest thing to try with.
+            let head = self.index.lock().len() as u64;
+            return self.begin(head, None, self.floor);
+        }
+        if !self.has_begun {
+            // What is prepared again may be all that shows what was lost.
+            return Ok(());
+        }
         let (used, prepared, limit) = (self.log.used(), self.log.prepared(), self.superblock.log_limit);
         let ahead = (used / 2).clamp(self.superblock.extent / 2, EXTENT_MAX / 2);
         if prepared < limit && prepared.saturating_sub(used) < ahead {
-            let grown = self.log.grow((prepared + GROWTH_STEP).min(limit));
-            self.disk_is_full = matches!(grown, Err(StorageError::Full { .. }));
-            grown?;
+            self.grow((prepared + GROWTH_STEP).min(limit))?;
         }
         Ok(())
     }

@@ -8,10 +8,12 @@ use std::path::Path;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The version of the layout of database and seal.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"vsr seal";
 const SECTOR: usize = 512;
+/// Each copy in a page of its own: an unreadable page takes one of them.
+const APART: u64 = 4096;
 
 /// Numbers of durable batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,19 +34,28 @@ pub(crate) enum NoSeal {
 }
 
 /// Two copies, written in turn.
+#[derive(Debug)]
 pub(crate) struct SealFile {
     file: File,
     copy: u64,
 }
 
 impl SealFile {
-    /// Writes a first seal under a name that [`open`](Self::open) does not look for.
-    pub(crate) fn create(path: &Path, seal: Seal) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
-        let mut created = SealFile { file, copy: 0 };
-        created.write(seal)?;
-        created.write(seal)?;
-        created.sync()
+    /// Makes an empty file, under a name that [`open`](Self::open) does not look for.
+    pub(crate) fn create(path: &Path) -> io::Result<SealFile> {
+        let file = OpenOptions::new().write(true).create_new(true).open(path)?;
+        Ok(SealFile { file, copy: 0 })
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Both copies, and synced.
+    pub(crate) fn write_all(&mut self, seal: Seal) -> io::Result<()> {
+        self.write(seal)?;
+        self.write(seal)?;
+        self.sync()
     }
 
     pub(crate) fn open(path: &Path) -> Result<(SealFile, Seal), NoSeal> {
@@ -55,7 +66,7 @@ impl SealFile {
         let mut newest: Option<(u64, Seal)> = None;
         for copy in 0..2 {
             let mut bytes = [0; SECTOR];
-            if file.read_exact_at(&mut bytes, copy * SECTOR as u64).is_err() {
+            if file.read_exact_at(&mut bytes, copy * APART).is_err() {
                 continue;
             }
             let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
@@ -83,7 +94,7 @@ impl SealFile {
         bytes[24..32].copy_from_slice(&seal.state_batch.to_le_bytes());
         let checksum = xxh3_64(&bytes[..32]);
         bytes[32..40].copy_from_slice(&checksum.to_le_bytes());
-        self.file.write_all_at(&bytes, self.copy * SECTOR as u64)?;
+        self.file.write_all_at(&bytes, self.copy * APART)?;
         self.copy = 1 - self.copy;
         Ok(())
     }

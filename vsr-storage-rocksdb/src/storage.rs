@@ -1,9 +1,11 @@
 //! The database as a [`Storage`].
 
 use std::fs;
-use std::ops::RangeInclusive;
-use std::path::Path;
+use std::ops::{Deref, RangeInclusive};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,7 +15,9 @@ use vsr::{
     StorageError, ThreadedStorage, VsrState,
 };
 
+use crate::folder::{self, DATABASE, SEAL, UNFINISHED, damaged, failed, missing};
 use crate::options::{HEADERS, LOG, STATE, columns, database};
+use crate::place::PlaceFile;
 use crate::seal::{NoSeal, Seal, SealFile, VERSION};
 
 /// What is decided when a disk is formatted.
@@ -32,7 +36,11 @@ impl Default for RocksOptions {
 /// Storage in a RocksDB of its own. Its work is done by threads of its own; dropping it waits for the
 /// write under way.
 #[derive(Debug)]
-pub struct RocksStorage(ThreadedStorage);
+pub struct RocksStorage {
+    /// Goes first: a writer that waits for room on the disk waits no longer.
+    _in_use: Sender<()>,
+    threads: ThreadedStorage,
+}
 
 const STATE_KEY: &[u8] = b"state";
 const META_KEY: &[u8] = b"meta";
@@ -42,10 +50,11 @@ const OVERHEAD: u64 = 512;
 const HEAD_MAX: u64 = 1 << 32;
 /// The batch number before a header or entry.
 const STAMP: usize = 8;
-
-fn failed<E: std::fmt::Display>(doing: &'static str) -> impl Fn(E) -> StorageError {
-    move |error| StorageError::Io { doing: doing.to_owned(), error: error.to_string() }
-}
+/// Bytes of the disk that entries leave free: for the tables of what a write-ahead log of 64 MiB holds, the next log (RocksDB takes 35 MiB
+/// for it at once), a manifest, the vsr state.
+const RESERVE: u64 = 128 << 20;
+/// How often a write that found the disk full is tried again. RocksDB itself looks every 5 seconds.
+const RETRY: Duration = Duration::from_millis(500);
 
 fn key(op: u64) -> [u8; 8] {
     op.to_be_bytes()
@@ -70,17 +79,25 @@ struct Meta {
     /// The [`mark`]s of all entries of the log. A database that has lost a file, or the end of its manifest, goes on with what came before
     /// and after: the newest batch is there, and something in the middle is missing, or an older one has taken its place.
     marks: u64,
+    /// 1 when the marks were once taken from a log of which something could not be read: they no longer prove that nothing is missing.
+    unsure: u64,
 }
 
 impl Meta {
-    fn encode(&self) -> [u8; 56] {
-        let mut out = [0; 56];
-        let Meta { batch, head, log_limit, lost_above, lost_batch, state_batch, marks } = *self;
-        let words = [batch, head, log_limit, lost_above, lost_batch, state_batch, marks];
+    fn encode(&self) -> [u8; 64] {
+        let mut out = [0; 64];
+        let Meta { batch, head, log_limit, lost_above, lost_batch, state_batch, marks, unsure } = *self;
+        let words = [batch, head, log_limit, lost_above, lost_batch, state_batch, marks, unsure];
         for (to, word) in out.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
         out
+    }
+
+    /// Notes a loss. What an earlier one may have taken, and nobody has written since, stays doubtful.
+    fn lose(&mut self, above: u64, batch: u64) {
+        self.lost_above = if self.lost_batch > 0 { self.lost_above.min(above) } else { above };
+        self.lost_batch = self.lost_batch.max(batch);
     }
 
     fn decode(bytes: &[u8]) -> Option<Meta> {
@@ -93,6 +110,7 @@ impl Meta {
             lost_batch: word(4)?,
             state_batch: word(5)?,
             marks: word(6)?,
+            unsure: word(7)?,
         })
     }
 }
@@ -123,47 +141,49 @@ impl RocksStorage {
     /// As [`format`](Self::format).
     pub fn format_state(folder: impl AsRef<Path>, state: &VsrState, options: RocksOptions) -> Result<(), StorageError> {
         let folder = folder.as_ref();
-        fs::create_dir_all(folder).map_err(failed("formatting"))?;
-        if fs::read_dir(folder).map_err(failed("formatting"))?.next().is_some() {
+        let doing = || format!("formatting {}", folder.display());
+        folder::check_file_size_limit(folder, folder::file_size_limit())?;
+        fs::create_dir_all(folder).map_err(failed(doing()))?;
+        if fs::read_dir(folder).map_err(failed(doing()))?.next().is_some() {
             return Err(StorageError::NotEmpty(folder.display().to_string()));
         }
-        let db = DB::open_cf_descriptors(&database(true), folder.join("db"), columns())
-            .map_err(failed("creating the database"))?;
+        // The seal makes it a formatted disk: it is there first, and under its name last.
+        let new = folder.join(UNFINISHED);
+        let mut seal_file = SealFile::create(&new).map_err(failed(doing()))?;
+        let place = PlaceFile::create(folder)?;
+        sync_folder(folder).map_err(failed(doing()))?;
+        let db = DB::open_cf_descriptors(&database(true), folder.join(DATABASE), columns()).map_err(failed(doing()))?;
         let mut batch = WriteBatch::default();
         let meta = Meta { batch: 1, state_batch: 1, log_limit: options.log_limit, ..Meta::default() };
         batch.put_cf(column(&db, STATE)?, META_KEY, meta.encode());
         batch.put_cf(column(&db, STATE)?, STATE_KEY, encode_state(1, state)?);
-        db.write_opt(batch, &synced()).map_err(failed("formatting"))?;
+        db.write_opt(batch, &synced()).map_err(failed(doing()))?;
         drop(db);
-        // The seal makes it a formatted disk: it comes last, under its name at once.
-        let new = folder.join("seal.new");
-        SealFile::create(&new, Seal { batch: 1, state_batch: 1 }).map_err(failed("formatting"))?;
-        fs::rename(&new, folder.join("seal")).map_err(failed("formatting"))?;
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("formatting"))
+        seal_file.write_all(Seal { batch: 1, state_batch: 1 }).map_err(failed(doing()))?;
+        place.record(seal_file.file())?;
+        fs::rename(&new, folder.join(SEAL)).map_err(failed(doing()))?;
+        // The folder's own entry, too: a folder that is gone after a power loss would pass for one that nobody has formatted.
+        let above = folder.canonicalize().and_then(|folder| folder.parent().map_or(Ok(()), sync_folder));
+        let is_forbidden = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        let above = above.or_else(|error| if is_forbidden(&error) { Ok(()) } else { Err(error) });
+        sync_folder(folder).and(above).map_err(failed(doing()))
     }
 
     /// Opens what [`format`](Self::format) has made.
     ///
     /// # Errors
-    /// [`StorageError::NotFormatted`], [`StorageError::Version`], [`StorageError::InUse`] by another
-    /// process, or the disk's refusal.
+    /// [`StorageError::NotFormatted`], [`StorageError::Version`], [`StorageError::InUse`] by another process,
+    /// [`StorageError::OtherPlace`] for a copy, [`StorageError::Missing`] and [`StorageError::Damaged`] for
+    /// what was formatted and is no longer whole, or the disk's refusal.
     pub fn open(folder: impl AsRef<Path>) -> Result<RocksStorage, StorageError> {
         let folder = folder.as_ref();
-        let name = folder.display().to_string();
-        let (seal_file, seal) = SealFile::open(&folder.join("seal")).map_err(|error| match error {
-            NoSeal::Missing => StorageError::NotFormatted(name.clone()),
-            NoSeal::Version(found) => StorageError::Version { path: name.clone(), found, known: VERSION },
-            NoSeal::Damaged => StorageError::StateLost(name.clone()),
-            NoSeal::Io(error) => failed("reading the seal")(error),
-        })?;
-        let opened = DB::open_cf_descriptors(&database(false), folder.join("db"), columns());
-        let db = Arc::new(opened.map_err(|error| match error.to_string() {
-            // A block may be damaged, which is something else.
-            text if text.contains("While lock file") || text.contains("lock hold by current process") => {
-                StorageError::InUse(name.clone())
-            }
-            text => failed("opening the database")(text),
-        })?);
+        folder::check_file_size_limit(folder, folder::file_size_limit())?;
+        folder::check(folder)?;
+        let place = PlaceFile::open(folder)?;
+        let (seal_file, seal) = open_seal(folder)?;
+        place.check(seal_file.file())?;
+        let db = Arc::new(Database { rocks: folder::open_database(folder)?, _place: place });
+        let (in_use, dropped) = channel();
         let writer = Writer {
             db: db.clone(),
             seal_file,
@@ -172,10 +192,42 @@ impl RocksStorage {
             sizes: Vec::new(),
             batches: Vec::new(),
             used: 0,
-            name,
+            dropped,
+            folder: folder.to_owned(),
         };
-        ThreadedStorage::start(writer, Reader { db }).map(RocksStorage)
+        let threads = ThreadedStorage::start(writer, Reader { db })?;
+        Ok(RocksStorage { _in_use: in_use, threads })
     }
+
+    /// Takes the folder where it is now for the one that was formatted, on purpose: after it was moved, or
+    /// restored, *and nothing has run on the original since the copy was made*. A replica that goes on with an
+    /// older disk, or on two of them, loses what was acknowledged.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn accept_place(folder: impl AsRef<Path>) -> Result<(), StorageError> {
+        let folder = folder.as_ref();
+        folder::check(folder)?;
+        let place = PlaceFile::open(folder)?;
+        let (seal_file, _) = open_seal(folder)?;
+        place.record(seal_file.file())
+    }
+}
+
+fn open_seal(folder: &Path) -> Result<(SealFile, Seal), StorageError> {
+    let path = folder.join(SEAL);
+    SealFile::open(&path).map_err(|error| match error {
+        NoSeal::Missing => missing(&path),
+        NoSeal::Version(found) => StorageError::Version { path: folder.display().to_string(), found, known: VERSION },
+        NoSeal::Damaged => {
+            damaged(&path, "neither of its two copies is intact, and nobody knows what the log has lost")
+        }
+        NoSeal::Io(error) => failed(format!("opening {}", path.display()))(error),
+    })
+}
+
+fn sync_folder(folder: &Path) -> std::io::Result<()> {
+    fs::File::open(folder)?.sync_all()
 }
 
 fn synced() -> WriteOptions {
@@ -194,19 +246,33 @@ fn encode_state(batch: u64, state: &VsrState) -> Result<Vec<u8>, StorageError> {
 #[async_trait]
 impl Storage for RocksStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
-        self.0.recover().await
+        self.threads.recover().await
     }
 
     async fn write(&self, batch: Batch) -> Result<(), StorageError> {
-        self.0.write(batch).await
+        self.threads.write(batch).await
     }
 
     async fn read(&self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError> {
-        self.0.read(ops, bytes_max).await
+        self.threads.read(ops, bytes_max).await
     }
 
     fn room(&self) -> u64 {
-        self.0.room()
+        self.threads.room()
+    }
+}
+
+/// The database, and the folder, which others may have when the database is closed.
+struct Database {
+    rocks: DB,
+    _place: PlaceFile,
+}
+
+impl Deref for Database {
+    type Target = DB;
+
+    fn deref(&self) -> &DB {
+        &self.rocks
     }
 
     async fn close(&self) {
@@ -215,7 +281,7 @@ impl Storage for RocksStorage {
 }
 
 struct Writer {
-    db: Arc<DB>,
+    db: Arc<Database>,
     seal_file: SealFile,
     seal: Seal,
     meta: Meta,
@@ -224,7 +290,9 @@ struct Writer {
     /// The batch that wrote each op; 0 for none.
     batches: Vec<u64>,
     used: u64,
-    name: String,
+    /// Hangs up when the storage is dropped.
+    dropped: Receiver<()>,
+    folder: PathBuf,
 }
 
 fn cost(entry: &Entry) -> u64 {
@@ -233,7 +301,7 @@ fn cost(entry: &Entry) -> u64 {
 
 impl BlockingWriter for Writer {
     fn recover(&mut self) -> Result<Recovered, StorageError> {
-        let lost = || StorageError::StateLost(self.name.clone());
+        let lost = || StorageError::StateLost(self.folder.display().to_string());
         let states = column(&self.db, STATE)?;
         let state = self.db.get_cf(states, STATE_KEY).ok().flatten().ok_or_else(lost)?;
         let (state_batch, state) = state.split_first_chunk().ok_or_else(lost)?;
@@ -251,25 +319,30 @@ impl BlockingWriter for Writer {
         let head_certain = meta.batch >= self.seal.batch;
         if !head_certain {
             tracing::warn!(found = meta.batch, sealed = self.seal.batch, "the tail of the log was lost");
-            (meta.lost_above, meta.lost_batch) = (state.commit.0, self.seal.batch);
+            meta.lose(state.commit.0, self.seal.batch);
         }
         let (found, damaged) = self.find(meta.head)?;
         let batch = |(header, entry): &(Found, Found)| header.or(*entry).map_or(0, |(batch, _)| batch);
         self.batches = found.iter().map(batch).collect();
         let marks = marks(&self.batches, 0);
-        // Where a block is damaged it is known what is missing.
-        if marks != meta.marks && !damaged {
+        if marks != meta.marks && damaged {
+            // What is missing is taken to be what cannot be read.
+            meta.unsure = 1;
+        } else if marks != meta.marks {
             tracing::warn!("something in the middle of the log was lost");
-            (meta.lost_above, meta.lost_batch) = (0, meta.batch.max(self.seal.batch));
+            meta.lose(0, meta.batch.max(self.seal.batch));
         }
+        let nothing_missing = marks == meta.marks && meta.unsure == 0;
         meta.marks = marks;
-        let slots = verdicts(found, damaged, &meta);
+        let slots = verdicts(found, nothing_missing, &meta);
         self.sizes = slots.iter().map(|(_, size)| *size).collect();
         self.used = self.sizes.iter().sum();
         let slots = slots.into_iter().map(|(slot, _)| slot).collect();
         // The batch numbers of the lost tail are not used again.
         meta.batch = meta.batch.max(self.seal.batch);
         self.meta = meta;
+        // It may have been read from the page cache only. The database has written anew, and synced, what it has found.
+        self.seal_file.write_all(self.seal).map_err(|error| failed(self.doing("writing the seal"))(error))?;
         Ok(Recovered { state, slots, head_certain })
     }
 
@@ -281,13 +354,16 @@ impl BlockingWriter for Writer {
         if !entries.is_empty() && self.used - freed + need > self.meta.log_limit {
             return Err(StorageError::Full { used: self.used - freed, limit: self.meta.log_limit });
         }
-        let (log, headers, states) = (column(&self.db, LOG)?, column(&self.db, HEADERS)?, column(&self.db, STATE)?);
+        // Before anything is written. A vsr state is small, and may be what makes room: it is always tried.
+        let free = folder::free(&self.folder).saturating_sub(RESERVE);
+        if !entries.is_empty() && need > free {
+            let used = self.used - freed;
+            return Err(StorageError::Full { used, limit: used.saturating_add(free) });
+        }
+        let has_state = state.is_some();
         let mut meta = Meta { batch: self.meta.batch + 1, head: kept, ..self.meta };
-        let mut write = WriteBatch::default();
-        if kept < self.meta.head {
-            for family in [log, headers] {
-                write.delete_range_cf(family, key(kept + 1), key(u64::MAX));
-            }
+        if has_state {
+            meta.state_batch = meta.batch;
         }
         meta.marks ^= marks(&self.batches, kept);
         for entry in &entries {
@@ -295,29 +371,22 @@ impl BlockingWriter for Writer {
             let before = if op <= kept { self.batches.get((op - 1) as usize).copied() } else { None };
             meta.marks ^= mark(op, before.unwrap_or(0)) ^ mark(op, meta.batch);
             meta.head = meta.head.max(op);
-            let mut value = Vec::with_capacity(STAMP + Header::LEN + entry.body.len());
-            value.extend(meta.batch.to_le_bytes());
-            value.extend(entry.header.encode());
-            write.put_cf(headers, key(op), &value);
-            value.extend(&entry.body);
-            write.put_cf(log, key(op), &value);
         }
-        let has_state = state.is_some();
-        if let Some(state) = state {
-            meta.state_batch = meta.batch;
-            write.put_cf(states, STATE_KEY, encode_state(meta.batch, &state)?);
+        let mut is_waiting = false;
+        while let Err(error) = self.db.write_opt(self.compose(&meta, kept, state.as_ref(), &entries)?, &synced()) {
+            if !folder::is_no_space(&error) {
+                return Err(failed("writing to the database")(error));
+            }
+            self.wait_for_space(&error, &mut is_waiting)?;
         }
-        write.put_cf(states, META_KEY, meta.encode());
-        self.db.write_opt(write, &synced()).map_err(failed("writing to the database"))?;
         self.seal.batch = meta.batch;
-        if has_state {
+        let sealed = if has_state {
             self.seal.state_batch = meta.batch;
-            self.seal_file.write(self.seal).map_err(failed("writing the seal"))?;
-        }
-        self.seal_file.write(self.seal).map_err(failed("writing the seal"))?;
-        if has_state {
-            self.seal_file.sync().map_err(failed("syncing the seal"))?;
-        }
+            self.seal_file.write_all(self.seal)
+        } else {
+            self.seal_file.write(self.seal)
+        };
+        sealed.map_err(|error| failed(self.doing("writing the seal"))(error))?;
         self.meta = meta;
         self.used -= freed;
         self.sizes.truncate(kept as usize);
@@ -336,11 +405,61 @@ impl BlockingWriter for Writer {
     }
 
     fn room(&self) -> u64 {
-        self.meta.log_limit.saturating_sub(self.used)
+        let limit = self.meta.log_limit.saturating_sub(self.used);
+        limit.min(folder::free(&self.folder).saturating_sub(RESERVE))
     }
 }
 
 impl Writer {
+    fn doing(&self, what: &str) -> String {
+        format!("{what} in {}", self.folder.display())
+    }
+
+    /// One batch of the database.
+    fn compose(
+        &self,
+        meta: &Meta,
+        kept: u64,
+        state: Option<&VsrState>,
+        entries: &[Entry],
+    ) -> Result<WriteBatch, StorageError> {
+        let (log, headers, states) = (column(&self.db, LOG)?, column(&self.db, HEADERS)?, column(&self.db, STATE)?);
+        let mut write = WriteBatch::default();
+        if kept < self.meta.head {
+            for family in [log, headers] {
+                write.delete_range_cf(family, key(kept + 1), key(u64::MAX));
+            }
+        }
+        for entry in entries {
+            let op = entry.header.op.0;
+            let mut value = Vec::with_capacity(STAMP + Header::LEN + entry.body.len());
+            value.extend(meta.batch.to_le_bytes());
+            value.extend(entry.header.encode());
+            write.put_cf(headers, key(op), &value);
+            value.extend(&entry.body);
+            write.put_cf(log, key(op), &value);
+        }
+        if let Some(state) = state {
+            write.put_cf(states, STATE_KEY, encode_state(meta.batch, state)?);
+        }
+        write.put_cf(states, META_KEY, meta.encode());
+        Ok(write)
+    }
+
+    /// The disk was full in the middle of a write: somebody else has used it up. To the replica this is a disk that hangs, not one that
+    /// fails. RocksDB takes nothing in until there is room again; then it moves all that it had acknowledged into new tables, synced, and
+    /// begins a new write-ahead log (`ErrorHandler::RecoverFromNoSpace`, `DBImpl::ResumeImpl`). So the same batch is written again to a new
+    /// place: no sync is repeated.
+    fn wait_for_space(&self, error: &rocksdb::Error, is_waiting: &mut bool) -> Result<(), StorageError> {
+        if !std::mem::replace(is_waiting, true) {
+            tracing::error!(%error, folder = %self.folder.display(), "no space left on the disk: waiting for room");
+        }
+        match self.dropped.recv_timeout(RETRY) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(failed("writing to the database")(error)),
+        }
+    }
+
     /// The header and the entry of each op up to the head, and whether there is anything that cannot be read.
     fn find(&self, head: u64) -> Result<(Vec<(Found, Found)>, bool), StorageError> {
         let mut damaged = false;
@@ -394,8 +513,8 @@ impl Writer {
     }
 }
 
-/// A verdict for each op, and the bytes reckoned for it.
-fn verdicts(found: Vec<(Found, Found)>, damaged: bool, meta: &Meta) -> Vec<(Slot, u64)> {
+/// A verdict for each op, and the bytes reckoned for it. `nothing_missing`: what was found, in either column family, is all that there was.
+fn verdicts(found: Vec<(Found, Found)>, nothing_missing: bool, meta: &Meta) -> Vec<(Slot, u64)> {
     let lost = meta.lost_batch > 0;
     let may_be_lost = |op: u64, batch: u64| lost && op > meta.lost_above && batch <= meta.lost_batch;
     let verdict = |(op, (header, entry)): (u64, (Found, Found))| match (header, entry) {
@@ -403,7 +522,10 @@ fn verdicts(found: Vec<(Found, Found)>, damaged: bool, meta: &Meta) -> Vec<(Slot
             Some((_, found)) if found == header => Slot::Clean(header),
             _ => Slot::Corrupt(Some(header)),
         },
-        (None, None) if !damaged && !may_be_lost(op, 0) => Slot::Absent,
+        // A block of headers is damaged, and takes nothing else with it.
+        (None, Some((batch, header))) if nothing_missing && !may_be_lost(op, batch) => Slot::Clean(header),
+        // Below the commit number of a loss, too: the lost tail may have held a repair.
+        (None, None) if nothing_missing && !lost => Slot::Absent,
         // An entry whose second header is damaged: it cannot be known which of two is the newer one.
         _ => Slot::Corrupt(None),
     };
@@ -424,7 +546,7 @@ fn decode_header(value: &[u8]) -> Found {
 }
 
 struct Reader {
-    db: Arc<DB>,
+    db: Arc<Database>,
 }
 
 impl BlockingReader for Reader {

@@ -37,6 +37,7 @@ fn disk_of(files: &[(PathBuf, Vec<u8>)]) -> TempDir {
     for (name, bytes) in files {
         fs::write(folder.path().join(name), bytes).expect("a file");
     }
+    RocksStorage::accept_place(folder.path()).expect("the copy is meant");
     folder
 }
 
@@ -170,4 +171,59 @@ fn clause_10_an_error_of_the_database_poisons() {
     assert!(matches!(block_on(storage.recover()), Err(StorageError::Poisoned(_))));
     let read = block_on(storage.read(OpNumber(1)..=OpNumber(1), 10));
     assert!(matches!(read, Err(StorageError::Poisoned(_))));
+}
+
+/// What one start found lost stays lost over further starts, and a second loss forgets nothing of the first.
+#[test]
+fn what_was_lost_is_not_forgotten() {
+    use futures::executor::block_on;
+    use vsr::{Batch, Checksum, CommitNumber, Slot, Storage};
+    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let mut disks = Databases::default();
+    let mut state = config.formatted_state();
+    let mut disk = disks.format(&state, 1 << 30);
+    let entry = |op: u64| {
+        let body = bytes::Bytes::from(vec![op as u8; 900]);
+        vsr_sim::conformance::storage::entry(op, 1, Checksum(op.into()), body)
+    };
+    let put = |storage: &RocksStorage, op: u64| {
+        block_on(storage.write(Batch { entries: vec![entry(op)], ..Batch::default() })).expect("writing");
+    };
+    let storage = disks.open(&disk).expect("opening");
+    block_on(storage.recover()).expect("recovering");
+    (1..=4).for_each(|op| put(&storage, op));
+    drop(storage);
+    // Op 4 is lost. It commits, and nobody has repaired it.
+    disk = disks.rot_last_write(&disk).expect("a copy");
+    let storage = disks.open(&disk).expect("opening");
+    assert!(!block_on(storage.recover()).expect("recovering").head_certain);
+    state.commit = CommitNumber(4);
+    block_on(storage.write(Batch { state: Some(state.clone()), ..Batch::default() })).expect("the start is noted");
+    put(&storage, 6);
+    drop(storage);
+    for start in 0..3 {
+        let storage = disks.open(&disk).expect("opening");
+        let recovered = block_on(storage.recover()).expect("recovering");
+        assert!(
+            matches!(recovered.slots[3], Slot::Corrupt(_)),
+            "start {start}: op 4 was durable: {:?}",
+            recovered.slots
+        );
+        block_on(storage.write(Batch { state: Some(state.clone()), ..Batch::default() })).expect("the start is noted");
+    }
+    let storage = disks.open(&disk).expect("opening");
+    block_on(storage.recover()).expect("recovering");
+    put(&storage, 7);
+    drop(storage);
+    disk = disks.rot_last_write(&disk).expect("a copy");
+    let storage = disks.open(&disk).expect("opening");
+    let recovered = block_on(storage.recover()).expect("recovering");
+    assert!(!recovered.head_certain);
+    assert!(matches!(recovered.slots[3], Slot::Corrupt(_)), "op 4 was durable: {:?}", recovered.slots);
+    // Repaired, it is whole again.
+    put(&storage, 4);
+    drop(storage);
+    let storage = disks.open(&disk).expect("opening");
+    let recovered = block_on(storage.recover()).expect("recovering");
+    assert_eq!(recovered.slots[3], Slot::Clean(entry(4).header));
 }

@@ -19,8 +19,8 @@ use crate::handle::{
 use crate::network::{Arrival, Network, NetworkError};
 use crate::protocol::limits::{QUERY_MAX, REQUEST_MAX, WINDOW};
 use crate::protocol::{
-    Busy, ClientId, CommitNumber, Envelope, MEMBERS_MAX, Message, Monotonic, OpNumber, Outcome, Peer, Position, Random,
-    Refusal, ReplicaId, Reply, Request, View, in_messages,
+    Busy, ClientId, CommitNumber, Envelope, Health, MEMBERS_MAX, Message, Monotonic, OpNumber, Outcome, Peer, Position,
+    Random, Refusal, ReplicaId, Reply, Request, View, in_messages,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode};
@@ -255,6 +255,8 @@ fn no_status() -> ReplicaStatus {
         sessions: 0,
         starts: 0,
         log_bytes: 0,
+        health: Health::default(),
+        refused_by: Vec::new(),
         stopped: false,
     }
 }

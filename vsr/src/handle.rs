@@ -18,7 +18,7 @@ use futures::task::AtomicWaker;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
-use crate::protocol::{Busy, CommitNumber, Event, OpNumber, Position, ReplicaId, View};
+use crate::protocol::{Busy, CommitNumber, Event, Health, OpNumber, Position, ReplicaId, View};
 use crate::session::{SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode, encode};
 
@@ -53,7 +53,7 @@ pub enum QueryError {
 }
 
 /// What a replica says of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ReplicaStatus {
     /// Which replica.
     pub replica: ReplicaId,
@@ -77,6 +77,10 @@ pub struct ReplicaStatus {
     pub starts: u64,
     /// Bytes of entries in the log.
     pub log_bytes: u64,
+    /// Whether commands can commit, as far as this replica sees it, and what stands in the way if not.
+    pub health: Health,
+    /// The members that refuse this replica, each with its reason; an operator has to act.
+    pub refused_by: Vec<(ReplicaId, String)>,
     /// Its replica's future has ended.
     pub stopped: bool,
 }
@@ -233,7 +237,7 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> ReplicaStatus {
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_view(&self, view: View) {
@@ -284,7 +288,10 @@ impl Shared {
         inbox.closed = true;
         let Inbox { submissions, queries, explain, shutdown, watchers, .. } = inbox.take();
         drop(inbox);
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        {
+            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            (status.health, status.stopped) = (Health::Stopped, true);
+        }
         for Submission { caller, .. } in submissions {
             caller.tell(Err(SubmitError::Stopped));
         }

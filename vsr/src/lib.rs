@@ -24,8 +24,9 @@ pub use measure::METRICS;
 pub use network::{Arrival, Identity, Network, NetworkError};
 pub use protocol::{
     ApplyContext, Batch, Checksum, ClientId, ClusterId, CommitNumber, Constants, Entry, Envelope, Epoch, Event, Fault,
-    Header, Incarnation, Member, Membership, MembershipError, Message, Monotonic, OpNumber, Peer, Position, Quorums,
-    Recovered, ReplicaId, RequestNumber, SessionId, Slot, Suffix, Suspicion, Timestamp, Timing, View, VsrState,
+    Header, Health, Incarnation, Member, Membership, MembershipError, Message, Monotonic, OpNumber, Peer, Position,
+    Quorums, Recovered, ReplicaId, RequestNumber, SessionId, Slot, Suffix, Suspicion, Timestamp, Timing, View,
+    VsrState,
 };
 pub use replica::{Observer, Replica, ReplicaBuilder, ReplicaError};
 pub use session::SubmitError;

@@ -1,10 +1,11 @@
 //! Metrics of a replica, through the `metrics` facade. Names and meanings are in [`METRICS`].
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::protocol::{Batch, Core, Event, Monotonic, OpNumber, ReplicaId};
+use crate::protocol::{Batch, Core, Event, Health, Monotonic, OpNumber, Refusals, ReplicaId};
 
 /// Every metric of this crate: name, kind, meaning. All carry the label `replica`.
 pub const METRICS: &[(&str, &str, &str)] = &[
@@ -21,6 +22,12 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     ("vsr_queue_depth", "gauge", "requests that wait for a place in the pipeline"),
     ("vsr_sessions", "gauge", "open sessions"),
     ("vsr_log_bytes", "gauge", "bytes of entries in the log"),
+    ("vsr_quorum", "gauge", "1 while enough members are heard, 0 while nothing can commit for want of them"),
+    ("vsr_normal", "gauge", "1 while nothing stands in the way of commands, as far as this replica sees it"),
+    ("vsr_commit_stalled_seconds", "gauge", "for how long ops have waited for a commit; 0 while none waits"),
+    ("vsr_write_under_way_seconds", "gauge", "age of the storage write under way; 0 without one"),
+    ("vsr_log_room_bytes", "gauge", "bytes that the log can still take, by its limit and by what its storage says"),
+    ("vsr_refused_by", "gauge", "peers that refuse this replica"),
     ("vsr_messages_ignored_total", "counter", "messages without effect: old views, repeats, strangers"),
 ];
 
@@ -40,12 +47,24 @@ pub(crate) struct Measure {
     queue_depth: Gauge,
     sessions: Gauge,
     log_bytes: Gauge,
+    quorum: Gauge,
+    normal: Gauge,
+    commit_stalled: Gauge,
+    write_under_way: Gauge,
+    log_room: Gauge,
+    refused_by: Gauge,
+    /// The trouble that the log was told of last, if it has not passed.
+    told: Option<(Health, Monotonic)>,
+    /// Since when a quorum may be missed: at a start nobody has been heard yet.
+    started: Option<Monotonic>,
     write_since: Monotonic,
     prepared: VecDeque<(OpNumber, Monotonic)>,
     gauges_at: Monotonic,
 }
 
 const GAUGES_EVERY_NANOS: u64 = 20_000_000;
+/// After a start it takes a moment until the others are heard.
+const START_MAX: Duration = Duration::from_secs(2);
 
 impl Measure {
     pub(crate) fn new(replica: ReplicaId) -> Measure {
@@ -66,6 +85,14 @@ impl Measure {
             queue_depth: gauge!("vsr_queue_depth", &label()),
             sessions: gauge!("vsr_sessions", &label()),
             log_bytes: gauge!("vsr_log_bytes", &label()),
+            quorum: gauge!("vsr_quorum", &label()),
+            normal: gauge!("vsr_normal", &label()),
+            commit_stalled: gauge!("vsr_commit_stalled_seconds", &label()),
+            write_under_way: gauge!("vsr_write_under_way_seconds", &label()),
+            log_room: gauge!("vsr_log_room_bytes", &label()),
+            refused_by: gauge!("vsr_refused_by", &label()),
+            told: None,
+            started: None,
             write_since: Monotonic(0),
             prepared: VecDeque::new(),
             gauges_at: Monotonic(0),
@@ -111,6 +138,9 @@ impl Measure {
                 Event::Lost { op } => {
                     tracing::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");
                 }
+                Event::Distrusted { replica, why } => {
+                    tracing::warn!(replica = %core.id(), peer = %replica, %why, "the word of a member does not count any more");
+                }
                 Event::Truncated { above, head } => {
                     tracing::info!(replica = %core.id(), %above, %head, "log truncated");
                 }
@@ -122,8 +152,32 @@ impl Measure {
                 Event::Committed { .. } | Event::Applied { .. } => {}
             }
         }
+    }
+
+    /// What stands in the way of commands, to the log once when it comes and once when it is gone; and all gauges.
+    pub(crate) fn health(&mut self, now: Monotonic, core: &Core, health: Health, refused_by: &Refusals) {
+        let started = *self.started.get_or_insert(now);
+        let is_new = self.told.is_none_or(|(told, _)| told != health);
+        let may_be_told = health != Health::NoQuorum || now.since(started) >= START_MAX;
+        if health.is_alarm() && is_new && may_be_told {
+            let since = self.told.map_or(now, |(_, since)| since);
+            self.told = Some((health, since));
+            tracing::warn!(replica = %core.id(), why = %core.explain_refused(refused_by), "{health}");
+        } else if health.is_normal() {
+            // Once everything was well a quorum can be lost at any moment.
+            self.started = Some(Monotonic(now.0.saturating_sub(START_MAX.as_nanos() as u64)));
+            if let Some((told, since)) = self.told.take() {
+                tracing::warn!(replica = %core.id(), before = %told, after = ?now.since(since), "normal again");
+            }
+        }
         if now.0 - self.gauges_at.0 >= GAUGES_EVERY_NANOS {
             self.gauges_at = now;
+            self.quorum.set(if core.hears_quorum() { 1.0 } else { 0.0 });
+            self.normal.set(if health.is_normal() { 1.0 } else { 0.0 });
+            self.commit_stalled.set(core.commit_stalled().as_secs_f64());
+            self.write_under_way.set(core.write_age().as_secs_f64());
+            self.log_room.set(core.log_room() as f64);
+            self.refused_by.set(refused_by.len() as f64);
             self.view.set(core.view().number as f64);
             self.is_primary.set(if core.is_primary() { 1.0 } else { 0.0 });
             self.commit_number.set(core.commit().0 as f64);

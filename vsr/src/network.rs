@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::protocol::{Envelope, Incarnation, Message, Peer};
+use crate::protocol::{Envelope, Incarnation, Message, Peer, ReplicaId};
 
 /// Carries messages between replicas and clients.
 ///
@@ -20,7 +20,8 @@ use crate::protocol::{Envelope, Incarnation, Message, Peer};
 ///    counted; what others send is not affected.
 /// 5. **Memory is bounded**: a peer that does not take its messages loses the newest ones.
 /// 6. **Hints.** A broken connection is reported as [`Arrival::PeerDown`], its end as
-///    [`Arrival::PeerUp`], where there are connections. Nobody believes them.
+///    [`Arrival::PeerUp`], where there are connections; that a peer refuses this end as
+///    [`Arrival::Refused`]. Nobody believes them.
 /// 7. **Who comes back is reached again**, a replica that was restarted too, without anybody's doing.
 /// 8. **Clients are answered**: what a replica sends to a client that has reached it goes there for as
 ///    long as the client lives.
@@ -72,6 +73,15 @@ pub enum Arrival {
         peer: Peer,
         /// A reconnect was refused: most likely its process is gone.
         refused: bool,
+    },
+    /// This peer is there and will not have us: an operator has to act. Reported when it begins and when
+    /// the reason changes; over with the next [`PeerUp`](Self::PeerUp) or [`PeerDown`](Self::PeerDown) of
+    /// the peer.
+    Refused {
+        /// The peer that refuses.
+        by: ReplicaId,
+        /// Its reason, and what can be done, in words.
+        why: String,
     },
 }
 

@@ -24,8 +24,8 @@ use crate::handle::{
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
-    BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Message, Monotonic, OpNumber,
-    Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
+    BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Health, Message, Monotonic,
+    OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
@@ -161,6 +161,8 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
             sessions: 0,
             starts: 0,
             log_bytes: 0,
+            health: Health::default(),
+            refused_by: Vec::new(),
             stopped: false,
         };
         let clock = Arc::new(clock);
@@ -258,6 +260,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         write: None,
         reads: Vec::new(),
         recv: None,
+        refused_by: BTreeMap::new(),
         alarm: Alarm::default(),
         stopping: None,
         requests: Vec::new(),
@@ -342,6 +345,8 @@ struct Driver<'a, S, D, N, C> {
     /// Each with the times that it failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
+    /// The peers that will not have this replica, and why. Status, `explain`, log and metrics look here.
+    refused_by: BTreeMap<ReplicaId, String>,
     alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
     measure: Measure,
@@ -454,12 +459,19 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                     self.ask_for_client(client, nonce, query, now);
                 }
                 Arrival::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
-                    let status = encode((self.status(), self.core.explain())).unwrap_or_default();
+                    let status = encode((self.status(), self.explain())).unwrap_or_default();
                     self.core.send_to_client(client, Message::Status { nonce, status });
                 }
                 Arrival::Message { from, message } => self.core.on_message(from, message, &self.machine),
-                Arrival::PeerUp(Peer::Replica(peer)) => self.core.on_peer_up(peer),
-                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => self.core.on_peer_down(peer, refused),
+                Arrival::PeerUp(Peer::Replica(peer)) => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_up(peer);
+                }
+                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => {
+                    self.refused_by.remove(&peer);
+                    self.core.on_peer_down(peer, refused);
+                }
+                Arrival::Refused { by, why } => _ = self.refused_by.insert(by, why),
                 Arrival::PeerUp(_) | Arrival::PeerDown { .. } => {}
             }
         }
@@ -486,7 +498,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             }
         }
         for answer in explain {
-            let _ = answer.send(self.core.explain());
+            let _ = answer.send(self.explain());
         }
         self.watchers.extend(watchers);
         if !shutdown.is_empty() {
@@ -639,13 +651,14 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 offer(watcher, event);
             }
         }
+        let status = self.status();
         self.measure.turn_ended(now, &self.core, &events);
+        self.measure.health(now, &self.core, status.health, &self.refused_by);
         if let Some(observer) = &mut self.observer {
             observer.on_turn(&self.core);
         }
         self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);
         self.shared.set_trouble("handle", self.session.trouble());
-        let status = self.status();
         *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
@@ -663,8 +676,14 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             sessions: self.core.sessions(),
             starts,
             log_bytes: self.core.log_bytes(),
+            health: self.core.health(&self.refused_by),
+            refused_by: self.refused_by.iter().map(|(by, why)| (*by, why.clone())).collect(),
             stopped: false,
         }
+    }
+
+    fn explain(&self) -> String {
+        self.core.explain_refused(&self.refused_by)
     }
 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::config::ConfigError;
 use crate::protocol::{
-    Busy, ClientId, Monotonic, Outcome, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId,
+    Busy, Checksum, ClientId, Monotonic, Outcome, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId,
 };
 
 /// Why a submit has no reply.
@@ -404,7 +404,7 @@ impl<T> ClientSession<T> {
             self.on_register_reply(&reply.outcome, now);
             return self.take_told(settled);
         }
-        if Some(reply.session) != self.session {
+        if Some(reply.session) != self.session || self.is_anothers(&reply) {
             return;
         }
         let result = match reply.outcome {
@@ -432,6 +432,20 @@ impl<T> ClientSession<T> {
             | Outcome::Refused(Refusal::Panicked | Refusal::AnswerTooLarge | Refusal::Unencodable) => return,
         };
         self.settle(reply.number, result, now, settled);
+    }
+
+    /// Whether it answers another command than the one that was sent under its number: somebody else uses this id, and a
+    /// transport cannot tell the two apart (DESIGN 5.2: nobody ever sees another's reply). What is said of the number or the
+    /// session, whatever was sent, concerns both.
+    fn is_anothers(&mut self, reply: &Reply) -> bool {
+        let of_the_command = match reply.outcome {
+            Outcome::Reply(_) | Outcome::ReplyLost => true,
+            Outcome::Refused(refusal) => {
+                matches!(refusal, Refusal::Conflict | Refusal::TooLarge | Refusal::Undecodable)
+            }
+            Outcome::Registered(_) | Outcome::Busy(_) => false,
+        };
+        of_the_command && self.slot(reply.number).is_some_and(|sent| Checksum::of(&sent.command) != reply.request)
     }
 
     fn on_register_reply(&mut self, outcome: &Outcome, now: Monotonic) {

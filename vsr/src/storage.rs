@@ -28,17 +28,21 @@ use crate::protocol::{Entry, OpNumber};
 ///    is certain: the storage proves that the last batch never completed, and reports slots that only it
 ///    would have filled as `Absent`.
 /// 8. **Absence is a claim.** `Absent` is reported only if the storage would know of a lost write. Where
-///    it may have lost one, the slot is `Corrupt`, or the head uncertain.
+///    it may have lost one, the slot is `Corrupt`, or the head uncertain. What one start found lost is
+///    `Corrupt` at every later one, until a batch has put it again or truncated it.
 /// 9. **Damage is found.** An entry that is not exactly what was put is never returned, by `recover` or
-///    by [`read`](Self::read). A header that survived is reported with the `Corrupt` slot.
+///    by [`read`](Self::read). A header that survived is reported with the `Corrupt` slot. Damage takes
+///    what lies in it, and no more: every other entry is `Clean`.
 /// 10. **Poisoned after a failure.** After a failed write or sync every further call fails
-///     ([`StorageError::Poisoned`]): a retried sync lies (Rebello et al., ATC 2020).
+///     ([`StorageError::Poisoned`]): a retried sync lies (Rebello et al., ATC 2020). For the same reason a
+///     start believes nothing of what may not be on the disk before it has written it again and synced it.
 /// 11. **Reads run beside a write** and see the entries of completed batches.
 /// 12. **Formatted once.** Opening never creates. A disk that was never formatted, or belongs to another
-///     format version, is refused with an error that says so.
-/// 13. **Full is an error.** A batch that does not fit fails with [`StorageError::Full`] before anything
-///     of it is written, and does not poison.
-/// 14. **`recover` changes nothing** that a second `recover` would see.
+///     format version, is refused with an error that says so. A part that is missing or damaged is never
+///     "not formatted" ([`StorageError::Missing`], [`StorageError::Damaged`]).
+/// 13. **Full is an error.** A batch that does not fit fails with [`StorageError::Full`], nothing of it
+///     counts, and the storage is not poisoned.
+/// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// Reads everything once, after opening.
@@ -72,9 +76,12 @@ pub trait Storage: Send + Sync + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
-    /// The disk, or the operating system, refused. The storage is poisoned: restart the replica when the
-    /// cause is gone.
-    #[error("{doing} failed: {error}; the replica must be restarted once the disk works again")]
+    /// The disk, or the operating system, refused. The storage is poisoned. A start after it writes what
+    /// it relies on again before it believes it, for what is read then may never have reached the disk.
+    #[error(
+        "{doing} failed: {error}; start the replica again once the disk works (a start writes anew what the failure \
+         may have kept from the disk)"
+    )]
     Io {
         /// What was being done.
         doing: String,
@@ -84,17 +91,54 @@ pub enum StorageError {
     /// An earlier write or sync failed, and nothing after it can be believed.
     #[error("storage is poisoned by an earlier failure ({0}): restart the replica")]
     Poisoned(String),
-    /// There is no room for the batch. Nothing of it was written.
-    #[error("the log is full: {used} of {limit} bytes; raise the limit")]
+    /// There is no room for the batch: the log is at its limit, or the disk is full. Nothing of it counts.
+    #[error("no room: {used} of {limit} bytes are used; raise the limit of the log, or make room on the disk")]
     Full {
         /// Bytes in use.
         used: u64,
-        /// The configured limit.
+        /// The configured limit, or what the disk had room for.
         limit: u64,
     },
     /// Nothing was ever formatted here.
     #[error("{0} is not formatted: run the format command once, on an empty folder")]
     NotFormatted(String),
+    /// A part of a storage that was formatted is not there. Never [`NotFormatted`](Self::NotFormatted):
+    /// formatting again would forget what this replica has promised.
+    #[error(
+        "{path} is missing, and the rest of this replica's storage is here: do not format it again, that would forget \
+         what the replica has acknowledged; put the file back if it was moved away (never from a backup), else replace \
+         the replica"
+    )]
+    Missing {
+        /// What is not there.
+        path: String,
+    },
+    /// A part of the storage is not what was written, beyond what can be reported slot by slot.
+    #[error(
+        "{path} is damaged: {what}; do not format it again, that would forget what the replica has acknowledged; put \
+         the right file back if another one was put in its place (never from a backup), else replace the replica"
+    )]
+    Damaged {
+        /// What is damaged.
+        path: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The folder is a copy, or was restored: the replica that it belongs to may have gone on elsewhere,
+    /// and two that run on copies of one disk acknowledge different things under one name.
+    #[error(
+        "{path} is not where it was formatted (recorded {recorded}, found {found}): it is a copy, or was restored. If \
+         it is the only copy, and nothing ran on the original since the copy was made, accept the place on purpose \
+         (accept-place --data {path}); else do not use it: replace the replica"
+    )]
+    OtherPlace {
+        /// The folder.
+        path: String,
+        /// What identifies the place that was recorded.
+        recorded: String,
+        /// What identifies the place that it is in now.
+        found: String,
+    },
     /// Something is here already.
     #[error("{0} is not empty: formatting would destroy what is there")]
     NotEmpty(String),
@@ -108,8 +152,11 @@ pub enum StorageError {
         /// What is known.
         known: u32,
     },
-    /// No copy of the vsr state is intact: the replica does not know what it has promised.
-    #[error("no intact copy of the vsr state in {0}: this disk cannot be used; replace the replica")]
+    /// No copy of the newest vsr state is intact: the replica does not know what it has promised.
+    #[error(
+        "no intact copy of the newest vsr state in {0}: the replica cannot know what it has promised; do not format it \
+         again, replace the replica"
+    )]
     StateLost(String),
     /// Another process has it open.
     #[error("{0} is in use by another process")]

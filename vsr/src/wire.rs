@@ -11,7 +11,7 @@ use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX}
 use crate::protocol::{Checksum, Constants, Message};
 
 /// The version of the frame format. A peer of another version is refused with a typed error.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 40;
@@ -325,7 +325,10 @@ mod tests {
             number: RequestNumber(2),
             outcome: Outcome::Reply(Bytes::from_static(b"reply")),
             position: Position::default(),
+            request: Checksum::of(b"command"),
         };
+        let life = Life { incarnation: Incarnation(7), starts: 2, nonce: 3 };
+        let known = vec![Known { replica: ReplicaId(1), life, acknowledged: OpNumber(1) }];
         let ping = Ping {
             view,
             normal: true,
@@ -334,15 +337,19 @@ mod tests {
             wall: Timestamp(1),
             checkpoint: OpNumber(0),
             machine_version: 1,
+            head_certain: true,
+            has_room: true,
+            life,
+            known: known.clone(),
         };
         vec![
             Message::Requests { requests: vec![request], forwarded: true },
             Message::Replies { view, replies: vec![reply] },
             Message::Prepare { view, commit, entry: entry.clone() },
-            Message::PrepareOk { view, op, checksum: Checksum(1) },
+            Message::PrepareOk { view, op, checksum: Checksum(1), life },
             Message::Commit { view, commit, head: op, number: 3 },
-            Message::CommitOk { view, number: 3 },
-            Message::StartViewChange { view },
+            Message::CommitOk { view, number: 3, life },
+            Message::StartViewChange { view, life },
             Message::DoViewChange(DoViewChange {
                 view,
                 log_view: View::default(),
@@ -352,6 +359,8 @@ mod tests {
                 headers: vec![header],
                 facts: vec![Fact { present: true, nack: false }],
                 checkpoint: OpNumber(0),
+                life,
+                known,
             }),
             Message::StartView(StartView {
                 view,
@@ -390,7 +399,7 @@ mod tests {
         }
     }
 
-    /// What stands in `golden/frames.txt` is version 1 of the format: a build that writes anything else needs another version.
+    /// What stands in `golden/frames.txt` is version 2 of the format: a build that writes anything else needs another version.
     /// `VSR_GOLDEN=write cargo test -p vsr golden` writes the file anew.
     #[test]
     fn golden_frames_have_not_changed() {
@@ -491,6 +500,7 @@ mod tests {
                 number: RequestNumber(u64::MAX),
                 outcome: Outcome::Reply(filled(len)),
                 position: Position { op: OpNumber(u64::MAX), index: u32::MAX },
+                request: Checksum(u128::MAX),
             };
             let entry = |len: u64| {
                 let body = filled(len);

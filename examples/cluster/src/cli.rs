@@ -1,15 +1,18 @@
 //! The commands that every example has.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Subcommand;
-use vsr::ReplicaId;
 
+use crate::ask::{Asker, Target, is_served, row};
 use crate::demo::{DemoOptions, Summary, demo, soak};
-use crate::serve::{connect, replica};
-use crate::{App, ClusterConfig, Error};
+use crate::exit;
+use crate::faults::{FaultOptions, TallyApp, faults};
+use crate::output::{complain, say};
+use crate::serve::{Signals, replica};
+use crate::{App, ClusterConfig, Error, StorageKind};
 
 /// What every example cluster can do.
 #[derive(Clone, Debug, Subcommand)]
@@ -23,7 +26,7 @@ pub enum Command {
         #[arg(long)]
         id: Option<u8>,
     },
-    /// Runs a replica until Ctrl-C.
+    /// Runs a replica until Ctrl-C. Prints "ready" once it is recovered from its disk, and not refused by its peers.
     Replica {
         /// The configuration file of the cluster.
         #[arg(long)]
@@ -31,12 +34,21 @@ pub enum Command {
         /// Which replica, counted from 0.
         #[arg(long)]
         id: u8,
+        /// The machine of the fault cases instead of the example's own.
+        #[arg(long, hide = true)]
+        tally: bool,
     },
-    /// Shows what each replica says of itself.
-    Status {
-        /// The configuration file of the cluster.
+    /// Shows what each replica says of itself. Exit code 3 when no primary says that commands can commit.
+    Status(Target),
+    /// Tells a replica's folder that the place where it is now is meant: after a move, or a copy whose original is gone for
+    /// good. The folder must be the newest there is of this replica.
+    AcceptPlace {
+        /// The folder of the one replica, as data/replica-1.
         #[arg(long)]
-        config: PathBuf,
+        data: PathBuf,
+        /// What the folder holds.
+        #[arg(long, value_enum, default_value = "file")]
+        storage: StorageKind,
     },
     /// Three replica processes under load: the primary is killed, another takes over, the dead one returns.
     Demo(DemoOptions),
@@ -49,6 +61,9 @@ pub enum Command {
         #[command(flatten)]
         options: DemoOptions,
     },
+    /// Real processes through restored, copied and damaged folders, full disks and logs, hostile messages, crowds and load; shows
+    /// what an operator sees of each.
+    Faults(FaultOptions),
 }
 
 /// Runs a command.
@@ -59,54 +74,70 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
     match command {
         Command::Format { config, id } => {
             let config = ClusterConfig::read(&config)?;
-            let all = 0..config.replicas.len() as u8;
-            for id in id.map_or(all, |id| id..id + 1) {
+            let ids = match id {
+                Some(id) => vec![id],
+                None => (0..config.replicas.len()).filter_map(|id| u8::try_from(id).ok()).collect(),
+            };
+            for id in ids {
                 config.format(id)?;
-                println!("replica {id} is formatted");
+                say(format_args!("replica {id} is formatted"));
             }
         }
-        Command::Replica { config, id } => {
+        Command::Replica { config, id, tally } => {
             // `RUST_LOG` sets what is told; warnings if it is not set.
             let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
             tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-            replica::<A>(&config, id).await?;
-        }
-        Command::Status { config } => {
-            let config = ClusterConfig::read(&config)?;
-            let client = connect::<A>(&config).await?;
-            for id in 0..config.replicas.len() {
-                match client.status(ReplicaId(id as u8), Duration::from_secs(2)).await {
-                    Some((status, explain)) => {
-                        let role = if status.is_primary { "primary" } else { "backup" };
-                        let vsr::ReplicaStatus { view, commit, applied, head, sessions, starts, log_bytes, .. } =
-                            status;
-                        println!(
-                            "replica {id}: {role}, view {view}, commit {commit}, applied {applied}, head {head}, \
-                             {sessions} sessions, {log_bytes} bytes of log, start {starts}: {explain}"
-                        );
-                    }
-                    None => println!("replica {id}: does not answer"),
-                }
+            if tally {
+                replica::<TallyApp>(&config, id).await?;
+            } else {
+                replica::<A>(&config, id).await?;
             }
         }
-        Command::Demo(options) => return Ok(report(&demo::<A>(&options).await?)),
-        Command::Soak { rounds, options } => return Ok(report(&soak::<A>(&options, rounds).await?)),
+        Command::Status(target) => {
+            let said = Asker::<A>::new(&target).await?.status().await;
+            for (id, said) in said.iter().enumerate() {
+                say(row(id, said));
+            }
+            if !is_served(&said) {
+                complain("no primary says that commands can commit");
+                return Ok(ExitCode::from(exit::NO_ANSWER));
+            }
+        }
+        Command::AcceptPlace { data, storage } => {
+            storage.accept_place(&data)?;
+            say(format_args!("{} belongs where it is now", data.display()));
+        }
+        Command::Demo(options) => {
+            return until_told(async { Ok::<_, Error>(report(&demo::<A>(&options).await?)) }).await;
+        }
+        Command::Soak { rounds, options } => {
+            return until_told(async { Ok::<_, Error>(report(&soak::<A>(&options, rounds).await?)) }).await;
+        }
+        Command::Faults(options) => {
+            let verdict = async { Ok::<_, Error>(ExitCode::from(if faults(&options).await? { 0 } else { exit::NO })) };
+            return until_told(verdict).await;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a program's `main` ends with: an error is told on standard error, with exit code 2.
-pub fn exit_code(program: &str, result: Result<ExitCode, Error>) -> ExitCode {
-    result.unwrap_or_else(|error| {
-        eprintln!("{program}: {error}");
-        ExitCode::from(2)
-    })
+/// Runs a demo to its end, or until a signal says that it is over: then its replicas are ended, and its folder is removed.
+async fn until_told(work: impl Future<Output = Result<ExitCode, Error>>) -> Result<ExitCode, Error> {
+    let mut signals = Signals::new()?;
+    // The work is dropped, with its processes and its folder, before anything is said.
+    tokio::select! {
+        ended = work => ended,
+        number = signals.next() => {
+            complain(format_args!("ended by signal {number}: the replicas have ended, too"));
+            Ok(ExitCode::from(exit::SIGNAL.saturating_add(number)))
+        }
+    }
 }
 
 fn report(summary: &Summary) -> ExitCode {
     for wrong in summary.wrong.iter().take(20) {
-        println!("WRONG: {wrong}");
+        say(format_args!("WRONG: {wrong}"));
     }
-    println!("{}", summary.line());
-    if summary.is_pass() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    say(summary.line());
+    if summary.is_pass() { ExitCode::SUCCESS } else { ExitCode::from(exit::NO) }
 }

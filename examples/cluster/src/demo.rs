@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::Signal;
 use tokio::time::sleep;
 use vsr::protocol::Random;
-use vsr::{Client, Clock, Monotonic, ReplicaId, ReplicaStatus, SystemClock, View};
+use vsr::{Client, Clock, ClusterId, Monotonic, ReplicaId, ReplicaStatus, SystemClock, View};
 use vsr_sim::Step;
 use vsr_sim::check::linearizability::{Asked, Heard, HistoryOf, Operation, check_history};
 
@@ -89,6 +89,8 @@ struct Load<A: App> {
     clock: SystemClock,
     stop: AtomicBool,
     acknowledged: AtomicU64,
+    /// The newest view that a reply came from.
+    view: Mutex<View>,
     /// Set by a harm: the view at that time. The first later reply notes when it came.
     awaited: Mutex<Option<(View, Monotonic)>>,
     failovers: Mutex<Vec<f64>>,
@@ -106,6 +108,7 @@ impl<A: App> Load<A> {
             clock: SystemClock::new(),
             stop: AtomicBool::new(false),
             acknowledged: AtomicU64::new(0),
+            view: Mutex::default(),
             awaited: Mutex::default(),
             failovers: Mutex::default(),
             history: Mutex::default(),
@@ -118,12 +121,19 @@ impl<A: App> Load<A> {
         *lock(&self.awaited) = Some((view, self.clock.now()));
     }
 
+    fn view(&self) -> View {
+        *lock(&self.view)
+    }
+
     fn is_failed_over(&self) -> bool {
         lock(&self.awaited).is_none()
     }
 
     fn answered(&self, view: View, now: Monotonic) {
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        let mut newest = lock(&self.view);
+        *newest = view.max(*newest);
+        drop(newest);
         let mut awaited = lock(&self.awaited);
         if let Some((before, since)) = *awaited
             && view > before
@@ -187,10 +197,11 @@ impl<A: App> Stage<A> {
         let folder = folder.ok_or("no folder")?;
         let mut random = Random::new(vsr::ClientConfig::new(1).seed);
         let cluster = ClusterConfig {
-            cluster: random.next_u64(),
+            cluster: ClusterId(random.next_u64().into()),
             replicas: vec![String::new(); 3],
             folder: PathBuf::new(),
             storage: options.storage,
+            log_limit: None,
             metrics: Vec::new(),
             allow_insecure: false,
         };
@@ -241,8 +252,8 @@ impl<A: App> Stage<A> {
             let (now, count) = (clock.now(), self.load.acknowledged.load(Ordering::Relaxed));
             let rate = (count - before.1) as f64 / now.since(before.0).as_secs_f64();
             before = (now, count);
-            let view = self.observer.view();
-            self.display.set_message(format!("{count} acknowledged, {rate:.0} a second, last known view {view}"));
+            let view = self.load.view();
+            self.display.set_message(format!("{count} acknowledged, {rate:.0} a second, view {view}"));
             self.display.tick();
         }
     }
@@ -392,7 +403,7 @@ pub(crate) async fn demo<A: App>(options: &DemoOptions) -> Result<Summary, Error
 impl<A: App> Stage<A> {
     fn report_failover(&self, what: &str) {
         let last = lock(&self.load.failovers).last().copied().unwrap_or_default();
-        self.say(format!("{what}; the next view answered after {last:.1} ms"));
+        self.say(format!("{what}; view {} answered after {last:.1} ms", self.load.view()));
     }
 }
 

@@ -2,15 +2,23 @@
 //! configuration file, a replica as a process, a client, and a demo that kills processes and checks what
 //! clients saw.
 
+mod ask;
 mod cli;
 mod config;
 mod demo;
+pub mod exit;
+mod faults;
+mod output;
 mod processes;
 mod serve;
 
-pub use cli::{Command, exit_code, run};
+pub use ask::{Asker, Target};
+pub use cli::{Command, run};
 pub use config::{ClusterConfig, StorageKind};
 pub use demo::{DemoOptions, Harm, Summary};
+pub use exit::main;
+pub use faults::{Case, FaultOptions};
+pub use output::{complain, say};
 pub use serve::{connect, connect_to};
 
 use vsr::StateMachine;

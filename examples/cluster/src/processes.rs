@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -13,31 +13,81 @@ use vsr::protocol::Random;
 
 use crate::{ClusterConfig, Error};
 
-/// The processes of a cluster. Those that still run are killed when it is dropped.
+/// The processes of a cluster. Those that still run are killed when it is dropped, and waited for.
 pub(crate) struct Processes {
     config: PathBuf,
     folder: PathBuf,
+    /// What every replica is told beside its configuration and id.
+    arguments: &'static [&'static str],
+    /// One for each replica, and more where two processes share an id.
     children: Vec<Option<Child>>,
+}
+
+/// What has become of a start.
+#[derive(Debug)]
+pub(crate) enum Started {
+    /// The replica is ready.
+    Ready,
+    /// The process has ended.
+    Ended(ExitStatus),
 }
 
 const READY_MAX: Duration = Duration::from_secs(30);
 
+impl Drop for Processes {
+    /// Nothing of a cluster is left behind: also where the program is told to end, and where it fails.
+    #[allow(clippy::disallowed_methods, reason = "processes are waited for, where nothing can be awaited")]
+    fn drop(&mut self) {
+        for child in self.children.iter_mut().flatten() {
+            let _ = child.start_kill();
+        }
+        for child in self.children.iter_mut().flatten() {
+            // One that is stuck in its disk is left to the operating system.
+            for _ in 0..200 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+}
+
 impl Processes {
     pub(crate) fn new(config: &Path, folder: &Path, replicas: usize) -> Processes {
         let children = (0..replicas).map(|_| None).collect();
-        Processes { config: config.to_owned(), folder: folder.to_owned(), children }
+        Processes { config: config.to_owned(), folder: folder.to_owned(), arguments: &[], children }
+    }
+
+    /// As [`new`](Self::new), where every replica is told more.
+    pub(crate) fn with_arguments(mut self, arguments: &'static [&'static str]) -> Processes {
+        self.arguments = arguments;
+        self
     }
 
     /// Starts a replica and waits until it is ready.
     pub(crate) async fn start(&mut self, id: usize) -> Result<(), Error> {
-        let log = self.folder.join(format!("replica-{id}.log"));
-        let log = File::options().create(true).append(true).open(&log)?;
+        match self.try_start(id, id, None).await? {
+            Started::Ready => Ok(()),
+            Started::Ended(status) => {
+                let folder = self.folder.display();
+                Err(format!("replica {id} has ended ({status}); see replica-{id}.log in {folder}").into())
+            }
+        }
+    }
+
+    /// Starts a replica in a slot, by another configuration if one is given, and waits until it is ready or has ended.
+    pub(crate) async fn try_start(&mut self, slot: usize, id: usize, config: Option<&Path>) -> Result<Started, Error> {
+        let log = File::options().create(true).append(true).open(self.log_of(slot))?;
         let mut child = Command::new(std::env::current_exe()?)
             .arg("replica")
             .arg("--config")
-            .arg(&self.config)
+            .arg(config.unwrap_or(&self.config))
             .arg("--id")
             .arg(id.to_string())
+            .args(self.arguments)
+            // What it tells goes into a file.
+            .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -48,20 +98,42 @@ impl Processes {
         let ready = async {
             while let Some(line) = lines.next_line().await? {
                 if line == "ready" {
-                    return Ok(());
+                    return Ok::<_, Error>(Started::Ready);
                 }
             }
-            Err(Error::from(format!("replica {id} has ended; see replica-{id}.log in {}", self.folder.display())))
+            Ok(Started::Ended(child.wait().await?))
         };
-        tokio::time::timeout(READY_MAX, ready).await.map_err(|_| format!("replica {id} does not get ready"))??;
-        self.children[id] = Some(child);
-        Ok(())
+        let started = tokio::time::timeout(READY_MAX, ready).await;
+        let started = started.map_err(|_| format!("replica {id} does not get ready"))??;
+        if matches!(started, Started::Ready)
+            && let Some(place) = self.children.get_mut(slot)
+        {
+            *place = Some(child);
+        }
+        Ok(started)
     }
 
-    pub(crate) fn signal(&self, id: usize, signal: Signal) -> Result<(), Error> {
-        let child = self.children[id].as_ref().ok_or("no such process")?;
-        let pid = child.id().and_then(|pid| Pid::from_raw(pid as i32)).ok_or("the process has ended")?;
-        Ok(kill_process(pid, signal)?)
+    /// Where a process tells what it tells on standard error.
+    pub(crate) fn log_of(&self, slot: usize) -> PathBuf {
+        self.folder.join(format!("replica-{slot}.log"))
+    }
+
+    /// The id of a running process.
+    pub(crate) fn pid(&self, slot: usize) -> Result<Pid, Error> {
+        let child = self.children.get(slot).and_then(Option::as_ref).ok_or("no such process")?;
+        Ok(child.id().and_then(|pid| Pid::from_raw(pid as i32)).ok_or("the process has ended")?)
+    }
+
+    /// How a process has ended, if it has, by itself.
+    pub(crate) fn has_ended(&mut self, slot: usize) -> Result<Option<ExitStatus>, Error> {
+        match self.children.get_mut(slot).and_then(Option::as_mut) {
+            Some(child) => Ok(child.try_wait()?),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn signal(&self, slot: usize, signal: Signal) -> Result<(), Error> {
+        Ok(kill_process(self.pid(slot)?, signal)?)
     }
 
     /// SIGKILL: no goodbye. Returns at once; [`reap`](Self::reap) waits for the end.
@@ -101,8 +173,8 @@ pub(crate) fn addresses(count: usize, random: &mut Random) -> Result<Vec<SocketA
     Ok(listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?)
 }
 
-/// A cluster of processes in a folder, formatted and not yet started.
-pub(crate) fn prepare(folder: &Path, mut config: ClusterConfig, random: &mut Random) -> Result<PathBuf, Error> {
+/// The configuration of a cluster of processes in a folder. Its path.
+pub(crate) fn configure(folder: &Path, mut config: ClusterConfig, random: &mut Random) -> Result<PathBuf, Error> {
     let count = config.replicas.len();
     let addresses = addresses(count * 2, random)?;
     config.replicas = addresses[..count].iter().map(SocketAddr::to_string).collect();
@@ -114,8 +186,14 @@ pub(crate) fn prepare(folder: &Path, mut config: ClusterConfig, random: &mut Ran
         return Err(format!("{} is there already: give an empty folder", path.display()).into());
     }
     config.write(&path)?;
+    Ok(path)
+}
+
+/// A cluster of processes in a folder, formatted and not yet started.
+pub(crate) fn prepare(folder: &Path, config: ClusterConfig, random: &mut Random) -> Result<PathBuf, Error> {
+    let path = configure(folder, config, random)?;
     let config = ClusterConfig::read(&path)?;
-    for id in 0..count {
+    for id in 0..config.replicas.len() {
         config.format(id as u8)?;
     }
     Ok(path)

@@ -1,28 +1,70 @@
 //! A replica as a process, and a client.
 
 use std::path::Path;
+use std::time::Duration;
 
+use rustix::process::Signal as Number;
 use tokio::net::lookup_host;
-use vsr::{Client, ClientConfig, Replica, ReplicaId, SystemClock};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use vsr::{Client, ClientConfig, Clock, Health, Monotonic, Replica, ReplicaId, StateMachine, SystemClock};
 use vsr_net_tcp::{MetricsServer, TcpClient, TcpNetwork, TcpOptions};
 
+use crate::exit::{self, failure};
+use crate::output::tell;
 use crate::{App, ClusterConfig, Error};
 
 fn options(config: &ClusterConfig) -> TcpOptions {
     TcpOptions { allow_insecure: config.allow_insecure, ..TcpOptions::default() }
 }
 
+/// The signals that ask a program to end.
+pub(crate) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Result<Signals, Error> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them. Its number.
+    pub(crate) async fn next(&mut self) -> u8 {
+        let number = tokio::select! {
+            _ = self.terminate.recv() => Number::TERM,
+            _ = self.interrupt.recv() => Number::INT,
+        };
+        u8::try_from(number.as_raw()).unwrap_or(0)
+    }
+}
+
+/// A write over the limit of a file's size is an error of the disk, and no reason to be killed.
+fn survive_file_limit() -> Result<(), Error> {
+    // The handler stays when the stream of signals is dropped.
+    drop(signal(SignalKind::from_raw(Number::XFSZ.as_raw()))?);
+    Ok(())
+}
+
+/// For how long a start waits for peers that may refuse the replica, before it says that it is ready.
+const HEARING_MAX: Duration = Duration::from_millis(500);
+/// For how long a replica lets itself be refused, where those that are left are no quorum.
+const REFUSED_MAX: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Runs a replica until it is told to end, by Ctrl-C or SIGTERM.
 pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
     let cluster = ClusterConfig::read(path)?;
     let config = cluster.replica(id)?;
+    survive_file_limit()?;
+    let mut signals = Signals::new()?;
     // First of all: a second process of this replica ends here.
     let storage = cluster.open(id)?;
     // Before anything looks a metric up.
     let metrics = match cluster.metrics.get(usize::from(id)) {
         Some(address) => {
-            let address = lookup_host(address).await?.next().ok_or("no such address for metrics")?;
-            Some(MetricsServer::start(address).await?)
+            let found = lookup_host(address).await.map_err(|error| format!("`metrics`: {address:?}: {error}"))?;
+            let found = found.into_iter().next().ok_or_else(|| format!("`metrics`: {address:?} has no address"))?;
+            Some(MetricsServer::start(found).await?)
         }
         None => None,
     };
@@ -31,20 +73,77 @@ pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
     let (replica, handle) =
         Replica::builder(config, A::Machine::default()).storage(storage).network(network).build()?;
     let mut running = tokio::spawn(replica.run());
-    println!("replica {id} listens on {address}");
+    tell(format_args!("replica {id} listens on {address}"));
     if let Some(metrics) = &metrics {
-        println!("metrics http://{}/metrics", metrics.address());
+        tell(format_args!("metrics http://{}/metrics", metrics.address()));
     }
-    println!("ready");
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        ended = &mut running => return Ok(ended??),
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+    let mut watched = Watched::new();
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut running => return Ok(ended??),
+            _ = signals.next() => break,
+            () = tokio::time::sleep(watched.pause()) => {}
+        }
+        match watched.look(handle.status().health) {
+            Seen::Nothing => {}
+            Seen::Ready => tell("ready"),
+            Seen::Refused => {
+                let why = handle.explain().await;
+                handle.shutdown().await;
+                running.await??;
+                return Err(failure(exit::REFUSED, format!("replica {id} ends, as its peers refuse it: {why}")));
+            }
+        }
     }
     // Hands the primary role over first.
     handle.shutdown().await;
     Ok(running.await??)
+}
+
+/// Tells from a replica's health when it is ready, and when there is no use in going on.
+struct Watched {
+    clock: SystemClock,
+    is_ready: bool,
+    recovered: Option<Monotonic>,
+    refused: Option<Monotonic>,
+}
+
+enum Seen {
+    Nothing,
+    /// It is recovered from its disk, and its peers had a moment to refuse it.
+    Ready,
+    /// It is refused for too long.
+    Refused,
+}
+
+impl Watched {
+    fn new() -> Watched {
+        Watched { clock: SystemClock::new(), is_ready: false, recovered: None, refused: None }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.is_ready { LOOK * 20 } else { LOOK }
+    }
+
+    fn look(&mut self, health: Health) -> Seen {
+        let now = self.clock.now();
+        if matches!(health, Health::Starting | Health::Stopped) {
+            return Seen::Nothing;
+        }
+        let recovered = *self.recovered.get_or_insert(now);
+        if health == Health::Refused {
+            let since = *self.refused.get_or_insert(now);
+            return if now.since(since) >= REFUSED_MAX { Seen::Refused } else { Seen::Nothing };
+        }
+        self.refused = None;
+        let is_alone = health == Health::NoQuorum && now.since(recovered) < HEARING_MAX;
+        if self.is_ready || is_alone {
+            return Seen::Nothing;
+        }
+        self.is_ready = true;
+        Seen::Ready
+    }
 }
 
 /// A client of the whole cluster. Needs a tokio runtime around it.
@@ -61,9 +160,17 @@ pub async fn connect<A: App>(config: &ClusterConfig) -> Result<Client<A::Machine
 /// # Errors
 /// When an address has no meaning.
 pub async fn connect_to<A: App>(config: &ClusterConfig, members: Vec<ReplicaId>) -> Result<Client<A::Machine>, Error> {
+    client(config, members).await
+}
+
+/// A client of any machine.
+pub(crate) async fn client<S: StateMachine>(
+    config: &ClusterConfig,
+    members: Vec<ReplicaId>,
+) -> Result<Client<S>, Error> {
     let client_config = ClientConfig { members, ..ClientConfig::new(config.replicas.len()) };
     let addresses = config.replicas.iter().cloned();
-    let network = TcpClient::connect(config.cluster.into(), client_config.id, addresses, options(config)).await?;
+    let network = TcpClient::connect(config.cluster.0, client_config.id, addresses, options(config)).await?;
     let (client, runner) = Client::new(client_config, network, SystemClock::new());
     tokio::spawn(runner.run());
     Ok(client)

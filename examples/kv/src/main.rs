@@ -1,11 +1,10 @@
 //! The store's command line.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use bytes::Bytes;
 use clap::Parser;
-use example_cluster::{ClusterConfig, Error, connect, exit_code};
+use example_cluster::{Asker, Error, Target, exit, say};
 use kv::{Answer, Command, KvApp, Query};
 
 /// A replicated key-value store. Start with `kv demo`.
@@ -14,9 +13,9 @@ use kv::{Answer, Command, KvApp, Query};
 enum Cli {
     /// Sets a key, and prints the value that was there.
     Put {
-        /// The configuration file of the cluster.
-        #[arg(long)]
-        config: PathBuf,
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
         /// The key.
         key: String,
         /// Its value.
@@ -24,25 +23,25 @@ enum Cli {
     },
     /// Prints the value of a key: linearizable. Exit code 1 when there is none.
     Get {
-        /// The configuration file of the cluster.
-        #[arg(long)]
-        config: PathBuf,
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
         /// The key.
         key: String,
     },
     /// Removes a key, and prints the value that was there.
     Delete {
-        /// The configuration file of the cluster.
-        #[arg(long)]
-        config: PathBuf,
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
         /// The key.
         key: String,
     },
     /// Prints entries in the order of their keys: linearizable.
     List {
-        /// The configuration file of the cluster.
-        #[arg(long)]
-        config: PathBuf,
+        /// Which cluster.
+        #[command(flatten)]
+        target: Target,
         /// Only keys that begin so.
         #[arg(default_value = "")]
         prefix: String,
@@ -54,9 +53,9 @@ enum Cli {
     Cluster(example_cluster::Command),
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    exit_code("kv", run(Cli::parse()).await)
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    example_cluster::main("kv", || run(cli))
 }
 
 fn text(bytes: &Bytes) -> std::borrow::Cow<'_, str> {
@@ -64,32 +63,29 @@ fn text(bytes: &Bytes) -> std::borrow::Cow<'_, str> {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Error> {
-    let (config, command) = match cli {
-        Cli::Put { config, key, value } => (config, Command::Put(key.into(), value.into())),
-        Cli::Delete { config, key } => (config, Command::Delete(key.into())),
-        Cli::Get { config, key } => {
-            let store = connect::<KvApp>(&ClusterConfig::read(&config)?).await?;
-            let Answer::Value(Some(value)) = store.query(Query::Get(key.into())).await? else {
-                return Ok(ExitCode::FAILURE);
-            };
-            println!("{}", text(&value));
+    let (target, command) = match cli {
+        Cli::Put { target, key, value } => (target, Command::Put(key.into(), value.into())),
+        Cli::Delete { target, key } => (target, Command::Delete(key.into())),
+        Cli::Get { target, key } => {
+            let answer = Asker::<KvApp>::new(&target).await?.query(Query::Get(key.into())).await?;
+            let Answer::Value(Some(value)) = answer else { return Ok(ExitCode::from(exit::NO)) };
+            say(text(&value));
             return Ok(ExitCode::SUCCESS);
         }
-        Cli::List { config, prefix, limit } => {
-            let store = connect::<KvApp>(&ClusterConfig::read(&config)?).await?;
-            if let Answer::Entries(entries) = store.query(Query::List(prefix.into(), limit)).await? {
+        Cli::List { target, prefix, limit } => {
+            let answer = Asker::<KvApp>::new(&target).await?.query(Query::List(prefix.into(), limit)).await?;
+            if let Answer::Entries(entries) = answer {
                 for (key, value) in &entries {
-                    println!("{} = {}", text(key), text(value));
+                    say(format_args!("{} = {}", text(key), text(value)));
                 }
             }
             return Ok(ExitCode::SUCCESS);
         }
         Cli::Cluster(command) => return example_cluster::run::<KvApp>(command).await,
     };
-    let store = connect::<KvApp>(&ClusterConfig::read(&config)?).await?;
-    match store.submit(command).await? {
-        Some(before) => println!("before: {}", text(&before)),
-        None => println!("before: nothing"),
+    match Asker::<KvApp>::new(&target).await?.submit(command).await? {
+        Some(before) => say(format_args!("before: {}", text(&before))),
+        None => say("before: nothing"),
     }
     Ok(ExitCode::SUCCESS)
 }

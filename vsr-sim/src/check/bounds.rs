@@ -1,5 +1,6 @@
 //! Memory that does not grow without end (HAZARDS I17; DESIGN 5.12, 9.9).
 
+use vsr::Message;
 use vsr::protocol::{BodyBuilder, Core};
 
 use super::{Checker, Interests, Observation, Scene};
@@ -8,7 +9,7 @@ use super::{Checker, Interests, Observation, Scene};
 const REPAIR_MAX: u64 = 8192 + 1024 + 257;
 
 /// What a replica keeps stays within what its configuration allows: the ops of a primary that are not committed, the
-/// requests that wait for a place among them, the sessions, the log, and what repair holds.
+/// requests that wait for a place among them, the sessions, the log, what repair holds, and the requests and bytes of an op.
 #[derive(Debug)]
 pub(super) struct Bounded;
 
@@ -34,14 +35,31 @@ impl Checker for Bounded {
     }
 
     fn wants(&self) -> Interests {
-        Interests::TURN
+        Interests::TURN | Interests::PREPARE
     }
 
-    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        let Observation::Turn { replica, core } = *observation else { return Ok(()) };
-        match Bounded::bounds(core).iter().find(|(_, held, bound)| held > bound) {
-            Some((what, held, bound)) => Err(format!("r{replica} has {held} {what}, {bound} are allowed")),
-            None => Ok(()),
+    fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        match *observation {
+            Observation::Turn { replica, core } => {
+                match Bounded::bounds(core).iter().find(|(_, held, bound)| held > bound) {
+                    Some((what, held, bound)) => Err(format!("r{replica} has {held} {what}, {bound} are allowed")),
+                    None => Ok(()),
+                }
+            }
+            Observation::Sent { replica, message: Message::Prepare { entry, .. } } => {
+                let constants = &scene.disks[replica].state().membership.constants;
+                let (op, requests, bytes) = (entry.header.op, entry.header.requests, entry.header.body_len);
+                let (requests_max, bytes_max) = (constants.batch_requests_max, constants.batch_bytes_max);
+                // One request is an op, however long it is.
+                if requests > requests_max || (requests > 1 && bytes > bytes_max) {
+                    return Err(format!(
+                        "r{replica} prepares op {op} of {requests} requests and {bytes} bytes, {requests_max} and \
+                         {bytes_max} are allowed"
+                    ));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 }

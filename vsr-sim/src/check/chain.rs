@@ -9,7 +9,7 @@ use super::{Checker, Interests, Observation, Scene};
 /// Neighbours in the log: what a primary prepares one after the other, what stands in a `StartView`, and what is
 /// applied for the first time.
 #[derive(Debug)]
-struct Neighbours {
+pub(super) struct Neighbours {
     prepared: ByReplica<Prepared>,
     applied: Tip,
 }
@@ -32,12 +32,12 @@ impl Default for Neighbours {
 }
 
 impl Neighbours {
-    fn wants() -> Interests {
+    pub(super) fn wants() -> Interests {
         Interests::PREPARE | Interests::VIEW_CHANGE | Interests::APPLIED
     }
 
     /// Shows each new pair: the replica, the header before (none before op 1), the header.
-    fn look(
+    pub(super) fn look(
         &mut self,
         scene: &Scene<'_>,
         observation: &Observation<'_>,

@@ -86,7 +86,7 @@ impl Checker for AcknowledgedIsDurable {
             {
                 self.committed = self.committed.max(commit.op());
             }
-            Observation::Sent { replica, message: Message::PrepareOk { view, op, checksum } } => {
+            Observation::Sent { replica, message: Message::PrepareOk { view, op, checksum, .. } } => {
                 return self.acknowledges(scene, replica, *view, *op, *checksum);
             }
             _ => {}

@@ -27,7 +27,7 @@ impl Checker for NothingBeforeItIsDurable {
             | Message::PrepareOk { view, .. }
             | Message::Commit { view, .. }
             | Message::CommitOk { view, .. } => (*view, Some(*view)),
-            Message::StartViewChange { view } => (*view, None),
+            Message::StartViewChange { view, .. } => (*view, None),
             Message::Ping(ping) => (ping.view, None),
             Message::DoViewChange(dvc) => (dvc.view, Some(dvc.log_view)),
             Message::StartView(start) => (start.view, Some(start.view)),
@@ -165,7 +165,7 @@ impl Checker for NackedNeverAcknowledged {
         let Observation::Sent { replica, message } = *observation else { return Ok(()) };
         let acknowledged = self.acknowledged.of(replica);
         match message {
-            Message::PrepareOk { view, op, checksum } => {
+            Message::PrepareOk { view, op, checksum, .. } => {
                 acknowledged.acknowledge(scene, replica, *view, *op, *checksum);
             }
             Message::DoViewChange(dvc) if dvc.log_view == acknowledged.view => {

@@ -93,11 +93,29 @@ pub fn check_real_time<C: Debug, R: Debug, Q: Debug, A: Debug>(
             && (at < before || (at == before && !query))
         {
             return Err(NotLinearizable(format!(
-                "{operation:?} was invoked after {earlier:?} had returned, and comes before it in the log"
+                "{} was asked after {} had returned, and comes before it in the log",
+                in_words(operation),
+                in_words(earlier)
             )));
         }
     }
     Ok(())
+}
+
+/// An operation as a person would tell of it.
+fn in_words<C: Debug, R: Debug, Q: Debug, A: Debug>(operation: &Operation<C, R, Q, A>) -> String {
+    let asked = match &operation.asked {
+        Asked::Command(command) => format!("{command:?}"),
+        Asked::Query(query) => format!("{query:?}?"),
+    };
+    let heard = match &operation.heard {
+        Heard::Reply(reply, position) => format!("{reply:?} at {position}"),
+        Heard::Answer(answer, op) => format!("{answer:?} as of op {op}"),
+        Heard::Unknown => "nothing".to_owned(),
+        Heard::NotExecuted => "that it is not executed".to_owned(),
+    };
+    let Operation { client, invoked, returned, .. } = operation;
+    format!("{asked} of client {client} (asked at {invoked}, heard {heard} at {returned})")
 }
 
 /// Checks replies and answers against a model that executes the commands in log order. `executed` are

@@ -24,16 +24,25 @@
 //! | `view-change-counts-for-nothing` | no acknowledgement between two views | I14 |
 //! | `replies-are-committed` | no client hears of an op that is not committed | I2 |
 //! | `clients-see-started-views` | no client hears of a view that has not started | D28 |
-//! | `queues-are-bounded` | pipeline, queues, sessions and log within their bounds | I17 |
+//! | `queues-are-bounded` | pipeline, queues, sessions, log and ops within their bounds | I17 |
+//! | `accounts-are-true` | what is counted is what is held, and within its bound | I17 |
+//! | `committed-in-this-view` | committed only when a quorum has acknowledged it in this very view | I2, B8 |
+//! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | I16 |
+//! | `timestamps-within-the-clocks` | timestamps are not further ahead than the median of a quorum's clocks can be | D24 |
+//! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | I11 |
+//! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | I11 |
+//! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | I7 |
 //!
 //! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
 //! history in [`linearizability`], liveness (I18) by the run itself.
 
+mod accounts;
 mod acknowledged;
 mod agreement;
 mod bounds;
 mod chain;
 mod clients;
+mod clock;
 mod content;
 mod durability;
 mod exactly_once;
@@ -41,10 +50,14 @@ mod honesty;
 pub mod linearizability;
 mod monotone;
 mod observe;
+mod outcomes;
 mod quorum;
+mod sessions;
+mod stops;
 mod table;
+mod terms;
 
-pub use observe::{Checker, Checkers, Digested, Interests, Observation, Scene, Violation};
+pub use observe::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene, Violation};
 
 /// All of them.
 fn all() -> Vec<Box<dyn Checker>> {
@@ -64,13 +77,20 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(chain::HashChain::default()),
         Box::new(chain::ViewsInOrder::default()),
         Box::new(chain::TimestampsInOrder::default()),
+        Box::new(clock::WithinTheClocks::default()),
         Box::new(clients::RepliesAreCommitted::default()),
         Box::new(clients::StartedViewsOnly),
         Box::new(bounds::Bounded),
+        Box::new(accounts::TrueAccounts),
+        Box::new(terms::CommittedInThisView::default()),
+        Box::new(terms::ReadsAreConfirmed::default()),
         Box::new(monotone::Monotone::default()),
         Box::new(monotone::StateOrder),
         Box::new(exactly_once::ExactlyOnce::default()),
         Box::new(exactly_once::SameReplies::default()),
         Box::new(exactly_once::SameDigests::default()),
+        Box::new(outcomes::OutcomesAreKept::default()),
+        Box::new(sessions::SessionsFollowTheLog::default()),
+        Box::new(stops::ReplicaRuns::default()),
     ]
 }

@@ -2,8 +2,8 @@
 
 use std::ops::BitOr;
 
-use vsr::protocol::{Core, Event};
-use vsr::{Checksum, Message, OpNumber, Position, Quorums};
+use vsr::protocol::{Account, Core, Event};
+use vsr::{Checksum, Message, OpNumber, Peer, Position, Quorums};
 
 use crate::disk::SimDisk;
 
@@ -32,6 +32,15 @@ pub enum Observation<'a> {
     Sent {
         /// Which replica.
         replica: usize,
+        /// The message.
+        message: &'a Message,
+    },
+    /// A message has arrived at a replica, which will take it in its next turn, if it lives so long.
+    Received {
+        /// Which replica.
+        replica: usize,
+        /// Who sent it.
+        from: Peer,
         /// The message.
         message: &'a Message,
     },
@@ -81,6 +90,13 @@ pub enum Observation<'a> {
         /// The digest.
         digest: Checksum,
     },
+    /// Something that a replica counts was counted anew. Now and then, and when it takes up or leaves the primary's role.
+    Audited {
+        /// Which replica.
+        replica: usize,
+        /// The count, and what is there.
+        account: &'a Account,
+    },
     /// A client has a reply.
     Acknowledged {
         /// The command's own number.
@@ -90,6 +106,33 @@ pub enum Observation<'a> {
         /// The reply's checksum.
         reply: Checksum,
     },
+    /// A client has no reply, but is told whether its command was executed.
+    Told {
+        /// The command's own number.
+        command: u64,
+        /// That it was, or that it was not and never will be.
+        executed: bool,
+        /// In these words.
+        words: &'a str,
+    },
+    /// The world has failed a replica's disk in a way that is a reason to stop.
+    Broke {
+        /// Which replica's.
+        replica: usize,
+        /// It must: what its storage says after this is not to be believed. Else it may.
+        must: bool,
+        /// What happened to it.
+        how: &'a str,
+    },
+    /// A replica has stopped by itself.
+    Stopped {
+        /// Which replica.
+        replica: usize,
+        /// Whether it names its storage as the reason.
+        by_storage: bool,
+        /// Its words.
+        why: &'a str,
+    },
 }
 
 impl Observation<'_> {
@@ -98,13 +141,17 @@ impl Observation<'_> {
     pub fn replica(&self) -> Option<usize> {
         match *self {
             Observation::Sent { replica, .. }
+            | Observation::Received { replica, .. }
             | Observation::Written { replica }
             | Observation::Event { replica, .. }
             | Observation::Turn { replica, .. }
             | Observation::Started { replica }
             | Observation::Executed { replica, .. }
-            | Observation::Digest { replica, .. } => Some(replica),
-            Observation::Acknowledged { .. } => None,
+            | Observation::Digest { replica, .. }
+            | Observation::Audited { replica, .. }
+            | Observation::Broke { replica, .. }
+            | Observation::Stopped { replica, .. } => Some(replica),
+            Observation::Acknowledged { .. } | Observation::Told { .. } => None,
         }
     }
 
@@ -129,6 +176,10 @@ impl Observation<'_> {
             Observation::Executed { .. } => Interests::EXECUTED,
             Observation::Digest { .. } => Interests::DIGEST,
             Observation::Acknowledged { .. } => Interests::ACKNOWLEDGED,
+            Observation::Received { .. } => Interests::RECEIVED,
+            Observation::Audited { .. } => Interests::AUDITED,
+            Observation::Told { .. } => Interests::TOLD,
+            Observation::Broke { .. } | Observation::Stopped { .. } => Interests::STOPS,
         }
     }
 }
@@ -153,9 +204,9 @@ impl std::fmt::Display for Digested {
 
 /// The kinds of observations that a checker looks at: a set, put together with `|`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Interests(u16);
+pub struct Interests(u32);
 
-const KINDS: usize = 15;
+const KINDS: usize = 19;
 
 impl Interests {
     /// `Prepare` is sent.
@@ -192,6 +243,14 @@ impl Interests {
     pub const DIGEST: Interests = Interests(1 << 13);
     /// [`Observation::Acknowledged`].
     pub const ACKNOWLEDGED: Interests = Interests(1 << 14);
+    /// [`Observation::Received`].
+    pub const RECEIVED: Interests = Interests(1 << 15);
+    /// [`Observation::Audited`].
+    pub const AUDITED: Interests = Interests(1 << 16);
+    /// [`Observation::Told`].
+    pub const TOLD: Interests = Interests(1 << 17);
+    /// [`Observation::Broke`] and [`Observation::Stopped`].
+    pub const STOPS: Interests = Interests(1 << 18);
     /// Everything.
     pub const ALL: Interests = Interests((1 << KINDS) - 1);
 }
@@ -211,6 +270,17 @@ pub struct Scene<'a> {
     pub disks: &'a [SimDisk],
     /// The cluster's quorums.
     pub quorums: Quorums,
+    /// What the replicas' wall clocks can be thought to show, when an op is prepared; empty where nothing is known of them.
+    pub clocks: &'a [ClockRange],
+}
+
+/// What anybody in the cluster can think that a replica's wall clock shows, in nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockRange {
+    /// At least this; 0 when reports may be late, or lost.
+    pub lowest: u64,
+    /// At most this.
+    pub highest: u64,
 }
 
 impl Scene<'_> {

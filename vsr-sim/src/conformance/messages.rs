@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Busy, DoViewChange, Fact, Outcome, Ping, Random, Refusal, Reply, Request, RequestNumber, StartView,
+    Busy, DoViewChange, Fact, Incarnation, Known, Life, Outcome, Ping, Random, Refusal, Reply, Request, RequestNumber,
+    StartView,
 };
 use vsr::{
-    Checksum, ClientId, CommitNumber, Constants, Entry, Epoch, Header, Message, OpNumber, Position, SessionId,
-    Timestamp, View,
+    Checksum, ClientId, CommitNumber, Constants, Entry, Epoch, Header, Message, OpNumber, Position, ReplicaId,
+    SessionId, Timestamp, View,
 };
 
 use super::storage::entry;
@@ -27,7 +28,7 @@ fn request(client: ClientId, number: u64, command: Bytes) -> Request {
 
 fn reply(client: ClientId, number: u64, outcome: Outcome) -> Reply {
     let position = Position { op: OpNumber(9), index: number as u32 };
-    Reply { client, session: SESSION, number: RequestNumber(number), outcome, position }
+    Reply { client, session: SESSION, number: RequestNumber(number), outcome, position, request: Checksum(5) }
 }
 
 /// Entries of consecutive ops, each with a body of so many bytes.
@@ -45,6 +46,9 @@ fn headers(count: usize) -> Vec<Header> {
     entries(vec![0; count]).iter().map(|entry| entry.header).collect()
 }
 
+const LIFE: Life = Life { incarnation: Incarnation(u128::MAX - 1), starts: 1 << 40, nonce: u64::MAX };
+const KNOWN: Known = Known { replica: ReplicaId(1), life: LIFE, acknowledged: OpNumber(9) };
+
 fn do_view_change(headers: Vec<Header>) -> Message {
     let facts = (0..headers.len()).map(|at| Fact { present: at % 2 == 0, nack: at % 3 == 0 }).collect();
     let (commit, head) = (CommitNumber(0), OpNumber(headers.len() as u64));
@@ -58,6 +62,8 @@ fn do_view_change(headers: Vec<Header>) -> Message {
         headers,
         facts,
         checkpoint,
+        life: LIFE,
+        known: vec![KNOWN, Known { replica: ReplicaId(2), ..KNOWN }],
     })
 }
 
@@ -104,15 +110,19 @@ pub(super) fn of_every_kind() -> Vec<Message> {
         wall: Timestamp(1 << 60),
         checkpoint: OpNumber(1),
         machine_version: 3,
+        head_certain: true,
+        has_room: false,
+        life: LIFE,
+        known: vec![KNOWN],
     };
     let mut messages = of_a_client(client);
     messages.extend(for_a_client(client));
     messages.extend(entries([0, 1, 5000]).into_iter().map(|entry| Message::Prepare { view, commit, entry }));
     messages.extend([
-        Message::PrepareOk { view, op, checksum },
+        Message::PrepareOk { view, op, checksum, life: LIFE },
         Message::Commit { view, commit, head: op, number: 5 },
-        Message::CommitOk { view, number: 5 },
-        Message::StartViewChange { view },
+        Message::CommitOk { view, number: 5, life: LIFE },
+        Message::StartViewChange { view, life: LIFE },
         do_view_change(headers(9)),
         start_view(headers(9)),
         Message::RequestStartView { view, nonce: 8 },

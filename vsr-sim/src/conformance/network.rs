@@ -225,6 +225,10 @@ impl End {
                     assert!(peer != self.me, "{peer:?} was told about itself");
                     self.hints.borrow_mut().push(arrival);
                 }
+                Arrival::Refused { by, .. } => {
+                    assert!(Peer::Replica(by) != self.me, "{by} was told that it refuses itself");
+                    self.hints.borrow_mut().push(arrival);
+                }
             }
         }
         messages
@@ -478,7 +482,10 @@ pub fn garbage<N: Networks>(networks: &mut N) {
     };
     networks.block_on(everything_works());
     forget_hints(&[&zero, &one, &client]);
-    let frame = vsr::wire::encode(&Message::StartViewChange { view: View::default() }).expect("a frame").head;
+    let frame =
+        vsr::wire::encode(&Message::StartViewChange { view: View::default(), life: vsr::protocol::Life::default() })
+            .expect("a frame")
+            .head;
     let mut random = Random::new(4);
     let mut noise = |len: usize| (0..len).map(|_| random.next_u64() as u8).collect::<Vec<u8>>();
     let mut claims_too_much = frame.to_vec();

@@ -199,7 +199,7 @@ impl Graph {
             Message::Prepare { view: of, .. }
             | Message::PrepareOk { view: of, .. }
             | Message::Commit { view: of, .. }
-            | Message::StartViewChange { view: of } => *of < view,
+            | Message::StartViewChange { view: of, .. } => *of < view,
             Message::StartView(start) => start.view < view,
             Message::DoViewChange(dvc) => {
                 let collects = usize::from(self.membership.primary(dvc.view).0) == to;

@@ -334,7 +334,7 @@ impl Node {
     fn check_message(&mut self, message: &Message) -> Result<(), Broken> {
         self.check_views(message)?;
         match message {
-            Message::PrepareOk { view, op, checksum } => self.check_acknowledged(*view, *op, *checksum),
+            Message::PrepareOk { view, op, checksum, .. } => self.check_acknowledged(*view, *op, *checksum),
             Message::DoViewChange(dvc) => self.check_do_view_change(dvc),
             _ => Ok(()),
         }
@@ -344,7 +344,7 @@ impl Node {
     /// view, needs the durable log_view as well.
     fn check_views(&self, message: &Message) -> Result<(), Broken> {
         let (view, log_view) = match message {
-            Message::StartViewChange { view } | Message::Replies { view, .. } => (*view, None),
+            Message::StartViewChange { view, .. } | Message::Replies { view, .. } => (*view, None),
             Message::DoViewChange(dvc) => (dvc.view, Some(dvc.log_view)),
             Message::StartView(start) => (start.view, Some(start.view)),
             Message::Prepare { view, .. } | Message::PrepareOk { view, .. } | Message::Commit { view, .. } => {

@@ -78,9 +78,11 @@ impl Condition {
             "done" => return Ok(Condition::Done),
             "held" => {
                 let word = words.next("a name and a number, as in late>=1,")?;
-                let (name, compare, number) = comparison(word).ok_or_else(|| format!("{word}: write late>=1"))?;
+                let (name, compare, number) = comparison(word)
+                    .ok_or_else(|| format!("{word} compares nothing; write NAME>=1, NAME<=1 or NAME=1"))?;
                 return Ok(Condition::Held(name.to_owned(), compare, number));
             }
+            "violation" if words.peek() == Some("within") => return Ok(Condition::Violation(None)),
             "violation" => return Ok(Condition::Violation(words.maybe().map(str::to_owned))),
             // `primary r1` reads better than `r1 primary` behind `until`.
             "primary" | "normal" | "down" => {
@@ -95,8 +97,15 @@ impl Condition {
             return match word {
                 "idle" => Ok(Condition::Idle(node)),
                 "waits" => Ok(Condition::Waits(node)),
-                "heard" => Ok(Condition::Heard(node, words.rest())),
-                _ => Err(format!("{word}: a client is idle, waits, or heard something")),
+                "heard" => match words.rest_before_within() {
+                    text if text.is_empty() => {
+                        Err("what it heard is missing; write its reply, `not executed`, or `nothing`".to_owned())
+                    }
+                    text => Ok(Condition::Heard(node, text)),
+                },
+                _ => Err(format!(
+                    "{word} is nothing that holds of a client; a client is idle, waits, or heard something"
+                )),
             };
         }
         if let Some((name, compare, number)) = comparison(word) {
@@ -105,7 +114,7 @@ impl Condition {
                 "head" => Number::Head,
                 "commit" => Number::Commit,
                 "applied" => Number::Applied,
-                _ => return Err(format!("{name}: view, head, commit or applied")),
+                _ => return Err(format!("{name} is no number of a replica; there are view, head, commit and applied")),
             };
             return Ok(Condition::Number(node, which, compare, number));
         }
@@ -119,7 +128,11 @@ impl Condition {
             "backup" => Role::Backup,
             "waiting" => Role::Waiting,
             "down" => Role::Down,
-            _ => return Err(format!("{word}: a replica is normal, primary, backup, waiting or down")),
+            _ => {
+                return Err(format!(
+                    "{word} is nothing that holds of a replica; a replica is normal, primary, backup, waiting or down"
+                ));
+            }
         };
         Ok(Condition::Role(node, role))
     }

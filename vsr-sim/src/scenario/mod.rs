@@ -17,21 +17,23 @@
 //!
 //! | command | what it does |
 //! |---|---|
+//! | `machine NAME` | before `cluster`: the state machine that the scenario is for; the simulator's own when none is named; others refuse it |
 //! | `cluster N [clients=N] [OPTION=VALUE…]` | the first command: a cluster of N, idle; the options are those that a seed draws; with a class of faults on, the seed draws them here, too |
 //! | `request c0 add 1 5`, `write 1 5`, `cas 1 5 6`, `ballast 100`, `get 1` | a client, or the handle of a replica, submits |
 //! | `load` | every client begins its `requests=` of the seed's workload |
 //! | `tick 10ms` | time passes |
 //! | `until CONDITION [within 5s]` | time passes until it holds; 20 s at most |
-//! | `expect CONDITION` | it holds now |
+//! | `expect CONDITION` | it holds now; there is no `within` |
 //! | `crash r1 [lose-unsynced, keep-unsynced, tear-unsynced=N]`, `restart r1` | the process |
 //! | `pause r1`, `suspend r1`, `resume r1`, `skew-clock r1 +1h`, `leap-clock r1 5s` | process and clock |
 //! | `partition r0 c0 \| rest`, `partition r0 > rest`, `cut r0>r1`, `cut r0\|r1`, `mend r0>r1`, `heal`, `clog r0>r1 1s`, `mute r1 PrepareOk 1s` | the network |
 //! | `hold NAME FILTER`, `lose NAME FILTER` | messages that fit, as in `Prepare,Commit r0>* 7`, wait, or are lost |
 //! | `release NAME`, `deliver NAME [TIMES]`, `stop NAME`, `forget NAME` | what waits arrives and the rule ends; arrives and is kept; the rule takes no more; all of it ends |
-//! | `corrupt r2 op=7 [body, header, end]`, `stall-disk r1`, `release-disk r1`, `slow-disk r1 x50 1s`, `fill-disk r1 1s`, `wipe r1` | the disk |
+//! | `corrupt r2 op=7 [body, header, end]`, `stall-disk r1`, `release-disk r1`, `slow-disk r1 x50 1s`, `fill-disk r1 1s`, `no-space r1 1s`, `bad-sector r2 op=7 [puts=3]`, `wipe r1` | the disk |
 //! | `at 1.5s …` | any of these, later |
 //! | `drop`, `again … after=3s`, `flip … bit=9`, `misdeliver … to=r2`, `crash-after` with `Prepare 7 r0>r1 [nth=2]` | one message |
-//! | `write r1 5 crash, crash-after, fail, hang 1s, silent, misdirect op=3`, `read r1 5 fail, astray` | one write or read |
+//! | `write r1 5 crash, crash-after, fail, hang 1s, silent, misdirect op=3, vanish, sync-fails 1s`, `read r1 5 fail, astray` | one write or read |
+//! | `maybe …` | one of the three above that need not come about; any other one that does not fails the scenario |
 //! | `settle` | everything is healed; within twenty time-outs all replicas are normal, in one view, with equal logs |
 //! | `go` | the rest of a run as of a seed: faults until the clients are done, then a core is healed, and must serve |
 //! | `check` | what the clients saw is linearizable |
@@ -39,7 +41,7 @@
 //! | `trace quiet, events, messages` | how much is shown from here on |
 //!
 //! Conditions: `r1 normal, primary, backup, waiting, down`, `r1 view=1` (also `commit`, `head`, `applied`, and `>=`, `<=`), `c0 idle`,
-//! `c0 waits`, `c0 heard TEXT`, `done` (no client waits), `held NAME>=1`, `settled`, `views<=2`, `violation [NAME]`.
+//! `c0 waits`, `c0 heard TEXT` (a reply, `not executed`, or `nothing`), `done` (no client waits), `held NAME>=1`, `settled`, `views<=2`, `violation [NAME]`.
 
 mod condition;
 mod runner;
@@ -91,7 +93,7 @@ pub enum Failure {
         why: String,
     },
     /// It shows something else than the file says.
-    #[error("line {line}: expected {expected:?}, got {found:?}; --rewrite keeps what it shows now")]
+    #[error("line {line}: {}", differs(expected, found))]
     Differs {
         /// The line.
         line: usize,
@@ -100,6 +102,34 @@ pub enum Failure {
         /// What it shows.
         found: String,
     },
+}
+
+fn differs(expected: &str, found: &str) -> String {
+    let quoted = |text: &str| if text.is_empty() { "nothing".to_owned() } else { format!("`{text}`") };
+    let (expected, found) = (quoted(expected), quoted(found));
+    format!("it shows {found}; the file says {expected}, and --rewrite keeps what it shows now")
+}
+
+impl Failure {
+    /// The line at which it failed, from 1.
+    #[must_use]
+    pub fn line(&self) -> usize {
+        match self {
+            Failure::Unreadable { line, .. }
+            | Failure::Unmet { line, .. }
+            | Failure::Violated { line, .. }
+            | Failure::Differs { line, .. } => *line,
+        }
+    }
+
+    /// What is wrong, and what is allowed or was there instead.
+    #[must_use]
+    pub fn why(&self) -> String {
+        match self {
+            Failure::Unreadable { why, .. } | Failure::Unmet { why, .. } | Failure::Violated { why, .. } => why.clone(),
+            Failure::Differs { expected, found, .. } => differs(expected, found),
+        }
+    }
 }
 
 type Speak<S> = fn(&str) -> Result<Step<<S as vsr::StateMachine>::Command, <S as vsr::StateMachine>::Query>, String>;
@@ -129,18 +159,20 @@ pub fn play(text: &str) -> Played {
 }
 
 impl<S: Simulated> Simulation<S> {
-    /// Plays a scenario on this state machine, under its workload; `request` by hand needs the simulator's own machine.
+    /// Plays a scenario on this state machine, under its workload; `request` by hand needs the simulator's own machine. A scenario
+    /// that does not name this machine is refused.
     #[must_use]
     pub fn play(&self, text: &str) -> Played {
         runner::play(self, text, |_| {
-            Err("requests by hand are for the simulator's own state machine: use load".to_owned())
+            Err("requests by hand are for the simulator's own state machine; `load` begins those of this one"
+                .to_owned())
         })
     }
 }
 
 /// `add 1 5` and so on: commands of [`Registers`].
 fn speak_registers(text: &str) -> Result<Step<Change, u8>, String> {
-    let wrong = || format!("{text}: add R N, write R N, cas R OLD NEW, ballast N or get R");
+    let wrong = || format!("{text} is no request; there are add R N, write R N, cas R OLD NEW, ballast N and get R");
     let mut words = text.split_whitespace();
     let verb = words.next().ok_or_else(wrong)?;
     let numbers = words.map(str::parse).collect::<Result<Vec<i64>, _>>().map_err(|_| wrong())?;

@@ -5,9 +5,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::condition::Condition;
-use super::words::Words;
+use super::words::{Words, write_fault, write_happening};
 use super::{Failure, Played, Speak, base};
-use crate::machine::Simulated;
+use crate::machine::{Registers, Simulated, machine_name};
 use crate::net::Rule;
 use crate::node::Life;
 use crate::options::{Options, parse_duration};
@@ -17,6 +17,15 @@ use crate::simulation::{Simulation, Verdict};
 use crate::story::What;
 use crate::trace::Detail;
 use crate::world::{Flag, Planned, lock};
+
+/// What a line may begin with.
+const COMMANDS: &str = "machine, cluster, request, load, tick, until, expect, crash, restart, pause, suspend, resume, skew-clock, \
+    leap-clock, peer-down, partition, cut, mend, heal, clog, mute, hold, lose, release, deliver, stop, forget, corrupt, stall-disk, \
+    release-disk, slow-disk, fill-disk, no-space, bad-sector, wipe, at, drop, again, flip, misdeliver, crash-after, write, read, \
+    maybe, settle, go, check, show, trace";
+
+/// What is planned, and so may come about or not.
+const PLANNED: [&str; 8] = ["at", "drop", "again", "flip", "misdeliver", "crash-after", "write", "read"];
 
 /// How long `until` waits, and `settle`: twenty time-outs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +38,10 @@ struct Player<'a, S: Simulated> {
     verdict: Option<Verdict>,
     shown: usize,
     level: Detail,
+    /// The machine that the file names.
+    machine: Option<String>,
+    /// Faults that were written down, with their lines, and have to come about.
+    planned: Vec<(usize, Fault)>,
 }
 
 /// A command with its place, and what the file says that it shows.
@@ -40,7 +53,16 @@ struct Line<'a> {
 
 pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: Speak<S>) -> Played {
     let compared = text.lines().any(|line| line.starts_with('>'));
-    let mut player = Player { simulation, speak, run: None, verdict: None, shown: 0, level: Detail::Events };
+    let mut player = Player {
+        simulation,
+        speak,
+        run: None,
+        verdict: None,
+        shown: 0,
+        level: Detail::Events,
+        machine: None,
+        planned: Vec::new(),
+    };
     let (mut output, mut failure) = (String::new(), None);
     let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line)).peekable();
     while let Some((number, line)) = lines.next() {
@@ -65,8 +87,8 @@ pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: 
             .clone()
             .map(|(_, line)| line.trim())
             .find(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('>'))
-            .is_some_and(|line| line.starts_with("expect violation"));
-        let violated = player.violation().filter(|_| !next_is_excuse && !command.starts_with("expect violation"));
+            .is_some_and(is_excuse);
+        let violated = player.violation().filter(|_| !next_is_excuse && !is_excuse(command));
         failure = result.err();
         if failure.is_none()
             && let Some(verdict) = violated
@@ -81,9 +103,18 @@ pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: 
         let why = "there is no cluster: a scenario begins with `cluster 3`".to_owned();
         failure.get_or_insert(Failure::Unreadable { line: 1, why });
     }
+    // A fault that was to happen and did not: what the story was to prove is not proven.
+    if failure.is_none() && player.violation().is_none() {
+        failure = player.never_happened();
+    }
     let verdict = player.violation().or(player.verdict).unwrap_or(Verdict::Pass);
     let run = player.run.unwrap_or_else(|| Run::new(Simulation { options: base(1), ..simulation.clone() }));
     Played { text: output, failure, report: run.report(verdict) }
+}
+
+/// Whether a command is about a property that is to be broken.
+fn is_excuse(command: &str) -> bool {
+    command.starts_with("expect violation") || command.starts_with("until violation")
 }
 
 /// The first line that shows something else than was expected.
@@ -104,6 +135,29 @@ impl<S: Simulated> Player<'_, S> {
     fn violation(&self) -> Option<Verdict> {
         let seen = self.run.as_ref().and_then(Run::violation);
         seen.or_else(|| self.verdict.clone()).filter(Verdict::is_failure)
+    }
+
+    /// The first planned fault that has not come about.
+    fn never_happened(&self) -> Option<Failure> {
+        let run = self.run.as_ref()?;
+        let world = lock(&run.world);
+        let mut happened: Vec<&Fault> = world.plan.happened.iter().collect();
+        for (line, fault) in &self.planned {
+            // One that was planned for a moment which had passed comes at once.
+            let is_it = |other: &&Fault| match (fault, *other) {
+                (Fault::At(due, what), Fault::At(at, done)) => at >= due && what == done,
+                (planned, other) => planned == other,
+            };
+            match happened.iter().position(is_it) {
+                Some(at) => _ = happened.swap_remove(at),
+                None => {
+                    let text = write_fault(fault, world.replicas);
+                    let why = format!("`{text}` never came about; remove it, or write `maybe` before it");
+                    return Some(Failure::Unmet { line: *line, why });
+                }
+            }
+        }
+        None
     }
 
     /// What has been recorded since the last command.
@@ -136,32 +190,51 @@ impl<S: Simulated> Player<'_, S> {
         let unreadable = |why: String| Failure::Unreadable { line: number, why };
         let unmet = |why: String| Failure::Unmet { line: number, why };
         let (replicas, clients) = self.run.as_ref().map_or((0, 0), |run| (run.options.replicas, run.options.clients));
-        let mut words = Words::new(line.command, replicas, clients);
+        let rogues = self.run.as_ref().map_or(0, |run| run.options.rogues);
+        let mut words = Words::new(line.command, replicas, clients + rogues);
         let words = &mut words;
-        let verb = words.next("a command").map_err(unreadable)?;
+        let mut verb = words.next("a command").map_err(unreadable)?;
+        if verb == "machine" {
+            return self.machine(words).map_err(unreadable);
+        }
         if verb == "cluster" {
+            self.is_for_this_machine().map_err(unreadable)?;
             return self.cluster(words).map_err(unreadable);
         }
         let Some(run) = &mut self.run else {
-            return Err(unreadable("the first command is `cluster N`".to_owned()));
+            return Err(unreadable(
+                "the first command is `cluster N`, with at most `machine NAME` before it".to_owned(),
+            ));
         };
+        let is_sure = verb != "maybe";
+        if !is_sure {
+            verb = words.next("a planned fault").map_err(unreadable)?;
+            if !PLANNED.contains(&verb) {
+                let planned = PLANNED.join(", ");
+                return Err(unreadable(format!("{verb} is not planned; what may come about is {planned}")));
+            }
+        }
         match verb {
             "until" | "expect" => {
                 let condition = Condition::read(words).map_err(unreadable)?;
                 let mut patience = PATIENCE;
                 if words.peek() == Some("within") {
+                    if verb == "expect" {
+                        return Err(unreadable("`expect` is of this moment; write `until … within …`".to_owned()));
+                    }
                     words.maybe();
                     patience = parse_duration(words.next("a time").map_err(unreadable)?).map_err(unreadable)?;
                 }
                 words.end().map_err(unreadable)?;
-                if let Condition::Violation(name) = &condition {
-                    let class = self.violation().map(|verdict| verdict.class());
-                    let met = class.is_some_and(|class| name.as_ref().is_none_or(|name| name == class));
-                    return if met { Ok(()) } else { Err(unmet(format!("{} does not hold: {class:?}", line.command))) };
-                }
                 if verb == "until" {
                     let end = lock(&run.world).now + patience.as_nanos() as u64;
                     run.advance(end, |run| condition.holds(run));
+                }
+                if let Condition::Violation(name) = &condition {
+                    let class = self.violation().map(|verdict| verdict.class());
+                    let met = class.is_some_and(|class| name.as_ref().is_none_or(|name| name == class));
+                    let found = class.unwrap_or("no property is broken");
+                    return if met { Ok(()) } else { Err(unmet(format!("{} does not hold: {found}", line.command))) };
                 }
                 if condition.holds(run) || run.violation().is_some() {
                     return Ok(());
@@ -175,7 +248,10 @@ impl<S: Simulated> Player<'_, S> {
                 let step = (self.speak)(&words.rest()).map_err(unreadable)?;
                 self.request(node, step).map_err(unmet)?;
             }
-            "load" => (0..clients).for_each(|client| run.put_to_work(client)),
+            "load" => {
+                (0..clients).for_each(|client| run.put_to_work(client));
+                (0..rogues).for_each(|rogue| run.let_loose(rogue));
+            }
             "tick" => {
                 let end = lock(&run.world).now + words.nanos().map_err(unreadable)?;
                 run.advance(end, |_| false);
@@ -190,7 +266,7 @@ impl<S: Simulated> Player<'_, S> {
                 let name = words.next("a name").map_err(unreadable)?;
                 let times = if words.peek().is_some() { words.number("how often").map_err(unreadable)? } else { 1 };
                 if times > 1000 {
-                    return Err(unreadable(format!("{times} times: 1000 are enough")));
+                    return Err(unreadable(format!("{times} times is too often; 1000 are enough")));
                 }
                 let mut world = lock(&run.world);
                 let at = world.links.rules.iter().position(|rule| rule.name == name);
@@ -233,7 +309,9 @@ impl<S: Simulated> Player<'_, S> {
                     "quiet" => Detail::Counters,
                     "events" => Detail::Events,
                     "messages" => Detail::Messages,
-                    word => return Err(unreadable(format!("{word}: quiet, events or messages"))),
+                    word => {
+                        return Err(unreadable(format!("{word} is no level; there are quiet, events and messages")));
+                    }
                 }
             }
             _ => {
@@ -241,13 +319,17 @@ impl<S: Simulated> Player<'_, S> {
                     let mut world = lock(&run.world);
                     for fault in faults {
                         world.plan.add(&fault);
+                        if is_sure {
+                            self.planned.push((number, fault.clone()));
+                        }
                         if let Fault::At(at, happening) = fault {
                             world.plan(at, Planned::Happening(happening));
                         }
                     }
                 } else {
                     let happenings = words.happening(verb).map_err(unreadable)?;
-                    let happenings = happenings.ok_or_else(|| unreadable(format!("{verb} is no command")))?;
+                    let happenings =
+                        happenings.ok_or_else(|| unreadable(format!("{verb} is no command; there are {COMMANDS}")))?;
                     self.happen(happenings).map_err(unmet)?;
                 }
             }
@@ -257,6 +339,33 @@ impl<S: Simulated> Player<'_, S> {
             run.poll_ready();
         }
         Ok(())
+    }
+
+    fn machine(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        if self.run.is_some() || self.machine.is_some() {
+            return Err("the machine is named once, before `cluster`".to_owned());
+        }
+        self.machine = Some(words.next("the name of a state machine")?.to_owned());
+        words.end()?;
+        self.is_for_this_machine()
+    }
+
+    /// A scenario says something of one state machine: another one passes, or fails, for nothing.
+    fn is_for_this_machine(&self) -> Result<(), String> {
+        let (own, default) = (machine_name::<S>(), machine_name::<Registers>());
+        match &self.machine {
+            Some(named) if *named == own => Ok(()),
+            None if own == default => Ok(()),
+            Some(named) if own == default => Err(format!(
+                "this scenario is for the state machine {named}, and here is {own}; play it in the test of {named}, with \
+                 `Trial::play`"
+            )),
+            Some(named) => Err(format!("this scenario is for the state machine {named}; here is {own}")),
+            None => Err(format!(
+                "this scenario names no state machine, so it is for {default}, and here is {own}; if it is for {own}, write \
+                 `machine {own}` before `cluster`"
+            )),
+        }
     }
 
     fn cluster(&mut self, words: &mut Words<'_>) -> Result<(), String> {
@@ -269,7 +378,8 @@ impl<S: Simulated> Player<'_, S> {
         }
         let mut options = base(replicas);
         while let Some(word) = words.maybe() {
-            let (name, value) = word.split_once('=').ok_or_else(|| format!("{word}: options are NAME=VALUE"))?;
+            let (name, value) =
+                word.split_once('=').ok_or_else(|| format!("{word} is no option; options are NAME=VALUE"))?;
             options.set_load(name, value)?;
         }
         options.validate()?;
@@ -279,6 +389,7 @@ impl<S: Simulated> Player<'_, S> {
         let mut run = Run::new(simulation);
         (0..replicas).for_each(|replica| run.start(replica));
         (0..run.options.clients).for_each(|client| run.add_client(client));
+        (0..run.options.rogues).for_each(|rogue| run.add_rogue(rogue));
         run.plan_faults(&[]);
         run.poll_ready();
         // From the start on the replicas know each other: the story begins with a cluster that serves.
@@ -291,7 +402,8 @@ impl<S: Simulated> Player<'_, S> {
         let Some(run) = &mut self.run else { return Ok(()) };
         for happening in happenings {
             if !run.carry_out(&happening) {
-                return Err(format!("{happening:?} has no effect here"));
+                let text = write_happening(&happening, run.options.replicas);
+                return Err(format!("`{text}` has no effect; what it needs is not there, or has happened already"));
             }
         }
         Ok(())
@@ -301,7 +413,11 @@ impl<S: Simulated> Player<'_, S> {
         let Some(run) = &mut self.run else { return Ok(()) };
         let replicas = run.options.replicas;
         if let Some(at) = node.checked_sub(replicas) {
-            let (life, client) = run.clients[at].clone();
+            let Some((life, client)) = run.clients.get(at).cloned() else {
+                return Err(format!(
+                    "c{at} asks what it likes, against the rules; only c0 and its like are told what to ask"
+                ));
+            };
             let life = Life { flag: Arc::new(Flag::default()), ..life };
             let mut worker = run.worker(life, (at * 8) as u64);
             let recorder = run.recorder.clone();

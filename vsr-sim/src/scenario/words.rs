@@ -1,5 +1,7 @@
 //! The words of a scenario file: faults, filters, links and times, written and read.
 
+use std::collections::VecDeque;
+
 use vsr::OpNumber;
 
 use crate::disk::Damage;
@@ -10,7 +12,7 @@ use crate::plan::{Fault, Happening, MessageFate, MessageKey, Nanos, ReadFate, Un
 
 /// Reads the words of one line, and counts nodes in the way that the cluster does.
 pub(super) struct Words<'a> {
-    words: std::iter::Peekable<std::str::SplitWhitespace<'a>>,
+    words: VecDeque<&'a str>,
     /// So many replicas: clients come after them.
     pub(super) replicas: usize,
     pub(super) clients: usize,
@@ -18,28 +20,38 @@ pub(super) struct Words<'a> {
 
 impl<'a> Words<'a> {
     pub(super) fn new(line: &'a str, replicas: usize, clients: usize) -> Words<'a> {
-        Words { words: line.split_whitespace().peekable(), replicas, clients }
+        Words { words: line.split_whitespace().collect(), replicas, clients }
     }
 
     pub(super) fn next(&mut self, what: &str) -> Result<&'a str, String> {
-        self.words.next().ok_or_else(|| format!("{what} is missing"))
+        self.words.pop_front().ok_or_else(|| format!("{what} is missing"))
     }
 
     pub(super) fn maybe(&mut self) -> Option<&'a str> {
-        self.words.next()
+        self.words.pop_front()
     }
 
-    pub(super) fn peek(&mut self) -> Option<&'a str> {
-        self.words.peek().copied()
+    pub(super) fn peek(&self) -> Option<&'a str> {
+        self.words.front().copied()
     }
 
     /// The rest of the line.
     pub(super) fn rest(&mut self) -> String {
-        self.words.by_ref().collect::<Vec<_>>().join(" ")
+        self.words.drain(..).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The rest of the line up to its `within 5s`, where it ends in one.
+    pub(super) fn rest_before_within(&mut self) -> String {
+        let before = self.words.len().saturating_sub(2);
+        let is_within = self.words.get(before) == Some(&"within")
+            && self.words.back().is_some_and(|time| parse_duration(time).is_ok());
+        let end = if is_within { before } else { self.words.len() };
+        self.words.drain(..end).collect::<Vec<_>>().join(" ")
     }
 
     pub(super) fn end(&mut self) -> Result<(), String> {
-        self.words.next().map_or(Ok(()), |word| Err(format!("{word} is too much")))
+        let all = std::mem::take(&mut self.words);
+        all.front().map_or(Ok(()), |word| Err(format!("{word} is too much; the line ends before it")))
     }
 
     pub(super) fn number(&mut self, what: &str) -> Result<u64, String> {
@@ -203,6 +215,21 @@ impl<'a> Words<'a> {
             "release-disk" => Happening::ReleaseDisk(self.replica()?),
             "fill-disk" => Happening::FullDisk(self.replica()?, self.nanos()?),
             "wipe" => Happening::LoseDisk(self.replica()?),
+            "bad-sector" => {
+                let (replica, op) = (self.replica()?, self.value("op")?);
+                let op = op
+                    .parse::<u64>()
+                    .ok()
+                    .filter(|op| *op > 0)
+                    .ok_or_else(|| format!("op={op} is no op; ops are 1, 2, 3…"))?;
+                let mut puts = u64::MAX;
+                if self.peek().is_some_and(|word| word.starts_with("puts=")) {
+                    let text = self.value("puts")?;
+                    puts = text.parse().map_err(|_| format!("puts={text} is no number"))?;
+                }
+                Happening::BadSector(replica, OpNumber(op), puts)
+            }
+            "no-space" => Happening::NoSpace(self.replica()?, self.nanos()?),
             "peer-down" => {
                 let (node, peer) = (self.node()?, self.node()?);
                 let refused = self.peek() == Some("refused");
@@ -272,6 +299,9 @@ impl<'a> Words<'a> {
             }
             "crash-after" => {
                 let key = self.message()?;
+                if key.from >= self.replicas {
+                    return Err(format!("{} is a client; a replica crashes after a message", self.name(key.from)));
+                }
                 message(MessageFate::CrashAfter(self.unsynced()?), key)
             }
             "write" => {
@@ -286,7 +316,14 @@ impl<'a> Words<'a> {
                         let op = self.value("op")?;
                         WriteFate::Misdirect(OpNumber(op.parse().map_err(|_| format!("op={op} is no op"))?))
                     }
-                    word => return Err(format!("{word}: crash, crash-after, fail, hang, silent or misdirect")),
+                    "vanish" => WriteFate::Vanish,
+                    "sync-fails" => WriteFate::FailSync(self.nanos()?),
+                    word => {
+                        return Err(format!(
+                            "{word} cannot happen to a write; crash, crash-after, fail, hang, silent, misdirect, vanish and \
+                             sync-fails can"
+                        ));
+                    }
                 };
                 Ok(Some(vec![Fault::Write(replica, nth, fate)]))
             }
@@ -304,63 +341,24 @@ impl<'a> Words<'a> {
     }
 }
 
-/// A fault in the words that [`Words`] reads.
-pub(crate) fn write_fault(fault: &Fault, replicas: usize) -> String {
-    let node = |node: usize| if node < replicas { format!("r{node}") } else { format!("c{}", node - replicas) };
-    let unsynced = |unsynced: Unsynced| match unsynced {
+fn unsynced_text(unsynced: Unsynced) -> String {
+    match unsynced {
         Unsynced::Lost => "lose-unsynced".to_owned(),
         Unsynced::Kept => "keep-unsynced".to_owned(),
         Unsynced::Torn(salt) => format!("tear-unsynced={salt}"),
-    };
+    }
+}
+
+/// A fault in the words that [`Words`] reads.
+pub(crate) fn write_fault(fault: &Fault, replicas: usize) -> String {
+    let node = |node: usize| if node < replicas { format!("r{node}") } else { format!("c{}", node - replicas) };
+    let unsynced = unsynced_text;
     let message = |key: &MessageKey| {
         let nth = if key.nth == 1 { String::new() } else { format!(" nth={}", key.nth) };
         format!("{} {} {}>{}{nth}", key.kind, key.subject, node(key.from), node(key.to))
     };
     match fault {
-        Fault::At(at, happening) => {
-            let text = match happening {
-                Happening::Crash(replica, how) => format!("crash r{replica} {}", unsynced(*how)),
-                Happening::Restart(replica) => format!("restart r{replica}"),
-                Happening::Partition { side, one_way, noticed } => {
-                    let side: Vec<String> = side.iter().map(|at| node(*at)).collect();
-                    let (sign, noticed) = (if *one_way { ">" } else { "|" }, if *noticed { " noticed" } else { "" });
-                    format!("partition {} {sign} rest{noticed}", side.join(" "))
-                }
-                Happening::Cut(from, to) => format!("cut {}>{}", node(*from), node(*to)),
-                Happening::Mend(from, to) => format!("mend {}>{}", node(*from), node(*to)),
-                Happening::Heal => "heal".to_owned(),
-                Happening::Clog(from, to, lasts) => format!("clog {}>{} {}", node(*from), node(*to), Nanos(*lasts)),
-                Happening::Mute(from, kind, lasts) => format!("mute {} {kind} {}", node(*from), Nanos(*lasts)),
-                Happening::Pause(replica) => format!("pause r{replica}"),
-                Happening::Suspend(replica) => format!("suspend r{replica}"),
-                Happening::Resume(replica) => format!("resume r{replica}"),
-                Happening::JumpWall(at, by) => {
-                    format!("skew-clock {} {}{}", node(*at), if *by < 0 { '-' } else { '+' }, Nanos(by.unsigned_abs()))
-                }
-                Happening::LeapClock(at, by) => format!("leap-clock {} {}", node(*at), Nanos(*by)),
-                Happening::Rot(replica, op, damage) => {
-                    format!(
-                        "corrupt r{replica} op={op}{}",
-                        match damage {
-                            Damage::Intact | Damage::Body => "",
-                            Damage::Both => " header",
-                            Damage::End => " end",
-                        }
-                    )
-                }
-                Happening::SlowDisk(replica, times, lasts) => {
-                    format!("slow-disk r{replica} x{times} {}", Nanos(*lasts))
-                }
-                Happening::StallDisk(replica) => format!("stall-disk r{replica}"),
-                Happening::ReleaseDisk(replica) => format!("release-disk r{replica}"),
-                Happening::FullDisk(replica, lasts) => format!("fill-disk r{replica} {}", Nanos(*lasts)),
-                Happening::LoseDisk(replica) => format!("wipe r{replica}"),
-                Happening::PeerDown(at, peer, refused) => {
-                    format!("peer-down {} {}{}", node(*at), node(*peer), if *refused { " refused" } else { "" })
-                }
-            };
-            format!("at {} {text}", Nanos(*at))
-        }
+        Fault::At(at, happening) => format!("at {} {}", Nanos(*at), write_happening(happening, replicas)),
         Fault::Message(key, fate) => match fate {
             MessageFate::Drop => format!("drop {}", message(key)),
             MessageFate::Again(after) => format!("again {} after={}", message(key), Nanos(*after)),
@@ -376,12 +374,64 @@ pub(crate) fn write_fault(fault: &Fault, replicas: usize) -> String {
                 WriteFate::Hang(lasts) => format!("hang {}", Nanos(*lasts)),
                 WriteFate::Silent => "silent".to_owned(),
                 WriteFate::Misdirect(op) => format!("misdirect op={op}"),
+                WriteFate::Vanish => "vanish".to_owned(),
+                WriteFate::FailSync(lasts) => format!("sync-fails {}", Nanos(*lasts)),
             };
             format!("write r{replica} {nth} {text}")
         }
         Fault::Read(replica, nth, fate) => {
             let text = if *fate == ReadFate::Fail { "fail" } else { "astray" };
             format!("read r{replica} {nth} {text}")
+        }
+    }
+}
+
+/// A fault that happens now, in the words that [`Words`] reads.
+pub(crate) fn write_happening(happening: &Happening, replicas: usize) -> String {
+    let node = |node: usize| if node < replicas { format!("r{node}") } else { format!("c{}", node - replicas) };
+    let unsynced = unsynced_text;
+    match happening {
+        Happening::Crash(replica, how) => format!("crash r{replica} {}", unsynced(*how)),
+        Happening::Restart(replica) => format!("restart r{replica}"),
+        Happening::Partition { side, one_way, noticed } => {
+            let side: Vec<String> = side.iter().map(|at| node(*at)).collect();
+            let (sign, noticed) = (if *one_way { ">" } else { "|" }, if *noticed { " noticed" } else { "" });
+            format!("partition {} {sign} rest{noticed}", side.join(" "))
+        }
+        Happening::Cut(from, to) => format!("cut {}>{}", node(*from), node(*to)),
+        Happening::Mend(from, to) => format!("mend {}>{}", node(*from), node(*to)),
+        Happening::Heal => "heal".to_owned(),
+        Happening::Clog(from, to, lasts) => format!("clog {}>{} {}", node(*from), node(*to), Nanos(*lasts)),
+        Happening::Mute(from, kind, lasts) => format!("mute {} {kind} {}", node(*from), Nanos(*lasts)),
+        Happening::Pause(replica) => format!("pause r{replica}"),
+        Happening::Suspend(replica) => format!("suspend r{replica}"),
+        Happening::Resume(replica) => format!("resume r{replica}"),
+        Happening::JumpWall(at, by) => {
+            format!("skew-clock {} {}{}", node(*at), if *by < 0 { '-' } else { '+' }, Nanos(by.unsigned_abs()))
+        }
+        Happening::LeapClock(at, by) => format!("leap-clock {} {}", node(*at), Nanos(*by)),
+        Happening::Rot(replica, op, damage) => {
+            format!(
+                "corrupt r{replica} op={op}{}",
+                match damage {
+                    Damage::Intact | Damage::Body => "",
+                    Damage::Both => " header",
+                    Damage::End => " end",
+                }
+            )
+        }
+        Happening::SlowDisk(replica, times, lasts) => {
+            format!("slow-disk r{replica} x{times} {}", Nanos(*lasts))
+        }
+        Happening::StallDisk(replica) => format!("stall-disk r{replica}"),
+        Happening::ReleaseDisk(replica) => format!("release-disk r{replica}"),
+        Happening::FullDisk(replica, lasts) => format!("fill-disk r{replica} {}", Nanos(*lasts)),
+        Happening::LoseDisk(replica) => format!("wipe r{replica}"),
+        Happening::BadSector(replica, op, u64::MAX) => format!("bad-sector r{replica} op={op}"),
+        Happening::BadSector(replica, op, puts) => format!("bad-sector r{replica} op={op} puts={puts}"),
+        Happening::NoSpace(replica, lasts) => format!("no-space r{replica} {}", Nanos(*lasts)),
+        Happening::PeerDown(at, peer, refused) => {
+            format!("peer-down {} {}{}", node(*at), node(*peer), if *refused { " refused" } else { "" })
         }
     }
 }

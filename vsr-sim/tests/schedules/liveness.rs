@@ -339,6 +339,10 @@ fn ck_01_wall_clocks_that_are_off_harm_nothing() {
                 wall: Timestamp(wall),
                 checkpoint: OpNumber::ZERO,
                 machine_version: 1,
+                head_certain: true,
+                has_room: true,
+                life: core.life(),
+                known: Vec::new(),
             };
             s.inject(Script::flight(from, 0, Message::Ping(ping)));
         }

@@ -4,8 +4,10 @@
 mod clients;
 mod defects;
 mod disks;
+mod health;
 mod holes;
 mod liveness;
+mod lives;
 mod merging;
 mod normal;
 mod paper;

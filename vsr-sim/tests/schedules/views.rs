@@ -64,7 +64,7 @@ fn vc_07_d05_a_late_vote_does_not_disturb_its_view() {
     let view = s.core(2).view();
     let entered = s.views_entered();
     for _ in 0..2 {
-        s.inject(Script::flight(0, 2, Message::StartViewChange { view }));
+        s.inject(Script::flight(0, 2, Message::StartViewChange { view, life: s.life(0) }));
     }
     s.run();
     assert!(s.is_normal(2));

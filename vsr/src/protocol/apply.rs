@@ -3,8 +3,9 @@
 use bytes::Bytes;
 
 use super::checksum::Checksum;
-use super::core::{Core, Event};
+use super::core::Core;
 use super::entry::{BodyReader, Header, LoggedRequest, OpKind, RequestKind};
+use super::event::Event;
 use super::fault::Fault;
 use super::log::Body;
 use super::message::{Outcome, Refusal, Reply};
@@ -186,6 +187,7 @@ impl Core {
         machine: &mut dyn Machine,
     ) -> Result<(), Fault> {
         let LoggedRequest { session, number, floor, kind } = request;
+        let mut content = Checksum::default();
         let (outcome, executed_at) = match kind {
             RequestKind::Register(client) => {
                 if prepared.is_some() {
@@ -195,6 +197,7 @@ impl Core {
             }
             RequestKind::Command(command) => {
                 let checksum = Checksum::of(&command);
+                content = checksum;
                 if prepared.is_some() {
                     self.primary.in_flight.remove(&(session, number));
                 }
@@ -218,7 +221,7 @@ impl Core {
         };
         let Some(prepared) = prepared else { return Ok(()) };
         let Some(&(client, origin)) = prepared.origins.get(position.index as usize) else { return Ok(()) };
-        let reply = Reply { client, session, number, outcome, position: executed_at };
+        let reply = Reply { client, session, number, outcome, position: executed_at, request: content };
         for extra in prepared.extra.get(&position.index).into_iter().flatten() {
             self.answer_to(*extra, reply.clone());
         }

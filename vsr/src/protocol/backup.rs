@@ -1,9 +1,10 @@
 //! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (DESIGN 6.2, 6.6, VRR 4.1).
 
-use super::core::{Core, LEAP_MAX, Status, disk_bytes};
+use super::core::{Core, LEAP_MAX, Status};
 use super::entry::Entry;
 use super::message::Message;
 use super::number::{CommitNumber, OpNumber, ReplicaId, View};
+use super::writes::disk_bytes;
 
 impl Core {
     /// An op for the log, from the primary of the view.
@@ -29,9 +30,7 @@ impl Core {
             if !self.writes.has_room(disk_bytes(header.body_len.into())) {
                 return self.ignore("Prepare", "the log is full");
             }
-            let constants = &self.membership.constants;
-            let waiting_max = u64::from(constants.pipeline_max) * u64::from(constants.batch_bytes_max);
-            if self.writes.is_congested(waiting_max) {
+            if self.is_disk_behind() {
                 // The primary sends it again, or repair fetches it, when the disk has caught up.
                 self.repair.note_lag(self.now);
                 return self.ignore("Prepare", "the own disk is behind");
@@ -48,6 +47,17 @@ impl Core {
             }
         }
         self.raise_commit(commit);
+    }
+
+    /// Whether as much waits for the disk as a full pipeline holds.
+    pub(crate) fn is_disk_behind(&self) -> bool {
+        self.writes.is_congested(self.pipeline_bytes_max())
+    }
+
+    /// The most that the bodies of a pipeline take.
+    pub(crate) fn pipeline_bytes_max(&self) -> u64 {
+        let constants = &self.membership.constants;
+        u64::from(constants.pipeline_max) * u64::from(constants.batch_bytes_max)
     }
 
     /// A `Prepare` within the log: a repeated one is acknowledged again, a missing body is filled.
@@ -79,7 +89,8 @@ impl Core {
         self.last_heartbeat = number;
         self.on_sign_of_primary();
         self.raise_commit(commit);
-        self.send(from, Message::CommitOk { view, number });
+        let life = self.life();
+        self.send(from, Message::CommitOk { view, number, life });
         if head > self.log.head() {
             self.repair.note_lag(self.now);
         } else {
@@ -149,6 +160,7 @@ impl Core {
             return;
         }
         let Some(checksum) = self.log.checksum(op) else { return };
-        self.send(primary, Message::PrepareOk { view: self.view, op, checksum });
+        let life = self.life();
+        self.send(primary, Message::PrepareOk { view: self.view, op, checksum, life });
     }
 }

@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use super::apply::{Applying, Machine};
+use super::event::Event;
 use super::fault::Fault;
+use super::lives::Distrust;
 use super::log::{Body, Log};
 use super::membership::Membership;
 use super::message::{Envelope, Message, Peer, Reply, Request};
@@ -20,7 +22,8 @@ use super::reads::Reads;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
-use super::vsr_state::{Batch, Suffix, VsrState};
+use super::vsr_state::{Batch, Doubted, Suffix, VsrState};
+use super::writes::{Writes, disk_bytes};
 
 /// How long a replica waits before it does something about it. Its own business: no rule of safety
 /// depends on any of these.
@@ -89,148 +92,13 @@ pub enum Status {
     ViewChange,
 }
 
-/// A reason to vote to leave a view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Suspicion {
-    /// A backup heard no heartbeat.
-    Silence,
-    /// The connection to the primary is down.
-    Disconnected,
-    /// A request that was forwarded is neither prepared nor answered. Heartbeats are no cure.
-    Forward,
-    /// A view change comes to nothing.
-    NoProgress,
-    /// This primary is not answered by a quorum.
-    Unanswered,
-    /// This primary's own disk does not answer.
-    Disk,
-}
-
-impl std::fmt::Display for Suspicion {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Suspicion::Silence => "the primary is silent",
-            Suspicion::Disconnected => "the connection to the primary is down",
-            Suspicion::Forward => "a forwarded request is neither prepared nor answered",
-            Suspicion::NoProgress => "the view change makes no progress",
-            Suspicion::Unanswered => "no quorum answers",
-            Suspicion::Disk => "the own disk does not answer",
-        })
-    }
-}
-
-/// What an observer may want to know. Emitted as it happens, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A view was entered; it has not started.
-    ViewEntered {
-        /// The view.
-        view: View,
-    },
-    /// Normal operation in a view.
-    ViewStarted {
-        /// The view.
-        view: View,
-        /// Its primary.
-        primary: ReplicaId,
-    },
-    /// A vote to leave the view was cast.
-    Voted {
-        /// The view.
-        view: View,
-        /// Why.
-        why: Suspicion,
-    },
-    /// The commit number rose.
-    Committed {
-        /// To this.
-        commit: CommitNumber,
-    },
-    /// An op was applied.
-    Applied {
-        /// The op.
-        op: OpNumber,
-        /// Its checksum.
-        checksum: super::checksum::Checksum,
-    },
-    /// Every replica has answered, and none of them holds an intact copy of an op that may be committed. The cluster waits: only an
-    /// operator can give the op up (DESIGN 7.6).
-    Lost {
-        /// The op.
-        op: OpNumber,
-    },
-    /// Ops above this one were dropped.
-    Truncated {
-        /// The last op that stays.
-        above: OpNumber,
-        /// The head before.
-        head: OpNumber,
-    },
-    /// A message had no effect.
-    Ignored {
-        /// Its kind.
-        message: &'static str,
-        /// Why.
-        why: &'static str,
-    },
-    /// An interesting path was taken; for coverage.
-    Mark(&'static str),
-}
-
-/// Which batches made what durable.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Writes {
-    pub(crate) staging: Batch,
-    /// The batch that is being written, and since when.
-    pub(crate) in_flight: Option<(BatchNumber, Monotonic)>,
-    /// The last batch handed out.
-    pub(crate) issued: BatchNumber,
-    /// The last durable batch.
-    pub(crate) completed: BatchNumber,
-    /// The batch that made the view durable.
-    pub(crate) view_batch: BatchNumber,
-    /// The batch that made log_view durable.
-    pub(crate) log_view_batch: BatchNumber,
-    /// Ops whose staged put gave way to a vsr state; they are put again when the view has started.
-    pub(crate) unstaged: Vec<OpNumber>,
-    /// Bytes that storage can still take, as it said last.
-    pub(crate) room: u64,
-    /// Bytes of it that the batch being gathered will take.
-    pub(crate) staged_bytes: u64,
-    /// Bytes of it that the batch in flight may not have taken yet.
-    pub(crate) in_flight_bytes: u64,
-}
-
-impl Writes {
-    /// The number that the batch being gathered will have.
-    pub(crate) fn next(&self) -> BatchNumber {
-        self.issued.next()
-    }
-
-    /// Whether entries of so many bytes fit beside everything that is on its way to the disk. An entry
-    /// is never taken in without room: a write that fails for want of it would stop the replica.
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        let taken = self.staged_bytes.saturating_add(self.in_flight_bytes).saturating_add(bytes);
-        self.room >= taken
-    }
-
-    /// Whether a slow disk lets too much wait in memory.
-    pub(crate) fn is_congested(&self, bytes_max: u64) -> bool {
-        self.staged_bytes.saturating_add(self.in_flight_bytes) > bytes_max
-    }
-}
-
 /// Ops by which a message may be ahead of the own head: blanks for them are kept in memory. A replica that
 /// is further behind will take a checkpoint, once there are any.
 pub(crate) const LEAP_MAX: u64 = 1 << 21;
 
-/// The most that a body of so many bytes takes on a disk: the entry's header in two copies, and what the
-/// storage adds. An upper bound for the storages that ship.
-pub(crate) fn disk_bytes(body: u64) -> u64 {
-    body + body / 16 + 2048
-}
+/// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
+/// (months, at the shortest time-out) has to be replaced.
+const VIEW_LEAP_MAX: u64 = 1 << 24;
 
 /// One replica's protocol.
 #[derive(Clone, Debug)]
@@ -269,6 +137,13 @@ pub struct Core {
     pub(crate) last_heartbeat: u64,
     pub(crate) retry_at: Monotonic,
     pub(crate) ping_at: Monotonic,
+    /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
+    pub(crate) stored: OpNumber,
+    /// What the record remembers of the members has changed.
+    pub(crate) record_due: bool,
+    /// The commit number at the last ping, to tell whether the log rests.
+    pub(crate) commit_at_ping: CommitNumber,
+    pub(crate) stall: super::explain::Stall,
 }
 
 /// What is known of another member.
@@ -278,8 +153,13 @@ pub(crate) struct PeerState {
     /// The connection is down now: since when, and whether a reconnect was refused.
     pub(crate) down: Option<(Monotonic, bool)>,
     pub(crate) wall: Option<(Timestamp, Monotonic)>,
-    pub(crate) view: View,
     pub(crate) machine_version: Option<u32>,
+    /// The view that it is in, in normal operation, and the head of its log there, as it said last.
+    pub(crate) log: Option<(View, OpNumber)>,
+    /// Whether it has room for more ops, as it said last.
+    pub(crate) has_room: Option<(bool, Monotonic)>,
+    /// Why its word does not count.
+    pub(crate) distrust: Option<Distrust>,
 }
 
 impl Core {
@@ -412,8 +292,9 @@ impl Core {
             Peer::Client(client) => {
                 match message {
                     Message::Requests { requests, .. } => {
-                        let own = requests.into_iter().filter(|request| request.client == client).collect();
-                        self.on_requests(Some(Peer::Client(client)), own, false, machine);
+                        let own = requests.into_iter().filter(|request| request.client == client);
+                        let plausible = self.refuse_absurd(Some(Peer::Client(client)), own.collect());
+                        self.on_requests(Some(Peer::Client(client)), plausible, false, machine);
                     }
                     _ => self.ignore(message.name(), "clients send requests only"),
                 }
@@ -429,6 +310,11 @@ impl Core {
             self.ignore(message.name(), "absurd numbers, or another epoch");
             return;
         }
+        if message.view().is_some_and(|view| view.number.saturating_sub(self.view.number) > VIEW_LEAP_MAX) {
+            // One forged or damaged number must not use up the numbers of views.
+            self.ignore(message.name(), "too many views ahead");
+            return;
+        }
         // Whoever is heard is not down, whatever a hint said: hints may be wrong, and their end may be lost.
         self.peers[index].down = None;
         self.peers[index].heard_at = self.now;
@@ -438,10 +324,17 @@ impl Core {
             }
             Message::Replies { replies, .. } => self.on_replies(replies),
             Message::Prepare { view, commit, entry } => self.on_prepare(from, view, commit, entry),
-            Message::PrepareOk { view, op, checksum } => self.on_prepare_ok(index, view, op, checksum),
+            Message::PrepareOk { life, .. }
+            | Message::CommitOk { life, .. }
+            | Message::StartViewChange { life, .. }
+                if !self.counts(index, life) =>
+            {
+                self.ignore(message.name(), "a life of the sender that does not count");
+            }
+            Message::PrepareOk { view, op, checksum, .. } => self.on_prepare_ok(index, view, op, checksum),
             Message::Commit { view, commit, head, number } => self.on_commit(from, view, commit, head, number),
-            Message::CommitOk { view, number } => self.on_commit_ok(index, view, number),
-            Message::StartViewChange { view } => self.on_start_view_change(index, view),
+            Message::CommitOk { view, number, .. } => self.on_commit_ok(index, view, number),
+            Message::StartViewChange { view, .. } => self.on_start_view_change(index, view),
             Message::DoViewChange(dvc) => self.on_do_view_change(index, dvc),
             Message::StartView(start) => self.on_start_view(from, start),
             Message::RequestStartView { view, nonce } => self.on_request_start_view(from, view, nonce),
@@ -487,8 +380,8 @@ impl Core {
             return;
         }
         if self.now >= self.ping_at {
-            self.ping_at = self.now.after(self.options.timing.ping);
-            self.send_pings();
+            self.on_ping_due();
+            self.refresh_commit();
         }
         if self.now >= self.primary.heartbeat_at {
             self.on_heartbeat_due();
@@ -515,6 +408,8 @@ impl Core {
         if self.fault.is_none() {
             self.prepare_queued();
             self.flush_reads();
+            self.refresh_record();
+            self.note_stall();
         }
     }
 
@@ -555,7 +450,8 @@ impl Core {
     /// Requests of the replica's own handle.
     pub fn submit(&mut self, requests: Vec<Request>, machine: &dyn Machine) {
         if self.fault.is_none() {
-            self.on_requests(None, requests, false, machine);
+            let plausible = self.refuse_absurd(None, requests);
+            self.on_requests(None, plausible, false, machine);
         }
     }
 
@@ -571,17 +467,21 @@ impl Core {
 
     /// The transport has a connection to a peer again.
     pub fn on_peer_up(&mut self, peer: ReplicaId) {
-        if let Some(index) = self.membership.index_of(peer) {
+        if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
             self.peers[index].down = None;
+            self.primary.resend_soon(index);
+            // Who this is, and how far its log reaches, is the first thing that a peer has to know.
+            self.ping_at = self.now;
         }
     }
 
     // ---- shared by the handlers ----
 
     /// Hands a message to the choke point, bound to the batch that it needs (DESIGN 6.4).
-    pub(crate) fn send(&mut self, to: ReplicaId, message: Message) {
+    /// Whether it is kept: what waits for a hung disk has a bound.
+    pub(crate) fn send(&mut self, to: ReplicaId, message: Message) -> bool {
         let after = self.needs(&message);
-        self.outbox.send(after, self.writes.completed, Peer::Replica(to), message);
+        self.outbox.send(after, self.writes.completed, Peer::Replica(to), message)
     }
 
     /// To every other member.
@@ -615,15 +515,15 @@ impl Core {
             // The number of the start is in the client id and in the nonces: until it is durable, the next
             // life may have the same ones, and take an answer to this one for its own.
             Message::Requests { .. } | Message::ReadIndex { .. } => BatchNumber(1),
-            Message::StartViewChange { .. } | Message::RequestStartView { .. } | Message::Ping(_) => {
-                self.writes.view_batch
+            Message::RequestStartView { .. } => self.writes.view_batch,
+            // These name the life.
+            Message::StartViewChange { .. } | Message::Ping(_) => self.writes.view_batch.max(BatchNumber(1)),
+            Message::PrepareOk { .. } | Message::CommitOk { .. } | Message::DoViewChange(_) => {
+                self.writes.view_batch.max(self.writes.log_view_batch).max(BatchNumber(1))
             }
             Message::Replies { .. }
             | Message::Prepare { .. }
-            | Message::PrepareOk { .. }
             | Message::Commit { .. }
-            | Message::CommitOk { .. }
-            | Message::DoViewChange(_)
             | Message::StartView(_)
             | Message::ReadIndexOk { .. }
             | Message::Answer { .. } => self.writes.view_batch.max(self.writes.log_view_batch),
@@ -633,20 +533,58 @@ impl Core {
     /// Stages the vsr state into the batch being gathered. Puts that were not handed out yet are
     /// dropped from it, as no slot that a view change touches may be written beside a state.
     pub(crate) fn stage_state(&mut self, suffix: Suffix) {
-        let entries = std::mem::take(&mut self.writes.staging.entries);
-        for entry in entries {
-            if let Some(slot) = self.log.slot_mut(entry.header.op) {
-                slot.staged = None;
-                self.writes.unstaged.push(entry.header.op);
-            }
-        }
-        self.writes.staged_bytes = 0;
         self.state.head_certain = self.head_certain;
         self.state.view = self.view;
         self.state.log_view = self.log_view;
         self.state.commit = self.commit;
         self.state.suffix = suffix;
+        self.put_state();
+    }
+
+    /// Stages the record as it was staged last, with a newer commit number in normal operation: what a view has fixed stays.
+    pub(crate) fn restage_state(&mut self) {
+        let commit = self.recordable_commit();
+        if self.status == Status::Normal && self.views_are_durable() && commit > self.state.commit {
+            self.state.commit = commit;
+            self.state.suffix.headers.retain(|header| header.op >= commit.op());
+        }
+        self.put_state();
+    }
+
+    /// What the record may call committed: it is on this disk, too.
+    pub(crate) fn recordable_commit(&mut self) -> CommitNumber {
+        let commit = self.commit.op().min(self.log.head());
+        let is_stored = |core: &Core, op| core.log.slot(op).is_some_and(|slot| slot.is_durable(core.writes.completed));
+        let mut stored = self.state.commit.op().max(self.stored.min(commit));
+        while stored < commit && is_stored(self, stored.next()) {
+            stored = stored.next();
+        }
+        self.stored = stored;
+        CommitNumber(stored.0)
+    }
+
+    fn put_state(&mut self) {
+        let entries = std::mem::take(&mut self.writes.staging.entries);
+        for entry in entries {
+            if let Some(slot) = self.log.slot_mut(entry.header.op) {
+                slot.staged = None;
+                self.writes.unstage(entry.header.op, disk_bytes(entry.body.len() as u64));
+            }
+        }
+        self.writes.staged_bytes = 0;
+        self.state.doubted = self.still_doubted();
         self.writes.staging.state = Some(self.state.clone());
+    }
+
+    /// Of the ops that may have been lost here, the range in which some are not on the disk again.
+    fn still_doubted(&self) -> Option<Doubted> {
+        let Doubted { above, to } = self.state.doubted?;
+        // An op that is known to be committed is never denied.
+        let above = above.max(self.state.commit.op());
+        let mut missing = (above.0 + 1..=to.0.min(self.log.head().0)).map(OpNumber);
+        let is_missing = |op: &OpNumber| !self.log.slot(*op).is_some_and(|slot| slot.is_durable(self.writes.completed));
+        let first = missing.find(is_missing)?;
+        Some(Doubted { above: first.prev(), to: to.min(self.log.head()) })
     }
 
     /// The staged state installs a log whose head the view's primary has named: once it is durable, the
@@ -661,16 +599,16 @@ impl Core {
     /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
     /// with its checksum is never put again (DESIGN 6.8).
     pub(crate) fn stage_put(&mut self, op: OpNumber) {
-        if self.writes.staging.state.is_some() {
-            self.writes.unstaged.push(op);
-            return;
-        }
         let next = self.writes.next();
         let Some(slot) = self.log.slot_mut(op) else { return };
         if slot.staged.is_some() {
             return;
         }
         if let (Some(header), Body::Memory(body)) = (slot.header, &slot.body) {
+            if self.writes.staging.state.is_some() {
+                let bytes = disk_bytes(body.len() as u64);
+                return self.writes.unstage(op, bytes);
+            }
             slot.staged = Some(next);
             self.writes.staged_bytes += disk_bytes(body.len() as u64);
             let entry = super::entry::Entry { header, body: body.clone() };
@@ -718,7 +656,8 @@ impl Core {
         sorted[usize::from(quorum) - 1]
     }
 
-    fn send_pings(&mut self) {
+    pub(crate) fn on_ping_due(&mut self) {
+        self.ping_at = self.now.after(self.options.timing.ping);
         let ping = super::message::Ping {
             view: self.view,
             normal: self.status == Status::Normal,
@@ -727,15 +666,27 @@ impl Core {
             wall: self.wall,
             checkpoint: self.state.checkpoint,
             machine_version: self.options.machine_version,
+            head_certain: self.head_certain,
+            has_room: self.has_room_for_ops(),
+            life: self.life(),
+            known: self.state.known.clone(),
         };
         self.peers[self.index].wall = Some((self.wall, self.now));
         self.broadcast(&Message::Ping(ping));
     }
 
     fn on_ping(&mut self, from: usize, ping: super::message::Ping) {
+        if !self.introduce(from, ping.life, ping.head, ping.head_certain) {
+            return self.ignore("Ping", "a life of the sender that does not count");
+        }
+        self.on_known(from, &ping.known);
+        if self.fault.is_some() {
+            return;
+        }
+        self.peers[from].has_room = Some((ping.has_room, self.now));
+        self.peers[from].log = ping.normal.then_some((ping.view, ping.head));
         self.peers[from].wall = Some((ping.wall, self.now));
         self.peers[from].machine_version = Some(ping.machine_version);
-        self.peers[from].view = self.peers[from].view.max(ping.view);
         if ping.view > self.view || (ping.view == self.view && ping.normal && self.status == Status::ViewChange) {
             self.ask_for_start_view(ping.view);
         }

@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 
 use super::checksum::Checksum;
-use super::core::{Core, Event, Status};
+use super::core::{Core, Status};
 use super::entry::Header;
+use super::event::Event;
 use super::fault::Fault;
 use super::message::{DoViewChange, Message};
 use super::number::{CommitNumber, OpNumber, View};
@@ -77,6 +78,12 @@ impl Core {
                     return Err(Fault::ContradictoryLogs { log_view, op: header.op });
                 }
             }
+        }
+        // What is committed stands in the log, whoever says so: those of the highest log_view may have lost its header, and
+        // with a blank above it nobody would name the head of the log.
+        let at_commit = dvcs().filter(|dvc| dvc.commit == commit).find_map(|dvc| self::header(dvc, commit.op()));
+        if let Some(header) = at_commit {
+            headers.entry(header.op).or_insert(*header);
         }
         Ok(Candidates { log_view, commit, head, headers, head_uncertain })
     }

@@ -1,7 +1,7 @@
 //! Why a replica stops. Each names what happened and who must act; the host process lives on.
 
 use super::log::Diverged;
-use super::number::{CommitNumber, OpNumber, Position, SessionId, View};
+use super::number::{CommitNumber, Incarnation, OpNumber, Position, ReplicaId, SessionId, View};
 
 /// A reason to stop for good. Going on could spread damage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +66,46 @@ pub enum Fault {
         wanted: u32,
         /// The version of this build.
         own: u32,
+    },
+    /// The disk is not the one that the others know under this replica's id.
+    #[error(
+        "replica {by} knows this replica by disk {known:x}, and this is disk {own:x}: what the known disk acknowledged is not \
+         here. Start the replica on its own disk; if that is lost, the replica has to be replaced", known = known.0, own = own.0
+    )]
+    OtherDisk {
+        /// Who says so.
+        by: ReplicaId,
+        /// The disk that is known.
+        known: Incarnation,
+        /// This one.
+        own: Incarnation,
+    },
+    /// The disk is an older copy, or another process runs on a copy of it.
+    #[error(
+        "replica {by} has heard start {known} of this replica, and this is start {own}: the disk is an older copy (restored \
+         from a backup or a snapshot), or another process runs on a copy of it. Stop the other process, or start the \
+         replica on its newest disk; if that is lost, the replica has to be replaced"
+    )]
+    OlderStart {
+        /// Who says so.
+        by: ReplicaId,
+        /// The newest start that was heard.
+        known: u64,
+        /// This one.
+        own: u64,
+    },
+    /// The log ends before what this replica acknowledged.
+    #[error(
+        "replica {by} remembers that this replica acknowledged op {acknowledged}, and its log ends at op {head}: the disk is \
+         an older copy. Start the replica on its newest disk; if that is lost, the replica has to be replaced"
+    )]
+    OlderDisk {
+        /// Who says so.
+        by: ReplicaId,
+        /// What was acknowledged, and is committed.
+        acknowledged: OpNumber,
+        /// Where the log ends.
+        head: OpNumber,
     },
     /// A cluster of one whose disk is damaged: there is nobody to repair it from.
     #[error("op {op} is damaged on the only disk of the cluster: restore the disk from a backup")]

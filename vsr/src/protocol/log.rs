@@ -157,6 +157,19 @@ impl Log {
         self.bytes -= before;
     }
 
+    /// Above `op`: what is not here may have been, and was lost.
+    pub(crate) fn mark_missing_as_damaged(&mut self, op: OpNumber) {
+        let from = usize::try_from(op.0).unwrap_or(usize::MAX).min(self.slots.len());
+        for slot in self.slots.range_mut(from..) {
+            slot.corrupt |= !slot.is_present();
+        }
+    }
+
+    /// The first op above `op` whose slot is damaged.
+    pub(crate) fn first_damaged(&self, op: OpNumber) -> Option<OpNumber> {
+        (op.0 + 1..=self.head().0).map(OpNumber).find(|op| self.slot(*op).is_some_and(|slot| slot.corrupt))
+    }
+
     /// Puts a body into the slot that its header names. `false` when it fits nowhere.
     pub(crate) fn fill(&mut self, entry: Entry) -> bool {
         let Some(slot) = self.slot_mut(entry.header.op) else { return false };

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
 use super::entry::{Entry, Header};
+use super::lives::{Known, Life};
 use super::number::{ClientId, CommitNumber, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View};
 
 /// Who sends or receives.
@@ -130,6 +131,9 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Where it was executed; all zero when it was not.
     pub position: Position,
+    /// The checksum of the command that it answers: whoever has sent another one under this number takes no answer of
+    /// its own from it (DESIGN 5.2). Zero for a `Register`, and when it is the number's fate, not a command's.
+    pub request: Checksum,
 }
 
 /// What a `DoViewChange` says of one op, as of the moment of sending (DESIGN 7.3).
@@ -161,6 +165,10 @@ pub struct DoViewChange {
     pub facts: Vec<Fact>,
     /// The op of the sender's newest checkpoint.
     pub checkpoint: OpNumber,
+    /// The life of the sender.
+    pub life: Life,
+    /// What the sender remembers of the members: an old disk learns that it is one before it can lead.
+    pub known: Vec<Known>,
 }
 
 /// The log of a view that has started.
@@ -181,7 +189,7 @@ pub struct StartView {
 }
 
 /// A replica's word about itself, sent to all at an interval.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// The sender's durable view.
     pub view: View,
@@ -197,6 +205,14 @@ pub struct Ping {
     pub checkpoint: OpNumber,
     /// The newest version of the state machine that the sender can apply.
     pub machine_version: u32,
+    /// Whether the sender knows where its log ends.
+    pub head_certain: bool,
+    /// Whether the sender's disk and log have room for more ops.
+    pub has_room: bool,
+    /// The life of the sender.
+    pub life: Life,
+    /// What the sender remembers of the members.
+    pub known: Vec<Known>,
 }
 
 /// One message.
@@ -235,6 +251,8 @@ pub enum Message {
         op: OpNumber,
         /// Its checksum, and so that of the log up to it.
         checksum: Checksum,
+        /// The life of the sender.
+        life: Life,
     },
     /// The commit number; also the heartbeat, and the confirmation round of reads.
     Commit {
@@ -253,11 +271,15 @@ pub enum Message {
         view: View,
         /// The number of the `Commit`.
         number: u64,
+        /// The life of the sender.
+        life: Life,
     },
     /// A vote to leave a view; it promises nothing.
     StartViewChange {
         /// The sender's durable view.
         view: View,
+        /// The life of the sender.
+        life: Life,
     },
     /// See [`DoViewChange`].
     DoViewChange(DoViewChange),
@@ -352,12 +374,74 @@ impl Reply {
     }
 }
 
+/// What no number of a cluster reaches.
+const NUMBER_MAX: u64 = 1 << 60;
+
+impl Request {
+    /// Whether every number is one that a session can reach. What is not is answered where it arrives: a primary would ignore it.
+    #[must_use]
+    pub fn is_plausible(&self) -> bool {
+        self.number.0 < NUMBER_MAX && self.floor.0 < NUMBER_MAX && self.session.0.op.0 < NUMBER_MAX
+    }
+}
+
 impl Message {
+    /// The view that the message is of.
+    #[must_use]
+    pub fn view(&self) -> Option<View> {
+        match self {
+            Message::Prepare { view, .. }
+            | Message::PrepareOk { view, .. }
+            | Message::Commit { view, .. }
+            | Message::CommitOk { view, .. }
+            | Message::StartViewChange { view, .. }
+            | Message::RequestStartView { view, .. } => Some(*view),
+            Message::DoViewChange(dvc) => Some(dvc.view),
+            Message::StartView(start) => Some(start.view),
+            Message::Ping(ping) => Some(ping.view),
+            _ => None,
+        }
+    }
+
+    /// About the bytes that it takes in memory.
+    pub(crate) fn weight(&self) -> usize {
+        const HEADER: usize = Header::LEN + 16;
+        64 + match self {
+            Message::Requests { requests, .. } => requests.iter().map(|request| 96 + request.command.len()).sum(),
+            Message::Replies { replies, .. } => replies.iter().map(Reply::weight).sum(),
+            Message::Prepare { entry, .. } => HEADER + entry.body.len(),
+            Message::Entries { entries } => entries.iter().map(|entry| HEADER + entry.body.len()).sum(),
+            Message::DoViewChange(dvc) => dvc.headers.len() * HEADER + dvc.facts.len() * 2,
+            Message::StartView(start) => start.headers.len() * HEADER,
+            Message::Headers { headers } => headers.len() * HEADER,
+            Message::RequestEntries { wanted } => wanted.len() * 24,
+            Message::Query { query, .. } => query.len(),
+            Message::Status { status, .. } => status.len(),
+            Message::Answer { answer, .. } => answer.as_ref().map_or(0, Bytes::len),
+            _ => 0,
+        }
+    }
+
+    /// Whether a later message of the same kind says all that this one says.
+    pub(crate) fn is_superseded_by_the_next(&self) -> bool {
+        matches!(
+            self,
+            Message::PrepareOk { .. }
+                | Message::Commit { .. }
+                | Message::CommitOk { .. }
+                | Message::StartViewChange { .. }
+                | Message::DoViewChange(_)
+                | Message::StartView(_)
+                | Message::RequestStartView { .. }
+                | Message::Ping(_)
+        )
+    }
+
     /// Whether every number is one that a cluster can reach, and every view of this epoch. What is not is
     /// ignored before any handler computes with it: no sum below can overflow.
     #[must_use]
     pub fn is_plausible(&self, epoch: super::number::Epoch) -> bool {
-        const MAX: u64 = 1 << 60;
+        const MAX: u64 = NUMBER_MAX;
         let op = |op: &OpNumber| op.0 < MAX;
         let view = |view: &View| view.epoch == epoch && view.number < MAX;
         let header = |header: &Header| {
@@ -367,9 +451,7 @@ impl Message {
                 && header.timestamp.0 < 1 << 63
         };
         match self {
-            Message::Requests { requests, .. } => requests
-                .iter()
-                .all(|request| request.number.0 < MAX && request.floor.0 < MAX && request.session.0.op.0 < MAX),
+            Message::Requests { requests, .. } => requests.iter().all(Request::is_plausible),
             Message::Replies { .. }
             | Message::ReadIndex { .. }
             | Message::Query { .. }
@@ -382,7 +464,7 @@ impl Message {
             Message::PrepareOk { view: v, op: o, .. } => view(v) && op(o),
             Message::Commit { view: v, commit, head, .. } => view(v) && op(head) && commit.0 <= head.0,
             Message::CommitOk { view: v, .. }
-            | Message::StartViewChange { view: v }
+            | Message::StartViewChange { view: v, .. }
             | Message::RequestStartView { view: v, .. } => view(v),
             Message::DoViewChange(dvc) => {
                 view(&dvc.view)

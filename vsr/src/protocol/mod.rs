@@ -7,14 +7,17 @@
 //! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`.
 
 mod apply;
+mod audit;
 mod backup;
 mod checksum;
 mod core;
 mod decide;
 mod entry;
+mod event;
 mod explain;
 mod fault;
 pub mod limits;
+mod lives;
 mod log;
 mod map;
 mod membership;
@@ -29,14 +32,19 @@ mod restart;
 mod sessions;
 mod view_change;
 mod vsr_state;
+mod writes;
 
 pub use self::apply::{ApplyContext, Machine};
+pub use self::audit::Account;
 pub use self::checksum::Checksum;
-pub use self::core::{Core, Event, Options, Status, Suspicion, Timing};
+pub use self::core::{Core, Options, Status, Timing};
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
+pub use self::event::{Event, Suspicion};
+pub use self::explain::{Health, Refusals};
 pub use self::fault::Fault;
+pub use self::lives::{Distrust, Known, Life};
 pub use self::log::Diverged;
 pub use self::membership::{Constants, MEMBERS_MAX, Member, Membership, MembershipError, Quorums};
 pub use self::message::{
@@ -49,4 +57,4 @@ pub use self::number::{
 pub(crate) use self::primary::in_messages;
 pub use self::random::Random;
 pub use self::repair::ReadRequest;
-pub use self::vsr_state::{Batch, Recovered, Slot, Suffix, VsrState};
+pub use self::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, VsrState};

@@ -167,7 +167,7 @@ impl fmt::Display for SessionId {
 }
 
 macro_rules! identity {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $format:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -175,21 +175,47 @@ macro_rules! identity {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:x}", self.0)
+                write!(f, $format, self.0)
             }
         }
     };
 }
 
 identity!(
-    /// The name of a cluster. Messages and disks of another cluster are refused.
-    ClusterId
+    /// The name of a cluster. Messages and disks of another cluster are refused. It is shown as it is written in
+    /// programs and configurations: as a decimal number.
+    ClusterId, "{}"
 );
 identity!(
     /// A random number that a disk is given when it is formatted: two disks are never the same.
-    Incarnation
+    Incarnation, "{:x}"
 );
 identity!(
     /// A random number, fresh for each handle or client that is built (DESIGN 5.1).
-    ClientId
+    ClientId, "{:x}"
 );
+
+impl std::str::FromStr for ClusterId {
+    type Err = std::num::ParseIntError;
+
+    /// Reads what is shown.
+    fn from_str(text: &str) -> Result<ClusterId, std::num::ParseIntError> {
+        text.parse().map(ClusterId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An operator compares the number in a message with the one in the file.
+    #[test]
+    fn a_cluster_id_is_shown_as_it_is_written() {
+        for number in [0, 7, 77, u128::from(u64::MAX), u128::MAX] {
+            let shown = ClusterId(number).to_string();
+            assert_eq!(shown, number.to_string());
+            assert_eq!(shown.parse(), Ok(ClusterId(number)));
+        }
+        assert!("4d".parse::<ClusterId>().is_err());
+    }
+}

@@ -14,21 +14,52 @@ struct Bound {
 
 /// Messages that wait for a write, and those that may go. As writes are ordered, "may it go?" is one
 /// comparison of batch numbers.
+///
+/// While a disk hangs, what waits has a bound: a message that says all that an earlier one said takes its place, and what
+/// is over [`WAITING_BYTES_MAX`] is dropped, as a network may; everything is said again until it is answered.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     waiting: VecDeque<Bound>,
+    /// The weight of `waiting`.
+    waiting_bytes: usize,
     ready: Vec<Envelope>,
 }
 
+/// Messages that may wait for one write, beside one of each kind to each member.
+const WAITING_MAX: usize = 256;
+/// Bytes of messages that may wait for one write, beside one of each kind to each member.
+pub(crate) const WAITING_BYTES_MAX: usize = 8 << 20;
+
 impl Outbox {
-    /// Binds a message to a batch. `completed` is the last durable one.
-    pub(crate) fn send(&mut self, after: BatchNumber, completed: BatchNumber, to: Peer, message: Message) {
-        let envelope = Envelope { to, message };
+    /// Binds a message to a batch. `completed` is the last durable one. Whether it was kept.
+    pub(crate) fn send(&mut self, after: BatchNumber, completed: BatchNumber, to: Peer, message: Message) -> bool {
         if after <= completed {
-            self.ready.push(envelope);
-        } else {
-            self.waiting.push_back(Bound { after, envelope });
+            self.ready.push(Envelope { to, message });
+            return true;
         }
+        let weight = message.weight();
+        if message.is_superseded_by_the_next() {
+            let kind = std::mem::discriminant(&message);
+            let older =
+                |bound: &Bound| bound.envelope.to == to && std::mem::discriminant(&bound.envelope.message) == kind;
+            if let Some(at) = self.waiting.iter().position(older)
+                && let Some(older) = self.waiting.remove(at)
+            {
+                self.waiting_bytes -= older.envelope.message.weight();
+            }
+        } else if self.waiting.len() >= WAITING_MAX
+            || (self.waiting_bytes > 0 && self.waiting_bytes + weight > WAITING_BYTES_MAX)
+        {
+            return false;
+        }
+        self.waiting_bytes += weight;
+        self.waiting.push_back(Bound { after, envelope: Envelope { to, message } });
+        true
+    }
+
+    /// Bytes of messages that wait, as counted, and as they are.
+    pub(crate) fn waiting_bytes(&self) -> (usize, usize) {
+        (self.waiting_bytes, self.waiting.iter().map(|bound| bound.envelope.message.weight()).sum())
     }
 
     /// A batch is durable: what waited for it may go.
@@ -36,6 +67,7 @@ impl Outbox {
         for _ in 0..self.waiting.len() {
             let Some(bound) = self.waiting.pop_front() else { break };
             if bound.after <= completed {
+                self.waiting_bytes -= bound.envelope.message.weight();
                 self.ready.push(bound.envelope);
             } else {
                 self.waiting.push_back(bound);
@@ -47,10 +79,63 @@ impl Outbox {
     /// `DoViewChange` that ends it.
     pub(crate) fn discard_waiting(&mut self) {
         self.waiting.clear();
+        self.waiting_bytes = 0;
     }
 
     /// What may be sent now, in order.
     pub(crate) fn ready(&mut self) -> &mut Vec<Envelope> {
         &mut self.ready
+    }
+}
+
+impl Outbox {
+    /// Messages that still wait though their batch is durable.
+    pub(crate) fn overdue(&self, completed: BatchNumber) -> usize {
+        self.waiting.iter().filter(|bound| bound.after <= completed).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lives::Life;
+    use super::super::number::{ReplicaId, View};
+    use super::*;
+
+    fn vote(number: u64) -> Message {
+        Message::StartViewChange { view: View { number, ..View::default() }, life: Life::default() }
+    }
+
+    fn replies(bytes: usize) -> Message {
+        let message = Message::Status { nonce: 1, status: vec![0; bytes].into() };
+        assert!(!message.is_superseded_by_the_next());
+        message
+    }
+
+    #[test]
+    fn what_waits_for_a_hung_disk_has_a_bound_and_the_newest_vote_is_kept() {
+        let (mut outbox, to) = (Outbox::default(), |id| Peer::Replica(ReplicaId(id)));
+        for number in 0..10_000 {
+            outbox.send(BatchNumber(1), BatchNumber(0), to(number as u8 % 2), vote(number));
+            outbox.send(BatchNumber(1), BatchNumber(0), to(0), replies(1 << 16));
+        }
+        let (counted, real) = outbox.waiting_bytes();
+        assert_eq!(counted, real);
+        assert!(real <= WAITING_BYTES_MAX + 4096, "{real}");
+        outbox.release(BatchNumber(1));
+        let votes: Vec<_> =
+            outbox.ready().drain(..).filter(|envelope| envelope.message.name() == "StartViewChange").collect();
+        let expected = [(to(0), vote(9998)), (to(1), vote(9999))].map(|(to, message)| Envelope { to, message });
+        assert_eq!(votes, expected);
+        assert_eq!(outbox.waiting_bytes(), (0, 0));
+    }
+
+    #[test]
+    fn a_message_larger_than_the_bound_is_kept_when_nothing_else_waits() {
+        let mut outbox = Outbox::default();
+        let peer = Peer::Replica(ReplicaId(0));
+        assert!(outbox.send(BatchNumber(1), BatchNumber(0), peer, replies(WAITING_BYTES_MAX * 2)));
+        assert!(!outbox.send(BatchNumber(1), BatchNumber(0), peer, replies(1)));
+        outbox.discard_waiting();
+        assert_eq!(outbox.waiting_bytes(), (0, 0));
     }
 }

@@ -6,12 +6,13 @@ use bytes::Bytes;
 
 use super::apply::Machine;
 use super::checksum::Checksum;
-use super::core::{Core, Status, disk_bytes};
+use super::core::{Core, Status};
 use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
 use super::map::FastMap;
 use super::message::{Busy, Message, Outcome, Peer, Refusal, Reply, Request};
 use super::number::{ClientId, CommitNumber, Monotonic, OpNumber, Position, RequestNumber, SessionId, Timestamp, View};
 use super::sessions::Lookup;
+use super::writes::disk_bytes;
 
 /// Who waits for the answer to a request; `None` is the replica's own handle.
 pub(crate) type Origin = Option<Peer>;
@@ -21,6 +22,14 @@ pub(crate) type Origin = Option<Peer>;
 pub(crate) struct Queued {
     pub(crate) request: Request,
     pub(crate) origin: Origin,
+}
+
+impl Queued {
+    /// Bytes that it will take in the body of an op. A `Register` carries its client there.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let is_register = self.request.number == RequestNumber(0);
+        BodyBuilder::encoded_len(if is_register { size_of::<ClientId>() } else { self.request.command.len() })
+    }
 }
 
 /// Where a request in the queue or the pipeline is.
@@ -48,18 +57,20 @@ pub(crate) struct PreparedOp {
 #[derive(Clone, Debug)]
 pub(crate) struct Primary {
     pub(crate) queue: VecDeque<Queued>,
-    queue_bytes: usize,
+    pub(crate) queue_bytes: usize,
     /// Requests in the queue and in the pipeline: rebuilt from the log whenever a view starts, never
     /// taken over from another view (HAZARDS D14 b, D23).
     pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
     pub(crate) registering: FastMap<ClientId, InFlight>,
     /// Who else waits for a queued request.
-    queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
+    pub(crate) queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
     pub(crate) pipeline: VecDeque<PreparedOp>,
     /// The highest op that each member has acknowledged in this view.
     pub(crate) acks: Vec<OpNumber>,
-    /// Each member's acknowledgement at the last retry, to tell who is stuck.
-    acks_at_retry: Vec<OpNumber>,
+    /// The highest op of this view that each member has on its disk, as its acknowledgements prove.
+    pub(crate) vouched: Vec<OpNumber>,
+    /// When each member is sent the oldest `Prepare` again.
+    resends: Vec<Resend>,
     /// Numbers the `Commit`s of this view.
     pub(crate) commit_number: u64,
     /// The highest `Commit` that each member has answered in this view, and when.
@@ -107,7 +118,8 @@ impl Primary {
             queued_extra: FastMap::default(),
             pipeline: VecDeque::new(),
             acks: vec![OpNumber::ZERO; members],
-            acks_at_retry: vec![OpNumber::ZERO; members],
+            vouched: vec![OpNumber::ZERO; members],
+            resends: vec![Resend::default(); members],
             commit_number: 0,
             confirmed: vec![(0, Monotonic(0)); members],
             heartbeat_at: NEVER,
@@ -118,7 +130,71 @@ impl Primary {
     }
 }
 
+/// How long a backup that is stuck waits for the next copy of what it lacks: twice as long each time, so that a slow disk or line is
+/// not filled with copies.
+#[derive(Clone, Copy, Debug)]
+struct Resend {
+    /// What it had acknowledged at the last retry.
+    acked: OpNumber,
+    /// Retries between the last copy and the next.
+    pause: u32,
+    /// Retries until the next copy.
+    left: u32,
+}
+
+/// Retries between two copies, at the most.
+const RESEND_PAUSE_MAX: u32 = 16;
+
+impl Default for Resend {
+    fn default() -> Resend {
+        Resend { acked: OpNumber::ZERO, pause: 1, left: 1 }
+    }
+}
+
+impl Primary {
+    /// What a member has said in an older life counts no more.
+    pub(crate) fn forget(&mut self, member: usize) {
+        self.acks[member] = OpNumber::ZERO;
+        self.vouched[member] = OpNumber::ZERO;
+        self.confirmed[member].0 = 0;
+        self.resend_soon(member);
+    }
+
+    /// The connection to a member is a new one: what was sent on the old one may be lost.
+    pub(crate) fn resend_soon(&mut self, member: usize) {
+        self.resends[member] = Resend { acked: self.acks[member], ..Resend::default() };
+    }
+}
+
 impl Core {
+    /// Requests whose numbers no session can reach are answered here: the primary would ignore them, and a request that
+    /// the primary is not bound to answer must never be a reason to vote (DESIGN 7.2).
+    pub(crate) fn refuse_absurd(&mut self, origin: Origin, mut requests: Vec<Request>) -> Vec<Request> {
+        if requests.iter().all(|request| self.refusal_at_the_edge(request).is_none()) {
+            return requests;
+        }
+        requests.retain(|request| match self.refusal_at_the_edge(request) {
+            Some(refusal) => {
+                self.refuse(origin, request, refusal);
+                false
+            }
+            None => true,
+        });
+        self.flush_answers();
+        requests
+    }
+
+    /// What every replica refuses, whether it is the primary or not.
+    fn refusal_at_the_edge(&self, request: &Request) -> Option<Refusal> {
+        if !request.is_plausible() {
+            Some(Refusal::BeyondWindow)
+        } else if request.command.len() > self.membership.constants.request_max as usize {
+            Some(Refusal::TooLarge)
+        } else {
+            None
+        }
+    }
+
     /// Requests have arrived from a client, from a replica that forwards them, or (`None`) from the
     /// handle of this one.
     pub(crate) fn on_requests(
@@ -156,11 +232,14 @@ impl Core {
             self.flush_answers();
             return;
         }
-        for request in &requests {
-            self.repair.forwards.sent(request, self.now);
-        }
+        let now = self.now;
         for requests in in_messages(requests) {
-            self.send(primary, Message::Requests { requests, forwarded: true });
+            let named: Vec<_> =
+                requests.iter().map(|request| (request.client, request.session, request.number)).collect();
+            // What does not leave is no reason to wait for an answer.
+            if self.send(primary, Message::Requests { requests, forwarded: true }) {
+                named.into_iter().for_each(|key| self.repair.forwards.sent(key, now));
+            }
         }
     }
 
@@ -205,7 +284,9 @@ impl Core {
         let key = (request.session, request.number);
         if let Some(in_flight) = self.primary.in_flight.get(&key).copied() {
             if in_flight.request != checksum {
-                return self.refuse(origin, &request, Refusal::Conflict);
+                // A conflict once that one is executed. Until then a view change may drop it, and a late copy of this one
+                // may take the number: nothing is refused for good that could still be executed.
+                return self.answer(origin, &request, Outcome::Busy(Busy::Queue), Position::default());
             }
             return self.join_in_flight(in_flight, &request, origin);
         }
@@ -214,6 +295,7 @@ impl Core {
             return self.answer(origin, &request, Outcome::Busy(Busy::Replies), Position::default());
         }
         if let Some(busy) = self.has_no_room(request.command.len()) {
+            let busy = self.or_no_primary(busy);
             return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
         }
         if !machine.decodes(&request.command) {
@@ -233,6 +315,7 @@ impl Core {
         let can_register = self.sessions.can_register(request.client, self.log.head().next());
         let is_full = (!can_register && !is_idle).then_some(Busy::Sessions);
         if let Some(busy) = is_full.or_else(|| self.has_no_room(16)) {
+            let busy = self.or_no_primary(busy);
             return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
         }
         let waiting = InFlight { request: Checksum::default(), origin, op: OpNumber::ZERO, index: 0 };
@@ -253,9 +336,25 @@ impl Core {
         is_full.then_some(Busy::LogFull)
     }
 
+    /// Where others have room, a full disk here is not the cluster's: it looks for another primary.
+    fn or_no_primary(&mut self, busy: Busy) -> Busy {
+        if busy == Busy::LogFull {
+            self.check_quorum();
+        }
+        if self.is_abdicating() { Busy::NoPrimary } else { busy }
+    }
+
+    /// Whether this replica could lead: room for one more full op beside what stays reserved.
+    pub(crate) fn has_room_for_ops(&self) -> bool {
+        let batch = u64::from(self.membership.constants.batch_bytes_max);
+        self.log.bytes().saturating_add(batch) <= self.options.log_bytes_max
+            && self.writes.has_room(5 * disk_bytes(batch))
+    }
+
     fn enqueue(&mut self, request: Request, origin: Origin) {
-        self.primary.queue_bytes += BodyBuilder::encoded_len(request.command.len());
-        self.primary.queue.push_back(Queued { request, origin });
+        let queued = Queued { request, origin };
+        self.primary.queue_bytes += queued.encoded_len();
+        self.primary.queue.push_back(queued);
     }
 
     /// A further copy of a request that is queued or in the pipeline: whoever sent it is answered too.
@@ -288,8 +387,9 @@ impl Core {
 
     /// Gathers an answer; [`flush_answers`](Self::flush_answers) sends what was gathered.
     pub(crate) fn answer(&mut self, origin: Origin, request: &Request, outcome: Outcome, position: Position) {
-        let Request { client, session, number, .. } = *request;
-        self.answer_to(origin, Reply { client, session, number, outcome, position });
+        let Request { client, session, number, ref command, .. } = *request;
+        let request = if number == RequestNumber(0) { Checksum::default() } else { Checksum::of(command) };
+        self.answer_to(origin, Reply { client, session, number, outcome, position, request });
     }
 
     pub(crate) fn answer_to(&mut self, origin: Origin, reply: Reply) {
@@ -340,7 +440,7 @@ impl Core {
         let mut prepared = PreparedOp { op, ..PreparedOp::default() };
         let mut body = std::mem::take(&mut self.primary.body);
         while let Some(queued) = self.primary.queue.front() {
-            let len = BodyBuilder::encoded_len(queued.request.command.len());
+            let len = queued.encoded_len();
             if !body.is_empty() && (body.requests() >= requests_max || body.len() + len > bytes_max) {
                 break;
             }
@@ -425,10 +525,16 @@ impl Core {
             return self.ignore("PrepareOk", "other content");
         }
         self.primary.confirmed[from].1 = self.now;
+        if op > self.commit.op() && op > self.reads.inherited_head {
+            // Prepared in this view and not committed before: the sender acknowledges it because it is on its disk, and
+            // not because others have it.
+            self.primary.vouched[from] = op;
+        }
         if op > self.primary.acks[from] {
             self.primary.acks[from] = op;
             self.advance_commit();
         }
+        self.note_acknowledged(from);
     }
 
     /// The primary's own durable copies are one vote among equals.
@@ -452,6 +558,7 @@ impl Core {
         if number > self.primary.commit_number {
             return self.ignore("CommitOk", "no such Commit was sent");
         }
+        self.note_acknowledged(from);
         let (last, at) = &mut self.primary.confirmed[from];
         *at = self.now;
         *last = (*last).max(number);
@@ -506,11 +613,25 @@ impl Core {
     pub(crate) fn resend_prepares(&mut self) {
         for at in 0..self.membership.n() {
             let acked = self.primary.acks[at];
-            let stuck = std::mem::replace(&mut self.primary.acks_at_retry[at], acked) == acked;
-            if at == self.index || acked >= self.log.head() || !stuck {
+            let resend = &mut self.primary.resends[at];
+            if resend.acked != acked {
+                *resend = Resend { acked, ..Resend::default() };
                 continue;
             }
+            if at == self.index || acked >= self.log.head() {
+                continue;
+            }
+            resend.left -= 1;
+            if resend.left > 0 {
+                continue;
+            }
+            resend.pause = (resend.pause * 2).min(RESEND_PAUSE_MAX);
+            resend.left = resend.pause;
             let op = acked.next().max(self.commit.op().next());
+            if self.peers[at].log.is_some_and(|(view, head)| view == self.view && head >= op) {
+                // It is there, and waits for a disk; what is missing below, the backup asks for.
+                continue;
+            }
             if let Some(entry) = self.entry_in_memory(op) {
                 let to = self.membership.members[at].id;
                 self.send(to, Message::Prepare { view: self.view, commit: self.commit, entry });
@@ -523,7 +644,8 @@ impl Core {
     pub(crate) fn begin_as_primary(&mut self) {
         let members = self.membership.n();
         self.primary.acks = vec![OpNumber::ZERO; members];
-        self.primary.acks_at_retry = vec![OpNumber::ZERO; members];
+        self.primary.vouched = vec![OpNumber::ZERO; members];
+        self.primary.resends = vec![Resend::default(); members];
         self.primary.confirmed = vec![(0, self.now); members];
         self.primary.commit_number = 0;
         self.primary.told = CommitNumber(0);

@@ -134,7 +134,9 @@ impl Core {
             for waiter in waiters {
                 match waiter {
                     Waiter::Query(token) => self.reads.confirmed.push((index, token)),
-                    Waiter::Peer(peer, nonce) => self.send(peer, Message::ReadIndexOk { nonce, index }),
+                    Waiter::Peer(peer, nonce) => {
+                        self.send(peer, Message::ReadIndexOk { nonce, index });
+                    }
                 }
             }
         }

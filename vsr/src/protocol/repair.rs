@@ -6,17 +6,21 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, Status, Suspicion, disk_bytes};
+use super::core::{Core, Status};
 use super::entry::{BodyReader, Entry, Header};
+use super::event::Suspicion;
 use super::log::{Body, LogSlot};
 use super::map::FastMap;
-use super::message::{Message, Reply, Request};
+use super::message::{Message, Reply};
 use super::number::{ClientId, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use super::writes::disk_bytes;
 
 const HEADERS_MAX: u32 = 256;
 const ENTRIES_MAX: usize = 64;
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
 const FORWARDS_MAX: usize = 8192;
+/// How often the patience with a question doubles.
+const ASKS_DOUBLED: u32 = 4;
 
 /// Entries that the driver reads from storage for the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +65,7 @@ pub(crate) struct Forwards {
 }
 
 impl Forwards {
-    pub(crate) fn sent(&mut self, request: &Request, now: Monotonic) {
-        let key = (request.client, request.session, request.number);
+    pub(crate) fn sent(&mut self, key: ForwardKey, now: Monotonic) {
         if let Some((_, last)) = self.pending.get_mut(&key) {
             *last = now;
         } else if self.order.len() < FORWARDS_MAX {
@@ -119,11 +122,19 @@ impl Forwards {
     }
 }
 
+impl Forwards {
+    /// Those that have no place in the order in which they are looked at.
+    pub(crate) fn unordered(&self) -> usize {
+        self.pending.len().saturating_sub(self.order.len())
+    }
+}
+
 /// What is being repaired.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
     due: bool,
-    asked: BTreeMap<OpNumber, Monotonic>,
+    /// When each op was asked for last, and how often.
+    asked: BTreeMap<OpNumber, (Monotonic, u32)>,
     headers_asked: Option<(OpNumber, Monotonic)>,
     pub(crate) reads: VecDeque<ReadRequest>,
     pub(crate) forwards: Forwards,
@@ -134,8 +145,25 @@ pub(crate) struct Repair {
     pub(crate) nonce: u64,
     /// Entries that were found damaged in this life.
     damaged: BTreeSet<OpNumber>,
+    /// Members that were asked for headers, and for bodies, in this round: nobody is asked twice before everybody was asked.
+    tried_for_headers: Tried,
+    tried_for_bodies: Tried,
     pub(crate) cached_from: OpNumber,
     pub(crate) cached_bytes: u64,
+}
+
+/// A set of members, by their places.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tried(u16);
+
+impl Tried {
+    fn has(self, at: usize) -> bool {
+        self.0 & (1 << at) != 0
+    }
+
+    fn add(&mut self, at: usize) {
+        self.0 |= 1 << at;
+    }
 }
 
 impl Repair {
@@ -145,6 +173,21 @@ impl Repair {
 
     pub(crate) fn note_lag(&mut self, now: Monotonic) {
         self.lagging_since.get_or_insert(now);
+    }
+
+    /// Whether an answer may still be on its way. The patience doubles each time that as many questions were asked as there are
+    /// peers: what is asked for again travels again, and the one that has it may be the last that is asked.
+    fn is_asked(&self, op: OpNumber, now: Monotonic, patience: Duration, peers: u32) -> bool {
+        let waits = |&(at, times): &(Monotonic, u32)| {
+            let rounds = times.saturating_sub(1) / peers.max(1);
+            now.since(at) < patience * (1 << rounds.min(ASKS_DOUBLED))
+        };
+        self.asked.get(&op).is_some_and(waits)
+    }
+
+    fn note_asked(&mut self, op: OpNumber, now: Monotonic) {
+        let (at, times) = self.asked.entry(op).or_insert((now, 0));
+        (*at, *times) = (now, *times + 1);
     }
 }
 
@@ -163,8 +206,9 @@ impl Core {
             return self.stop(diverged.into());
         }
         let now = self.now;
-        let patience = self.options.timing.retry;
-        self.repair.asked.retain(|_, asked| now.since(*asked) < patience);
+        // Long enough to remember how often.
+        let forget = self.options.timing.retry * (2 << ASKS_DOUBLED);
+        self.repair.asked.retain(|_, (at, _)| now.since(*at) < forget);
         self.repair_headers();
         self.repair_bodies();
     }
@@ -180,7 +224,9 @@ impl Core {
             .repair
             .headers_asked
             .is_some_and(|(op, at)| op == wanted && self.now.since(at) < self.options.timing.retry);
-        if let (false, Some(peer)) = (recently, self.pick_peer()) {
+        let mut tried = self.repair.tried_for_headers;
+        if let (false, Some(peer)) = (recently, self.pick_peer(&mut tried)) {
+            self.repair.tried_for_headers = tried;
             self.repair.headers_asked = Some((wanted, self.now));
             let count = (wanted.0 - self.applied.0).min(u64::from(HEADERS_MAX)) as u32;
             self.send(peer, Message::RequestHeaders { op: wanted, checksum: header.parent, count });
@@ -189,12 +235,16 @@ impl Core {
 
     fn repair_bodies(&mut self) {
         let (mut wanted, mut again) = (Vec::new(), BTreeSet::new());
+        if self.is_disk_behind() {
+            return;
+        }
+        let (now, patience, peers) = (self.now, self.options.timing.retry, self.membership.n() as u32 - 1);
         let from = self.log.proven_from().max(self.applied.next());
         let mut op = from;
         while op <= self.log.head() && op.0 < from.0 + 2048 && wanted.len() < ENTRIES_MAX {
             if let Some(slot) = self.log.slot(op)
                 && let (Some(header), Body::Missing) = (&slot.header, &slot.body)
-                && !self.repair.asked.contains_key(&op)
+                && !self.repair.is_asked(op, now, patience, peers)
             {
                 wanted.push((op, header.checksum()));
             }
@@ -207,7 +257,7 @@ impl Core {
             }
             let Some(slot) = self.log.slot(op) else { continue };
             if let (Some(header), Body::Missing) = (&slot.header, &slot.body) {
-                if !self.repair.asked.contains_key(&op) && wanted.len() < ENTRIES_MAX {
+                if !self.repair.is_asked(op, now, patience, peers) && wanted.len() < ENTRIES_MAX {
                     wanted.push((op, header.checksum()));
                 }
                 again.insert(op);
@@ -218,40 +268,47 @@ impl Core {
             return;
         }
         for (op, _) in &wanted {
-            self.repair.asked.insert(*op, self.now);
+            self.repair.note_asked(*op, now);
         }
         if self.is_repairing_primary() {
             self.broadcast(&Message::RequestEntries { wanted });
-        } else if let Some(peer) = self.pick_peer() {
-            self.send(peer, Message::RequestEntries { wanted });
+        } else {
+            let mut tried = self.repair.tried_for_bodies;
+            if let Some(peer) = self.pick_peer(&mut tried) {
+                self.repair.tried_for_bodies = tried;
+                self.send(peer, Message::RequestEntries { wanted });
+            }
         }
     }
 
     /// The primary half of the time, else any other member; one whose connection is up, if there is
-    /// one. Random, so that repair never keeps asking the wrong one in step (HAZARDS B33).
-    pub(crate) fn pick_peer(&mut self) -> Option<ReplicaId> {
+    /// one. Random, so that repair never keeps asking the wrong one in step (HAZARDS B33), and nobody twice in a round.
+    fn pick_peer(&mut self, tried: &mut Tried) -> Option<ReplicaId> {
         let n = self.membership.n();
         if n == 1 {
             return None;
         }
-        let primary = self.membership.index_of(self.primary_id()).unwrap_or(0);
-        if primary != self.index && self.peers[primary].down.is_none() && self.random.chance(1, 2) {
-            return Some(self.membership.members[primary].id);
+        if (0..n).all(|at| at == self.index || tried.has(at)) {
+            *tried = Tried::default();
         }
+        let primary = self.membership.index_of(self.primary_id()).unwrap_or(0);
+        let prefer = primary != self.index && self.peers[primary].down.is_none() && self.random.chance(1, 2);
         let start = self.random.below(n as u64) as usize;
-        let ring = (0..n).map(|step| (start + step) % n).filter(|&at| at != self.index);
         // Now and then whoever comes first: a hint is never believed for ever.
         let believe = self.random.chance(3, 4);
-        let up = ring.clone().find(|&at| !believe || self.peers[at].down.is_none());
-        up.or_else(|| ring.clone().next()).map(|at| self.membership.members[at].id)
+        let ring = || (0..n).map(|step| (start + step) % n).filter(|&at| at != self.index && !tried.has(at));
+        let up = ring().find(|&at| !believe || self.peers[at].down.is_none());
+        let at = Some(primary).filter(|&at| prefer && !tried.has(at)).or(up).or_else(|| ring().next())?;
+        tried.add(at);
+        Some(self.membership.members[at].id)
     }
 
     /// Whether everybody was asked for an op within the retry interval; notes that they are now.
     pub(crate) fn repair_asked_recently(&mut self, op: OpNumber) -> bool {
-        let (now, patience) = (self.now, self.options.timing.retry);
-        let recently = self.repair.asked.get(&op).is_some_and(|asked| now.since(*asked) < patience);
+        let (now, patience, peers) = (self.now, self.options.timing.retry, self.membership.n() as u32 - 1);
+        let recently = self.repair.is_asked(op, now, patience, peers);
         if !recently {
-            self.repair.asked.insert(op, now);
+            self.repair.note_asked(op, now);
         }
         recently
     }
@@ -320,9 +377,10 @@ impl Core {
 
     /// Copies have arrived.
     pub(crate) fn on_entries(&mut self, entries: Vec<Entry>) {
+        let copies_max = self.pipeline_bytes_max();
         for entry in entries {
             let op = entry.header.op;
-            self.view_change.note_copy(&entry);
+            self.view_change.note_copy(&entry, copies_max);
             // What finds no room is not asked for again at once: that would go on as fast as the network can.
             if self.take_in(entry) || self.log.slot(op).is_some_and(LogSlot::is_present) {
                 self.repair.asked.remove(&op);
@@ -351,13 +409,17 @@ impl Core {
             self.mark("no room for a repaired entry");
             return false;
         }
+        if self.is_disk_behind() {
+            self.mark("the disk is behind: a repaired entry has to wait");
+            return false;
+        }
         let filled = self.log.fill(entry);
         if filled {
             self.view_change.note_progress(self.now);
             if self.may_write_log() {
                 self.stage_put(header.op);
             } else {
-                self.writes.unstaged.push(header.op);
+                self.writes.unstage(header.op, disk_bytes(header.body_len.into()));
             }
         }
         filled

@@ -1,6 +1,6 @@
 //! Starting from a disk (DESIGN 7.6).
 
-use super::core::{Core, Options, PeerState, Status, Writes};
+use super::core::{Core, Options, PeerState, Status};
 use super::entry::Header;
 use super::fault::Fault;
 use super::log::{Body, Log, LogSlot};
@@ -13,6 +13,7 @@ use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
 use super::vsr_state::{Recovered, Slot};
+use super::writes::Writes;
 
 impl Core {
     /// A replica that goes on where its disk says it was.
@@ -75,6 +76,10 @@ impl Core {
             last_heartbeat: 0,
             retry_at: now,
             ping_at: now,
+            stored: OpNumber::ZERO,
+            record_due: false,
+            commit_at_ping: commit,
+            stall: super::explain::Stall::new(commit, now),
             membership,
             state,
         };
@@ -112,6 +117,8 @@ impl Core {
             self.commit = commit;
             self.advance_durable();
         }
+        // Before anything else of this life counts with the others, they have to know how far its log reaches.
+        self.on_ping_due();
     }
 }
 
@@ -168,6 +175,14 @@ fn rebuild(
         for op in (read + 1..=log.head().0).map(OpNumber) {
             if let Some(slot) = log.slot_mut(op) {
                 slot.corrupt = true;
+            }
+        }
+    }
+    if let Some(doubted) = state.doubted {
+        // A StartView named these when the head was uncertain: what is not here may have been, and was lost.
+        for op in (doubted.above.0 + 1..=doubted.to.0.min(log.head().0)).map(OpNumber) {
+            if let Some(slot) = log.slot_mut(op) {
+                slot.corrupt |= !slot.is_present();
             }
         }
     }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::audit::Account;
 use super::checksum::Checksum;
 use super::map::FastMap;
 use super::membership::Constants;
@@ -418,5 +419,55 @@ impl Session {
             }
         }
         false
+    }
+}
+
+impl SessionTable {
+    /// The table, counted anew; see [`Core::audit`](super::core::Core::audit). Of the sessions those that are wrong, if any is.
+    pub(crate) fn audit(&self) -> Vec<Account> {
+        let sessions: Vec<&Session> = self.slab.iter().flatten().collect();
+        let (there, bound) = (sessions.len() as u64, self.constants.sessions_max.into());
+        let by_use = std::iter::successors(self.get(self.oldest), |session| self.get(session.newer));
+        let mut accounts = vec![
+            Account { name: "sessions by number", counted: self.by_id.len() as u64, held: there, bound },
+            Account { name: "sessions by client", counted: self.by_client.len() as u64, held: there, bound },
+            Account {
+                name: "sessions in the order of their use",
+                counted: by_use.take(sessions.len() + 1).count() as u64,
+                held: there,
+                bound,
+            },
+            Account {
+                name: "reply bytes of all sessions",
+                counted: self.reply_bytes,
+                held: sessions.iter().map(|session| session.bytes_there()).sum(),
+                bound: self.constants.table_replies_max,
+            },
+        ];
+        for session in sessions {
+            let of_one = [
+                Account {
+                    name: "reply bytes of one session",
+                    counted: session.reply_bytes,
+                    held: session.bytes_there(),
+                    bound: self.constants.session_replies_max.into(),
+                },
+                Account {
+                    name: "marks of one session",
+                    counted: session.executed.len() as u64,
+                    held: session.executed.len() as u64,
+                    bound: self.constants.window.into(),
+                },
+            ];
+            accounts.extend(of_one.into_iter().filter(Account::is_wrong));
+        }
+        accounts
+    }
+}
+
+impl Session {
+    fn bytes_there(&self) -> u64 {
+        let replies = self.executed.iter().flatten().filter_map(|executed| executed.reply.as_ref());
+        replies.map(|reply| reply.as_slice().len() as u64).sum()
     }
 }

@@ -7,14 +7,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, Event, LEAP_MAX, Status, Suspicion};
+use super::core::{Core, LEAP_MAX, Status};
 use super::entry::{Entry, Header};
+use super::event::{Event, Suspicion};
 use super::fault::Fault;
 use super::log::Diverged;
 use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
 use super::number::{CommitNumber, Monotonic, OpNumber, Position, ReplicaId, View};
 use super::primary::NEVER;
-use super::vsr_state::Suffix;
+use super::vsr_state::{Doubted, Suffix};
 
 /// What a replica keeps while it votes, and while a view has not started.
 #[derive(Clone, Debug)]
@@ -39,6 +40,8 @@ pub(crate) struct ViewChange {
     pub(crate) lost_told: bool,
     /// Entries that arrived while the log was being chosen.
     pub(crate) copies: BTreeMap<(OpNumber, Checksum), Entry>,
+    /// Bytes of their bodies.
+    pub(crate) copies_bytes: u64,
     /// Headers that arrived by repair.
     pub(crate) found: BTreeMap<(OpNumber, Checksum), Header>,
     progress_at: Monotonic,
@@ -63,9 +66,16 @@ impl ViewChange {
             start_view_sent: false,
             lost_told: false,
             copies: BTreeMap::new(),
+            copies_bytes: 0,
             found: BTreeMap::new(),
             progress_at: Monotonic(0),
         }
+    }
+
+    /// What a member has said in an older life counts no more.
+    pub(crate) fn forget(&mut self, member: usize) {
+        self.votes[member] = None;
+        self.dvcs[member] = None;
     }
 
     fn reset(&mut self) {
@@ -78,12 +88,17 @@ impl ViewChange {
         self.start_view_sent = false;
         self.lost_told = false;
         self.copies.clear();
+        self.copies_bytes = 0;
         self.found.clear();
     }
 
-    pub(crate) fn note_copy(&mut self, entry: &Entry) {
-        if !self.installed && self.dvc_sent && self.copies.len() < COPIES_MAX {
-            self.copies.insert((entry.header.op, entry.header.checksum()), entry.clone());
+    pub(crate) fn note_copy(&mut self, entry: &Entry, bytes_max: u64) {
+        let bytes = self.copies_bytes + entry.body.len() as u64;
+        if !self.installed && self.dvc_sent && self.copies.len() < COPIES_MAX && bytes <= bytes_max {
+            let key = (entry.header.op, entry.header.checksum());
+            if self.copies.insert(key, entry.clone()).is_none() {
+                self.copies_bytes = bytes;
+            }
         }
     }
 
@@ -113,7 +128,7 @@ impl Core {
         if self.view_change.voting.is_none() {
             self.view_change.voting = Some(why);
             self.events.push(Event::Voted { view: self.view, why });
-            self.broadcast(&Message::StartViewChange { view: self.view });
+            self.broadcast(&Message::StartViewChange { view: self.view, life: self.life() });
         }
         self.count_votes();
     }
@@ -153,7 +168,7 @@ impl Core {
 
     pub(crate) fn retry_votes(&mut self) {
         if self.view_change.voting.is_some() {
-            self.broadcast(&Message::StartViewChange { view: self.view });
+            self.broadcast(&Message::StartViewChange { view: self.view, life: self.life() });
             self.count_votes();
         }
     }
@@ -230,14 +245,28 @@ impl Core {
         let deaf = self.now.since(quorum_heard) >= timing.abdicate;
         let stalled = self.membership.n() > 1
             && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
-        if deaf || stalled {
+        let full = !self.has_room_for_ops() && self.others_have_room();
+        if deaf || stalled || full {
             self.view_change.abdicating = true;
-            self.vote(if deaf { Suspicion::Unanswered } else { Suspicion::Disk });
+            self.vote(match (deaf, stalled) {
+                (true, _) => Suspicion::Unanswered,
+                (_, true) => Suspicion::Disk,
+                _ => Suspicion::NoRoom,
+            });
         } else if self.view_change.abdicating {
             self.view_change.abdicating = false;
             self.view_change.voting = None;
             self.primary.heartbeat_at = self.now;
         }
+    }
+
+    /// Whether a replication quorum of others has said of late that it has room: then one of them leads better.
+    fn others_have_room(&self) -> bool {
+        let age_max = self.options.timing.ping * 4;
+        let has_room = |peer: &&super::core::PeerState| {
+            peer.has_room.is_some_and(|(has_room, when)| has_room && self.now.since(when) <= age_max)
+        };
+        self.peers.iter().filter(has_room).count() >= usize::from(self.membership.quorums.replication)
     }
 
     /// Gives up the role on purpose, so that a restart costs no time-out.
@@ -282,7 +311,8 @@ impl Core {
     fn return_forwards(&mut self) {
         for (client, session, number) in self.repair.forwards.take() {
             let outcome = Outcome::Busy(Busy::NoPrimary);
-            let reply = Reply { client, session, number, outcome, position: Position::default() };
+            let (position, request) = (Position::default(), Checksum::default());
+            let reply = Reply { client, session, number, outcome, position, request };
             let own = client == self.options.local_client;
             self.answer_to((!own).then_some(Peer::Client(client)), reply);
         }
@@ -297,7 +327,13 @@ impl Core {
         // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
         // above it that nobody can fill, it may be the only op that can be the head of the next log.
         let of_log_view = self.log.header(last_committed).is_some_and(|header| header.view == self.log_view);
-        let known = last_committed <= self.applied || of_log_view || self.log.is_proven(last_committed);
+        // What the record of this log_view names was installed with it.
+        let named = &self.state.suffix.headers;
+        let of_record = self.state.log_view == self.log_view
+            && named
+                .iter()
+                .any(|named| named.op == last_committed && self.log.checksum(last_committed) == Some(named.checksum()));
+        let known = last_committed <= self.applied || of_log_view || of_record || self.log.is_proven(last_committed);
         let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
         Suffix { head, headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
     }
@@ -334,6 +370,8 @@ impl Core {
             headers: suffix.headers.clone(),
             facts,
             checkpoint: self.state.checkpoint,
+            life: self.life(),
+            known: self.state.known.clone(),
         }
     }
 
@@ -355,6 +393,13 @@ impl Core {
     pub(crate) fn on_do_view_change(&mut self, from: usize, dvc: DoViewChange) {
         if !is_well_formed(&dvc) {
             return self.ignore("DoViewChange", "malformed");
+        }
+        if !self.introduce(from, dvc.life, dvc.head, dvc.head_certain) {
+            return self.ignore("DoViewChange", "a life of the sender that does not count");
+        }
+        self.on_known(from, &dvc.known);
+        if self.fault.is_some() {
+            return;
         }
         if dvc.view < self.view {
             return self.ignore("DoViewChange", "an older view");
@@ -438,6 +483,7 @@ impl Core {
         }
         if keep < old_head {
             self.log.truncate(keep);
+            self.writes.truncate(keep);
             let staged = &mut self.writes.staging.truncate_above;
             *staged = Some(staged.map_or(keep, |before| before.min(keep)));
             self.events.push(Event::Truncated { above: keep, head: old_head });
@@ -447,6 +493,14 @@ impl Core {
                 self.log.extend(*header);
             } else {
                 self.log.adopt(*header);
+            }
+        }
+        if !self.head_certain {
+            // What is named here may have been at the lost end of the log, acknowledged: until its body is durable it is
+            // damaged, not missing, over restarts too (DESIGN 7.5 c).
+            self.log.mark_missing_as_damaged(keep.min(old_head));
+            if let Some(first) = self.log.first_damaged(self.commit.op()) {
+                self.state.doubted = Some(Doubted { above: first.prev(), to: head });
             }
         }
         self.log.doubt();
@@ -463,6 +517,7 @@ impl Core {
         let suffix = self.uncommitted_suffix();
         self.stage_state(suffix);
         self.certify_head();
+        self.view_change.copies_bytes = 0;
         for entry in std::mem::take(&mut self.view_change.copies).into_values() {
             self.take_in(entry);
         }
@@ -523,7 +578,7 @@ impl Core {
 
     /// Puts the entries whose turn had to wait for a vsr state.
     pub(crate) fn stage_unstaged(&mut self) {
-        for op in std::mem::take(&mut self.writes.unstaged) {
+        for op in self.writes.take_unstaged().into_keys() {
             self.stage_put(op);
         }
     }
@@ -532,8 +587,8 @@ impl Core {
     /// put gave way to a view change.
     fn restage(&mut self) {
         let head = self.log.head();
-        let unstaged = std::mem::take(&mut self.writes.unstaged);
-        for op in unstaged.into_iter().chain((self.commit.0 + 1..=head.0).map(OpNumber)) {
+        let unstaged = self.writes.take_unstaged();
+        for op in unstaged.into_keys().chain((self.commit.0 + 1..=head.0).map(OpNumber)) {
             self.stage_put(op);
         }
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Header};
+use super::lives::Known;
 use super::membership::Membership;
 use super::number::{ClusterId, CommitNumber, Incarnation, OpNumber, ReplicaId, View};
 
@@ -42,6 +43,19 @@ pub struct VsrState {
     pub head_certain: bool,
     /// See [`Suffix`].
     pub suffix: Suffix,
+    /// Ops that a `StartView` has named when the head was uncertain, and that may have been here, and lost.
+    pub doubted: Option<Doubted>,
+    /// What is remembered of the other members, by their ids, upwards.
+    pub known: Vec<Known>,
+}
+
+/// A range of ops in which one that is not intact here may have been acknowledged from here, and lost: it is never denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubted {
+    /// The range begins after this op.
+    pub above: OpNumber,
+    /// The last op of it.
+    pub to: OpNumber,
 }
 
 impl VsrState {
@@ -65,6 +79,8 @@ impl VsrState {
             checkpoint: OpNumber::ZERO,
             head_certain: true,
             suffix: Suffix::default(),
+            doubted: None,
+            known: Vec::new(),
         }
     }
 }

@@ -48,8 +48,9 @@ impl<S: FnMut(Monotonic, &Request) -> Option<(Monotonic, Outcome)>> Way<S> {
             self.requests += 1;
             self.bytes += request.command.len() as u64;
             if let Some((when, outcome)) = (self.server)(self.now, &request) {
-                let Request { client, session, number, .. } = request;
-                let reply = Reply { client, session, number, outcome, position: Position::default() };
+                let Request { client, session, number, command, .. } = request;
+                let (position, request) = (Position::default(), Checksum::of(&command));
+                let reply = Reply { client, session, number, outcome, position, request };
                 self.answers.insert((when, self.requests), reply);
             }
         }
@@ -288,4 +289,37 @@ fn without_a_primary_one_request_asks() {
     way.play(&mut session, until);
     all_executed(&way, 50);
     assert!(way.amplification(payload) <= 3.0, "{}", way.amplification(payload));
+}
+
+/// Two clients of one id use the same numbers, and a transport gives either what is for both.
+#[test]
+fn what_answers_anothers_command_under_the_same_number_is_not_taken() {
+    let (client, now) = (ClientId(7), Monotonic(1));
+    let session = SessionId(Position { op: OpNumber(3), index: 0 });
+    let mut own = ClientSession::new(client, 4, Duration::from_millis(100), Duration::from_millis(5));
+    let (mut requests, mut settled) = (Vec::new(), Vec::new());
+    own.submit(Bytes::from_static(b"mine"), 'a');
+    let _ = own.poll(now, &mut requests);
+    let reply = |number, outcome, command: &[u8]| Reply {
+        client,
+        session: if number == 0 { SessionId::default() } else { session },
+        number: RequestNumber(number),
+        outcome,
+        position: Position::default(),
+        request: Checksum::of(command),
+    };
+    own.on_reply(reply(0, Outcome::Registered(session), b""), now, &mut settled);
+    let _ = own.poll(now, &mut requests);
+    assert_eq!(requests.last().map(|request| request.number), Some(RequestNumber(1)));
+    for outcome in [
+        Outcome::Reply(Bytes::from_static(b"for another")),
+        Outcome::ReplyLost,
+        Outcome::Refused(Refusal::Conflict),
+        Outcome::Refused(Refusal::Undecodable),
+    ] {
+        own.on_reply(reply(1, outcome, b"another's"), now, &mut settled);
+    }
+    assert!(settled.is_empty(), "{settled:?}");
+    own.on_reply(reply(1, Outcome::Refused(Refusal::Conflict), b"mine"), now, &mut settled);
+    assert_eq!(settled, [('a', Err(SubmitError::Conflict))]);
 }

@@ -1,0 +1,118 @@
+//! What the programs end with. A supervisor tells by it whether starting again can help.
+
+use std::fmt;
+use std::future::Future;
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use vsr::{QueryError, ReplicaError, StorageError, SubmitError};
+use vsr_net_tcp::{MetricsServerError, TcpError};
+
+use crate::Error;
+use crate::output::complain;
+
+/// The answer is no: there is no such key, or a demo has found something wrong.
+pub const NO: u8 = 1;
+/// Command line, configuration or surroundings: change them first.
+pub const USAGE: u8 = 2;
+/// Nobody has answered in time, there is no quorum, or the log is full. Asking again may help.
+pub const NO_ANSWER: u8 = 3;
+/// The replica's disk or folder. The message says whether it can be used again.
+pub const STORAGE: u8 = 4;
+/// The replica has stopped because going on could spread damage. Starting it again does not help.
+pub const FAULT: u8 = 5;
+/// Peers refuse the replica, and those that are left are no quorum. Its folder is old, a copy, or another one's.
+pub const REFUSED: u8 = 6;
+/// The network: a port that is taken, most likely by another process.
+pub const NETWORK: u8 = 7;
+/// Whoever read the output has gone: as a shell shows it of a program that was ended by SIGPIPE.
+pub(crate) const BROKEN_PIPE: u8 = 141;
+/// A signal has ended the program: 128 and its number, as a shell shows it.
+pub(crate) const SIGNAL: u8 = 128;
+
+/// An error whose exit code is known.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) words: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+pub(crate) fn failure(code: u8, words: impl Into<String>) -> Error {
+    Failure { code, words: words.into() }.into()
+}
+
+/// The exit code for an error.
+fn code_of(error: &Error) -> u8 {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        return failure.code;
+    }
+    match error.downcast_ref::<ReplicaError>() {
+        Some(ReplicaError::Storage(_)) => return STORAGE,
+        Some(ReplicaError::Fault(_)) => return FAULT,
+        Some(ReplicaError::Network(_)) => return NETWORK,
+        _ => {}
+    }
+    let timed_out = matches!(error.downcast_ref::<SubmitError>(), Some(SubmitError::TimedOut | SubmitError::LogFull))
+        || matches!(error.downcast_ref::<QueryError>(), Some(QueryError::TimedOut));
+    if timed_out {
+        NO_ANSWER
+    } else if error.is::<StorageError>() {
+        STORAGE
+    } else if error.is::<TcpError>() || error.is::<MetricsServerError>() {
+        NETWORK
+    } else {
+        USAGE
+    }
+}
+
+/// What a program's `main` ends with: an error is told on standard error.
+pub fn exit_code(program: &str, result: Result<ExitCode, Error>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        complain(format_args!("{program}: {error}"));
+        ExitCode::from(code_of(&error))
+    })
+}
+
+/// Runs a program: a runtime around its future, and its exit code.
+pub fn main<F: Future<Output = Result<ExitCode, Error>>>(program: &str, run: impl FnOnce() -> F) -> ExitCode {
+    exit_code(program, in_runtime(run))
+}
+
+fn in_runtime<F: Future<Output = Result<ExitCode, Error>>>(run: impl FnOnce() -> F) -> Result<ExitCode, Error> {
+    raise_file_limit()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
+    let result = runtime.block_on(async { run().await });
+    // A look-up of a name may hang for long, and nobody waits for it any more.
+    runtime.shutdown_background();
+    result
+}
+
+/// Files and connections without which nothing works; with fewer the runtime itself cannot be made, and panics.
+const FILES_MIN: u64 = 64;
+
+/// The limit of open files as high as it may be: each client is a connection.
+fn raise_file_limit() -> Result<(), Error> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        // Where it is not allowed the limit stays what it was.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    }
+    match getrlimit(Resource::Nofile).current {
+        Some(files) if files < FILES_MIN => Err(failure(
+            USAGE,
+            format!(
+                "only {files} files may be open (ulimit -n): a replica needs {FILES_MIN} and one for each client; raise the limit"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}

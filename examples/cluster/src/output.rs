@@ -1,0 +1,29 @@
+//! What is told: to whoever reads the output, and to people on standard error. A reader that has gone is no reason to panic.
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write as _, stderr, stdout};
+
+use crate::exit;
+
+/// Prints a line. When the reader has gone the program ends quietly, as others in a pipe do; when the output cannot be written it
+/// says so, and ends.
+pub fn say(line: impl Display) {
+    let mut out = stdout().lock();
+    let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) else { return };
+    if error.kind() != ErrorKind::BrokenPipe {
+        complain(format_args!("cannot write the output: {error}"));
+        std::process::exit(exit::USAGE.into());
+    }
+    std::process::exit(exit::BROKEN_PIPE.into());
+}
+
+/// Prints a line for whoever reads it: a replica serves on when nobody does.
+pub(crate) fn tell(line: impl Display) {
+    let mut out = stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// Says something to people, on standard error.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
+}

@@ -1,0 +1,233 @@
+//! What an operator sees and relies on: words, exit codes, limits of time. Real processes; every test is named after what went wrong.
+
+mod support;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use support::{PROGRAM, configure, counter, last_line, metric, start, stderr, until};
+
+fn code(output: &Output) -> Option<i32> {
+    output.status.code()
+}
+
+/// Refused in words, with this exit code, and without a panic.
+fn assert_refused(output: &Output, expected: i32, words: &str) {
+    let text = stderr(output);
+    assert_eq!(code(output), Some(expected), "{output:?}");
+    assert!(text.contains(words) && !text.contains("panicked"), "no {words:?} in {text}");
+}
+
+fn formatted() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = configure(folder.path());
+    let output = counter(&["format", "--config", &config]);
+    assert!(output.status.success(), "{output:?}");
+    (folder, config)
+}
+
+#[test]
+fn format_of_a_replica_that_is_no_member_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = configure(folder.path());
+    for id in ["255", "3"] {
+        assert_refused(&counter(&["format", "--config", &config, "--id", id]), 2, "none of the 3 members");
+        assert!(!folder.path().join("data").exists(), "nothing was formatted");
+    }
+    assert_refused(&counter(&["format", "--config", &config, "--id", "256"]), 2, "256");
+}
+
+#[test]
+fn a_configuration_that_cannot_work_is_refused_by_every_command() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("cluster.toml");
+    let config = path.to_str().expect("a path");
+    let cases = [
+        ("[]", "`replicas` is empty"),
+        ("[\"127.0.0.1:4000\", \"127.0.0.1:4000\"]", "stands twice"),
+        ("[\"127.0.0.1:4000\", \"nonsense\"]", "write host:port"),
+    ];
+    for (replicas, words) in cases {
+        fs::write(&path, format!("cluster = 7\nfolder = \"data\"\nreplicas = {replicas}\n")).expect("the file");
+        let commands: [&[&str]; 5] = [&["format"], &["replica", "--id", "0"], &["status"], &["get"], &["add", "1"]];
+        for command in commands {
+            let output = counter(&[&command[..1], &["--config", config], &command[1..]].concat());
+            assert_refused(&output, 2, words);
+            assert_refused(&output, 2, "cluster.toml");
+        }
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_panic() {
+    let (_folder, config) = formatted();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let status = Command::new(PROGRAM).args(["status", "--config", &config, "--timeout", "1"]).stdout(writer).output();
+    let status = status.expect("the program runs");
+    assert_eq!(code(&status), Some(141), "{status:?}");
+    assert!(!stderr(&status).contains("panicked"), "{status:?}");
+    let full = fs::File::options().write(true).open("/dev/full").expect("a device that is full");
+    let status = Command::new(PROGRAM).args(["status", "--config", &config, "--timeout", "1"]).stdout(full).output();
+    assert_refused(&status.expect("the program runs"), 2, "cannot write the output");
+}
+
+#[test]
+fn too_few_open_files_are_refused_in_words() {
+    let (_folder, config) = formatted();
+    for limit in [8, 20] {
+        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        for command in [["get", "--config", &config, "--timeout=1"], ["replica", "--config", &config, "--id=0"]] {
+            let output = Command::new("sh").arg("-c").arg(&script).arg(PROGRAM).args(command).output();
+            assert_refused(&output.expect("a shell"), 2, "ulimit -n");
+        }
+    }
+}
+
+#[test]
+fn nobody_there_is_said_within_the_time_out() {
+    let (_folder, config) = formatted();
+    for command in [&["get"][..], &["add", "1"]] {
+        let output = counter(&[&command[..1], &["--config", &config, "--timeout", "2"], &command[1..]].concat());
+        assert_refused(&output, 3, "waiting for");
+        assert_refused(&output, 3, "replica 2: does not answer");
+    }
+    let status = counter(&["status", "--config", &config, "--timeout", "1"]);
+    assert_refused(&status, 3, "no primary says that commands can commit");
+    assert_eq!(String::from_utf8_lossy(&status.stdout).lines().count(), 3, "{status:?}");
+}
+
+/// A lone replica: status, log and metrics say that nothing can commit, once; and once that it can.
+#[test]
+fn a_lost_quorum_is_said_in_status_log_and_metrics() {
+    let (_folder, config) = formatted();
+    let alone = start(&config, "1");
+    assert!(alone.is_ready, "{}", alone.log());
+    until("the log says so", || alone.log().contains("no quorum"));
+    assert_eq!(metric(&alone.metrics, "vsr_quorum"), 0.0);
+    assert_eq!(metric(&alone.metrics, "vsr_normal"), 0.0);
+    let status = counter(&["status", "--config", &config, "--timeout", "1"]);
+    assert_refused(&status, 3, "no primary says that commands can commit");
+    let text = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(text.contains("no quorum is heard, 1 of 2") && !text.contains("normal"), "{text}");
+    let get = counter(&["get", "--config", &config, "--timeout", "2"]);
+    assert_refused(&get, 3, "no quorum is heard");
+
+    let _others = [start(&config, "0"), start(&config, "2")];
+    assert_eq!(last_line(&counter(&["add", "--config", &config, "--timeout", "20", "5"])), "5");
+    until("the log says that it is over", || alone.log().contains("normal again"));
+    until("the metrics, too", || metric(&alone.metrics, "vsr_normal") == 1.0);
+    assert_eq!(metric(&alone.metrics, "vsr_quorum"), 1.0);
+    until("the primary says so", || counter(&["status", "--config", &config]).status.success());
+    let lines = alone.log();
+    let told = lines.lines().filter(|line| line.contains("no quorum") && line.contains("why=")).count();
+    assert_eq!(told, 1, "said once, and not again and again: {lines}");
+}
+
+/// What was printed before the log was read made operators, and scripts, go on with a replica that was none.
+#[test]
+fn ready_is_said_only_after_recovery() {
+    let (folder, config) = formatted();
+    let state = folder.path().join("data/replica-0/state");
+    // Everything behind the first sectors: no copy of the vsr state is left.
+    let mut bytes = fs::read(&state).expect("the state");
+    bytes[4096..].fill(0);
+    fs::write(&state, bytes).expect("the state");
+    let mut replica = start(&config, "0");
+    assert!(!replica.is_ready, "{}", replica.log());
+    assert_eq!(replica.wait().code(), Some(4), "{}", replica.log());
+    assert!(!replica.log().contains("panicked"), "{}", replica.log());
+}
+
+#[test]
+fn a_cluster_id_in_a_message_is_the_one_in_the_file() {
+    let (_folder, config) = formatted();
+    let text = fs::read_to_string(&config).expect("the file");
+    fs::write(&config, text.replace("cluster = 77", "cluster = 78")).expect("the file");
+    let mut replica = start(&config, "0");
+    assert_eq!(replica.wait().code(), Some(2), "{}", replica.log());
+    let log = replica.log();
+    assert!(!replica.is_ready && log.contains("cluster 77") && log.contains("cluster 78"), "{log}");
+}
+
+/// A port that is taken has an exit code of its own.
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let (_folder, config) = formatted();
+    let text = fs::read_to_string(&config).expect("the file");
+    let address = text.split('"').find(|part| part.starts_with("127.")).expect("an address").to_owned();
+    let _taken = std::net::TcpListener::bind(&address).expect("the port");
+    let mut replica = start(&config, "0");
+    assert_eq!(replica.wait().code(), Some(7), "{}", replica.log());
+    assert!(replica.log().contains(&address), "{}", replica.log());
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for file in fs::read_dir(from).expect("a folder") {
+        let file = file.expect("a file");
+        fs::copy(file.path(), to.join(file.file_name())).expect("a copy");
+    }
+}
+
+/// A folder that was copied is not taken for the original; a command says that it is meant.
+#[test]
+fn a_copied_folder_is_taken_only_when_it_is_accepted() {
+    let (folder, config) = formatted();
+    let (place, kept) = (folder.path().join("data/replica-0"), folder.path().join("kept"));
+    // The original is still there, so that the file system cannot give its places to the copy.
+    fs::rename(&place, &kept).expect("the folder");
+    copy(&kept, &place);
+    let mut refused = start(&config, "0");
+    assert!(!refused.is_ready);
+    assert_eq!(refused.wait().code(), Some(4), "{}", refused.log());
+    let accepted = counter(&["accept-place", "--data", place.to_str().expect("a path")]);
+    assert!(accepted.status.success(), "{accepted:?}");
+    let replica = start(&config, "0");
+    assert!(replica.is_ready, "{}", replica.log());
+}
+
+#[test]
+fn accept_place_of_nothing_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let nothing = folder.path().join("nothing");
+    assert_refused(&counter(&["accept-place", "--data", nothing.to_str().expect("a path")]), 4, "nothing");
+}
+
+/// A demo that is told to end leaves neither processes nor files.
+#[test]
+fn a_demo_that_is_ended_takes_everything_with_it() {
+    for (signal, expected) in [("TERM", 143), ("INT", 130)] {
+        let temporary = tempfile::tempdir().expect("a folder");
+        let mut demo = Command::new(PROGRAM)
+            .args(["demo", "--seconds", "600"])
+            .env("TMPDIR", temporary.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a demo");
+        let mut lines = BufReader::new(demo.stdout.take().expect("its output")).lines();
+        let first = lines.next().expect("a line").expect("a line");
+        let addresses = first.split("run on ").nth(1).and_then(|rest| rest.split(';').next()).expect("the addresses");
+        let addresses: Vec<&str> = addresses.split(", ").collect();
+        assert_eq!(addresses.len(), 3, "{first}");
+        assert!(addresses.iter().all(|address| TcpStream::connect(address).is_ok()), "{first}");
+        assert!(fs::read_dir(temporary.path()).expect("the folder").next().is_some(), "its files are there");
+        let killed = Command::new("sh").arg("-c").arg(format!("kill -{signal} {}", demo.id())).status();
+        assert!(killed.expect("a shell").success());
+        assert_eq!(demo.wait().expect("its end").code(), Some(expected));
+        assert!(addresses.iter().all(|address| TcpStream::connect(address).is_err()), "no replica is left");
+        assert!(fs::read_dir(temporary.path()).expect("the folder").next().is_none(), "no file is left");
+    }
+}
+
+/// One of the cases of `scripts/accept faults`, in the small: the commands in it ended two replicas of three.
+#[test]
+fn messages_of_death_are_survived() {
+    let output = counter(&["faults", "--quick", "--only", "message-of-death"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(last_line(&output), "accept=faults verdict=pass", "{output:?}");
+}

@@ -1,0 +1,159 @@
+//! The side that is connected to: listening, and the handshakes of whoever comes.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use vsr::{Arrival, Peer, ReplicaId};
+
+use crate::dial::{note, resolve};
+use crate::handshake::{Answer, HandshakeError, Hello, Rejection, receive, send, within};
+use crate::replica::{Guard, Shared};
+use crate::told::Told;
+
+/// Connections that wait to be accepted. Each that does not fit is tried again only after a second, so that
+/// all clients of a cluster may come at once. The operating system may allow fewer.
+const BACKLOG: u32 = 4096;
+
+/// Handshakes at a time. Beyond them the oldest one gives way: an honest one is over in no time.
+const HANDSHAKES_MAX: usize = 1024;
+
+/// Listens, as a process that was restarted as well.
+pub(crate) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // Elsewhere it would let a second process take the port.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let mut connections = JoinSet::new();
+    let mut handshakes: VecDeque<oneshot::Sender<()>> = VecDeque::new();
+    let mut told = Told::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                if told.is_new((), &error.to_string()) {
+                    tracing::warn!(%error, "cannot accept connections; if too many files are open, raise `ulimit -n`");
+                }
+                // Whoever says nothing makes room for those that speak.
+                drop(handshakes.pop_front());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        told.over(&());
+        if handshakes.len() >= HANDSHAKES_MAX {
+            handshakes.retain(|handshake| !handshake.is_closed());
+        }
+        if handshakes.len() >= HANDSHAKES_MAX {
+            drop(handshakes.pop_front());
+        }
+        let (handshake, mut gives_way) = oneshot::channel();
+        handshakes.push_back(handshake);
+        let shared = shared.clone();
+        connections.spawn(async move {
+            let mut stream = stream;
+            let greeted = tokio::select! {
+                biased;
+                greeted = within(shared.options.handshake, answer(&shared, &mut stream, from)) => greeted,
+                _ = &mut gives_way => Err(HandshakeError::TimedOut),
+            };
+            drop(gives_way);
+            match greeted {
+                Ok(guard) => {
+                    let peer = guard.peer;
+                    shared.serve(stream, guard).await;
+                    if let Peer::Replica(id) = peer {
+                        probe(&shared, id).await;
+                    }
+                }
+                // It was told where it is known who speaks.
+                Err(HandshakeError::Refused(_)) => {}
+                Err(error) => {
+                    // Connections that end without a word are nothing to tell: peers look so whether this replica lives.
+                    let is_noise = !matches!(error, HandshakeError::Wire(_));
+                    let is_new = !is_noise && shared.told().is_new((from.ip(), None), error.reason());
+                    note(&format!("somebody at {from}"), &error, is_new);
+                }
+            }
+        });
+    }
+}
+
+async fn answer<'a>(shared: &'a Shared, stream: &mut TcpStream, from: SocketAddr) -> Result<Guard<'a>, HandshakeError> {
+    let hello: Hello = receive(stream).await?;
+    let checked = if hello.cluster != shared.cluster {
+        Err(Rejection::Cluster(shared.cluster))
+    } else if hello.to != shared.me {
+        Err(Rejection::OtherReplica(shared.me))
+    } else {
+        shared.check(&hello.from)
+    };
+    let admitted = match checked {
+        Ok(()) => {
+            let me = shared.speaker().await;
+            shared.admit(&hello.from).map(|guard| (me, guard))
+        }
+        Err(rejection) => Err(rejection),
+    };
+    let id = if let Peer::Replica(id) = hello.from.peer() { Some(id) } else { None };
+    match admitted {
+        Ok((me, guard)) => {
+            shared.told().over(&(from.ip(), id));
+            send(stream, &Answer::Welcome(me)).await?;
+            Ok(guard)
+        }
+        Err(rejection) => {
+            let error = HandshakeError::Refused(rejection);
+            let is_new = shared.told().is_new((from.ip(), id), rejection.reason());
+            let who = id.map_or_else(|| "a client".to_owned(), |id| format!("replica {}", id.0));
+            note(&format!("{who} at {from}"), &error, is_new);
+            send(stream, &Answer::Rejected(rejection)).await?;
+            Err(error)
+        }
+    }
+}
+
+/// Whether a peer whose connection broke is still there: only the side that connects would find out.
+async fn probe(shared: &Shared, id: ReplicaId) {
+    let Some(member) = shared.membership.members.iter().find(|member| member.id == id) else { return };
+    let Ok(addresses) = resolve(&member.address, shared.options.allow_insecure).await else { return };
+    for address in addresses {
+        let connecting = tokio::time::timeout(shared.options.handshake, TcpStream::connect(address));
+        let Ok(Err(error)) = connecting.await else { return };
+        if !HandshakeError::Io(error).is_refused_connection() {
+            return;
+        }
+    }
+    shared.mailbox.hint(Arrival::PeerDown { peer: Peer::Replica(id), refused: true });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nobody accepts: each connection that does not fit would wait for seconds.
+    #[tokio::test]
+    async fn b16_hundreds_of_clients_may_connect_at_once() {
+        const CLIENTS: usize = 256;
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+        if allowed.is_ok_and(|allowed| allowed.trim().parse::<usize>().is_ok_and(|allowed| allowed < CLIENTS)) {
+            return;
+        }
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let connect = futures::future::join_all((0..CLIENTS).map(|_| TcpStream::connect(address)));
+        let connected = tokio::time::timeout(Duration::from_secs(20), connect).await.expect("all fit");
+        assert!(connected.iter().all(Result::is_ok));
+    }
+}

@@ -1,0 +1,300 @@
+//! Old, cloned and re-formatted disks, lost ends of logs, and what a single client or message must not do (DESIGN 7.2, 7.5, 7.7).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use vsr::protocol::{Fault, Outcome, Refusal, Request};
+use vsr::{Incarnation, Message, OpNumber, Position, RequestNumber, SessionId, VsrState};
+use vsr_sim::script::Script;
+use vsr_sim::{Damage, SimDisk};
+
+use crate::support::*;
+
+/// r1 has acknowledged op 3 and lost the end of its log; the `StartView` of the primary has named op 3 since, and no body came. Whether
+/// r1 was started once more after that.
+fn a_lost_tail(again: bool) {
+    let mut s = Script::new(3);
+    let client = s.register(0); // op 1
+    write(&mut s, 0, client, 1, b"b"); // op 2
+    s.lose(|f| f.is(0, 2) && ["Prepare", "StartView", "Entries", "Headers"].contains(&f.name()));
+    // The primary does not hear that r1 was started anew: the acknowledgement of its earlier life stands.
+    let unheard = s.lose(|f| f.is(1, 0) && ["Ping", "DoViewChange"].contains(&f.name()));
+    s.hold_disk(0);
+    write(&mut s, 0, client, 2, b"x"); // op 3: durable on r1, not yet on r0
+    assert_eq!((s.reply(client, 2), s.durable(1, 3).is_some()), (None, true));
+    s.crash(1);
+    s.rot(1, 3, Damage::End);
+    s.restart(1);
+    assert_eq!(s.core(1).head().0, 2);
+    let bodies = s.lose(|f| f.is(0, 1) && ["Prepare", "Entries", "Commit", "Headers"].contains(&f.name()));
+    s.pass(ms(150));
+    assert_eq!(s.core(1).head().0, 3, "the StartView has named it");
+    if again {
+        s.crash(1);
+        s.restart(1);
+        s.pass(ms(50));
+    }
+    s.release_disk(0);
+    s.run();
+    assert_eq!(s.reply(client, 2), Some(b"2".to_vec()), "committed with the acknowledgement of r1's earlier life");
+    s.crash(0);
+    s.forget(bodies);
+    s.forget(unheard);
+    s.peer_down(1, 0, true);
+    s.peer_down(2, 0, true);
+    s.pass(Duration::from_secs(3));
+    s.restart(0);
+    s.pass(Duration::from_secs(3));
+    s.settle();
+    assert_eq!(s.executed(1), ["b", "x"]);
+}
+
+/// DESIGN 7.5 c: what a `StartView` adds to a log whose head was uncertain is damaged until its body is durable, and is never denied.
+#[test]
+fn a1_a_lost_tail_is_not_denied_after_the_start_view_that_names_it() {
+    a_lost_tail(false);
+}
+
+/// As above, and the disk reads as certain at the next start.
+#[test]
+fn a1_nor_is_it_after_one_more_start() {
+    a_lost_tail(true);
+}
+
+/// DESIGN 7.7: when a newer start of a member is heard, what it acknowledged before counts no more.
+#[test]
+fn a6_acknowledgements_of_an_older_start_do_not_count_beside_a_newer_one() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    s.lose(|f| f.is(0, 2) && ["Prepare", "Entries"].contains(&f.name()));
+    s.hold_disk(0);
+    let late = s.hold(|f| f.is(1, 0) && f.name() == "PrepareOk");
+    write(&mut s, 0, client, 1, b"x");
+    let old = s.held(late);
+    assert!(!old.is_empty() && s.durable(1, 2).is_some());
+    s.crash(1);
+    s.rot(1, 2, Damage::End);
+    let told = s.hold(|f| f.is(0, 1) && f.name() != "Ping");
+    s.restart(1);
+    s.run();
+    for flight in old {
+        s.inject(flight);
+    }
+    s.release_disk(0);
+    s.run();
+    assert_eq!((s.reply(client, 1), s.core(0).commit().0), (None, 1), "r1 has lost what it acknowledged");
+    s.release(told);
+    s.forget(late);
+    s.settle();
+    assert_eq!(s.executed(0), ["x"]);
+}
+
+/// A cluster in which r2 misses op 3, and an image of r1's disk from before it.
+fn with_an_old_image() -> (Script, SimDisk) {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a"); // op 2
+    let image = s.disk(1).clone();
+    s.lose(|f| f.is(0, 2) && ["Prepare", "Entries", "StartView"].contains(&f.name()));
+    write(&mut s, 0, client, 2, b"x"); // op 3
+    assert_eq!(s.reply(client, 2), Some(b"2".to_vec()), "acknowledged by r0 and r1");
+    // The log rests: who has acknowledged what is written down.
+    s.pass(Duration::from_secs(2));
+    (s, image)
+}
+
+/// DESIGN 7.7: a disk that was restored from an older copy is noticed, also when it counts as a newer start and those who remember were
+/// restarted: it stops, in words, and nothing is lost with it.
+#[test]
+fn a6_a_restored_disk_is_noticed_by_what_it_acknowledged() {
+    let (mut s, image) = with_an_old_image();
+    s.let_stop(1);
+    s.crash(1);
+    s.replace_disk(1, image);
+    s.crash(0);
+    s.restart(0);
+    s.restart(1);
+    s.pass(Duration::from_secs(1));
+    assert!(
+        matches!(s.stopped(1), Some(Fault::OlderDisk { acknowledged: OpNumber(3), head: OpNumber(2), .. })),
+        "{:?}",
+        s.stopped(1)
+    );
+}
+
+/// DESIGN 7.7: a disk whose start counter is behind what was heard is noticed, too, by whoever has heard it.
+#[test]
+fn a6_an_older_start_is_noticed() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a");
+    let image = s.disk(1).clone();
+    for _ in 0..2 {
+        s.crash(1);
+        s.restart(1);
+        s.pass(ms(300));
+    }
+    s.let_stop(1);
+    s.crash(1);
+    s.replace_disk(1, image);
+    // Both who remember are restarted, and still do.
+    for at in [0, 2] {
+        s.crash(at);
+        s.restart(at);
+    }
+    s.restart(1);
+    s.pass(Duration::from_secs(1));
+    assert!(matches!(s.stopped(1), Some(Fault::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(1));
+    s.pass(Duration::from_secs(2));
+    assert!(s.is_normal(0) && s.is_normal(2), "{:?}", describe(&s));
+}
+
+/// DESIGN 7.7: a disk that was formatted anew under a known id is noticed, over restarts of the others.
+#[test]
+fn a6_a_formatted_disk_is_noticed() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a");
+    s.pass(ms(300));
+    let state = s.disk(1).state().clone();
+    let fresh = VsrState::formatted(state.cluster, state.replica, Incarnation(99), state.membership);
+    s.let_stop(1);
+    s.crash(1);
+    s.replace_disk(1, SimDisk::new(fresh));
+    for at in [0, 2] {
+        s.crash(at);
+        s.restart(at);
+    }
+    s.restart(1);
+    s.pass(Duration::from_secs(1));
+    assert!(matches!(s.stopped(1), Some(Fault::OtherDisk { own: Incarnation(99), .. })), "{:?}", s.stopped(1));
+    write(&mut s, 2, client, 2, b"b");
+    s.pass(Duration::from_secs(1));
+    assert_eq!(s.core(0).applied(), s.core(2).applied());
+}
+
+/// DESIGN 7.2: what the primary is not bound to answer is answered where it arrives, and is no reason to vote.
+#[test]
+fn b7_one_client_with_absurd_numbers_changes_no_view() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"b");
+    let absurd = |session: u64, number: u64, floor: u64| Request {
+        client,
+        session: SessionId(Position { op: OpNumber(session), index: 0 }),
+        number: RequestNumber(number),
+        floor: RequestNumber(floor),
+        command: Bytes::from_static(b"z"),
+    };
+    for _ in 0..200 {
+        for (at, (session, number, floor)) in
+            (0..3).flat_map(|at| [(1 << 60, 2, 2), (1, u64::MAX, 2), (1, 1 << 61, 1 << 60)].map(|of| (at, of)))
+        {
+            s.request(at, absurd(session, number, floor));
+        }
+        s.pass(ms(50));
+    }
+    assert_eq!(s.views_entered(), 0);
+    let outcomes = s.outcomes(client, u64::MAX);
+    assert!(
+        outcomes.len() == 600 && outcomes.iter().all(|told| *told == Outcome::Refused(Refusal::BeyondWindow)),
+        "each is answered: {outcomes:?}"
+    );
+}
+
+/// DESIGN 7.2: one message with a view from the end of the numbers is not joined: the cluster has views left.
+#[test]
+fn b7_a_forged_view_is_not_joined() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    let last = Script::view_of((1 << 60) - 1);
+    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+        let life = s.life(from);
+        s.inject(Script::flight(from, to, Message::StartViewChange { view: last, life }));
+        s.inject(Script::flight(from, to, Message::RequestStartView { view: last, nonce: 1 }));
+    }
+    s.run();
+    assert_eq!(s.views_entered(), 0);
+    s.crash(0);
+    s.pass(Duration::from_secs(3));
+    write(&mut s, 1, client, 1, b"b");
+    assert_eq!((s.reply(client, 1), s.view(1)), (Some(b"1".to_vec()), 1));
+}
+
+/// DESIGN 5.12: what waits for a disk that hangs has a bound, however long it hangs and whatever clients ask.
+#[test]
+fn b14_what_waits_for_a_hung_disk_is_bounded() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"b");
+    s.crash(2);
+    s.hold_disk(2);
+    s.restart(2); // its first write hangs
+    let session = s.session(client).expect("it is registered");
+    for _ in 0..500 {
+        let (number, floor) = (RequestNumber(2), RequestNumber(2));
+        s.request(2, Request { client, session, number, floor, command: Bytes::from(vec![7; 100_000]) });
+        s.pass(ms(200));
+    }
+    let seen = watch(&mut s, |f| f.from == replica(2));
+    s.release_disk(2);
+    s.run();
+    // Each is seen as it is sent, and as it arrives.
+    let bytes = seen.borrow().iter().map(|f| weight(&f.message)).sum::<usize>() / 2;
+    assert!(bytes < 9 << 20 && seen.borrow().len() < 600, "{bytes} bytes in {} messages", seen.borrow().len());
+}
+
+fn weight(message: &Message) -> usize {
+    match message {
+        Message::Requests { requests, .. } => requests.iter().map(|request| request.command.len()).sum(),
+        Message::Prepare { entry, .. } => entry.body.len(),
+        Message::Entries { entries } => entries.iter().map(|entry| entry.body.len()).sum(),
+        _ => 64,
+    }
+}
+
+/// DESIGN 9.2: what is taken in before a view is durable counts against the room of the disk, too.
+#[test]
+fn b14_entries_that_wait_for_a_view_count_against_the_room() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"b");
+    let missed = s.lose(|f| f.is(0, 2));
+    for number in 2..=11 {
+        write(&mut s, 0, client, number, &[7; 2000]);
+    }
+    s.crash(0);
+    s.forget(missed);
+    s.set_room(2, 15_000);
+    s.peer_down(1, 0, true);
+    s.peer_down(2, 0, true);
+    let start = s.hold(|f| f.is(1, 2) && f.name() == "StartView");
+    s.pass(ms(300));
+    assert!(!s.held(start).is_empty(), "{:?}", describe(&s));
+    s.hold_disk(2);
+    s.release(start);
+    s.pass(ms(300));
+    s.release_disk(2);
+    s.run();
+    s.pass(ms(300));
+    assert_eq!(s.over_room(2), 0);
+}
+
+/// DESIGN 14: resending backs off. A backup's disk hangs for a minute; of what it holds already it is sent a few copies.
+#[test]
+fn b11_a_backup_with_a_slow_disk_is_not_filled_with_copies() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    let sent = watch(&mut s, |f| f.is(0, 1) && ["Prepare", "Entries"].contains(&f.name()));
+    s.hold_disk(1);
+    for number in 1..=10 {
+        write(&mut s, 0, client, number, &[7; 50_000]);
+    }
+    s.pass(Duration::from_secs(60));
+    // Each is seen as it is sent, and as it arrives.
+    let bytes = sent.borrow().iter().map(|f| weight(&f.message)).sum::<usize>() / 2;
+    assert!(bytes < 700_000, "{bytes} bytes for a payload of 500,000");
+    s.release_disk(1);
+    s.settle();
+    assert_eq!(s.executed(1).len(), 10);
+}

@@ -1,0 +1,98 @@
+//! The state file: a bad sector at every place, every length, and what an operator is told.
+
+mod support;
+
+use support::{Disk, SECTOR, entry, is_clean, put, verdicts};
+use vsr::{Recovered, StorageError};
+
+const SLOT: usize = 2048;
+const LAST_PAGE: usize = 8 + 4 * SLOT;
+
+fn written() -> (Disk, Recovered) {
+    let disk = Disk::new();
+    for start in 0..3 {
+        let (storage, _) = disk.start();
+        put(&storage, vec![entry(start + 1, 0, 100)]);
+    }
+    let recovered = disk.recover().expect("recovering");
+    (disk, recovered)
+}
+
+/// Where something is, where nothing is, and where nothing ever was.
+fn places() -> Vec<usize> {
+    let slots = (0..4).flat_map(|slot| {
+        let first = 8 + slot * SLOT;
+        (first..first + 12).chain([first + SLOT / 2, first + SLOT - 1])
+    });
+    (0..8).chain(slots).chain(LAST_PAGE..LAST_PAGE + 8).collect()
+}
+
+#[test]
+fn one_bad_sector_or_page_anywhere_in_the_state_changes_nothing() {
+    let (disk, expected) = written();
+    for at in places() {
+        for (unreadable, sectors) in [(false, 1), (true, 1), (false, 8), (true, 8)] {
+            let at = at / sectors * sectors;
+            let what = format!("{sectors} sectors at {at}, unreadable: {unreadable}");
+            let disk = disk.copy();
+            if unreadable {
+                disk.state.lock().bad.extend(at..at + sectors);
+            } else {
+                disk.state.rot(at..at + sectors);
+            }
+            let recovered = disk.recover().unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(recovered.state, expected.state, "{what}");
+            assert_eq!(verdicts(&recovered), verdicts(&expected), "{what}");
+            assert!(recovered.head_certain, "{what}");
+        }
+    }
+}
+
+/// It is read whole, or refused in words; an older state never passes for the newest, nor a cut file for none.
+#[test]
+fn a_state_file_of_any_length_is_the_newest_state_or_an_error() {
+    let (disk, expected) = written();
+    let len = disk.state.content().len();
+    let cuts = places().into_iter().flat_map(|at| [at * SECTOR, at * SECTOR + 100]).chain([len - 1, len, len + 5000]);
+    for cut in cuts {
+        let disk = disk.copy();
+        disk.state.change(|bytes| bytes.resize(cut, 0));
+        match disk.recover() {
+            Ok(recovered) => {
+                assert_eq!(recovered.state, expected.state, "cut to {cut}");
+                assert!((1..=3).all(|op| is_clean(&recovered, op)), "cut to {cut}");
+            }
+            Err(StorageError::StateLost(_)) => assert!(cut < len, "cut to {cut}"),
+            Err(StorageError::Damaged { path, .. }) => {
+                assert!(cut < SECTOR, "cut to {cut}");
+                assert_eq!(path, "the disk/state");
+            }
+            Err(error) => panic!("cut to {cut}: {error}"),
+        }
+    }
+}
+
+/// Neither is "not formatted": that advice, followed, loses what was acknowledged.
+#[test]
+fn a_state_file_that_is_empty_zeroed_or_something_else_is_damaged() {
+    let (disk, _) = written();
+    let len = disk.state.content().len();
+    for content in [Vec::new(), vec![0; len], vec![0x33; len], disk.log.content()] {
+        let disk = disk.copy();
+        disk.state.change(|bytes| *bytes = content);
+        let error = disk.recover().expect_err("that is no state");
+        assert!(matches!(&error, StorageError::Damaged { path, .. } if path == "the disk/state"), "{error}");
+        assert!(error.to_string().contains("do not format"), "{error}");
+    }
+}
+
+/// A state of another disk does not fit the log.
+#[test]
+fn the_state_of_another_disk_is_refused() {
+    let (disk, _) = written();
+    let other = Disk::of(100);
+    drop(other.start());
+    disk.state.change(|bytes| *bytes = other.state.content());
+    let error = disk.recover().expect_err("that is not its state");
+    assert!(matches!(&error, StorageError::Damaged { path, .. } if path == "the disk/log"), "{error}");
+}

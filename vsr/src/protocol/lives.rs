@@ -1,0 +1,216 @@
+//! Whose word counts: which disk, and which start of it, each member is known by (DESIGN 7.7).
+//!
+//! What a member promised is on its disk. A disk that was restored from an older copy, formatted anew, or
+//! cloned has forgotten some of it, and its acknowledgements and votes would stand beside those of its
+//! better half. So each member remembers of each other one, durably, the life that it last heard of and the
+//! highest committed op that it acknowledged; every acknowledgement and vote names the life that gives it;
+//! and `Ping` and `DoViewChange` say what their sender remembers, so that an old disk learns that it is one
+//! before it can lead: a view starts with the `DoViewChange`s of a quorum only.
+//!
+//! Invariants:
+//! - A member's messages of an older life never count beside, or after, those of a newer one.
+//! - A life that is new here counts once it has said, in a `Ping` or a `DoViewChange`, that its log reaches
+//!   as far as what the member acknowledged.
+//! - Nothing of a life is said before its start is durable: no later life has the same number.
+//!
+//! Where nobody who remembers can be reached, an old disk cannot be known.
+
+use serde::{Deserialize, Serialize};
+
+use super::core::{Core, Status};
+use super::event::Event;
+use super::fault::Fault;
+use super::number::{Incarnation, OpNumber, ReplicaId};
+
+/// One start of a replica on one disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Life {
+    /// The disk's, given when it was formatted.
+    pub incarnation: Incarnation,
+    /// How often the replica was started on it.
+    pub starts: u64,
+    /// Random: two copies of one disk may have counted as many starts.
+    pub nonce: u64,
+}
+
+/// What is remembered of a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The member.
+    pub replica: ReplicaId,
+    /// The newest life that was heard of.
+    pub life: Life,
+    /// The highest committed op that it is known to have acknowledged.
+    pub acknowledged: OpNumber,
+}
+
+/// Why a member's word does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Distrust {
+    /// The disk was formatted anew, or is another one.
+    #[error("its disk is not the one that is known under its id")]
+    OtherDisk,
+    /// An older start, or an older copy of the disk; or a second process on a copy.
+    #[error("a newer start of it, or another process on a copy of its disk, was heard")]
+    OlderStart,
+    /// The log ends before an op that the member acknowledged.
+    #[error("its log ends before what it acknowledged: its disk is an older copy")]
+    OlderDisk,
+}
+
+impl Core {
+    /// This start on this disk.
+    #[must_use]
+    pub fn life(&self) -> Life {
+        Life { incarnation: self.state.incarnation, starts: self.state.starts, nonce: self.repair.nonce }
+    }
+
+    /// What is remembered of the other members.
+    #[must_use]
+    pub fn known_lives(&self) -> &[Known] {
+        &self.state.known
+    }
+
+    /// Members whose word does not count at present, and why.
+    pub fn distrusted(&self) -> impl Iterator<Item = (ReplicaId, Distrust)> + '_ {
+        let named = self.membership.members.iter().zip(&self.peers);
+        named.filter_map(|(member, peer)| peer.distrust.map(|why| (member.id, why)))
+    }
+
+    /// Whether an acknowledgement or vote of this life counts.
+    pub(crate) fn counts(&mut self, from: usize, life: Life) -> bool {
+        let id = self.membership.members[from].id;
+        let Ok(at) = self.find(id) else {
+            self.remember(from, life);
+            return true;
+        };
+        let known = self.state.known[at].life;
+        if known == life {
+            return self.peers[from].distrust != Some(Distrust::OlderDisk);
+        }
+        if known.incarnation != life.incarnation {
+            self.distrust(from, Distrust::OtherDisk);
+        } else if life.starts <= known.starts {
+            self.distrust(from, Distrust::OlderStart);
+        }
+        // A newer life says in a Ping or a DoViewChange how far its log reaches, first.
+        false
+    }
+
+    /// A life that says how far its log reaches. Whether it counts.
+    pub(crate) fn introduce(&mut self, from: usize, life: Life, head: OpNumber, head_certain: bool) -> bool {
+        let id = self.membership.members[from].id;
+        if let Ok(at) = self.find(id) {
+            let known = self.state.known[at];
+            let same_disk = known.life.incarnation == life.incarnation;
+            let newer = same_disk && life.starts > known.life.starts;
+            if known.life != life && !newer {
+                return self.counts(from, life);
+            }
+            if head_certain && head < known.acknowledged {
+                self.distrust(from, Distrust::OlderDisk);
+                return false;
+            }
+        }
+        self.remember(from, life);
+        self.peers[from].distrust = None;
+        true
+    }
+
+    /// What another member remembers: of this one, whether its disk is the newest; of others, what was not known here.
+    pub(crate) fn on_known(&mut self, by: usize, known: &[Known]) {
+        for known in known {
+            if known.replica == self.id {
+                self.check_own(by, known);
+            } else if let Some(member) = self.membership.index_of(known.replica) {
+                match self.find(known.replica) {
+                    Ok(at) => {
+                        let own = &mut self.state.known[at];
+                        if own.life.incarnation == known.life.incarnation {
+                            own.acknowledged = own.acknowledged.max(known.acknowledged);
+                        }
+                    }
+                    Err(at) => {
+                        self.state.known.insert(at, *known);
+                        self.record_due = true;
+                        self.forget_votes(member);
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_own(&mut self, by: usize, known: &Known) {
+        let (own, by, head) = (self.life(), self.membership.members[by].id, self.log.head());
+        if known.life.incarnation != own.incarnation {
+            self.stop(Fault::OtherDisk { by, known: known.life.incarnation, own: own.incarnation });
+        } else if known.life.starts > own.starts || (known.life.starts == own.starts && known.life.nonce != own.nonce) {
+            self.stop(Fault::OlderStart { by, known: known.life.starts, own: own.starts });
+        } else if self.head_certain && head < known.acknowledged {
+            self.stop(Fault::OlderDisk { by, acknowledged: known.acknowledged, head });
+        }
+    }
+
+    /// Remembers what a member has acknowledged, as far as it is committed: only that can never be dropped.
+    pub(crate) fn note_acknowledged(&mut self, from: usize) {
+        let committed = self.primary.vouched[from].min(self.commit.op());
+        if let Ok(at) = self.find(self.membership.members[from].id) {
+            let known = &mut self.state.known[at];
+            known.acknowledged = known.acknowledged.max(committed);
+        }
+    }
+
+    fn find(&self, id: ReplicaId) -> Result<usize, usize> {
+        self.state.known.binary_search_by_key(&id, |known| known.replica)
+    }
+
+    fn remember(&mut self, from: usize, life: Life) {
+        let id = self.membership.members[from].id;
+        match self.find(id) {
+            Ok(at) if self.state.known[at].life == life => return,
+            Ok(at) => self.state.known[at].life = life,
+            Err(at) => self.state.known.insert(at, Known { replica: id, life, acknowledged: OpNumber::ZERO }),
+        }
+        self.record_due = true;
+        self.forget_votes(from);
+    }
+
+    fn distrust(&mut self, from: usize, why: Distrust) {
+        if self.peers[from].distrust != Some(why) {
+            self.peers[from].distrust = Some(why);
+            self.events.push(Event::Distrusted { replica: self.membership.members[from].id, why });
+        }
+        self.forget_votes(from);
+    }
+
+    /// What a member has said in an older life counts no more.
+    fn forget_votes(&mut self, from: usize) {
+        self.primary.forget(from);
+        self.view_change.forget(from);
+    }
+
+    /// Writes the record again when what it remembers has changed: lives at once, the commit number when the
+    /// log rests or has run far ahead. Nothing that a view has fixed changes by it.
+    pub(crate) fn refresh_record(&mut self) {
+        if std::mem::take(&mut self.record_due) {
+            self.restage_state();
+        }
+    }
+
+    /// Called at the interval of the pings. The commit number on the disk says which ops a damaged sector
+    /// may not put in doubt; it follows when the log rests, which costs nobody a write, and when it is far behind.
+    pub(crate) fn refresh_commit(&mut self) {
+        let commit = self.recordable_commit();
+        let rests = std::mem::replace(&mut self.commit_at_ping, self.commit) == self.commit
+            && self.writes.in_flight.is_none()
+            && self.writes.staging.is_empty();
+        let behind = commit.0.saturating_sub(self.state.commit.0);
+        if self.status == Status::Normal && self.views_are_durable() && (behind > 0 && rests || behind >= BEHIND_MAX) {
+            self.restage_state();
+        }
+    }
+}
+
+/// Ops by which the durable commit number may be behind while the log is busy.
+const BEHIND_MAX: u64 = 4096;
