@@ -3,12 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
-use super::core::disk_bytes;
 use super::limits::{
     BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Limit, PIPELINE_MAX, REPLY_MAX, REQUEST_MAX, SESSION_REPLIES_MAX,
     SESSIONS_MAX, WINDOW,
 };
 use super::number::{Epoch, ReplicaId, View};
+use super::writes::disk_bytes;
 
 /// The most members that a cluster may have.
 pub const MEMBERS_MAX: usize = 9;
