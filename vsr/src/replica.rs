@@ -233,6 +233,14 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         queue_bytes_max: config.queue_bytes_max,
     };
     let core = Core::recover(options, recovered, clock.now(), clock.wall())?;
+    let (room, needed) = (storage.room(), config.membership.constants.log_room_min());
+    if core.head() == OpNumber::ZERO && room < needed {
+        tracing::warn!(
+            room,
+            needed,
+            "the storage has too little room for a log: every request will hear that it is full"
+        );
+    }
     let session = ClientSession::new(
         local_client,
         config.membership.constants.window,
