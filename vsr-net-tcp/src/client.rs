@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use vsr::wire::encode;
-use vsr::{Arrival, ClientId, ClusterId, Constants, Envelope, Network, NetworkError, Peer, ReplicaId};
+use vsr::wire::{Limits, encode};
+use vsr::{Arrival, ClientId, ClusterId, Envelope, Network, NetworkError, Peer, ReplicaId};
 
-use crate::connection::{limits_of, run};
+use crate::connection::run;
 use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
 use crate::handshake::{HandshakeError, Hello, Speaker};
 use crate::mailbox::Mailbox;
@@ -124,8 +124,7 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
                 let queue = Arc::new(Queue::new(shared.options.queue_bytes_max, None));
                 shared.links().insert(to, queue.clone());
                 shared.mailbox.hint(Arrival::PeerUp(peer));
-                // What a replica may send is bounded by constants that a client does not know.
-                let limits = limits_of(&Constants { reply_max: 64 << 20, ..Constants::default() });
+                let limits = Limits::of_client();
                 run(stream, peer, queue, &shared.mailbox, &shared.room, &shared.options, limits).await;
                 shared.links().remove(&to);
                 shared.mailbox.hint(Arrival::PeerDown { peer, refused: false });

@@ -4,23 +4,13 @@ use std::sync::Arc;
 
 use metrics::counter;
 use tokio::net::TcpStream;
+use vsr::Peer;
 use vsr::wire::{Limits, keep_alive};
-use vsr::{Constants, Peer};
 
 use crate::mailbox::Mailbox;
 use crate::options::TcpOptions;
 use crate::queue::Queue;
 use crate::receive::{Ended, Receiver, Room, reason};
-
-/// What one message of this cluster can be as large as.
-pub(crate) fn limits_of(constants: &Constants) -> Limits {
-    let requests = u64::from(constants.request_max) + (2 << 20);
-    let replies = u64::from(constants.reply_max) + (2 << 20);
-    let meta = requests.max(replies).max(16 << 20);
-    let bodies = u64::from(constants.batch_bytes_max) + (8 << 20);
-    let capped = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
-    Limits { meta_max: capped(meta), bodies_max: capped(bodies) }
-}
 
 /// Runs a connection to its end.
 pub(crate) async fn run(

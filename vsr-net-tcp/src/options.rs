@@ -8,8 +8,9 @@ use vsr::ReplicaId;
 /// The options of the transport. Every field has a default.
 #[derive(Clone, Debug)]
 pub struct TcpOptions {
-    /// Bytes that may wait for one connection; beyond them the newest messages are dropped. Default 64 MiB. A
-    /// connection for which nothing waits takes a message of any length.
+    /// Bytes that may wait for one connection; beyond them the newest messages are dropped. Default 64 MiB. Not less
+    /// than the longest message of the replica's configuration. A connection for which nothing waits takes a message of
+    /// any length.
     pub queue_bytes_max: usize,
     /// Bytes that may wait for all clients together, however many there are and whether they read or not.
     /// Default 512 MiB. What one of `clients_max` has a right to is kept free for each.
@@ -136,6 +137,9 @@ pub enum TcpError {
         /// The operating system's words.
         error: std::io::Error,
     },
+    /// The options do not fit the configuration of the replica.
+    #[error(transparent)]
+    Config(#[from] vsr::ConfigError),
     /// There is no tokio runtime.
     #[error("vsr-net-tcp needs a tokio runtime: call this from within one")]
     NoRuntime,

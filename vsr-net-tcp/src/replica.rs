@@ -17,7 +17,7 @@ use vsr::{
     ReplicaId,
 };
 
-use crate::connection::{limits_of, run};
+use crate::connection::run;
 use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
 use crate::handshake::{HandshakeError, Hello, Rejection, Speaker, process_number};
 use crate::listen::{accept, listen};
@@ -31,7 +31,7 @@ use crate::told::Told;
 pub struct TcpNetwork {
     shared: Arc<Shared>,
     address: SocketAddr,
-    _tasks: JoinSet<()>,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 pub(crate) struct Shared {
@@ -143,6 +143,8 @@ impl TcpNetwork {
     fn start_on(config: &Config, options: TcpOptions, listeners: Vec<TcpListener>) -> Result<TcpNetwork, TcpError> {
         tokio::runtime::Handle::try_current().map_err(|_| TcpError::NoRuntime)?;
         options.validate()?;
+        config.check_transport("TcpOptions::queue_bytes_max", options.queue_bytes_max)?;
+        config.check_transport("TcpOptions::clients_queue_bytes_max", options.clients_queue_bytes_max)?;
         let me = config.replica;
         let members = &config.membership.members;
         let index = config.membership.index_of(me).ok_or(TcpError::NotAMember(me))?;
@@ -158,7 +160,7 @@ impl TcpNetwork {
             membership: config.membership.clone(),
             checksum: config.membership.checksum(),
             process: process_number(),
-            limits: limits_of(&config.membership.constants),
+            limits: Limits::of(&config.membership.constants),
             mailbox: Mailbox::new(options.inbox_bytes_max),
             room: Room::new(options.receive_bytes_max),
             clients_total: Total::new(options.clients_queue_bytes_max, options.clients_max),
@@ -177,7 +179,7 @@ impl TcpNetwork {
         for member in &members[..index] {
             tasks.spawn(keep_connected(shared.clone(), member.id, member.address.clone()));
         }
-        Ok(TcpNetwork { shared, address, _tasks: tasks })
+        Ok(TcpNetwork { shared, address, tasks: Mutex::new(tasks) })
     }
 
     /// Where it listens.
@@ -224,6 +226,12 @@ impl Network for TcpNetwork {
 
     fn introduce(&self, identity: Identity) {
         self.shared.identity.send_replace(Some(identity));
+    }
+
+    /// The tasks have ended, the one that listens too: the port is free.
+    async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
     }
 }
 

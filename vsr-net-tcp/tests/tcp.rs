@@ -160,6 +160,30 @@ async fn addresses_that_cannot_work_are_refused_in_words() {
     assert!(refused.to_string().contains("running already"), "{refused}");
 }
 
+/// B10: a queue in which the longest message would never find a place is refused, in words that name both fields.
+#[tokio::test]
+async fn a_queue_that_is_too_small_for_a_message_is_refused() {
+    let (mut held, addresses) = listeners(1).await;
+    let config = Config::new(7, 0, addresses).expect("a configuration");
+    let small = TcpOptions { queue_bytes_max: 1 << 20, ..options() };
+    let refused = TcpNetwork::start(&config, small, held.pop().expect("a listener")).expect_err("too small");
+    let words = refused.to_string();
+    assert!(words.contains("TcpOptions::queue_bytes_max = 1048576") && words.contains("answer_max"), "{words}");
+}
+
+/// B13: when a network is closed, its port is free.
+#[tokio::test]
+async fn the_port_is_free_when_the_network_is_closed() {
+    let (mut held, addresses) = listeners(1).await;
+    drop(held.pop());
+    let config = Config::new(7, 0, addresses).expect("a configuration");
+    for life in 0..20 {
+        let network = TcpNetwork::bind_with(&config, options()).await;
+        let network = network.unwrap_or_else(|error| panic!("life {life}: {error}"));
+        network.close().await;
+    }
+}
+
 /// A peer that does not read loses messages; nobody waits, and memory stays bounded.
 #[tokio::test]
 async fn a_full_queue_drops_and_never_blocks() {
@@ -168,7 +192,8 @@ async fn a_full_queue_drops_and_never_blocks() {
     // Replica 0 answers the handshake and then reads nothing.
     let deaf = held.pop().expect("a listener");
     let config = Config::new(7, 1, addresses).expect("a configuration");
-    let small = TcpOptions { queue_bytes_max: 1 << 20, keep_alive: Duration::from_secs(60), ..options() };
+    // 20 MiB: no less than the longest answer.
+    let small = TcpOptions { queue_bytes_max: 20 << 20, keep_alive: Duration::from_secs(60), ..options() };
     let network = TcpNetwork::start(&config, small, listener).expect("a network");
     network.introduce(identity(1));
     let membership = config.membership.checksum();

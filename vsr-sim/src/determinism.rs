@@ -382,11 +382,11 @@ impl<S: StateMachine<Command: Debug, Reply: Debug>> Log<S> {
 }
 
 fn encode(what: &'static str, value: &impl Serialize) -> Result<Vec<u8>, NotDeterministic> {
-    rmp_serde::to_vec(value).map_err(|error| NotDeterministic::Encoding { what, error: error.to_string() })
+    vsr::codec::to_vec(value).map_err(|error| NotDeterministic::Encoding { what, error: error.to_string() })
 }
 
 fn decode<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, NotDeterministic> {
-    rmp_serde::from_slice(bytes).map_err(|error| NotDeterministic::Encoding { what, error: error.to_string() })
+    vsr::codec::from_slice(bytes).map_err(|error| NotDeterministic::Encoding { what, error: error.to_string() })
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ const LOST_RUNS_MAX: usize = 1 << 14;
 const REACHING_RECORDS: u64 = 64;
 
 /// Storage in a folder of its own. Its work is done by threads of its own; dropping it waits for the
-/// write under way.
+/// write under way, unless that hangs: then the folder stays in use until the disk answers.
 #[derive(Debug)]
 pub struct FileStorage(ThreadedStorage);
 
@@ -255,6 +255,10 @@ impl Storage for FileStorage {
 
     fn room(&self) -> u64 {
         self.0.room()
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
     }
 }
 

@@ -274,6 +274,10 @@ impl Deref for Database {
     fn deref(&self) -> &DB {
         &self.rocks
     }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
 }
 
 struct Writer {

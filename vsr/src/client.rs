@@ -1,6 +1,6 @@
 //! A client from outside the cluster: finds the primary, keeps its session, sends again until answered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,14 +11,16 @@ use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
 use crate::clock::{Alarm, Clock};
+use crate::config::{ConfigError, bad, check_count, check_holds, check_limit, check_time};
 use crate::handle::{
-    Inbox, Positioned, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, send_query, send_query_within,
-    submit_command, submit_within,
+    Bounds, Caller, Charge, Inbox, Positioned, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared,
+    Submission, send_query, send_query_within, submit_command, submit_within,
 };
 use crate::network::{Arrival, Network, NetworkError};
+use crate::protocol::limits::{QUERY_MAX, REQUEST_MAX, WINDOW};
 use crate::protocol::{
-    Busy, ClientId, CommitNumber, Envelope, Health, Message, Monotonic, OpNumber, Outcome, Peer, Position, Random,
-    ReplicaId, Reply, Request, View, in_messages,
+    Busy, ClientId, CommitNumber, Envelope, Health, MEMBERS_MAX, Message, Monotonic, OpNumber, Outcome, Peer, Position,
+    Random, Refusal, ReplicaId, Reply, Request, View, in_messages,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode};
@@ -32,12 +34,21 @@ pub struct ClientConfig {
     pub members: Vec<ReplicaId>,
     /// Requests in flight; not more than the cluster's `window`. Default 1,024.
     pub window: u32,
-    /// How long an answer is waited for before another replica is asked. Default 200 ms.
+    /// How long an answer is waited for before another replica is asked; longer where answers take longer. Default
+    /// 200 ms.
     pub patience: Duration,
-    /// How long after a replica said that it knows no primary. Default 5 ms.
+    /// How long after a replica said that it knows no primary, the first time. Default 5 ms.
     pub pause: Duration,
-    /// Requests that wait here for callers; beyond it a submit fails with `Busy`. Default 65,536.
+    /// Requests that wait here for callers, and queries; beyond it a submit, or a query, fails with `Busy`. Default
+    /// 65,536.
     pub queue_max: usize,
+    /// Bytes of the requests that wait here, and of the queries; beyond them `Busy`, too. Default 256 MiB.
+    pub queue_bytes_max: usize,
+    /// The longest command, in bytes: the `request_max` that the cluster was formatted with. Default 256 KiB, as there.
+    /// A longer one is refused at once.
+    pub request_max: u32,
+    /// The longest query, in bytes: the `query_max` of the replicas. Default 1 MiB, as there.
+    pub query_max: u32,
     /// The seed of jitter. Default: the client's id.
     pub seed: u64,
 }
@@ -50,11 +61,55 @@ impl ClientConfig {
         ClientConfig {
             id,
             members: (0..n).map(|id| ReplicaId(id as u8)).collect(),
-            window: 1024,
+            window: WINDOW.default as u32,
             patience: Duration::from_millis(200),
             pause: Duration::from_millis(5),
             queue_max: 65_536,
+            queue_bytes_max: 256 << 20,
+            request_max: REQUEST_MAX.default as u32,
+            query_max: QUERY_MAX.default as u32,
             seed: id.0 as u64,
+        }
+    }
+
+    /// Checks every field. A client that is built of others refuses every call with this error.
+    ///
+    /// # Errors
+    /// The first field that cannot work.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.id == ClientId(0) {
+            return bad("ClientConfig::id", 0, "any number but 0, which stands for nobody: it would get no answer");
+        }
+        let n = self.members.len();
+        if n == 0 || n > MEMBERS_MAX {
+            return bad("ClientConfig::members", n, format!("1 to {MEMBERS_MAX} members: list each replica once"));
+        }
+        for (at, member) in self.members.iter().enumerate() {
+            if self.members[..at].contains(member) {
+                return bad("ClientConfig::members", member, "listed twice: list each replica once");
+            }
+        }
+        check_limit(WINDOW, self.window.into())?;
+        check_limit(REQUEST_MAX, self.request_max.into())?;
+        check_limit(QUERY_MAX, self.query_max.into())?;
+        let millisecond = Duration::from_millis(1);
+        check_time("ClientConfig::patience", self.patience, millisecond, "another replica is asked after it")?;
+        let microsecond = Duration::from_micros(1);
+        check_time("ClientConfig::pause", self.pause, microsecond, "a primary is asked for again after it")?;
+        check_count("ClientConfig::queue_max", self.queue_max, "no caller would ever be served")?;
+        let longest = u64::from(self.request_max.max(self.query_max));
+        let other = if self.request_max >= self.query_max { "request_max" } else { "query_max" };
+        let held = ("ClientConfig::queue_bytes_max", self.queue_bytes_max as u64);
+        check_holds(held, (other, longest), longest + crate::config::Config::OVERHEAD)
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            request_max: self.request_max as usize,
+            query_max: self.query_max as usize,
+            count_max: self.queue_max,
+            commands_bytes_max: self.queue_bytes_max,
+            queries_bytes_max: self.queue_bytes_max,
         }
     }
 }
@@ -77,19 +132,23 @@ impl<S> std::fmt::Debug for Client<S> {
     }
 }
 
-/// The future that does a client's work; spawn it beside the application.
+/// The future that does a client's work; spawn it beside the application. Dropped, run or not, it closes the client.
 pub struct ClientRunner<N> {
     config: ClientConfig,
     network: N,
-    shared: Arc<Shared>,
+    closer: ClientCloser,
 }
 
 impl<S: StateMachine> Client<S> {
-    /// A client, and the future that has to run for it.
+    /// A client, and the future that has to run for it. With a configuration that cannot work
+    /// ([`ClientConfig::validate`]) every call says so, and the future ends at once.
     pub fn new<N: Network, C: Clock>(config: ClientConfig, network: N, clock: C) -> (Client<S>, ClientRunner<N>) {
-        let shared = Shared::new(config.queue_max, no_status(), Arc::new(clock));
+        let shared = Shared::new(config.bounds(), no_status(), Arc::new(clock));
+        if let Err(unfit) = config.validate() {
+            shared.close_unfit(unfit);
+        }
         let client = Client { shared: shared.clone(), machine: PhantomData };
-        (client, ClientRunner { config, network, shared })
+        (client, ClientRunner { config, network, closer: ClientCloser(shared) })
     }
 
     /// As [`Handle::submit`](crate::Handle::submit).
@@ -175,6 +234,12 @@ impl<S> Client<S> {
     pub fn view(&self) -> View {
         self.shared.status().view
     }
+
+    /// Why requests have to wait, as the cluster said last; `None` while they are taken, or nothing is heard.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Busy> {
+        self.shared.trouble()
+    }
 }
 
 fn no_status() -> ReplicaStatus {
@@ -200,6 +265,25 @@ struct WaitingQuery {
     query: Bytes,
     answer: oneshot::Sender<QueryAnswer>,
     due: Monotonic,
+    /// How often it was sent.
+    sent: u32,
+    _charge: Charge,
+}
+
+/// So many of the oldest queries are sent again when there is no answer, each after times that double up to a second.
+const PROBES: usize = 4;
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// In the words of the caller.
+fn refused(refusal: Refusal) -> QueryError {
+    match refusal {
+        Refusal::TooLarge => QueryError::TooLarge,
+        Refusal::AnswerTooLarge => QueryError::AnswerTooLarge,
+        Refusal::Busy => QueryError::Busy,
+        Refusal::Panicked => QueryError::Panicked("its words are in the log of the replica that was asked".to_owned()),
+        Refusal::Unencodable => QueryError::Codec("the answer has no encoding".to_owned()),
+        _ => QueryError::Codec("the query does not decode".to_owned()),
+    }
 }
 
 impl<N: Network> ClientRunner<N> {
@@ -211,11 +295,12 @@ impl<N: Network> ClientRunner<N> {
     /// # Errors
     /// When the network has stopped.
     pub async fn run(self) -> Result<(), NetworkError> {
-        let ClientRunner { config, network, shared } = self;
+        // Bound first, the closer goes last: whoever hears that the client is closed finds its network free.
+        let ClientRunner { closer, config, network } = self;
+        let shared = closer.0.clone();
         let clock = shared.clock.clone();
-        let closer = ClientCloser(shared.clone());
-        if config.members.is_empty() {
-            return Err(NetworkError("the client knows no member: set ClientConfig::members".to_owned()));
+        if let Err(unfit) = config.validate() {
+            return Err(NetworkError(format!("the client cannot work: {unfit}")));
         }
         let mut random = Random::new(config.seed);
         let target = random.below(config.members.len() as u64) as usize;
@@ -229,6 +314,8 @@ impl<N: Network> ClientRunner<N> {
             view: View::default(),
             view_known: false,
             rotated_at: Monotonic(0),
+            up: BTreeSet::new(),
+            asked: BTreeSet::new(),
             queries: BTreeMap::new(),
             status: BTreeMap::new(),
             next_nonce: random.next_u64() >> 1,
@@ -240,10 +327,9 @@ impl<N: Network> ClientRunner<N> {
             settled: Vec::new(),
         };
         let result = std::future::poll_fn(|context| worker.poll(context)).await;
-        for answer in worker.session.drain() {
-            let _ = answer.send(Err(SubmitError::Stopped));
+        for caller in worker.session.drain() {
+            caller.tell(Err(SubmitError::Stopped));
         }
-        drop(closer);
         result
     }
 }
@@ -261,13 +347,17 @@ struct Worker<'a, N> {
     network: &'a N,
     shared: &'a Shared,
     clock: &'a dyn Clock,
-    session: ClientSession<oneshot::Sender<Submitted>>,
+    session: ClientSession<Caller>,
     /// The member that is asked.
     target: usize,
     view: View,
     /// Whether any answer has named a view.
     view_known: bool,
     rotated_at: Monotonic,
+    /// To whom there is a connection.
+    up: BTreeSet<ReplicaId>,
+    /// To whom something went that may not be answered yet.
+    asked: BTreeSet<ReplicaId>,
     queries: BTreeMap<u64, WaitingQuery>,
     status: BTreeMap<u64, (ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,
     next_nonce: u64,
@@ -276,7 +366,7 @@ struct Worker<'a, N> {
     alarm: Alarm<'a>,
     outgoing: Vec<Envelope>,
     requests: Vec<Request>,
-    settled: Vec<(oneshot::Sender<Submitted>, Submitted)>,
+    settled: Vec<(Caller, Submitted)>,
 }
 
 impl<N: Network> Worker<'_, N> {
@@ -288,11 +378,7 @@ impl<N: Network> Worker<'_, N> {
                 Err(error) => return Poll::Ready(Err(error)),
             };
             self.shared.waker.register(context.waker());
-            let Inbox { submissions, queries, status, closed, .. } = {
-                let mut inbox = self.shared.inbox();
-                let (pending, closed) = (inbox.pending, inbox.closed);
-                std::mem::replace(&mut *inbox, Inbox { pending, closed, ..Inbox::default() })
-            };
+            let Inbox { submissions, queries, status, closed, .. } = self.shared.inbox().take();
             if closed {
                 return Poll::Ready(Ok(()));
             }
@@ -303,13 +389,14 @@ impl<N: Network> Worker<'_, N> {
                 self.status.insert(self.next_nonce, (replica, answer));
                 self.ask_status(replica, self.next_nonce);
             }
-            for submission in submissions {
-                self.session.submit(submission.command, submission.answer);
+            for Submission { command, caller } in submissions {
+                self.session.submit(command, caller);
             }
-            for QuerySubmission { query, answer } in queries {
-                self.next_nonce += 1;
-                self.queries.insert(self.next_nonce, WaitingQuery { query, answer, due: Monotonic(0) });
-                self.queries_due = Monotonic(0);
+            if queries.iter().any(|query| query.charge.is_none()) {
+                self.queries.retain(|_, waiting| !waiting.answer.is_canceled());
+            }
+            for query in queries {
+                self.take_query(query);
             }
             self.send_due(now);
             self.settle();
@@ -317,6 +404,17 @@ impl<N: Network> Worker<'_, N> {
                 return self.wait(context);
             }
         }
+    }
+
+    fn take_query(&mut self, QuerySubmission { query, answer, charge }: QuerySubmission) {
+        let Some(charge) = charge.or_else(|| self.shared.queries.take(query.len())) else {
+            let _ = answer.send(Err(QueryError::Busy));
+            return;
+        };
+        self.next_nonce += 1;
+        let waiting = WaitingQuery { query, answer, due: Monotonic(0), sent: 0, _charge: charge };
+        self.queries.insert(self.next_nonce, waiting);
+        self.queries_due = Monotonic(0);
     }
 
     fn poll_network(&mut self, context: &mut Context<'_>, now: Monotonic) -> Result<bool, NetworkError> {
@@ -332,16 +430,24 @@ impl<N: Network> Worker<'_, N> {
                     }
                 }
                 Arrival::Message { message: Message::Answer { nonce, answer, position, view, .. }, .. } => {
-                    self.on_view(view);
+                    self.on_view(view, now);
                     if let Some(query) = self.queries.remove(&nonce) {
                         let answer = answer.map(|answer| (answer, position));
-                        let refused = |_| QueryError::Codec("the query does not decode".to_owned());
                         let _ = query.answer.send(answer.map_err(refused));
+                        // Others are the oldest now.
+                        self.queries_due = self.queries_due.min(now.after(self.config.patience));
                     }
                 }
-                Arrival::PeerDown { peer: Peer::Replica(peer), .. } if peer == self.config.members[self.target] => {
-                    self.rotate(now);
-                    self.hurry();
+                Arrival::PeerDown { peer: Peer::Replica(peer), .. } => {
+                    // Hints of attempts to connect come again and again: only the first is a change.
+                    let was_up = self.up.remove(&peer);
+                    let was_asked = self.asked.remove(&peer);
+                    if peer == self.config.members[self.target] {
+                        self.rotate(now);
+                        self.hurry(now, was_up);
+                    } else if was_up && was_asked {
+                        self.hurry(now, true);
+                    }
                 }
                 Arrival::Message { message: Message::Status { nonce, status }, .. } => {
                     if let Some((_, answer)) = self.status.remove(&nonce)
@@ -352,11 +458,12 @@ impl<N: Network> Worker<'_, N> {
                 }
                 // What was sent before there was a connection is lost.
                 Arrival::PeerUp(Peer::Replica(peer)) => {
+                    self.up.insert(peer);
                     let asked: Vec<u64> =
                         self.status.iter().filter(|(_, (of, _))| *of == peer).map(|(nonce, _)| *nonce).collect();
                     asked.into_iter().for_each(|nonce| self.ask_status(peer, nonce));
                     if peer == self.config.members[self.target] {
-                        self.hurry();
+                        self.hurry(now, true);
                     }
                 }
                 _ => {}
@@ -371,17 +478,21 @@ impl<N: Network> Worker<'_, N> {
                 self.rotate(now);
             }
         } else {
-            self.on_view(view);
+            self.on_view(view, now);
         }
         self.session.on_reply(reply, now, &mut self.settled);
     }
 
     /// Only views that have started reach a client (HAZARDS D28); a newer one says who is primary.
-    fn on_view(&mut self, view: View) {
-        if view > self.view || !std::mem::replace(&mut self.view_known, true) {
+    fn on_view(&mut self, view: View, now: Monotonic) {
+        if view > self.view || !self.view_known {
             self.view = view;
             self.target = (view.number % self.config.members.len() as u64) as usize;
             self.shared.set_view(view);
+            // What went to the primary of an earlier view may be lost with it.
+            if std::mem::replace(&mut self.view_known, true) {
+                self.hurry(now, true);
+            }
         }
     }
 
@@ -394,16 +505,22 @@ impl<N: Network> Worker<'_, N> {
         self.target = (self.target + 1) % self.config.members.len();
     }
 
-    fn hurry(&mut self) {
-        self.session.hurry();
-        for query in self.queries.values_mut() {
+    /// The connection or the primary has changed: everything is asked again.
+    fn hurry(&mut self, now: Monotonic, is_sure: bool) {
+        self.session.hurry(now, is_sure);
+        let again = if is_sure { usize::MAX } else { PROBES };
+        for query in self.queries.values_mut().take(again) {
             query.due = Monotonic(0);
+            if is_sure {
+                query.sent = 0;
+            }
         }
         self.queries_due = Monotonic(0);
     }
 
     fn send_due(&mut self, now: Monotonic) {
         let again = self.session.poll(now, &mut self.requests);
+        self.session.take_told(&mut self.settled);
         let queries_again =
             now >= self.queries_due && self.queries.values().any(|query| query.due > Monotonic(0) && query.due <= now);
         if (again || queries_again) && now.since(self.rotated_at) >= self.config.patience {
@@ -412,32 +529,48 @@ impl<N: Network> Worker<'_, N> {
         }
         let to = Peer::Replica(self.config.members[self.target]);
         if !self.requests.is_empty() {
+            self.asked.insert(self.config.members[self.target]);
             for requests in in_messages(std::mem::take(&mut self.requests)) {
                 self.outgoing.push(Envelope { to, message: Message::Requests { requests, forwarded: false } });
             }
         }
         if now >= self.queries_due {
-            self.queries.retain(|_, waiting| !waiting.answer.is_canceled());
-            self.queries_due = Monotonic(u64::MAX);
-            for (nonce, waiting) in &mut self.queries {
-                if waiting.due <= now {
-                    waiting.due = now.after(self.config.patience);
-                    let (client, nonce, query) = (self.config.id, *nonce, waiting.query.clone());
-                    self.outgoing.push(Envelope { to, message: Message::Query { client, nonce, query } });
-                }
-                self.queries_due = self.queries_due.min(waiting.due);
-            }
+            self.send_queries(to, now);
         }
         self.network.send(&mut self.outgoing);
     }
 
-    fn settle(&mut self) {
-        if !self.settled.is_empty() {
-            self.shared.settled(self.settled.len());
-            for (answer, result) in self.settled.drain(..) {
-                let _ = answer.send(result);
+    /// New queries, and a few of those without an answer for too long.
+    fn send_queries(&mut self, to: Peer, now: Monotonic) {
+        self.queries.retain(|_, waiting| !waiting.answer.is_canceled());
+        self.queries_due = Monotonic(u64::MAX);
+        let mut probes = 0;
+        for (nonce, waiting) in &mut self.queries {
+            let is_probe = waiting.sent > 0;
+            if is_probe && probes == PROBES {
+                continue;
             }
+            probes += usize::from(is_probe);
+            if waiting.due <= now {
+                let longest = RETRY_MAX.max(self.config.patience);
+                let doubled = self.config.patience.saturating_mul(1 << waiting.sent.min(10));
+                waiting.due = now.after(doubled.min(longest));
+                waiting.sent += 1;
+                let (client, nonce, query) = (self.config.id, *nonce, waiting.query.clone());
+                self.outgoing.push(Envelope { to, message: Message::Query { client, nonce, query } });
+            }
+            self.queries_due = self.queries_due.min(waiting.due);
         }
+    }
+
+    fn settle(&mut self) {
+        for (caller, result) in self.settled.drain(..) {
+            caller.tell(result);
+        }
+        if self.session.pending() == 0 {
+            self.asked.clear();
+        }
+        self.shared.set_trouble("client", self.session.trouble());
     }
 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), NetworkError>> {

@@ -1,6 +1,10 @@
 //! What one replica is told.
 
+use std::time::Duration;
+
+use crate::protocol::limits::{ANSWER_MAX, Limit, QUERY_MAX};
 use crate::protocol::{ClusterId, Constants, Incarnation, Membership, MembershipError, ReplicaId, Timing, VsrState};
+use crate::wire;
 
 /// The configuration of a replica. Every field has a default but who it is and who the others are.
 #[derive(Clone, Debug)]
@@ -23,9 +27,17 @@ pub struct Config {
     /// Bytes of requests that may wait for a place in the pipeline. Default 32 MiB; beyond it callers
     /// are told to wait.
     pub queue_bytes_max: usize,
-    /// Requests that a handle keeps for callers. Default 65,536; beyond it a submit fails with `Busy`,
-    /// certainly not executed.
+    /// Requests that a handle keeps for callers, and queries that may wait here, those of clients included. Default
+    /// 65,536; beyond it a submit fails with `Busy`, certainly not executed, and a query with `Busy`.
     pub handle_queue_max: usize,
+    /// Bytes of the commands that a handle keeps for callers; beyond them `Busy`, too. Default 256 MiB.
+    pub handle_bytes_max: usize,
+    /// The longest query, in bytes. Default 1 MiB.
+    pub query_max: u32,
+    /// The longest answer, in bytes; a longer one becomes a typed error. Default 16 MiB.
+    pub answer_max: u32,
+    /// Bytes of queries that may wait here, those of clients included; beyond them `Busy`. Default 64 MiB.
+    pub queries_bytes_max: usize,
     /// The version of the state machine. Default 1. An op names the version that must apply it.
     pub machine_version: u32,
     /// Requests applied before the network is looked at again. Default 512. More: heartbeats wait
@@ -52,14 +64,75 @@ pub enum ConfigError {
         members: usize,
     },
     /// A field is out of its range.
-    #[error("{field}: {why}")]
+    #[error("{field} = {value}: {why}")]
     Field {
-        /// The field of [`Config`].
+        /// The field of [`Config`], [`Timing`] or [`ClientConfig`](crate::ClientConfig), or of a transport's options.
         field: &'static str,
-        /// What it has to be.
-        why: &'static str,
+        /// As given.
+        value: String,
+        /// What it has to be, and why.
+        why: String,
+    },
+    /// Two fields that do not fit together.
+    #[error(
+        "{field} = {value} cannot hold one of {other} = {other_value}: raise {field} to {least} at least, or lower \
+         {other}"
+    )]
+    Misfit {
+        /// The field that is too small.
+        field: &'static str,
+        /// As given.
+        value: u64,
+        /// The field that it has to hold.
+        other: &'static str,
+        /// As given.
+        other_value: u64,
+        /// The least that fits.
+        least: u64,
     },
 }
+
+pub(crate) fn bad<T>(field: &'static str, value: impl ToString, why: impl Into<String>) -> Result<T, ConfigError> {
+    Err(ConfigError::Field { field, value: value.to_string(), why: why.into() })
+}
+
+/// A number within the range of the table.
+pub(crate) fn check_limit(limit: Limit, value: u64) -> Result<(), ConfigError> {
+    let Limit { field, min, max, why, .. } = limit;
+    if limit.holds(value) { Ok(()) } else { bad(field, value, format!("{min} to {max}: {why}")) }
+}
+
+/// At least 1.
+pub(crate) fn check_count(field: &'static str, value: usize, why: &'static str) -> Result<(), ConfigError> {
+    if value == 0 { bad(field, value, format!("at least 1: {why}")) } else { Ok(()) }
+}
+
+/// A time that is neither nothing nor for ever.
+pub(crate) fn check_time(
+    field: &'static str,
+    value: Duration,
+    min: Duration,
+    why: &'static str,
+) -> Result<(), ConfigError> {
+    if (min..=TIME_MAX).contains(&value) {
+        return Ok(());
+    }
+    bad(field, format!("{value:?}"), format!("{min:?} to {TIME_MAX:?}: {why}"))
+}
+
+/// A field that has to hold one of another.
+pub(crate) fn check_holds(
+    (field, value): (&'static str, u64),
+    (other, other_value): (&'static str, u64),
+    least: u64,
+) -> Result<(), ConfigError> {
+    if value >= least { Ok(()) } else { Err(ConfigError::Misfit { field, value, other, other_value, least }) }
+}
+
+/// Every sum and every multiple of times that are no longer stays far below what a clock can count.
+const TIME_MAX: Duration = Duration::from_secs(3600);
+/// Shorter times are below what a timer can tell apart.
+const TIME_MIN: Duration = Duration::from_micros(1);
 
 impl Config {
     /// A configuration with every default.
@@ -92,6 +165,10 @@ impl Config {
             cache_bytes: 64 << 20,
             queue_bytes_max: 32 << 20,
             handle_queue_max: 65_536,
+            handle_bytes_max: 256 << 20,
+            query_max: QUERY_MAX.default as u32,
+            answer_max: ANSWER_MAX.default as u32,
+            queries_bytes_max: 64 << 20,
             machine_version: 1,
             apply_slice: 512,
             seed: entropy(),
@@ -109,28 +186,65 @@ impl Config {
         if self.membership.index_of(self.replica).is_none() {
             return Err(ConfigError::NotAMember { replica: self.replica, members: self.membership.n() });
         }
+        self.validate_timing()?;
+        let Constants { batch_bytes_max, request_max, .. } = self.membership.constants;
+        let batch = ("batch_bytes_max", u64::from(batch_bytes_max));
+        let request = ("request_max", u64::from(request_max));
+        let query = ("query_max", u64::from(self.query_max));
+        check_limit(QUERY_MAX, self.query_max.into())?;
+        check_limit(ANSWER_MAX, self.answer_max.into())?;
+        check_holds(("log_bytes_max", self.log_bytes_max), batch, 2 * batch.1)?;
+        check_holds(("queue_bytes_max", self.queue_bytes_max as u64), batch, batch.1)?;
+        check_holds(("handle_bytes_max", self.handle_bytes_max as u64), request, request.1 + Config::OVERHEAD)?;
+        check_holds(("queries_bytes_max", self.queries_bytes_max as u64), query, query.1 + Config::OVERHEAD)?;
+        check_count("apply_slice", self.apply_slice, "nothing would ever be applied")?;
+        check_count("handle_queue_max", self.handle_queue_max, "no caller would ever be served")
+    }
+
+    /// What a waiting command or query is taken to need beside its bytes.
+    pub(crate) const OVERHEAD: u64 = 64;
+
+    fn validate_timing(&self) -> Result<(), ConfigError> {
         let Timing { heartbeat, suspect, view_change, retry, ping, abdicate, disk, forward } = self.timing;
-        let bad = |field, why| Err(ConfigError::Field { field, why });
-        if [heartbeat, suspect, view_change, retry, ping, abdicate, disk, forward].iter().any(|time| time.is_zero()) {
-            return bad("timing", "every time must be greater than zero");
+        for (field, value, why) in [
+            ("timing.heartbeat", heartbeat, "backups wait for it"),
+            ("timing.suspect", suspect, "a dead primary is replaced after it"),
+            ("timing.view_change", view_change, "a view change that hangs is given up after it"),
+            ("timing.retry", retry, "what is lost is sent again after it"),
+            ("timing.ping", ping, "clocks and health are told at this interval"),
+            ("timing.abdicate", abdicate, "a primary without a quorum gives up after it"),
+            ("timing.disk", disk, "a primary whose disk hangs gives up after it"),
+            ("timing.forward", forward, "a primary that drops requests is replaced after it"),
+        ] {
+            check_time(field, value, TIME_MIN, why)?;
         }
         if suspect < heartbeat * 3 {
-            return bad("timing.suspect", "at least three heartbeats, or one late heartbeat changes the view");
+            let why = format!("at least three heartbeats of {heartbeat:?}, or one late heartbeat changes the view");
+            return bad("timing.suspect", format!("{suspect:?}"), why);
         }
         if abdicate < heartbeat * 2 {
-            return bad("timing.abdicate", "at least two heartbeats, or one lost answer ends the primary's view");
-        }
-        let Constants { batch_bytes_max, .. } = self.membership.constants;
-        if self.log_bytes_max < u64::from(batch_bytes_max) * 2 {
-            return bad("log_bytes_max", "at least two ops of batch_bytes_max");
-        }
-        if self.queue_bytes_max < batch_bytes_max as usize {
-            return bad("queue_bytes_max", "at least one op of batch_bytes_max");
-        }
-        if self.apply_slice == 0 || self.handle_queue_max == 0 {
-            return bad("apply_slice, handle_queue_max", "at least 1");
+            let why = format!("at least two heartbeats of {heartbeat:?}, or one lost answer ends the primary's view");
+            return bad("timing.abdicate", format!("{abdicate:?}"), why);
         }
         Ok(())
+    }
+
+    /// For transports, when they start: whether a queue of so many bytes takes every message of this replica. One that
+    /// does not would drop the longest for ever, and the cluster would wait for it.
+    ///
+    /// # Errors
+    /// A [`ConfigError`] that names both fields.
+    pub fn check_transport(&self, field: &'static str, queue_bytes_max: usize) -> Result<(), ConfigError> {
+        let Constants { request_max, reply_max, batch_bytes_max, .. } = self.membership.constants;
+        let longest = [
+            ("request_max", request_max),
+            ("reply_max", reply_max),
+            ("answer_max", self.answer_max),
+            ("batch_bytes_max", batch_bytes_max),
+        ];
+        let (other, value) = longest.into_iter().max_by_key(|(_, bytes)| *bytes).unwrap_or_default();
+        let least = wire::longest_frame(&self.membership.constants, self.answer_max);
+        check_holds((field, queue_bytes_max as u64), (other, value.into()), least)
     }
 
     /// The first durable record of this replica, for [`Storage`](crate::Storage) implementations that
@@ -168,5 +282,85 @@ mod tests {
         config = Config::new(1, 0, addresses).unwrap();
         config.log_bytes_max = 10;
         assert!(config.validate().is_err());
+    }
+
+    fn config() -> Config {
+        Config::new(1, 0, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).unwrap()
+    }
+
+    /// B17: nothing, and for ever, are no times; and no time makes the check itself overflow.
+    #[test]
+    fn times_of_nothing_and_for_ever_are_refused_in_words() {
+        type Set = fn(&mut Timing, Duration);
+        let sets: [(&str, Set); 8] = [
+            ("timing.heartbeat", |t, time| t.heartbeat = time),
+            ("timing.suspect", |t, time| t.suspect = time),
+            ("timing.view_change", |t, time| t.view_change = time),
+            ("timing.retry", |t, time| t.retry = time),
+            ("timing.ping", |t, time| t.ping = time),
+            ("timing.abdicate", |t, time| t.abdicate = time),
+            ("timing.disk", |t, time| t.disk = time),
+            ("timing.forward", |t, time| t.forward = time),
+        ];
+        for (field, set) in sets {
+            for (time, shown) in [(Duration::ZERO, "0ns"), (Duration::MAX, "18446744073709551615")] {
+                let mut config = config();
+                set(&mut config.timing, time);
+                let words = config.validate().unwrap_err().to_string();
+                assert!(words.starts_with(&format!("{field} = {shown}")) && words.contains("1µs to 3600s"), "{words}");
+            }
+        }
+        let mut slow = config();
+        let hour = TIME_MAX;
+        slow.timing = Timing {
+            heartbeat: hour / 3,
+            suspect: hour,
+            view_change: hour,
+            retry: hour,
+            ping: hour,
+            abdicate: hour,
+            disk: hour,
+            forward: hour,
+        };
+        assert_eq!(slow.validate(), Ok(()));
+    }
+
+    /// B10, B17: every number that cannot be is refused with its name, its value, and what it should be.
+    #[test]
+    fn numbers_that_cannot_be_are_refused_in_words() {
+        type Set = fn(&mut Config);
+        let sets: [(Set, &[&str]); 9] = [
+            (|c| c.log_bytes_max = 10, &["log_bytes_max = 10", "batch_bytes_max = 1048576", "to 2097152"]),
+            (|c| c.queue_bytes_max = 0, &["queue_bytes_max = 0", "batch_bytes_max = 1048576", "to 1048576"]),
+            (|c| c.handle_bytes_max = 0, &["handle_bytes_max = 0", "request_max = 262144", "to 262208"]),
+            (|c| c.queries_bytes_max = 9, &["queries_bytes_max = 9", "query_max = 1048576", "to 1048640"]),
+            (|c| c.query_max = 0, &["query_max = 0", "1 to 16777216"]),
+            (|c| c.answer_max = u32::MAX, &["answer_max = 4294967295", "64 to 67108864"]),
+            (|c| c.apply_slice = 0, &["apply_slice = 0", "at least 1"]),
+            (|c| c.handle_queue_max = 0, &["handle_queue_max = 0", "at least 1"]),
+            (|c| c.membership.constants.window = 0, &["window = 0", "1 to 65536"]),
+        ];
+        for (set, parts) in sets {
+            let mut config = config();
+            set(&mut config);
+            let words = config.validate().unwrap_err().to_string();
+            assert!(parts.iter().all(|part| words.contains(part)), "{words}");
+        }
+    }
+
+    /// B10: a transport that could never send the longest message is refused when it starts.
+    #[test]
+    fn a_queue_that_cannot_hold_the_longest_message_is_refused() {
+        let mut config = config();
+        assert_eq!(config.check_transport("queue", 64 << 20), Ok(()));
+        let words = config.check_transport("queue", 1 << 20).unwrap_err().to_string();
+        for part in ["queue = 1048576", "answer_max = 16777216", "raise queue to 18874368", "lower answer_max"] {
+            assert!(words.contains(part), "{words}");
+        }
+        config.answer_max = 64;
+        config.membership.constants.batch_bytes_max = 32 << 20;
+        let words = config.check_transport("queue", 32 << 20).unwrap_err().to_string();
+        assert!(words.contains("batch_bytes_max = 33554432"), "{words}");
+        assert_eq!(config.check_transport("queue", 34 << 20), Ok(()));
     }
 }

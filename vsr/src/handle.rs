@@ -1,10 +1,12 @@
 //! The application's end of a replica.
 
+use std::any::TypeId;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,7 +17,8 @@ use futures::future::{Either, select};
 use futures::task::AtomicWaker;
 
 use crate::clock::Clock;
-use crate::protocol::{CommitNumber, Event, Health, OpNumber, Position, ReplicaId, View};
+use crate::config::{Config, ConfigError};
+use crate::protocol::{Busy, CommitNumber, Event, Health, OpNumber, Position, ReplicaId, View};
 use crate::session::{SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode, encode};
 
@@ -23,9 +26,18 @@ use crate::state_machine::{StateMachine, decode, encode};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// Too many queries wait here already.
+    /// Too many queries wait already, here or at the replica that was asked, or too many bytes of them.
     #[error("too many queries are waiting; ask again later")]
     Busy,
+    /// The query is longer than `query_max`. It was not sent.
+    #[error("the query is longer than query_max (of Config, or of ClientConfig): ask for less at once, or raise it")]
+    TooLarge,
+    /// The answer is longer than `answer_max`.
+    #[error("the answer is longer than answer_max (of the replicas' Config): ask for less at once, or raise it")]
+    AnswerTooLarge,
+    /// The client's configuration cannot work.
+    #[error("the client cannot work: {0}")]
+    Config(ConfigError),
     /// The query, or the answer, does not fit its type.
     #[error("a value cannot be encoded or decoded: {0}")]
     Codec(String),
@@ -73,9 +85,71 @@ pub struct ReplicaStatus {
     pub stopped: bool,
 }
 
+/// What one kind of thing that waits may take of the memory.
+#[derive(Debug)]
+pub(crate) struct Account {
+    count_max: usize,
+    bytes_max: usize,
+    count: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// What something takes of an [`Account`], until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    account: Arc<Account>,
+    bytes: usize,
+}
+
+impl Account {
+    fn new(count_max: usize, bytes_max: usize) -> Arc<Account> {
+        Arc::new(Account { count_max, bytes_max, count: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
+    }
+
+    /// Room for one more of so many bytes, if there is.
+    pub(crate) fn take(self: &Arc<Account>, bytes: usize) -> Option<Charge> {
+        let bytes = bytes.saturating_add(Config::OVERHEAD as usize);
+        let count_before = self.count.fetch_add(1, Ordering::Relaxed);
+        let bytes_before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        // Dropped again, it gives back what it took.
+        let charge = Charge { account: self.clone(), bytes };
+        let fits = count_before < self.count_max && bytes_before.saturating_add(bytes) <= self.bytes_max;
+        fits.then_some(charge)
+    }
+
+    /// How many things wait, and their bytes.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> (usize, usize) {
+        (self.count.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.account.count.fetch_sub(1, Ordering::Relaxed);
+        self.account.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Who waits for the outcome of a command.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    answer: oneshot::Sender<Submitted>,
+    charge: Charge,
+}
+
+impl Caller {
+    /// The place is free before the caller hears: it may use it at once.
+    pub(crate) fn tell(self, result: Submitted) {
+        let Caller { answer, charge } = self;
+        drop(charge);
+        let _ = answer.send(result);
+    }
+}
+
 pub(crate) struct Submission {
     pub(crate) command: Bytes,
-    pub(crate) answer: oneshot::Sender<Submitted>,
+    pub(crate) caller: Caller,
 }
 
 pub(crate) type QueryAnswer = Result<(Bytes, OpNumber), QueryError>;
@@ -83,7 +157,22 @@ pub(crate) type QueryAnswer = Result<(Bytes, OpNumber), QueryError>;
 pub(crate) struct QuerySubmission {
     pub(crate) query: Bytes,
     pub(crate) answer: oneshot::Sender<QueryAnswer>,
+    /// `None`: there was no room for it, unless queries that nobody waits for any more are forgotten.
+    pub(crate) charge: Option<Charge>,
 }
+
+/// What a handle, or a client, takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) request_max: usize,
+    pub(crate) query_max: usize,
+    pub(crate) count_max: usize,
+    pub(crate) commands_bytes_max: usize,
+    pub(crate) queries_bytes_max: usize,
+}
+
+/// Queries without room that may wait for the decision whether there is some.
+const UNDECIDED_MAX: usize = 16;
 
 /// What handles leave for the replica to take.
 #[derive(Default)]
@@ -95,27 +184,50 @@ pub(crate) struct Inbox {
     pub(crate) status: Vec<(ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,
     pub(crate) watchers: Vec<Arc<Mutex<WatchQueue>>>,
     pub(crate) shutdown: Vec<oneshot::Sender<()>>,
-    /// Requests here and in the session, so that a full queue is refused at the door.
-    pub(crate) pending: usize,
+    /// Stop at once, as a crash would.
+    pub(crate) stop_now: bool,
+    /// Queries among those above for which there was no room.
+    undecided: usize,
     pub(crate) closed: bool,
+}
+
+impl Inbox {
+    /// Takes everything out; what stays is whether it is closed.
+    pub(crate) fn take(&mut self) -> Inbox {
+        let closed = self.closed;
+        std::mem::replace(self, Inbox { closed, ..Inbox::default() })
+    }
 }
 
 /// What handles and their replica (or client) share.
 pub(crate) struct Shared {
-    pub(crate) inbox: Mutex<Inbox>,
+    inbox: Mutex<Inbox>,
     pub(crate) waker: AtomicWaker,
     pub(crate) status: Mutex<ReplicaStatus>,
-    pub(crate) queue_max: usize,
+    bounds: Bounds,
+    commands: Arc<Account>,
+    pub(crate) queries: Arc<Account>,
+    /// Why requests have to wait.
+    trouble: Mutex<Option<Busy>>,
+    /// Why it has stopped, once it has.
+    last_words: OnceLock<String>,
+    /// Why it can never work.
+    unfit: OnceLock<ConfigError>,
     pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Shared {
-    pub(crate) fn new(queue_max: usize, status: ReplicaStatus, clock: Arc<dyn Clock>) -> Arc<Shared> {
+    pub(crate) fn new(bounds: Bounds, status: ReplicaStatus, clock: Arc<dyn Clock>) -> Arc<Shared> {
         Arc::new(Shared {
             inbox: Mutex::default(),
             waker: AtomicWaker::new(),
             status: Mutex::new(status),
-            queue_max,
+            bounds,
+            commands: Account::new(bounds.count_max, bounds.commands_bytes_max),
+            queries: Account::new(bounds.count_max, bounds.queries_bytes_max),
+            trouble: Mutex::default(),
+            last_words: OnceLock::new(),
+            unfit: OnceLock::new(),
             clock,
         })
     }
@@ -132,21 +244,56 @@ impl Shared {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).view = view;
     }
 
-    /// So many requests have left the queue.
-    pub(crate) fn settled(&self, requests: usize) {
-        let mut inbox = self.inbox();
-        inbox.pending = inbox.pending.saturating_sub(requests);
+    pub(crate) fn trouble(&self) -> Option<Busy> {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the requests of this `whose` session have to wait now. What only an operator can end is said once.
+    pub(crate) fn set_trouble(&self, whose: &str, trouble: Option<Busy>) {
+        let mut known = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if *known == trouble {
+            return;
+        }
+        match (*known, trouble) {
+            (_, Some(Busy::LogFull)) => {
+                tracing::warn!(whose, "the cluster's log is full: requests are refused until there is room");
+            }
+            (_, Some(Busy::Sessions)) => {
+                tracing::warn!(whose, "the cluster has no place for another session: requests wait for one");
+            }
+            (Some(Busy::LogFull | Busy::Sessions), None) => tracing::info!(whose, "requests are taken again"),
+            _ => {}
+        }
+        *known = trouble;
+    }
+
+    /// Keeps why it stops, for whoever asks afterwards. The first word counts.
+    pub(crate) fn remember(&self, why: String) {
+        let _ = self.last_words.set(why);
+    }
+
+    fn last_words(&self) -> String {
+        self.last_words.get().cloned().unwrap_or_else(|| "the replica has stopped".to_owned())
+    }
+
+    /// It can never work, for this reason.
+    pub(crate) fn close_unfit(&self, why: ConfigError) {
+        let _ = self.unfit.set(why);
+        self.close();
     }
 
     /// Nothing is taken any more; whoever waits hears so.
     pub(crate) fn close(&self) {
         let mut inbox = self.inbox();
         inbox.closed = true;
-        let Inbox { submissions, queries, explain, shutdown, watchers, .. } = std::mem::take(&mut *inbox);
-        inbox.closed = true;
+        let Inbox { submissions, queries, explain, shutdown, watchers, .. } = inbox.take();
         drop(inbox);
-        for submission in submissions {
-            let _ = submission.answer.send(Err(SubmitError::Stopped));
+        {
+            let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+            (status.health, status.stopped) = (Health::Stopped, true);
+        }
+        for Submission { caller, .. } in submissions {
+            caller.tell(Err(SubmitError::Stopped));
         }
         for query in queries {
             let _ = query.answer.send(Err(QueryError::Stopped));
@@ -154,40 +301,53 @@ impl Shared {
         for watcher in watchers {
             close_watch(&watcher);
         }
-        drop(explain);
+        for asked in explain {
+            let _ = asked.send(self.last_words());
+        }
         for done in shutdown {
             let _ = done.send(());
         }
-        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
-        (status.health, status.stopped) = (Health::Stopped, true);
     }
 
     pub(crate) fn submit(&self, command: Bytes) -> Result<oneshot::Receiver<Submitted>, SubmitError> {
+        if let Some(unfit) = self.unfit.get() {
+            return Err(SubmitError::Config(unfit.clone()));
+        }
+        if command.len() > self.bounds.request_max {
+            return Err(SubmitError::TooLarge);
+        }
         let (answer, receiver) = oneshot::channel();
         let mut inbox = self.inbox();
         if inbox.closed {
             return Err(SubmitError::Stopped);
         }
-        if inbox.pending >= self.queue_max {
-            return Err(SubmitError::Busy);
-        }
-        inbox.pending += 1;
-        inbox.submissions.push(Submission { command, answer });
+        let charge = self.commands.take(command.len()).ok_or(SubmitError::Busy)?;
+        inbox.submissions.push(Submission { command, caller: Caller { answer, charge } });
         drop(inbox);
         self.waker.wake();
         Ok(receiver)
     }
 
     pub(crate) fn query(&self, query: Bytes) -> Result<oneshot::Receiver<QueryAnswer>, QueryError> {
+        if let Some(unfit) = self.unfit.get() {
+            return Err(QueryError::Config(unfit.clone()));
+        }
+        if query.len() > self.bounds.query_max {
+            return Err(QueryError::TooLarge);
+        }
         let (answer, receiver) = oneshot::channel();
         let mut inbox = self.inbox();
         if inbox.closed {
             return Err(QueryError::Stopped);
         }
-        if inbox.queries.len() >= self.queue_max {
-            return Err(QueryError::Busy);
+        let charge = self.queries.take(query.len());
+        if charge.is_none() {
+            if inbox.undecided >= UNDECIDED_MAX {
+                return Err(QueryError::Busy);
+            }
+            inbox.undecided += 1;
         }
-        inbox.queries.push(QuerySubmission { query, answer });
+        inbox.queries.push(QuerySubmission { query, answer, charge });
         drop(inbox);
         self.waker.wake();
         Ok(receiver)
@@ -228,6 +388,11 @@ pub(crate) async fn submit_command<S: StateMachine>(
     let command = encode(command).map_err(|error| SubmitError::Codec(error.to_string()))?;
     let receiver = shared.submit(command)?;
     let (reply, position) = receiver.await.unwrap_or(Err(SubmitError::Stopped))?;
+    // No value of a codec is empty: it is how a reply that had no encoding arrives.
+    let is_lost = reply.is_empty() && TypeId::of::<S::Reply>() != TypeId::of::<Bytes>();
+    if is_lost {
+        return Err(SubmitError::Codec("the command was executed, and its reply has no encoding".to_owned()));
+    }
     let value = decode::<S::Reply>(reply).map_err(|error| SubmitError::Codec(error.to_string()))?;
     Ok(Positioned { value, position })
 }
@@ -345,7 +510,13 @@ impl<S> Handle<S> {
         self.shared.status()
     }
 
-    /// Why there is no progress, in one sentence.
+    /// Why requests of this handle have to wait, as the cluster said last; `None` while they are taken.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Busy> {
+        self.shared.trouble()
+    }
+
+    /// Why there is no progress, in one sentence. After the replica has stopped: why it has.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.
@@ -354,12 +525,12 @@ impl<S> Handle<S> {
         {
             let mut inbox = self.shared.inbox();
             if inbox.closed {
-                return "the replica has stopped".to_owned();
+                return self.shared.last_words();
             }
             inbox.explain.push(answer);
         }
         self.shared.waker.wake();
-        receiver.await.unwrap_or_else(|_| "the replica has stopped".to_owned())
+        receiver.await.unwrap_or_else(|_| self.shared.last_words())
     }
 
     /// What happens from now on, as it happens. A reader that is too slow is told how much it missed.
@@ -378,7 +549,8 @@ impl<S> Handle<S> {
     }
 
     /// Stops the replica. A primary hands its role over first, so that the cluster loses no time-out.
-    /// Returns when the replica's future has ended.
+    /// Returns when the replica has let go of its storage and its network: another one may use them at once. (Unless
+    /// the disk hangs: then it returns after two seconds, and the storage stays in use until the disk answers.)
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting, not the shutdown.
@@ -389,6 +561,21 @@ impl<S> Handle<S> {
             if inbox.closed {
                 return;
             }
+            inbox.shutdown.push(answer);
+        }
+        self.shared.waker.wake();
+        let _ = receiver.await;
+    }
+
+    /// Stops the replica at once, as a crash would. Returns when its future has ended.
+    pub(crate) async fn stop(&self) {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return;
+            }
+            inbox.stop_now = true;
             inbox.shutdown.push(answer);
         }
         self.shared.waker.wake();

@@ -1,6 +1,7 @@
 //! Viewstamped Replication for your own state machine.
 mod client;
 mod clock;
+pub mod codec;
 mod config;
 mod handle;
 mod measure;

@@ -40,6 +40,10 @@ pub trait Network: Send + Sync + 'static {
     /// Who speaks through this end, called once before anything is sent. Transports show it to their
     /// peers, so that a copied or replaced disk under a known replica id is noticed (DESIGN 7.7).
     fn introduce(&self, _identity: Identity) {}
+
+    /// Ends it: nothing is sent or received any more, and when this returns its address is free for another one. Called
+    /// once, at the orderly end of a replica, before it is dropped.
+    async fn close(&self) {}
 }
 
 /// Which life of which disk speaks.
@@ -97,6 +101,9 @@ impl<T: Network + ?Sized> Network for std::sync::Arc<T> {
     fn introduce(&self, identity: Identity) {
         (**self).introduce(identity);
     }
+    async fn close(&self) {
+        (**self).close().await;
+    }
 }
 
 #[async_trait]
@@ -109,5 +116,8 @@ impl<T: Network + ?Sized> Network for Box<T> {
     }
     fn introduce(&self, identity: Identity) {
         (**self).introduce(identity);
+    }
+    async fn close(&self) {
+        (**self).close().await;
     }
 }

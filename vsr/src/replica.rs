@@ -5,7 +5,7 @@
 //! everything that is ready, lets the protocol act, and starts what it wants done; the group commit and
 //! the batching of requests come from that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
@@ -13,12 +13,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, join, select};
 
 use crate::clock::{Alarm, Clock, SystemClock};
 use crate::config::{Config, ConfigError};
 use crate::handle::{
-    Handle, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, WatchQueue, close_watch, offer,
+    Bounds, Caller, Charge, Handle, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, Submission,
+    WatchQueue, close_watch, offer,
 };
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
@@ -27,7 +28,7 @@ use crate::protocol::{
     OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
-use crate::state_machine::{QueryContext, StateMachine, Typed, encode};
+use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
 use crate::storage::{Storage, StorageError};
 
 /// Why a replica's future has ended other than by `shutdown`.
@@ -79,15 +80,16 @@ pub trait Observer: Send {
     fn on_turn(&mut self, _core: &Core) {}
 }
 
-/// A replica that is ready to [`run`](Replica::run).
+/// A replica that is ready to [`run`](Replica::run). Dropped, run or not, it stops: its handles hear so.
 pub struct Replica<S, D, N, C = SystemClock> {
     config: Config,
     machine: S,
     storage: D,
     network: N,
     clock: Arc<C>,
-    shared: Arc<Shared>,
     observer: Option<Box<dyn Observer>>,
+    /// The last to be dropped: whoever hears that the replica has stopped finds disk and network free.
+    closer: Closer,
 }
 
 /// Gathers the parts of a [`Replica`].
@@ -164,9 +166,16 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
             stopped: false,
         };
         let clock = Arc::new(clock);
-        let shared = Shared::new(config.handle_queue_max, status, clock.clone());
+        let bounds = Bounds {
+            request_max: config.membership.constants.request_max as usize,
+            query_max: config.query_max as usize,
+            count_max: config.handle_queue_max,
+            commands_bytes_max: config.handle_bytes_max,
+            queries_bytes_max: config.queries_bytes_max,
+        };
+        let shared = Shared::new(bounds, status, clock.clone());
         let handle = Handle { shared: shared.clone(), machine: PhantomData };
-        Ok((Replica { config, machine, storage, network, clock, shared, observer }, handle))
+        Ok((Replica { config, machine, storage, network, clock, observer, closer: Closer(shared) }, handle))
     }
 }
 
@@ -180,60 +189,100 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
     /// # Errors
     /// A [`ReplicaError`] that says who must act.
     pub async fn run(self) -> Result<(), ReplicaError> {
-        let Replica { config, machine, storage, network, clock, shared, observer } = self;
-        let closer = Closer(shared.clone());
-        let recovered = storage.recover().await?;
-        check_identity(&config, &recovered.state)?;
-        let (incarnation, starts) = (recovered.state.incarnation, recovered.state.starts + 1);
-        network.introduce(Identity { incarnation, starts });
-        let local_client = local_client(&config, &recovered.state);
-        let options = Options {
-            timing: config.timing,
-            seed: config.seed ^ recovered.state.starts.rotate_left(32),
-            local_client,
-            machine_version: config.machine_version,
-            log_bytes_max: config.log_bytes_max,
-            cache_bytes: config.cache_bytes,
-            queue_bytes_max: config.queue_bytes_max,
-        };
-        let core = Core::recover(options, recovered, clock.now(), clock.wall())?;
-        let session = ClientSession::new(
-            local_client,
-            config.membership.constants.window,
-            config.timing.retry * 8,
-            Duration::from_millis(5),
-        );
-        let mut driver = Driver {
-            measure: Measure::new(config.replica),
-            core,
-            machine: Typed(machine),
-            storage: &storage,
-            network: &network,
-            clock: &*clock,
-            shared: &shared,
-            apply_slice: config.apply_slice,
-            session,
-            observer,
-            watchers: Vec::new(),
-            queries: BTreeMap::new(),
-            client_queries: BTreeSet::new(),
-            queries_max: config.handle_queue_max,
-            next_query: 0,
-            write: None,
-            reads: Vec::new(),
-            recv: None,
-            refused_by: BTreeMap::new(),
-            alarm: Alarm::default(),
-            stopping: None,
-            requests: Vec::new(),
-            settled: Vec::new(),
-        };
-        let span = tracing::info_span!("replica", id = %driver.core.id());
-        let result = std::future::poll_fn(|context| span.in_scope(|| driver.poll(context))).await;
-        driver.stop();
+        // Bound first, the closer goes last, also when this future is dropped.
+        let Replica { closer, config, machine, storage, network, clock, observer } = self;
+        let shared = closer.0.clone();
+        let result = drive(config, machine, &storage, &network, &*clock, &shared, observer).await;
+        if let Err(error) = &result {
+            shared.remember(format!("stopped: {error}"));
+        }
+        {
+            // A disk that hangs lets go when it answers again; nobody can wait for that.
+            let closing = std::pin::pin!(join(storage.close(), network.close()));
+            let _ = select(closing, clock.sleep_until(clock.now().after(CLOSE_MAX))).await;
+        }
+        drop(network);
+        drop(storage);
         drop(closer);
         result
     }
+}
+
+/// Runs the protocol to its end; storage and network are still open then.
+async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
+    config: Config,
+    machine: S,
+    storage: &D,
+    network: &N,
+    clock: &C,
+    shared: &Shared,
+    observer: Option<Box<dyn Observer>>,
+) -> Result<(), ReplicaError> {
+    let recovered = storage.recover().await?;
+    check_identity(&config, &recovered.state)?;
+    let (incarnation, starts) = (recovered.state.incarnation, recovered.state.starts + 1);
+    network.introduce(Identity { incarnation, starts });
+    let local_client = local_client(&config, &recovered.state);
+    let options = Options {
+        timing: config.timing,
+        seed: config.seed ^ recovered.state.starts.rotate_left(32),
+        local_client,
+        machine_version: config.machine_version,
+        log_bytes_max: config.log_bytes_max,
+        cache_bytes: config.cache_bytes,
+        queue_bytes_max: config.queue_bytes_max,
+    };
+    let core = Core::recover(options, recovered, clock.now(), clock.wall())?;
+    let (room, needed) = (storage.room(), config.membership.constants.log_room_min());
+    if core.head() == OpNumber::ZERO && room < needed {
+        tracing::warn!(
+            room,
+            needed,
+            "the storage has too little room for a log: every request will hear that it is full"
+        );
+    }
+    let session = ClientSession::new(
+        local_client,
+        config.membership.constants.window,
+        config.timing.retry * 8,
+        Duration::from_millis(5),
+    );
+    let mut driver = Driver {
+        measure: Measure::new(config.replica),
+        core,
+        machine: Typed(machine),
+        storage,
+        network,
+        clock,
+        shared,
+        apply_slice: config.apply_slice,
+        session,
+        observer,
+        watchers: Vec::new(),
+        queries: BTreeMap::new(),
+        client_queries: BTreeMap::new(),
+        query_max: config.query_max as usize,
+        answer_max: config.answer_max as usize,
+        forget_at: Monotonic(0),
+        next_query: 0,
+        write: None,
+        reads: Vec::new(),
+        recv: None,
+        refused_by: BTreeMap::new(),
+        alarm: Alarm::default(),
+        stopping: None,
+        requests: Vec::new(),
+        settled: Vec::new(),
+    };
+    let span = tracing::info_span!("replica", id = %driver.core.id());
+    let result = std::future::poll_fn(|context| span.in_scope(|| driver.poll(context))).await;
+    if let Err(error) = &result {
+        shared.remember(format!("stopped: {error}"));
+    }
+    driver.stop();
+    let Driver { machine: Typed(machine), .. } = driver;
+    drop_guarded(machine);
+    result
 }
 
 /// Tells whoever waits that the replica is gone, also when its future is dropped.
@@ -272,6 +321,13 @@ enum Asker {
     Client { client: ClientId, nonce: u64 },
 }
 
+/// A query that waits for its index.
+struct Waiting {
+    query: Bytes,
+    asker: Asker,
+    _charge: Charge,
+}
+
 type ReadResult = Result<Vec<(OpNumber, Option<Entry>)>, StorageError>;
 
 struct Driver<'a, S, D, N, C> {
@@ -282,12 +338,16 @@ struct Driver<'a, S, D, N, C> {
     clock: &'a C,
     shared: &'a Shared,
     apply_slice: usize,
-    session: ClientSession<oneshot::Sender<Submitted>>,
+    session: ClientSession<Caller>,
     observer: Option<Box<dyn Observer>>,
     watchers: Vec<Arc<Mutex<WatchQueue>>>,
-    queries: BTreeMap<u64, (Bytes, Asker)>,
-    client_queries: BTreeSet<(ClientId, u64)>,
-    queries_max: usize,
+    queries: BTreeMap<u64, Waiting>,
+    /// Those of clients, and when each was asked last.
+    client_queries: BTreeMap<(ClientId, u64), Monotonic>,
+    query_max: usize,
+    answer_max: usize,
+    /// Looking for queries to forget costs as much as there are.
+    forget_at: Monotonic,
     next_query: u64,
     write: Option<(BatchNumber, BoxFuture<'a, Result<(), StorageError>>)>,
     /// Each with the times that it failed.
@@ -299,7 +359,7 @@ struct Driver<'a, S, D, N, C> {
     stopping: Option<Monotonic>,
     measure: Measure,
     requests: Vec<Request>,
-    settled: Vec<(oneshot::Sender<Submitted>, Submitted)>,
+    settled: Vec<(Caller, Submitted)>,
 }
 
 /// Turns in one poll, before the executor gets a chance to run others.
@@ -309,6 +369,11 @@ const READS_MAX: usize = 4;
 const READ_RETRIES: u32 = 4;
 const READ_BYTES_MAX: usize = 4 << 20;
 const HAND_OVER_MAX: Duration = Duration::from_secs(1);
+/// How long the end of storage and network is waited for.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+/// A client that has not asked its query again for so long has given it up. One that waits asks every second.
+const QUERY_FORGOTTEN: Duration = Duration::from_secs(5);
+const FORGET_EVERY: Duration = Duration::from_millis(20);
 
 impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, C> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
@@ -331,7 +396,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let mut progress = self.poll_write(context, now)?;
         self.core.set_room(self.storage.room());
         progress |= self.poll_reads(context)?;
-        progress |= self.poll_network(context)?;
+        progress |= self.poll_network(context, now)?;
         progress |= self.poll_inbox(context, now);
         if now >= self.core.next_deadline() {
             self.core.on_timer();
@@ -391,7 +456,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         Ok(progress)
     }
 
-    fn poll_network(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
+    fn poll_network(&mut self, context: &mut Context<'_>, now: Monotonic) -> Result<bool, ReplicaError> {
         let network = self.network;
         let recv = self.recv.get_or_insert_with(|| network.recv());
         let Poll::Ready(arrivals) = recv.as_mut().poll(context) else { return Ok(false) };
@@ -399,7 +464,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         for arrival in arrivals? {
             match arrival {
                 Arrival::Message { from: Peer::Client(client), message: Message::Query { nonce, query, .. } } => {
-                    self.ask(query, Asker::Client { client, nonce });
+                    self.ask_for_client(client, nonce, query, now);
                 }
                 Arrival::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
                     let status = encode((self.status(), self.explain())).unwrap_or_default();
@@ -424,17 +489,21 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     /// What handles have left.
     fn poll_inbox(&mut self, context: &mut Context<'_>, now: Monotonic) -> bool {
         self.shared.waker.register(context.waker());
-        let Inbox { submissions, queries, explain, watchers, shutdown, .. } = {
-            let mut inbox = self.shared.inbox();
-            let (pending, closed) = (inbox.pending, inbox.closed);
-            std::mem::replace(&mut *inbox, Inbox { pending, closed, ..Inbox::default() })
-        };
+        let Inbox { submissions, queries, explain, watchers, shutdown, stop_now, .. } = self.shared.inbox().take();
         let mut progress = !(submissions.is_empty() && queries.is_empty());
-        for submission in submissions {
-            self.session.submit(submission.command, submission.answer);
+        for Submission { command, caller } in submissions {
+            self.session.submit(command, caller);
         }
-        for QuerySubmission { query, answer } in queries {
-            self.ask(query, Asker::Handle(answer));
+        if queries.iter().any(|query| query.charge.is_none()) {
+            self.forget_queries(now);
+        }
+        for QuerySubmission { query, answer, charge } in queries {
+            match charge.or_else(|| self.shared.queries.take(query.len())) {
+                Some(charge) => self.ask(query, Asker::Handle(answer), charge),
+                None => {
+                    let _ = answer.send(Err(QueryError::Busy));
+                }
+            }
         }
         for answer in explain {
             let _ = answer.send(self.explain());
@@ -447,53 +516,72 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 self.core.hand_over();
                 progress = true;
             }
+            if stop_now {
+                self.stopping = Some(now);
+            }
         }
         let _ = self.session.poll(now, &mut self.requests);
+        self.session.take_told(&mut self.settled);
         if !self.requests.is_empty() {
             self.core.submit(std::mem::take(&mut self.requests), &self.machine);
         }
         progress
     }
 
-    fn ask(&mut self, query: Bytes, asker: Asker) {
-        if self.queries.len() >= self.queries_max {
-            self.queries.retain(|_, (_, asker)| !matches!(asker, Asker::Handle(answer) if answer.is_canceled()));
-        }
-        match &asker {
-            // Asked again before it is answered: one answer is enough.
-            Asker::Client { client, nonce } => {
-                if self.queries.len() >= self.queries_max || !self.client_queries.insert((*client, *nonce)) {
-                    return;
-                }
-            }
-            Asker::Handle(_) if self.queries.len() < self.queries_max => {}
-            Asker::Handle(_) => {
-                if let Asker::Handle(answer) = asker {
-                    let _ = answer.send(Err(QueryError::Busy));
-                }
-                return;
-            }
-        }
+    fn ask(&mut self, query: Bytes, asker: Asker, charge: Charge) {
         self.next_query += 1;
-        self.queries.insert(self.next_query, (query, asker));
+        self.queries.insert(self.next_query, Waiting { query, asker, _charge: charge });
         self.core.query(self.next_query);
+    }
+
+    /// A client's query is held to the same bounds as that of a handle, and the client hears so.
+    fn ask_for_client(&mut self, client: ClientId, nonce: u64, query: Bytes, now: Monotonic) {
+        // Asked again before it is answered: one answer is enough.
+        if let Some(asked_at) = self.client_queries.get_mut(&(client, nonce)) {
+            *asked_at = now;
+            return;
+        }
+        if query.len() > self.query_max {
+            return self.answer_client(client, nonce, Err(Refusal::TooLarge));
+        }
+        let charge = self.shared.queries.take(query.len()).or_else(|| {
+            self.forget_queries(now);
+            self.shared.queries.take(query.len())
+        });
+        let Some(charge) = charge else { return self.answer_client(client, nonce, Err(Refusal::Busy)) };
+        self.client_queries.insert((client, nonce), now);
+        self.ask(query, Asker::Client { client, nonce }, charge);
+    }
+
+    /// Queries that nobody waits for any more make room for others.
+    fn forget_queries(&mut self, now: Monotonic) {
+        if now < self.forget_at {
+            return;
+        }
+        self.forget_at = now.after(FORGET_EVERY);
+        self.client_queries.retain(|_, asked_at| now.since(*asked_at) < QUERY_FORGOTTEN);
+        let asked = &self.client_queries;
+        self.queries.retain(|_, waiting| match &waiting.asker {
+            Asker::Handle(answer) => !answer.is_canceled(),
+            Asker::Client { client, nonce } => asked.contains_key(&(*client, *nonce)),
+        });
+    }
+
+    fn answer_client(&mut self, client: ClientId, nonce: u64, answer: Result<Bytes, Refusal>) {
+        let (position, view) = (self.core.applied(), self.core.started_view());
+        self.core.send_to_client(client, Message::Answer { client, nonce, answer, position, view });
     }
 
     fn settle_replies(&mut self, now: Monotonic) -> bool {
         let replies = self.core.take_local_replies();
-        if replies.is_empty() {
-            return false;
-        }
+        let progress = !replies.is_empty();
         for reply in replies {
             self.session.on_reply(reply, now, &mut self.settled);
         }
-        if !self.settled.is_empty() {
-            self.shared.settled(self.settled.len());
-            for (answer, result) in self.settled.drain(..) {
-                let _ = answer.send(result);
-            }
+        for (caller, result) in self.settled.drain(..) {
+            caller.tell(result);
         }
-        true
+        progress
     }
 
     /// Queries whose index is confirmed and applied, from the state as it now is: between two ops.
@@ -503,24 +591,37 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         }
         let ready = self.core.take_ready_queries();
         for token in &ready {
-            let Some((query, asker)) = self.queries.remove(token) else { continue };
+            let Some(Waiting { query, asker, _charge }) = self.queries.remove(token) else { continue };
             let applied = self.core.applied();
             let context = QueryContext { applied, timestamp: self.core.applied_timestamp() };
             let answer = self.machine.query(&context, query);
+            if let Err(QueryFailure::Panicked(panic)) = &answer {
+                tracing::error!(%panic, "the state machine panicked while answering a query");
+            }
+            let is_too_long = answer.as_ref().is_ok_and(|answer| answer.len() > self.answer_max);
             match asker {
                 Asker::Handle(sender) => {
                     let answer = match answer {
-                        Some(Ok(answer)) => Ok((answer, applied)),
-                        Some(Err(panic)) => Err(QueryError::Panicked(panic)),
-                        None => Err(QueryError::Codec("the query does not decode".to_owned())),
+                        Ok(_) if is_too_long => Err(QueryError::AnswerTooLarge),
+                        Ok(answer) => Ok((answer, applied)),
+                        Err(QueryFailure::Panicked(panic)) => Err(QueryError::Panicked(panic)),
+                        Err(QueryFailure::Undecodable) => {
+                            Err(QueryError::Codec("the query does not decode".to_owned()))
+                        }
+                        Err(QueryFailure::Unencodable(error)) => Err(QueryError::Codec(error.to_string())),
                     };
                     let _ = sender.send(answer);
                 }
                 Asker::Client { client, nonce } => {
                     self.client_queries.remove(&(client, nonce));
-                    let answer = answer.and_then(Result::ok).ok_or(Refusal::Undecodable);
-                    let (position, view) = (applied, self.core.started_view());
-                    self.core.send_to_client(client, Message::Answer { client, nonce, answer, position, view });
+                    let answer = match answer {
+                        Ok(_) if is_too_long => Err(Refusal::AnswerTooLarge),
+                        Ok(answer) => Ok(answer),
+                        Err(QueryFailure::Panicked(_)) => Err(Refusal::Panicked),
+                        Err(QueryFailure::Undecodable) => Err(Refusal::Undecodable),
+                        Err(QueryFailure::Unencodable(_)) => Err(Refusal::Unencodable),
+                    };
+                    self.answer_client(client, nonce, answer);
                 }
             }
         }
@@ -549,7 +650,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let events = self.core.take_events();
         for event in &events {
             if let Event::ViewStarted { .. } = event {
-                self.session.hurry();
+                self.session.hurry(now, true);
             }
             if let Some(observer) = &mut self.observer {
                 observer.on_event(&self.core, event);
@@ -565,6 +666,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             observer.on_turn(&self.core);
         }
         self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);
+        self.shared.set_trouble("handle", self.session.trouble());
         *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
     }
 
@@ -610,10 +712,10 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 
     fn stop(&mut self) {
-        for answer in self.session.drain() {
-            let _ = answer.send(Err(SubmitError::Stopped));
+        for caller in self.session.drain() {
+            caller.tell(Err(SubmitError::Stopped));
         }
-        for (_, (_, asker)) in std::mem::take(&mut self.queries) {
+        for (_, Waiting { asker, .. }) in std::mem::take(&mut self.queries) {
             if let Asker::Handle(answer) = asker {
                 let _ = answer.send(Err(QueryError::Stopped));
             }
@@ -623,3 +725,6 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

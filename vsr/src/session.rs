@@ -1,20 +1,31 @@
 //! The client's side of exactly-once: numbers, the floor, the window, and sending again until answered
 //! (DESIGN 5.2, 5.7, 5.8). Without I/O; the replica's own handle and [`Client`](crate::Client) share it.
+//!
+//! Sending again is bounded: a cluster that is slow, full or gone is not made slower by it.
+//!
+//! - What the cluster has **refused for now** (`Busy`) is sent again once, when there is reason to think that it is
+//!   taken: as fast as others are answered, or, when nothing is, one at a time after pauses that double up to
+//!   a second.
+//! - What gets **no answer** for longer than answers take now is sent again, of the oldest requests only, and
+//!   after times that double.
+//! - **Everything** is sent again only when the connection or the primary has changed.
+//! - At no time more bytes are on the way than the cluster has shown to take; it is told nothing twice that is.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::ConfigError;
 use crate::protocol::{
-    Busy, Checksum, ClientId, Monotonic, Outcome, Position, Refusal, Reply, Request, RequestNumber, SessionId,
+    Busy, Checksum, ClientId, Monotonic, Outcome, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId,
 };
 
 /// Why a submit has no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubmitError {
-    /// Too many requests wait here already. Certainly not executed: submit again later.
+    /// Too many requests, or too many bytes of them, wait here already. Certainly not executed: submit again later.
     #[error("too many requests are waiting; this one was not sent and not executed")]
     Busy,
     /// The deadline has passed. The request may or may not be executed, now or later; it is never sent
@@ -27,8 +38,12 @@ pub enum SubmitError {
     /// Executed, but the reply is no longer kept, or was over `reply_max`.
     #[error("the request was executed, but its reply was too large or is no longer kept")]
     ReplyLost,
-    /// The command is longer than the cluster's `request_max`.
-    #[error("the command is longer than the cluster's request_max; it was not executed")]
+    /// The command is longer than `request_max`: that of the cluster, or that of
+    /// [`ClientConfig`](crate::ClientConfig). Certainly not executed.
+    #[error(
+        "the command is longer than request_max (of the cluster, or of ClientConfig); it was not executed: split it, \
+         or raise request_max"
+    )]
     TooLarge,
     /// The cluster's state machine cannot decode the command.
     #[error("the command cannot be decoded by the cluster's state machine; it was not executed")]
@@ -36,10 +51,16 @@ pub enum SubmitError {
     /// The command, or the reply, does not fit its type.
     #[error("a value cannot be encoded or decoded: {0}")]
     Codec(String),
-    /// The log is full, and nothing can be dropped from it. The request stays: it is executed when there is
-    /// room again, or was executed before the log was full.
-    #[error("the cluster's log is full; whether the request is executed, now or later, is unknown")]
+    /// The log is full, and nothing can be dropped from it. A request that was sent stays: it is executed when
+    /// there is room again, or was executed before the log was full.
+    #[error(
+        "the cluster's log is full; whether the request is executed, now or later, is unknown: give the replicas more \
+         room"
+    )]
     LogFull,
+    /// The client's configuration cannot work. Nothing was sent.
+    #[error("the client cannot work: {0}")]
+    Config(ConfigError),
     /// Another client uses this one's id and numbers, with other content.
     #[error("another client uses the same client id; the request was not executed")]
     Conflict,
@@ -54,10 +75,33 @@ pub(crate) type Submitted = Result<(Bytes, Position), SubmitError>;
 #[derive(Debug)]
 struct Outstanding<T> {
     command: Bytes,
-    /// When to send it (again).
-    due: Monotonic,
+    /// The cluster has refused it for now: it is on nobody's way.
+    refused: bool,
+    sent_at: Monotonic,
+    /// How often it was sent again.
+    attempts: u32,
     /// Who waits; nobody any more once an error was given.
     tag: Option<T>,
+}
+
+impl<T> Outstanding<T> {
+    /// When it is sent again if there is no answer.
+    fn due(&self, time_out: Duration, caution: u32) -> Monotonic {
+        let doublings = if self.attempts == 0 { caution } else { self.attempts };
+        let backed_off = time_out.saturating_mul(1 << doublings.min(DOUBLINGS_MAX));
+        // Long commands are worth more patience than short ones.
+        let portions = (self.command.len() / PROBE_BYTES + 1).min(60) as u32;
+        self.sent_at.after(backed_off.min(RETRY_MAX.saturating_mul(portions).max(time_out)))
+    }
+
+    fn weight(&self) -> u64 {
+        weight(&self.command)
+    }
+}
+
+/// About the bytes that a request takes on its way.
+fn weight(command: &Bytes) -> u64 {
+    command.len() as u64 + 64
 }
 
 /// One session, as its client keeps it. `T` tells the requests apart for whoever waits.
@@ -77,21 +121,58 @@ pub(crate) struct ClientSession<T> {
     /// Sent, from the floor on; `None` is answered.
     outstanding: VecDeque<Option<Outstanding<T>>>,
     in_flight: usize,
+    /// How many of those are refused.
+    refused: usize,
+    /// Bytes of the others: on their way, as far as is known.
+    on_the_way: u64,
+    /// So many may be, beside a single request.
+    on_the_way_max: u64,
+    /// The cluster has not yet shown what it takes.
+    is_growing: bool,
     waiting: VecDeque<(Bytes, T)>,
+    /// Who has to hear something without an answer of the cluster.
+    told: Vec<(T, Submitted)>,
     register_due: Monotonic,
     last_used: Monotonic,
+    /// Why requests are refused for now, while they are.
+    trouble: Option<Busy>,
+    /// How often in a row, and until when nothing that was refused is sent.
+    holds: u32,
+    hold_until: Monotonic,
+    /// Something was answered since everything was last sent again.
+    has_progressed: bool,
+    /// How long answers take now: the mean of the last few.
+    latency: Duration,
+    /// How often requests were sent again since that was measured: it may be too little.
+    caution: u32,
+    random: Random,
     /// Nothing has to be looked at before this moment.
     next_due: Monotonic,
-    /// No request in flight has to be sent again before this moment.
-    resend_due: Monotonic,
+    /// No request has gone without an answer for too long before this moment.
+    overdue_at: Monotonic,
 }
 
 /// A session idle for this long asks whether it is still there before it is used again (DESIGN 5.5).
 const IDLE: Duration = Duration::from_secs(60);
+/// The longest pause before a short request is sent again.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+/// The longest time that answers are thought to take.
+const TIME_OUT_MAX: Duration = Duration::from_secs(10);
+const DOUBLINGS_MAX: u32 = 10;
+const CAUTION_MAX: u32 = 5;
+/// So many of the oldest requests are sent again when there is no answer.
+const PROBES: usize = 4;
+/// And so many bytes of them at once, beside a single one.
+const PROBE_BYTES: usize = 16 << 10;
+/// What a cluster is thought to take at once, before it has shown.
+const ON_THE_WAY_START: u64 = 16 << 20;
+/// Less is no burden for any cluster.
+const ON_THE_WAY_MIN: u64 = 64 << 10;
+const NEVER: Monotonic = Monotonic(u64::MAX);
 
 impl<T> ClientSession<T> {
     /// `patience` is how long an answer is waited for before the request is sent again, `pause` how long
-    /// after a `Busy`.
+    /// after a `Busy`; each the first time.
     pub(crate) fn new(client: ClientId, window: u32, patience: Duration, pause: Duration) -> ClientSession<T> {
         ClientSession {
             client,
@@ -104,11 +185,23 @@ impl<T> ClientSession<T> {
             floor: 1,
             outstanding: VecDeque::new(),
             in_flight: 0,
+            refused: 0,
+            on_the_way: 0,
+            on_the_way_max: ON_THE_WAY_START,
+            is_growing: true,
             waiting: VecDeque::new(),
+            told: Vec::new(),
             register_due: Monotonic(0),
             last_used: Monotonic(0),
+            trouble: None,
+            holds: 0,
+            hold_until: Monotonic(0),
+            has_progressed: true,
+            latency: Duration::ZERO,
+            caution: 0,
+            random: Random::new(client.0 as u64),
             next_due: Monotonic(0),
-            resend_due: Monotonic(0),
+            overdue_at: NEVER,
         }
     }
 
@@ -124,16 +217,39 @@ impl<T> ClientSession<T> {
 
     /// When [`poll`](Self::poll) wants to be called.
     pub(crate) fn next_due(&self) -> Monotonic {
-        if self.pending() == 0 { Monotonic(u64::MAX) } else { self.next_due }
+        if self.pending() == 0 { NEVER } else { self.next_due }
     }
 
-    /// Everything in flight is sent again at the next poll: the primary has changed.
-    pub(crate) fn hurry(&mut self) {
+    /// Why requests are refused for now, while they are.
+    pub(crate) fn trouble(&self) -> Option<Busy> {
+        self.trouble.filter(|_| self.pending() > 0)
+    }
+
+    /// Who has to hear something since the last call, without an answer of the cluster.
+    pub(crate) fn take_told(&mut self, settled: &mut Vec<(T, Submitted)>) {
+        settled.append(&mut self.told);
+    }
+
+    /// The connection or the primary has changed: everything is to be sent again, as fast as it is taken. A change
+    /// that may be none (not `is_sure`) counts so only if something was answered since the last.
+    pub(crate) fn hurry(&mut self, now: Monotonic, is_sure: bool) {
         for outstanding in self.outstanding.iter_mut().flatten() {
-            outstanding.due = Monotonic(0);
+            outstanding.refused = true;
         }
-        self.register_due = Monotonic(0);
-        self.resend_due = Monotonic(0);
+        (self.refused, self.on_the_way) = (self.in_flight, 0);
+        if is_sure || self.has_progressed {
+            self.holds = 0;
+            self.hold_until = Monotonic(0);
+            // Room may have come as well; one request finds out.
+            self.trouble = self.trouble.filter(|trouble| *trouble == Busy::LogFull);
+        } else {
+            if now >= self.hold_until {
+                self.hold(Busy::Queue, now);
+            }
+            self.trouble = self.trouble.or(Some(Busy::NoPrimary));
+        }
+        self.has_progressed = false;
+        self.register_due = self.hold_until;
         self.next_due = Monotonic(0);
     }
 
@@ -148,31 +264,14 @@ impl<T> ClientSession<T> {
         }
         let Some(session) = self.session else { return self.poll_register(now, requests) };
         self.last_used = now;
-        let mut resent = false;
-        let again = now.after(self.patience);
-        let floor = RequestNumber(self.floor);
-        let request = |number, command| Request { client: self.client, session, number, floor, command };
-        if now >= self.resend_due {
-            self.resend_due = again;
-            for (at, outstanding) in self.outstanding.iter_mut().enumerate() {
-                let Some(outstanding) = outstanding else { continue };
-                if outstanding.due <= now {
-                    resent |= outstanding.due > Monotonic(0);
-                    outstanding.due = again;
-                    requests.push(request(RequestNumber(self.floor + at as u64), outstanding.command.clone()));
-                }
-                self.resend_due = self.resend_due.min(outstanding.due);
-            }
+        let resent = self.send_overdue(session, now, requests);
+        self.send_refused(session, now, requests);
+        self.send_new(session, now, requests);
+        // What waits for others to be answered needs no timer.
+        self.next_due = self.overdue_at;
+        if self.refused > 0 && now < self.hold_until {
+            self.next_due = self.next_due.min(self.hold_until);
         }
-        while (self.outstanding.len() as u64) < self.window {
-            let Some((command, tag)) = self.waiting.pop_front() else { break };
-            let number = RequestNumber(self.floor + self.outstanding.len() as u64);
-            requests.push(request(number, command.clone()));
-            self.outstanding.push_back(Some(Outstanding { command, due: again, tag: Some(tag) }));
-            self.in_flight += 1;
-        }
-        self.resend_due = self.resend_due.min(again);
-        self.next_due = self.resend_due;
         resent
     }
 
@@ -187,9 +286,112 @@ impl<T> ClientSession<T> {
                 floor: RequestNumber(0),
                 command: Bytes::new(),
             });
+        } else if self.trouble == Some(Busy::LogFull) {
+            self.tell_waiting_of_full_log();
         }
         self.next_due = self.register_due;
         again
+    }
+
+    /// What was sent and is not answered for longer than it takes: a few of the oldest.
+    fn send_overdue(&mut self, session: SessionId, now: Monotonic, requests: &mut Vec<Request>) -> bool {
+        if now < self.overdue_at {
+            return false;
+        }
+        let (time_out, caution) = (self.time_out(), self.caution);
+        let (client, first, floor) = (self.client, self.floor, RequestNumber(self.floor));
+        let (mut looked_at, mut bytes, mut next) = (0, 0, NEVER);
+        for (number, outstanding) in (first..).zip(&mut self.outstanding) {
+            let Some(outstanding) = outstanding.as_mut().filter(|outstanding| !outstanding.refused) else { continue };
+            if looked_at == PROBES {
+                break;
+            }
+            looked_at += 1;
+            let command = &outstanding.command;
+            if outstanding.due(time_out, caution) <= now && (bytes == 0 || bytes + command.len() <= PROBE_BYTES) {
+                bytes += command.len() + 1;
+                let (number, command) = (RequestNumber(number), command.clone());
+                requests.push(Request { client, session, number, floor, command });
+                outstanding.attempts += 1;
+                outstanding.sent_at = now;
+            }
+            next = next.min(outstanding.due(time_out, caution));
+        }
+        self.overdue_at = next;
+        if bytes > 0 {
+            // Where one was left out for its length, it has its turn a little later.
+            self.overdue_at = next.max(now.after(self.patience / 4));
+            self.caution = (self.caution + 1).min(CAUTION_MAX);
+        }
+        bytes > 0
+    }
+
+    /// What was refused: as fast as others are answered, one at a time while nothing is.
+    fn send_refused(&mut self, session: SessionId, now: Monotonic, requests: &mut Vec<Request>) {
+        if self.refused == 0 || now < self.hold_until {
+            return;
+        }
+        // While nothing comes through, a single request finds out whether the trouble is over.
+        let is_probing = self.trouble.is_some();
+        if is_probing && self.in_flight > self.refused {
+            return;
+        }
+        let (client, first, floor) = (self.client, self.floor, RequestNumber(self.floor));
+        for (number, outstanding) in (first..).zip(&mut self.outstanding) {
+            let Some(outstanding) = outstanding.as_mut().filter(|outstanding| outstanding.refused) else { continue };
+            let weight = outstanding.weight();
+            if self.on_the_way > 0 && self.on_the_way + weight > self.on_the_way_max {
+                break;
+            }
+            outstanding.refused = false;
+            outstanding.attempts += 1;
+            outstanding.sent_at = now;
+            self.refused -= 1;
+            self.on_the_way += weight;
+            let (number, command) = (RequestNumber(number), outstanding.command.clone());
+            requests.push(Request { client, session, number, floor, command });
+            if is_probing || self.refused == 0 {
+                break;
+            }
+        }
+        self.overdue_at = self.overdue_at.min(now.after(self.time_out()));
+    }
+
+    /// What was never sent. It waits behind what was refused, unless the log is full: then its caller shall
+    /// hear so.
+    fn send_new(&mut self, session: SessionId, now: Monotonic, requests: &mut Vec<Request>) {
+        let is_full = self.trouble == Some(Busy::LogFull);
+        if self.waiting.is_empty() || (self.refused > 0 && !is_full) {
+            return;
+        }
+        let floor = RequestNumber(self.floor);
+        while (self.outstanding.len() as u64) < self.window {
+            let Some((command, _)) = self.waiting.front() else { break };
+            let weight = weight(command);
+            if self.on_the_way > 0 && self.on_the_way + weight > self.on_the_way_max {
+                break;
+            }
+            let Some((command, tag)) = self.waiting.pop_front() else { break };
+            let number = RequestNumber(self.floor + self.outstanding.len() as u64);
+            requests.push(Request { client: self.client, session, number, floor, command: command.clone() });
+            let sent = Outstanding { command, refused: false, sent_at: now, attempts: 0, tag: Some(tag) };
+            self.outstanding.push_back(Some(sent));
+            self.in_flight += 1;
+            self.on_the_way += weight;
+        }
+        self.overdue_at = self.overdue_at.min(now.after(self.time_out()));
+        if is_full && self.outstanding.len() as u64 >= self.window {
+            self.tell_waiting_of_full_log();
+        }
+    }
+
+    fn time_out(&self) -> Duration {
+        (self.latency * 2).min(TIME_OUT_MAX).max(self.patience)
+    }
+
+    /// They were never sent: nothing of them is executed.
+    fn tell_waiting_of_full_log(&mut self) {
+        self.told.extend(self.waiting.drain(..).map(|(_, tag)| (tag, Err(SubmitError::LogFull))));
     }
 
     /// An answer has arrived. `settled` receives who waited for it, and with what result; several at
@@ -199,7 +401,8 @@ impl<T> ClientSession<T> {
             return;
         }
         if reply.number == RequestNumber(0) {
-            return self.on_register_reply(&reply.outcome, now);
+            self.on_register_reply(&reply.outcome, now);
+            return self.take_told(settled);
         }
         if Some(reply.session) != self.session || self.is_anothers(&reply) {
             return;
@@ -220,12 +423,15 @@ impl<T> ClientSession<T> {
             Outcome::Refused(Refusal::Conflict) => Err(SubmitError::Conflict),
             Outcome::Refused(Refusal::TooLarge) => Err(SubmitError::TooLarge),
             Outcome::Refused(Refusal::Undecodable) => Err(SubmitError::Undecodable),
-            Outcome::Refused(Refusal::BeyondWindow) => return self.on_busy(reply.number, Busy::Queue, now),
+            Outcome::Refused(Refusal::BeyondWindow | Refusal::Busy) => {
+                return self.on_busy(reply.number, Busy::Queue, now);
+            }
             // The floor passes only what is answered: an old copy, or somebody else uses this session.
             Outcome::Refused(Refusal::BelowFloor) => Err(SubmitError::TimedOut),
-            Outcome::Registered(_) => return,
+            Outcome::Registered(_)
+            | Outcome::Refused(Refusal::Panicked | Refusal::AnswerTooLarge | Refusal::Unencodable) => return,
         };
-        self.settle(reply.number, result, settled);
+        self.settle(reply.number, result, now, settled);
     }
 
     /// Whether it answers another command than the one that was sent under its number: somebody else uses this id, and a
@@ -253,12 +459,18 @@ impl<T> ClientSession<T> {
                 }
                 self.session = Some(*session);
                 self.last_used = now;
+                self.has_come_through();
                 self.next_due = Monotonic(0);
             }
-            Outcome::Busy(busy) => {
-                let pause = if *busy == Busy::NoPrimary { self.pause } else { self.patience };
-                self.register_due = now.after(pause);
+            Outcome::Busy(busy) if self.session.is_none() => {
+                self.trouble = Some(*busy);
+                self.holds = (self.holds + 1).min(DOUBLINGS_MAX);
+                let first = if *busy == Busy::NoPrimary { self.pause } else { self.patience };
+                self.register_due = now.after(self.backed_off(first, *busy));
                 self.next_due = self.register_due.min(self.next_due);
+                if *busy == Busy::LogFull {
+                    self.tell_waiting_of_full_log();
+                }
             }
             _ => {}
         }
@@ -274,17 +486,51 @@ impl<T> ClientSession<T> {
     }
 
     fn on_busy(&mut self, number: RequestNumber, busy: Busy, now: Monotonic) {
-        let pause = match busy {
-            Busy::NoPrimary => self.pause,
-            Busy::LogFull => self.patience,
-            _ => self.pause * 4,
-        };
-        if let Some(outstanding) = self.slot(number) {
-            outstanding.due = now.after(pause);
-            let due = outstanding.due;
-            self.resend_due = self.resend_due.min(due);
-            self.next_due = self.next_due.min(due);
+        let Some(outstanding) = self.slot(number) else { return };
+        let weight = outstanding.weight();
+        if !std::mem::replace(&mut outstanding.refused, true) {
+            self.refused += 1;
+            self.on_the_way = self.on_the_way.saturating_sub(weight);
         }
+        if matches!(busy, Busy::Queue | Busy::Replies) {
+            // What is still on the way is what is taken.
+            self.on_the_way_max = self.on_the_way_max.min(self.on_the_way).max(ON_THE_WAY_MIN);
+            self.is_growing = false;
+        }
+        self.trouble = Some(busy);
+        // Those that were refused together count as once.
+        if now >= self.hold_until {
+            self.hold(busy, now);
+        }
+        self.next_due = self.next_due.min(self.hold_until);
+        if self.trouble == Some(Busy::LogFull) && !self.waiting.is_empty() {
+            self.next_due = Monotonic(0);
+        }
+    }
+
+    /// Nothing that was refused is sent for a while, and longer each time.
+    fn hold(&mut self, busy: Busy, now: Monotonic) {
+        self.holds = (self.holds + 1).min(DOUBLINGS_MAX);
+        let first = if busy == Busy::NoPrimary { self.pause } else { self.pause * 4 };
+        self.hold_until = now.after(self.backed_off(first, busy));
+    }
+
+    /// The pause of this hold: doubled with each, and a little shorter at random, so that clients do not keep step.
+    fn backed_off(&mut self, first: Duration, busy: Busy) -> Duration {
+        // Who is told that there is no primary hears of the next one by asking.
+        let longest = if busy == Busy::NoPrimary { self.patience / 2 } else { RETRY_MAX };
+        let pause = first.saturating_mul(1 << self.holds.saturating_sub(1).min(DOUBLINGS_MAX));
+        let pause = pause.min(longest.max(first));
+        let jitter = self.random.below(u64::try_from(pause.as_nanos() / 4).unwrap_or(u64::MAX));
+        pause.saturating_sub(Duration::from_nanos(jitter))
+    }
+
+    /// The cluster has taken something: no trouble any more.
+    fn has_come_through(&mut self) {
+        self.trouble = None;
+        self.holds = 0;
+        self.hold_until = Monotonic(0);
+        self.has_progressed = true;
     }
 
     fn on_evicted(&mut self, settled: &mut Vec<(T, Submitted)>) {
@@ -292,7 +538,7 @@ impl<T> ClientSession<T> {
         self.known = None;
         self.register_due = Monotonic(0);
         self.next_due = Monotonic(0);
-        self.in_flight = 0;
+        (self.in_flight, self.refused, self.on_the_way) = (0, 0, 0);
         let outstanding = std::mem::take(&mut self.outstanding);
         let tags = outstanding.into_iter().flatten().filter_map(|gone| gone.tag);
         settled.extend(tags.map(|tag| (tag, Err(SubmitError::Evicted))));
@@ -303,23 +549,43 @@ impl<T> ClientSession<T> {
         self.outstanding.get_mut(at)?.as_mut()
     }
 
-    fn settle(&mut self, number: RequestNumber, result: Submitted, settled: &mut Vec<(T, Submitted)>) {
+    fn settle(&mut self, number: RequestNumber, result: Submitted, now: Monotonic, settled: &mut Vec<(T, Submitted)>) {
         let Some(at) = number.0.checked_sub(self.floor) else { return };
         let Some(answered) = self.outstanding.get_mut(at as usize).and_then(Option::take) else { return };
         self.in_flight -= 1;
+        let weight = answered.weight();
+        if answered.refused {
+            self.refused -= 1;
+        } else {
+            self.on_the_way = self.on_the_way.saturating_sub(weight);
+        }
+        if answered.attempts == 0 {
+            // Of one that was sent twice nobody knows which time was answered.
+            self.latency = (self.latency * 7 + now.since(answered.sent_at)) / 8;
+            self.caution = 0;
+        }
+        // It was taken: a little more may be on the way, twice as much until something is refused.
+        let more = if self.is_growing { weight } else { weight / 8 };
+        self.on_the_way_max = self.on_the_way_max.saturating_add(more);
+        self.has_come_through();
+        let floor = self.floor;
         while self.outstanding.front().is_some_and(Option::is_none) {
             self.outstanding.pop_front();
             self.floor += 1;
         }
-        if !self.waiting.is_empty() {
+        if self.floor > floor && self.in_flight > self.refused {
+            self.overdue_at = self.overdue_at.min(now.after(self.time_out()));
+        }
+        if self.refused > 0 || !self.waiting.is_empty() {
             self.next_due = Monotonic(0);
         }
+        self.next_due = self.next_due.min(self.overdue_at);
         settled.extend(answered.tag.map(|tag| (tag, result)));
     }
 
     /// Everything that waits, when there will be no answer any more.
     pub(crate) fn drain(&mut self) -> Vec<T> {
-        self.in_flight = 0;
+        (self.in_flight, self.refused, self.on_the_way) = (0, 0, 0);
         let sent = std::mem::take(&mut self.outstanding).into_iter().flatten().filter_map(|gone| gone.tag);
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, tag)| tag);
         sent.chain(waiting).collect()
@@ -327,39 +593,4 @@ impl<T> ClientSession<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Two clients of one id use the same numbers, and a transport gives either what is for both.
-    #[test]
-    fn what_answers_anothers_command_under_the_same_number_is_not_taken() {
-        let (client, now) = (ClientId(7), Monotonic(1));
-        let session = SessionId(Position { op: crate::protocol::OpNumber(3), index: 0 });
-        let mut own = ClientSession::new(client, 4, Duration::from_millis(100), Duration::from_millis(5));
-        let (mut requests, mut settled) = (Vec::new(), Vec::new());
-        own.submit(Bytes::from_static(b"mine"), 'a');
-        let _ = own.poll(now, &mut requests);
-        let reply = |number, outcome, command: &[u8]| Reply {
-            client,
-            session: if number == 0 { SessionId::default() } else { session },
-            number: RequestNumber(number),
-            outcome,
-            position: Position::default(),
-            request: Checksum::of(command),
-        };
-        own.on_reply(reply(0, Outcome::Registered(session), b""), now, &mut settled);
-        let _ = own.poll(now, &mut requests);
-        assert_eq!(requests.last().map(|request| request.number), Some(RequestNumber(1)));
-        for outcome in [
-            Outcome::Reply(Bytes::from_static(b"for another")),
-            Outcome::ReplyLost,
-            Outcome::Refused(Refusal::Conflict),
-            Outcome::Refused(Refusal::Undecodable),
-        ] {
-            own.on_reply(reply(1, outcome, b"another's"), now, &mut settled);
-        }
-        assert!(settled.is_empty(), "{settled:?}");
-        own.on_reply(reply(1, Outcome::Refused(Refusal::Conflict), b"mine"), now, &mut settled);
-        assert_eq!(settled, [('a', Err(SubmitError::Conflict))]);
-    }
-}
+mod tests;

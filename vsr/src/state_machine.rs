@@ -8,6 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::codec::{self, CodecError};
 use crate::protocol::{ApplyContext, Checksum, Fault, Machine, OpNumber, Timestamp};
 
 /// A deterministic service. Every replica holds one and applies the same commands in the same order, so
@@ -17,11 +18,13 @@ use crate::protocol::{ApplyContext, Checksum, Fault, Machine, OpNumber, Timestam
 /// number, no iteration over a `HashMap`, no file. A machine that differs between replicas is a bug that
 /// `vsr-sim` is built to find.
 ///
-/// A command of type [`Bytes`] passes through without a codec; all others are encoded with MessagePack.
+/// A command of type [`Bytes`] passes through without a codec; all others are encoded by [`crate::codec`], which
+/// takes values of a bounded depth.
 pub trait StateMachine: Sized + Send + 'static {
     /// What changes the state.
     type Command: Serialize + DeserializeOwned + Send + 'static;
-    /// What the change answers. Its encoding must be deterministic too: no `HashMap` in it.
+    /// What the change answers. Its encoding must be deterministic too: no `HashMap` in it. A reply that has no
+    /// encoding (it is too deep, or its type refuses) is lost, though the command was executed.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
     /// What asks about the state.
     type Query: Serialize + DeserializeOwned + Send + 'static;
@@ -65,10 +68,11 @@ pub struct Snapshot(Box<WriteOut>);
 type WriteOut = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
 
 impl Snapshot {
-    /// A snapshot of a value that serde can write.
+    /// A snapshot of a value that serde can write, by [`crate::codec`]. A state that is deeper than that takes
+    /// needs [`with`](Self::with).
     pub fn of<T: Serialize + Send + 'static>(value: T) -> Snapshot {
         Snapshot(Box::new(move |to| {
-            let bytes = rmp_serde::to_vec(&value).map_err(io::Error::other)?;
+            let bytes = codec::to_vec(&value).map_err(io::Error::other)?;
             to.write_all(&bytes)
         }))
     }
@@ -93,7 +97,7 @@ impl Snapshot {
     pub fn read<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T, RestoreError> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
-        rmp_serde::from_slice(&bytes).map_err(|error| RestoreError(error.to_string()))
+        codec::from_slice(&bytes).map_err(|error| RestoreError(error.to_string()))
     }
 }
 
@@ -115,16 +119,16 @@ impl From<io::Error> for RestoreError {
 }
 
 /// Encodes a command, reply, query or answer. `Bytes` passes through.
-pub(crate) fn encode<T: Serialize + 'static>(value: T) -> Result<Bytes, rmp_serde::encode::Error> {
+pub(crate) fn encode<T: Serialize + 'static>(value: T) -> Result<Bytes, CodecError> {
     let any: &dyn Any = &value;
     match any.downcast_ref::<Bytes>() {
         Some(bytes) => Ok(bytes.clone()),
-        None => rmp_serde::to_vec(&value).map(Bytes::from),
+        None => codec::to_vec(&value).map(Bytes::from),
     }
 }
 
 /// Decodes what [`encode`] has written.
-pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: Bytes) -> Result<T, rmp_serde::decode::Error> {
+pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: Bytes) -> Result<T, CodecError> {
     let mut raw: Option<Bytes> = Some(bytes);
     let any: &mut dyn Any = &mut raw;
     if let Some(same) = any.downcast_mut::<Option<T>>()
@@ -132,41 +136,79 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: Bytes) -> Result<T, r
     {
         return Ok(value);
     }
-    rmp_serde::from_slice(&raw.unwrap_or_default())
+    codec::from_slice(&raw.unwrap_or_default())
 }
 
-/// The application's machine as the protocol sees it.
+/// Runs code of the application: a panic in it is an error, and nobody else's end.
+fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
+        let message = panic_message(&*panic);
+        // What was thrown is the application's as well, and may panic when it is dropped.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
+        message
+    })
+}
+
+/// Drops something of the application's, whatever it does then.
+pub(crate) fn drop_guarded<T>(value: T) {
+    if let Err(message) = guarded(|| drop(value)) {
+        tracing::error!(panic = %message, "the state machine panicked while it was dropped");
+    }
+}
+
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum QueryFailure {
+    /// The bytes are no query.
+    Undecodable,
+    /// The machine, or the type of the query or the answer, panicked.
+    Panicked(String),
+    /// The answer has no encoding.
+    Unencodable(CodecError),
+}
+
+/// The application's machine as the protocol sees it. Everything that the application wrote runs guarded here:
+/// its types' decoding, encoding and dropping, too.
 pub(crate) struct Typed<S>(pub(crate) S);
 
 impl<S: StateMachine> Typed<S> {
-    pub(crate) fn query(&self, context: &QueryContext, query: Bytes) -> Option<Result<Bytes, String>> {
-        let query = decode::<S::Query>(query).ok()?;
-        let answer = catch_unwind(AssertUnwindSafe(|| self.0.query(context, query)));
-        Some(match answer {
-            Ok(answer) => encode(answer).map_err(|error| error.to_string()),
-            Err(panic) => Err(panic_message(&*panic)),
-        })
+    pub(crate) fn query(&self, context: &QueryContext, query: Bytes) -> Result<Bytes, QueryFailure> {
+        let answered = guarded(|| {
+            let query = decode::<S::Query>(query).map_err(|_| QueryFailure::Undecodable)?;
+            encode(self.0.query(context, query)).map_err(QueryFailure::Unencodable)
+        });
+        answered.unwrap_or_else(|message| Err(QueryFailure::Panicked(message)))
     }
 }
 
 impl<S: StateMachine> Machine for Typed<S> {
     fn decodes(&self, command: &Bytes) -> bool {
-        decode::<S::Command>(command.clone()).is_ok()
+        guarded(|| decode::<S::Command>(command.clone()).is_ok()).unwrap_or_else(|message| {
+            tracing::error!(panic = %message, "a command is refused: its type panicked while it was decoded");
+            false
+        })
     }
 
+    /// A reply that has no encoding leaves no bytes, on every replica alike: its caller hears so, and no replica
+    /// has to stop for it.
     fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
         let position = context.position;
-        let command = decode::<S::Command>(command).map_err(|_| Fault::Undecodable { position })?;
-        let panicked = |message| Fault::Panicked { position, session: context.session, message };
-        let value = catch_unwind(AssertUnwindSafe(|| self.0.apply(context, command)))
-            .map_err(|panic| panicked(panic_message(&*panic)))?;
-        let any: &dyn Any = &value;
-        match any.downcast_ref::<Bytes>() {
-            Some(bytes) => reply.extend_from_slice(bytes),
-            None => rmp_serde::encode::write(reply, &value)
-                .map_err(|error| panicked(format!("the reply cannot be encoded: {error}")))?,
-        }
-        Ok(())
+        let machine = &mut self.0;
+        let applied = guarded(|| -> Result<(), Fault> {
+            let command = decode::<S::Command>(command).map_err(|_| Fault::Undecodable { position })?;
+            let value = machine.apply(context, command);
+            let any: &dyn Any = &value;
+            match any.downcast_ref::<Bytes>() {
+                Some(bytes) => reply.extend_from_slice(bytes),
+                None => {
+                    if let Err(error) = codec::write(reply, &value) {
+                        tracing::error!(%position, %error, "a command was executed, and its reply cannot be encoded");
+                    }
+                }
+            }
+            Ok(())
+        });
+        applied.unwrap_or_else(|message| Err(Fault::Panicked { position, session: context.session, message }))
     }
 }
 
@@ -178,6 +220,9 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::DEPTH_MAX;
+    use crate::protocol::{Position, SessionId};
+    use serde::Deserialize;
 
     #[test]
     fn bytes_pass_through_without_a_codec() {
@@ -185,5 +230,134 @@ mod tests {
         assert_eq!(encode(bytes.clone()).unwrap().as_ptr(), bytes.as_ptr());
         assert_eq!(decode::<Bytes>(bytes.clone()).unwrap().as_ptr(), bytes.as_ptr());
         assert_eq!(decode::<i64>(encode(-7_i64).unwrap()).unwrap(), -7);
+    }
+
+    /// Panics wherever the application's code runs.
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    enum Where {
+        Nowhere(Box<Where>),
+        End,
+        #[serde(deserialize_with = "panics")]
+        Decoding(u8),
+        Applying,
+        Encoding,
+        Dropping(Bomb),
+        Deep(usize),
+    }
+
+    fn panics<'de, D: serde::Deserializer<'de>>(_: D) -> Result<u8, D::Error> {
+        panic!("while it is decoded")
+    }
+
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Bomb(u8);
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            assert!(std::thread::panicking() || self.0 == 0, "while it is dropped");
+        }
+    }
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Told(Where);
+
+    impl Serialize for Told {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            assert!(self.0 != Where::Encoding, "while it is encoded");
+            self.0.serialize(serializer)
+        }
+    }
+
+    struct Tells;
+
+    impl Tells {
+        fn tell(what: Where) -> Told {
+            assert!(what != Where::Applying, "while it is applied");
+            match what {
+                Where::Deep(levels) => Told((0..levels).fold(Where::End, |inner, _| Where::Nowhere(Box::new(inner)))),
+                what => Told(what),
+            }
+        }
+    }
+
+    impl StateMachine for Tells {
+        type Command = Where;
+        type Reply = Told;
+        type Query = Where;
+        type Answer = Told;
+        fn apply(&mut self, _: &ApplyContext, command: Where) -> Told {
+            Tells::tell(command)
+        }
+        fn query(&self, _: &QueryContext, query: Where) -> Told {
+            Tells::tell(query)
+        }
+        fn snapshot(&self) -> Snapshot {
+            Snapshot::of(())
+        }
+        fn restore(_: &mut dyn Read) -> Result<Tells, RestoreError> {
+            Ok(Tells)
+        }
+    }
+
+    fn bytes_of(what: &Where) -> Bytes {
+        codec::to_vec(what).unwrap().into()
+    }
+
+    fn apply(what: Bytes) -> Result<Vec<u8>, Fault> {
+        let context =
+            ApplyContext { position: Position::default(), timestamp: Timestamp(1), session: SessionId::default() };
+        let mut reply = Vec::new();
+        Typed(Tells).apply(&context, what, &mut reply).map(|()| reply)
+    }
+
+    /// B9: whatever the application's code does, it ends as a typed error.
+    #[test]
+    fn a_panic_in_any_code_of_the_application_is_a_typed_error() {
+        let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };
+        let query = |what| Typed(Tells).query(&context, what);
+        for (what, decodes, words) in [
+            (Where::Decoding(1), false, "while it is decoded"),
+            (Where::Applying, true, "while it is applied"),
+            (Where::Encoding, true, "while it is encoded"),
+        ] {
+            let bytes = bytes_of(&what);
+            assert_eq!(Typed(Tells).decodes(&bytes), decodes, "{what:?}");
+            let fault = apply(bytes.clone()).unwrap_err();
+            assert!(matches!(&fault, Fault::Panicked { message, .. } if message == words), "{fault:?}");
+            assert_eq!(query(bytes), Err(QueryFailure::Panicked(words.to_owned())));
+        }
+        let bomb = bytes_of(&Where::Dropping(Bomb(0)));
+        let armed: Bytes = bomb.iter().map(|&byte| if byte == 0 { 1 } else { byte }).collect::<Vec<u8>>().into();
+        assert!(Typed(Tells).decodes(&bomb) && !Typed(Tells).decodes(&armed));
+        assert!(apply(bomb).is_ok() && matches!(apply(armed.clone()), Err(Fault::Panicked { .. })));
+        assert!(matches!(query(armed), Err(QueryFailure::Panicked(_))));
+        assert!(!Typed(Tells).decodes(&Bytes::from_static(b"\xc7")));
+        assert_eq!(query(Bytes::new()), Err(QueryFailure::Undecodable));
+        drop_guarded(codec::from_slice::<Bomb>(&[1]));
+    }
+
+    /// B9: a reply or an answer that is too deep stops nobody.
+    #[test]
+    fn a_reply_that_cannot_be_encoded_stops_no_replica() {
+        let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };
+        let deep = |levels| bytes_of(&Where::Deep(levels));
+        assert!(!apply(deep(DEPTH_MAX)).unwrap().is_empty());
+        assert!(apply(deep(DEPTH_MAX + 1)).unwrap().is_empty());
+        let answer = Typed(Tells).query(&context, deep(DEPTH_MAX + 1));
+        assert_eq!(answer, Err(QueryFailure::Unencodable(CodecError::TooDeep)));
+    }
+
+    /// B12: a snapshot is written by the same codec.
+    #[test]
+    fn a_snapshot_brings_back_what_was_written() {
+        let state = (Some(None::<u8>), Some(()), vec![(1_u128, "a".to_owned())]);
+        let mut bytes = Vec::new();
+        Snapshot::of(state.clone()).write_to(&mut bytes).unwrap();
+        assert_eq!(
+            Snapshot::read::<(Option<Option<u8>>, Option<()>, Vec<(u128, String)>)>(&mut &bytes[..]).unwrap(),
+            state
+        );
+        let deep = [vec![0x91_u8; 100_000], vec![0xc0]].concat();
+        assert!(Snapshot::read::<serde::de::IgnoredAny>(&mut &deep[..]).is_err());
     }
 }

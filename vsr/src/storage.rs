@@ -66,6 +66,10 @@ pub trait Storage: Send + Sync + 'static {
     fn room(&self) -> u64 {
         u64::MAX
     }
+
+    /// Ends it: when this returns, another one may be opened in its place. Called once, at the orderly end of a replica,
+    /// before it is dropped; while a write hangs it does not return, and nobody waits for it long.
+    async fn close(&self) {}
 }
 
 /// Why storage does not do what it was asked. Each says who must act.
@@ -180,6 +184,9 @@ impl<T: Storage + ?Sized> Storage for std::sync::Arc<T> {
     fn room(&self) -> u64 {
         (**self).room()
     }
+    async fn close(&self) {
+        (**self).close().await;
+    }
 }
 
 #[async_trait]
@@ -199,5 +206,8 @@ impl<T: Storage + ?Sized> Storage for Box<T> {
     }
     fn room(&self) -> u64 {
         (**self).room()
+    }
+    async fn close(&self) {
+        (**self).close().await;
     }
 }

@@ -81,8 +81,9 @@ impl<S: StateMachine> Cluster<S> {
 }
 
 impl<S: StateMachine> Drop for Cluster<S> {
+    /// At once: a primary that handed its role over would wait for backups that are being stopped as well.
     fn drop(&mut self) {
-        let all = self.handles.iter().map(Handle::shutdown);
+        let all = self.handles.iter().map(Handle::stop);
         futures::executor::block_on(futures::future::join_all(all));
         for thread in self.threads.drain(..) {
             let _ = thread.join();

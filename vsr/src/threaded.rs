@@ -1,10 +1,11 @@
 //! Storage on threads of its own, for implementations that block.
 
+use std::future::poll_fn;
 use std::ops::RangeInclusive;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -66,25 +67,86 @@ struct ReadJob {
 
 /// A [`Storage`] whose work is done by one thread that writes and one that reads, so that no executor is
 /// ever blocked. Poisons itself after a failed write (clause 10), and refuses batches that the contract
-/// does not allow. Dropping it waits for the write under way.
+/// does not allow.
+///
+/// [`close`](Storage::close) returns when both halves are dropped, with their files and locks. Dropping the storage
+/// waits for that as well, but no longer than a quarter of a second for a call under way: a disk that hangs blocks
+/// nobody. The half that hangs is dropped when the call returns, and keeps its files, and their locks, until then.
 #[derive(Debug)]
 pub struct ThreadedStorage {
     shared: Arc<Shared>,
-    writes: Option<Sender<WriteJob>>,
-    reads: Option<Sender<ReadJob>>,
-    threads: Vec<JoinHandle<()>>,
+    /// `None` once it is closed.
+    jobs: Mutex<Option<Jobs>>,
+}
+
+#[derive(Debug)]
+struct Jobs {
+    writes: Sender<WriteJob>,
+    reads: Sender<ReadJob>,
 }
 
 /// How often a storage without writes gets a chance to look after itself.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long dropping waits for a call that is under way: longer than a healthy disk takes.
+const CALL_MAX: Duration = Duration::from_millis(250);
+/// How long it waits for files to be closed, when no call is under way.
+const END_MAX: Duration = Duration::from_secs(5);
+
 #[derive(Debug, Default)]
 struct Shared {
     poison: OnceLock<String>,
     room: AtomicU64,
+    /// Jobs that have not begun are not begun any more.
+    closing: AtomicBool,
+    threads: Mutex<Threads>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    /// Those that have not dropped their half yet.
+    alive: usize,
+    /// Those that are inside a call.
+    busy: usize,
+    wakers: Vec<Waker>,
+}
+
+/// One of the threads; the last thing that it drops.
+struct Alive(Arc<Shared>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        let wakers = {
+            let mut threads = self.0.threads();
+            threads.alive -= 1;
+            std::mem::take(&mut threads.wakers)
+        };
+        self.0.changed.notify_all();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// A call of a half, which may hang.
+struct Call<'a>(&'a Shared);
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.threads().busy -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 impl Shared {
+    fn threads(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn call(&self) -> Call<'_> {
+        self.threads().busy += 1;
+        Call(self)
+    }
+
     fn check(&self) -> Result<(), StorageError> {
         match self.poison.get() {
             Some(why) => Err(StorageError::Poisoned(why.clone())),
@@ -106,7 +168,12 @@ impl Shared {
     fn write_all(&self, mut writer: impl BlockingWriter, jobs: &Receiver<WriteJob>) {
         let mut is_recovered = false;
         loop {
-            match jobs.recv_timeout(IDLE) {
+            let job = jobs.recv_timeout(IDLE);
+            let _call = self.call();
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
+            match job {
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(WriteJob::Recover(answer)) => {
@@ -144,6 +211,10 @@ impl Shared {
 
     fn read_all(&self, mut reader: impl BlockingReader, jobs: &Receiver<ReadJob>) {
         while let Ok(ReadJob { ops, bytes_max, answer }) = jobs.recv() {
+            let _call = self.call();
+            if self.closing.load(Ordering::Acquire) {
+                return;
+            }
             let _ = answer.send(self.check().and_then(|()| reader.read(ops, bytes_max)));
         }
     }
@@ -164,22 +235,54 @@ impl ThreadedStorage {
             doing: "starting the storage's threads".to_owned(),
             error: error.to_string(),
         };
-        let (of_writer, of_reader) = (shared.clone(), shared.clone());
-        let threads = vec![
-            thread("vsr-writer").spawn(move || of_writer.write_all(writer, &write_jobs)).map_err(failed)?,
-            thread("vsr-reader").spawn(move || of_reader.read_all(reader, &read_jobs)).map_err(failed)?,
-        ];
-        Ok(ThreadedStorage { shared, writes: Some(writes), reads: Some(reads), threads })
+        let alive = |shared: &Arc<Shared>| {
+            shared.threads().alive += 1;
+            Alive(shared.clone())
+        };
+        let (of_writer, of_reader) = (alive(&shared), alive(&shared));
+        let write_all = move || {
+            let alive = of_writer;
+            alive.0.write_all(writer, &write_jobs);
+        };
+        let read_all = move || {
+            let alive = of_reader;
+            alive.0.read_all(reader, &read_jobs);
+        };
+        thread("vsr-writer").spawn(write_all).map_err(failed)?;
+        thread("vsr-reader").spawn(read_all).map_err(failed)?;
+        Ok(ThreadedStorage { shared, jobs: Mutex::new(Some(Jobs { writes, reads })) })
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Option<Jobs>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more work. Whether it took any before.
+    fn begin_closing(&self) -> bool {
+        self.shared.closing.store(true, Ordering::Release);
+        self.jobs().take().is_some()
+    }
+
+    fn send<T>(&self, send: impl FnOnce(&Jobs) -> Result<(), T>) -> Result<(), StorageError> {
+        self.jobs().as_ref().and_then(|jobs| send(jobs).ok()).ok_or_else(gone)
     }
 }
 
 impl Drop for ThreadedStorage {
     fn drop(&mut self) {
-        self.writes = None;
-        self.reads = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+        if !self.begin_closing() {
+            // Closed before: who did that has waited as long as it wanted to.
+            return;
         }
+        let threads = self.shared.threads();
+        let in_a_call = |threads: &mut Threads| threads.alive > 0 && threads.busy > 0;
+        let waited = self.shared.changed.wait_timeout_while(threads, CALL_MAX, in_a_call);
+        let (mut threads, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if in_a_call(&mut threads) {
+            tracing::warn!("the disk hangs: the storage stays in use until it answers");
+            return;
+        }
+        let _ = self.shared.changed.wait_timeout_while(threads, END_MAX, |threads| threads.alive > 0);
     }
 }
 
@@ -191,26 +294,134 @@ fn gone() -> StorageError {
 impl Storage for ThreadedStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
         let (answer, recovered) = oneshot::channel();
-        let writes = self.writes.as_ref().ok_or_else(gone)?;
-        writes.send(WriteJob::Recover(answer)).map_err(|_| gone())?;
+        self.send(|jobs| jobs.writes.send(WriteJob::Recover(answer)))?;
         recovered.await.map_err(|_| gone())?
     }
 
     async fn write(&self, batch: Batch) -> Result<(), StorageError> {
         let (answer, written) = oneshot::channel();
-        let writes = self.writes.as_ref().ok_or_else(gone)?;
-        writes.send(WriteJob::Write(Box::new(batch), answer)).map_err(|_| gone())?;
+        self.send(|jobs| jobs.writes.send(WriteJob::Write(Box::new(batch), answer)))?;
         written.await.map_err(|_| gone())?
     }
 
     async fn read(&self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError> {
         let (answer, entries) = oneshot::channel();
-        let reads = self.reads.as_ref().ok_or_else(gone)?;
-        reads.send(ReadJob { ops, bytes_max, answer }).map_err(|_| gone())?;
+        self.send(|jobs| jobs.reads.send(ReadJob { ops, bytes_max, answer }))?;
         entries.await.map_err(|_| gone())?
     }
 
     fn room(&self) -> u64 {
         self.shared.room.load(Ordering::Acquire)
+    }
+
+    async fn close(&self) {
+        self.begin_closing();
+        poll_fn(|context| {
+            let mut threads = self.shared.threads();
+            if threads.alive == 0 {
+                return Poll::Ready(());
+            }
+            threads.wakers.retain(|waker| !waker.will_wake(context.waker()));
+            threads.wakers.push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::protocol::VsrState;
+    use futures::executor::block_on;
+    use futures::future::poll_immediate;
+
+    /// Each write waits until the test lets it go on.
+    struct Gated {
+        state: VsrState,
+        entered: Sender<()>,
+        gate: Receiver<()>,
+        /// Held like a lock on a file.
+        _lock: Arc<()>,
+    }
+
+    impl BlockingWriter for Gated {
+        fn recover(&mut self) -> Result<Recovered, StorageError> {
+            Ok(Recovered { state: self.state.clone(), slots: Vec::new(), head_certain: true })
+        }
+        fn write(&mut self, _: Batch) -> Result<(), StorageError> {
+            let _ = self.entered.send(());
+            let _ = self.gate.recv();
+            Ok(())
+        }
+    }
+
+    struct Nothing(#[allow(dead_code, reason = "it is held like a lock on a file")] Arc<()>);
+
+    impl BlockingReader for Nothing {
+        fn read(&mut self, ops: RangeInclusive<OpNumber>, _: usize) -> Result<Entries, StorageError> {
+            Ok(vec![(*ops.start(), None)])
+        }
+    }
+
+    fn gated() -> (ThreadedStorage, Sender<()>, Receiver<()>, Arc<()>) {
+        let ((open, gate), (entered, begun), lock) = (channel(), channel(), Arc::new(()));
+        let state = Config::new(1, 0, ["a"]).expect("a configuration").formatted_state();
+        let writer = Gated { state, entered, gate, _lock: lock.clone() };
+        let storage = ThreadedStorage::start(writer, Nothing(lock.clone())).expect("threads");
+        block_on(storage.recover()).expect("a state");
+        (storage, open, begun, lock)
+    }
+
+    /// B13: what the halves held is free when `close`, or a drop, has returned, also with a write under way.
+    #[test]
+    fn what_it_held_is_free_when_it_is_closed_or_dropped() {
+        for closes in [true, false] {
+            let (storage, open, _begun, lock) = gated();
+            open.send(()).expect("it waits for it");
+            block_on(storage.write(Batch::default())).expect("written");
+            assert_eq!(Arc::strong_count(&lock), 3);
+            if closes {
+                block_on(storage.close());
+                assert_eq!(Arc::strong_count(&lock), 1);
+                assert!(matches!(block_on(storage.write(Batch::default())), Err(StorageError::Poisoned(_))));
+                block_on(storage.close());
+            }
+            drop(storage);
+            assert_eq!(Arc::strong_count(&lock), 1);
+        }
+    }
+
+    /// B13: a disk that hangs blocks nobody who drops the storage, and what it held is in use until it answers.
+    #[test]
+    fn a_disk_that_hangs_blocks_nobody() {
+        let (storage, open, begun, lock) = gated();
+        let write = block_on(poll_immediate(storage.write(Batch::default())));
+        assert!(write.is_none(), "it hangs");
+        begun.recv().expect("the writer has it");
+        let threads = storage.shared.clone();
+        drop(storage);
+        assert!(Arc::strong_count(&lock) >= 2, "it is still in use");
+        drop(open);
+        let waited = threads.changed.wait_while(threads.threads(), |threads| threads.alive > 0);
+        assert_eq!(waited.expect("no panic").alive, 0);
+        assert_eq!(Arc::strong_count(&lock), 1, "the disk has answered");
+    }
+
+    /// B13: `close` waits for a disk that hangs, and whoever cannot wait goes on.
+    #[test]
+    fn closing_waits_for_the_disk_and_can_be_given_up() {
+        let (storage, open, begun, lock) = gated();
+        assert!(block_on(poll_immediate(storage.write(Batch::default()))).is_none());
+        begun.recv().expect("the writer has it");
+        assert!(block_on(poll_immediate(storage.close())).is_none());
+        let threads = storage.shared.clone();
+        drop(storage);
+        assert!(Arc::strong_count(&lock) >= 2, "it is still in use");
+        drop(open);
+        let waited = threads.changed.wait_while(threads.threads(), |threads| threads.alive > 0);
+        assert_eq!(waited.expect("no panic").alive, 0);
+        assert_eq!(Arc::strong_count(&lock), 1);
     }
 }

@@ -7,7 +7,8 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::protocol::{Checksum, Message};
+use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX};
+use crate::protocol::{Checksum, Constants, Message};
 
 /// The version of the frame format. A peer of another version is refused with a typed error.
 pub const VERSION: u16 = 2;
@@ -17,19 +18,63 @@ pub const HEADER_LEN: usize = 40;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"VSRF");
 
+/// Arrays one in the other in the MessagePack part: more than any message has, and few enough for any stack.
+const DEPTH_MAX: usize = 32;
+
+/// What a message adds to the longest thing that it carries: the rest of a batch of requests or replies, which
+/// ends behind the first byte over 1 MiB, and their numbers.
+const META_OVERHEAD: u64 = 2 << 20;
+
+/// What may travel beside the body of one op: the other entries of a repair, which end behind the first byte over
+/// 1 MiB, with room for the larger steps of later versions.
+const BODIES_OVERHEAD: u64 = 8 << 20;
+
+/// No message of the protocol itself, the longest list of headers included, is longer.
+const META_MIN: u64 = 16 << 20;
+
 /// What a frame may carry at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the MessagePack part. Default 16 MiB.
+    /// Bytes of the MessagePack part.
     pub meta_max: u32,
-    /// Bytes of the bodies. Default 256 MiB.
+    /// Bytes of the bodies.
     pub bodies_max: u32,
 }
 
 impl Default for Limits {
+    /// What any cluster may need: 66 MiB and 40 MiB.
     fn default() -> Limits {
-        Limits { meta_max: 16 << 20, bodies_max: 256 << 20 }
+        Limits::with(ANSWER_MAX.max, BATCH_BYTES_MAX.max)
     }
+}
+
+impl Limits {
+    /// What a replica of a cluster with these constants takes: whatever a client or another replica has to send.
+    #[must_use]
+    pub fn of(constants: &Constants) -> Limits {
+        let longest = u64::from(constants.request_max.max(constants.reply_max)).max(QUERY_MAX.max);
+        Limits::with(longest, constants.batch_bytes_max.into())
+    }
+
+    /// What a client takes: replies and answers, as long as any cluster may make them.
+    #[must_use]
+    pub fn of_client() -> Limits {
+        Limits::with(REPLY_MAX.max.max(ANSWER_MAX.max), 0)
+    }
+
+    fn with(longest: u64, body: u64) -> Limits {
+        let capped = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let meta_max = capped((longest + META_OVERHEAD).max(META_MIN));
+        Limits { meta_max, bodies_max: if body == 0 { 0 } else { capped(body + BODIES_OVERHEAD) } }
+    }
+}
+
+/// Bytes of the longest frame that a replica of this cluster sends, when its answers to queries are as long as
+/// this at most. A queue that holds less could never send it.
+#[must_use]
+pub fn longest_frame(constants: &Constants, answer_max: u32) -> u64 {
+    let meta = u64::from(constants.request_max.max(constants.reply_max).max(answer_max));
+    META_OVERHEAD + meta.max(constants.batch_bytes_max.into())
 }
 
 /// Why bytes are no frame, or one that is not taken. The sender is at fault, or the line.
@@ -187,7 +232,10 @@ pub fn decode_value<T: serde::de::DeserializeOwned>(
     if Checksum::of(&meta).0 != header.meta_checksum {
         return Err(WireError::Damaged("content"));
     }
-    let value = rmp_serde::from_slice(&meta).map_err(|error| WireError::Malformed(error.to_string()))?;
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(&meta[..]);
+    decoder.set_max_depth(DEPTH_MAX);
+    let value = <T as serde::Deserialize<'_>>::deserialize(&mut decoder);
+    let value = value.map_err(|error| WireError::Malformed(error.to_string()))?;
     Ok((value, payload))
 }
 
@@ -404,6 +452,100 @@ mod tests {
         other[..4].copy_from_slice(&MAGIC.to_le_bytes());
         other[4] = 9;
         assert_eq!(FrameHeader::decode(&other, limits), Err(WireError::Version { found: 9 }));
+    }
+
+    /// B9: a stranger's frame cannot overflow the stack either: a field that no message has, as deep as a frame can
+    /// hold.
+    #[test]
+    fn frames_that_are_too_deep_are_refused() {
+        let thread = std::thread::Builder::new().stack_size(1 << 20).spawn(|| {
+            for depth in [DEPTH_MAX, 1023, 100_000] {
+                let mut meta = BytesMut::from(&[0x81, 0xa7][..]);
+                meta.extend_from_slice(b"Replies");
+                meta.extend_from_slice(&[0x81, 0xa1, b'x']);
+                meta.put_bytes(0x91, depth);
+                meta.put_u8(0xc0);
+                let meta_checksum = Checksum::of(&meta).0;
+                let header = FrameHeader { meta_len: meta.len() as u32, bodies_len: 0, meta_checksum };
+                let refused = decode(&header, meta.freeze());
+                assert!(matches!(&refused, Err(WireError::Malformed(why)) if why.contains("depth")), "{refused:?}");
+            }
+        });
+        thread.expect("a thread").join().expect("no panic");
+    }
+
+    /// B10: the longest messages that a cluster of any constants makes are within the limits of whoever takes them.
+    #[test]
+    fn the_longest_legal_messages_pass() {
+        use crate::protocol::limits::REQUEST_MAX;
+        let filled = |len: u64| Bytes::from(vec![7; usize::try_from(len).unwrap()]);
+        let largest = Constants {
+            request_max: REQUEST_MAX.max as u32,
+            reply_max: REPLY_MAX.max as u32,
+            session_replies_max: REPLY_MAX.max as u32,
+            batch_bytes_max: BATCH_BYTES_MAX.max as u32,
+            ..Constants::default()
+        };
+        for constants in [Constants::default(), largest] {
+            let request = |number: u64, len: u64| Request {
+                client: ClientId(u128::MAX),
+                session: SessionId(Position { op: OpNumber(u64::MAX), index: u32::MAX }),
+                number: RequestNumber(number),
+                floor: RequestNumber(u64::MAX),
+                command: filled(len),
+            };
+            let reply = |len: u64| Reply {
+                client: ClientId(u128::MAX),
+                session: SessionId(Position { op: OpNumber(u64::MAX), index: u32::MAX }),
+                number: RequestNumber(u64::MAX),
+                outcome: Outcome::Reply(filled(len)),
+                position: Position { op: OpNumber(u64::MAX), index: u32::MAX },
+                request: Checksum(u128::MAX),
+            };
+            let entry = |len: u64| {
+                let body = filled(len);
+                let fields = HeaderFields {
+                    view: View::default(),
+                    op: OpNumber(1),
+                    parent: Checksum(3),
+                    body: Checksum::of(&body),
+                    body_len: body.len() as u32,
+                    requests: 1,
+                    timestamp: Timestamp(9),
+                    commit: CommitNumber(0),
+                    machine_version: 1,
+                    kind: OpKind::Requests,
+                };
+                Entry { header: Header::new(fields), body }
+            };
+            let (view, commit) = (View::default(), CommitNumber(0));
+            let request_max = u64::from(constants.request_max);
+            // The batches that are cut off behind a mebibyte, each with the longest last.
+            let requests = crate::protocol::in_messages(vec![request(1, request_max), request(2, 1)]);
+            let small = (0..16_384).map(|_| reply(0)).chain([reply(constants.reply_max.into())]).collect();
+            let bodies = vec![entry((1 << 20) - 1), entry(constants.batch_bytes_max.into())];
+            let (client, query) = (ClientId(u128::MAX), filled(QUERY_MAX.max));
+            let for_replica = requests.map(|requests| Message::Requests { requests, forwarded: true }).chain([
+                Message::Replies { view, replies: small },
+                Message::Prepare { view, commit, entry: entry(constants.batch_bytes_max.into()) },
+                Message::Entries { entries: bodies },
+                Message::Query { client, nonce: u64::MAX, query },
+            ]);
+            for message in for_replica {
+                let decoded = decode_frame(&bytes_of(&message), Limits::of(&constants));
+                assert!(decoded.as_ref() == Ok(&message), "{} of {constants:?}: {:?}", message.name(), decoded.err());
+            }
+            let answer = Ok(filled(ANSWER_MAX.max));
+            let answer = Message::Answer { client, nonce: u64::MAX, answer, position: OpNumber(u64::MAX), view };
+            for message in [Message::Replies { view, replies: vec![reply(constants.reply_max.into())] }, answer] {
+                let decoded = decode_frame(&bytes_of(&message), Limits::of_client());
+                assert!(decoded.as_ref() == Ok(&message), "{} of {constants:?}: {:?}", message.name(), decoded.err());
+            }
+            let longest = longest_frame(&constants, 64);
+            let prepare = Message::Prepare { view, commit, entry: entry(constants.batch_bytes_max.into()) };
+            assert!(bytes_of(&prepare).len() as u64 <= longest);
+        }
+        assert!(Limits::of(&Constants::default()).meta_max < 20 << 20, "strangers may have that much kept for them");
     }
 
     proptest! {

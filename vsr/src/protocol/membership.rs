@@ -3,10 +3,18 @@
 use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
+use super::limits::{
+    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Limit, PIPELINE_MAX, REPLY_MAX, REQUEST_MAX, SESSION_REPLIES_MAX,
+    SESSIONS_MAX, WINDOW,
+};
 use super::number::{Epoch, ReplicaId, View};
+use super::writes::disk_bytes;
 
 /// The most members that a cluster may have.
 pub const MEMBERS_MAX: usize = 9;
+
+/// What a request adds to its command in the body of an op, at most.
+const REQUEST_OVERHEAD: u64 = 64;
 
 /// What decides a replicated effect. Set when the disks are formatted, compared on every connection,
 /// never a replica's own configuration: two replicas that evict at different sizes diverge (DESIGN 5.4).
@@ -38,17 +46,65 @@ pub struct Constants {
 impl Default for Constants {
     fn default() -> Constants {
         Constants {
-            pipeline_max: 32,
-            window: 1024,
-            sessions_max: 10_000,
+            pipeline_max: PIPELINE_MAX.default as u32,
+            window: WINDOW.default as u32,
+            sessions_max: SESSIONS_MAX.default as u32,
             session_idle_min: 1_000,
-            request_max: 256 << 10,
-            reply_max: 256 << 10,
-            session_replies_max: 1 << 20,
+            request_max: REQUEST_MAX.default as u32,
+            reply_max: REPLY_MAX.default as u32,
+            session_replies_max: SESSION_REPLIES_MAX.default as u32,
             table_replies_max: 64 << 20,
-            batch_requests_max: 4096,
-            batch_bytes_max: 1 << 20,
+            batch_requests_max: BATCH_REQUESTS_MAX.default as u32,
+            batch_bytes_max: BATCH_BYTES_MAX.default as u32,
         }
+    }
+}
+
+impl Constants {
+    /// Bytes that a storage needs for a log in which anything at all can be done: what is kept back for what a
+    /// later primary inherits, and some ops. With less every request is answered `LogFull`.
+    #[must_use]
+    pub fn log_room_min(&self) -> u64 {
+        8 * disk_bytes(self.batch_bytes_max.into())
+    }
+
+    /// Holds each to its range, and all to each other.
+    fn validate(&self) -> Result<(), MembershipError> {
+        let ranges: [(Limit, u64); 8] = [
+            (PIPELINE_MAX, self.pipeline_max.into()),
+            (WINDOW, self.window.into()),
+            (SESSIONS_MAX, self.sessions_max.into()),
+            (REQUEST_MAX, self.request_max.into()),
+            (REPLY_MAX, self.reply_max.into()),
+            (SESSION_REPLIES_MAX, self.session_replies_max.into()),
+            (BATCH_REQUESTS_MAX, self.batch_requests_max.into()),
+            (BATCH_BYTES_MAX, self.batch_bytes_max.into()),
+        ];
+        for (limit, value) in ranges {
+            if !limit.holds(value) {
+                let Limit { field: name, min, max, why, .. } = limit;
+                return Err(MembershipError::Constant { name, value, min, max, why });
+            }
+        }
+        // What has to hold another: field, its value, the other, its value, and the least that holds it.
+        let pairs = [
+            (
+                ("batch_bytes_max", u64::from(self.batch_bytes_max)),
+                ("request_max", u64::from(self.request_max)),
+                u64::from(self.request_max) + REQUEST_OVERHEAD,
+            ),
+            (
+                ("session_replies_max", u64::from(self.session_replies_max)),
+                ("reply_max", u64::from(self.reply_max)),
+                u64::from(self.reply_max),
+            ),
+        ];
+        for ((name, value), (other, other_value), least) in pairs {
+            if value < least {
+                return Err(MembershipError::Misfit { name, value, other, other_value, least });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -123,15 +179,49 @@ pub enum MembershipError {
         /// As given.
         nack: u8,
     },
+    /// Two members with one address: each would be taken for the other.
+    #[error("replicas {first} and {second} have the same address, {address:?}: give each member its own")]
+    SameAddress {
+        /// One of them.
+        first: ReplicaId,
+        /// The other.
+        second: ReplicaId,
+        /// As given.
+        address: String,
+    },
+    /// A member that nobody could find.
+    #[error("replica {0} has no address: write where the others reach it")]
+    NoAddress(ReplicaId),
     /// A constant out of its range.
-    #[error("{name} = {value} is out of range: {why}")]
+    #[error("{name} = {value} is out of range, {min} to {max}: {why}")]
     Constant {
         /// The field of [`Constants`].
         name: &'static str,
         /// As given.
         value: u64,
-        /// The range, and the reason for it.
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+        /// The reason for it.
         why: &'static str,
+    },
+    /// Two constants that do not fit together.
+    #[error(
+        "{name} = {value} cannot hold one of {other} = {other_value}: raise {name} to {least} at least, or lower \
+         {other}"
+    )]
+    Misfit {
+        /// The field of [`Constants`] that is too small.
+        name: &'static str,
+        /// As given.
+        value: u64,
+        /// The field that it has to hold.
+        other: &'static str,
+        /// As given.
+        other_value: u64,
+        /// The least that fits.
+        least: u64,
     },
 }
 
@@ -166,8 +256,16 @@ impl Membership {
             return Err(MembershipError::Size(n));
         }
         for (at, member) in self.members.iter().enumerate() {
-            if self.members[..at].iter().any(|other| other.id == member.id) {
+            let before = &self.members[..at];
+            if before.iter().any(|other| other.id == member.id) {
                 return Err(MembershipError::Duplicate(member.id));
+            }
+            if member.address.is_empty() {
+                return Err(MembershipError::NoAddress(member.id));
+            }
+            if let Some(other) = before.iter().find(|other| other.address == member.address) {
+                let (first, second, address) = (other.id, member.id, member.address.clone());
+                return Err(MembershipError::SameAddress { first, second, address });
             }
         }
         let (n, Quorums { replication, view_change, nack }) = (n as u8, self.quorums);
@@ -178,35 +276,7 @@ impl Membership {
         if !in_range || !meet {
             return Err(MembershipError::Quorums { n, replication, view_change, nack });
         }
-        let c = &self.constants;
-        let ranges: [(&'static str, u64, u64, u64, &'static str); 8] = [
-            ("pipeline_max", c.pipeline_max.into(), 1, 1024, "1 to 1024: a DoViewChange carries that many headers"),
-            ("window", c.window.into(), 1, 1 << 16, "1 to 65536: each session keeps a mark for each number in it"),
-            ("sessions_max", c.sessions_max.into(), 1, 1 << 24, "1 to 16777216: the table is kept in memory"),
-            ("request_max", c.request_max.into(), 1, 64 << 20, "1 byte to 64 MiB: a request travels in one message"),
-            ("reply_max", c.reply_max.into(), 64, 64 << 20, "64 bytes to 64 MiB: a reply travels in one message"),
-            ("batch_requests_max", c.batch_requests_max.into(), 1, 1 << 20, "1 to 1048576"),
-            (
-                "session_replies_max",
-                c.session_replies_max.into(),
-                u64::from(c.reply_max),
-                1 << 30,
-                "at least reply_max and at most 1 GiB: a session keeps at least one reply",
-            ),
-            (
-                "batch_bytes_max",
-                c.batch_bytes_max.into(),
-                u64::from(c.request_max) + 64,
-                128 << 20,
-                "at least request_max + 64 and at most 128 MiB: one longest command must fit into an op",
-            ),
-        ];
-        for (name, value, min, max, why) in ranges {
-            if !(min..=max).contains(&value) {
-                return Err(MembershipError::Constant { name, value, why });
-            }
-        }
-        Ok(())
+        self.constants.validate()
     }
 
     /// The number of voting members.
@@ -282,5 +352,55 @@ mod tests {
         let mut twice = four;
         twice.members[2].id = ReplicaId(1);
         assert_eq!(twice.validate(), Err(MembershipError::Duplicate(ReplicaId(1))));
+    }
+
+    /// B17: members that cannot be told apart, or found.
+    #[test]
+    fn addresses_that_cannot_be_meant_are_refused() {
+        let (first, second) = (ReplicaId(0), ReplicaId(2));
+        let same = MembershipError::SameAddress { first, second, address: "a:1".to_owned() };
+        assert_eq!(Membership::new(["a:1", "b:1", "a:1"]), Err(same));
+        assert_eq!(Membership::new(["a:1", "", "c:1"]), Err(MembershipError::NoAddress(ReplicaId(1))));
+        assert_eq!(Membership::new((0..300).map(|at| format!("{at}"))), Err(MembershipError::Size(300)));
+    }
+
+    type Set = fn(&mut Constants, u32);
+
+    /// B10, B17: each constant at its least and at its most, one beyond on either side, and with what has to hold it.
+    #[test]
+    fn every_constant_is_held_to_its_range_and_to_the_others() {
+        let sets: [(Limit, Set); 8] = [
+            (PIPELINE_MAX, |c, n| c.pipeline_max = n),
+            (WINDOW, |c, n| c.window = n),
+            (SESSIONS_MAX, |c, n| c.sessions_max = n),
+            (REQUEST_MAX, |c, n| (c.request_max, c.batch_bytes_max) = (n, n + 128)),
+            (REPLY_MAX, |c, n| (c.reply_max, c.session_replies_max) = (n, n.max(64))),
+            (SESSION_REPLIES_MAX, |c, n| (c.session_replies_max, c.reply_max) = (n, 64)),
+            (BATCH_REQUESTS_MAX, |c, n| c.batch_requests_max = n),
+            (BATCH_BYTES_MAX, |c, n| (c.batch_bytes_max, c.request_max) = (n, 1)),
+        ];
+        for (limit, set) in sets {
+            let with = |value: u64| {
+                let mut membership = Membership::new(["a"]).unwrap();
+                set(&mut membership.constants, u32::try_from(value).unwrap());
+                membership.validate()
+            };
+            assert_eq!((with(limit.min), with(limit.max)), (Ok(()), Ok(())), "{limit:?}");
+            for value in [limit.min - 1, limit.max + 1] {
+                let words = with(value).unwrap_err().to_string();
+                assert!(words.contains(&format!("{} = {value} is out of range", limit.field)), "{words}");
+            }
+        }
+        let mut membership = Membership::new(["a"]).unwrap();
+        membership.constants.request_max = 2 << 20;
+        let words = membership.validate().unwrap_err().to_string();
+        for part in ["batch_bytes_max = 1048576", "request_max = 2097152", "raise batch_bytes_max to 2097216"] {
+            assert!(words.contains(part), "{words}");
+        }
+        membership.constants.batch_bytes_max = 2_097_216;
+        assert_eq!(membership.validate(), Ok(()));
+        membership.constants.reply_max = 2 << 20;
+        let words = membership.validate().unwrap_err().to_string();
+        assert!(words.contains("session_replies_max = 1048576") && words.contains("reply_max = 2097152"), "{words}");
     }
 }

@@ -104,10 +104,18 @@ pub enum Refusal {
     BelowFloor,
     /// The number is beyond the window.
     BeyondWindow,
-    /// The command is longer than `request_max`.
+    /// The command is longer than `request_max`, or the query than `query_max`.
     TooLarge,
     /// The state machine cannot decode the command.
     Undecodable,
+    /// The state machine panicked while it answered a query; the words are in the replica's log.
+    Panicked,
+    /// The answer to a query is longer than `answer_max`.
+    AnswerTooLarge,
+    /// The answer to a query has no encoding.
+    Unencodable,
+    /// Too many queries wait, or too many bytes of them. Only for queries: asking again later is safe.
+    Busy,
 }
 
 /// The answer to a [`Request`].

@@ -16,6 +16,7 @@ mod entry;
 mod event;
 mod explain;
 mod fault;
+pub mod limits;
 mod lives;
 mod log;
 mod map;

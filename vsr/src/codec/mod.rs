@@ -1,0 +1,128 @@
+//! How commands, replies, queries, answers and snapshots become bytes, and become what they were again.
+//!
+//! It is MessagePack with the names of fields: a struct is a map, so that a field which serde skips moves no
+//! other one, and `flatten`, `untagged` and tagged enums have the names that they look for. Two things
+//! differ from other writers of MessagePack:
+//!
+//! - **`Some` is never lost.** `None` and `()` are `nil`. A `Some` whose content begins with `nil` has the byte
+//!   `0xc1` before it, which MessagePack uses for nothing; every other `Some` is its content. So `Some(None)`
+//!   and `Some(())` arrive as what they were.
+//! - **Depth is bounded**, when writing and when reading: [`DEPTH_MAX`] sequences, maps and enums with content
+//!   one in the other. What is deeper is refused before the stack of a thread can overflow, which no
+//!   `catch_unwind` would catch.
+//!
+//! What serde itself cannot bring back (128-bit numbers inside `flatten`, `untagged` or internally tagged enums)
+//! is an error when it is decoded, never another value. Structs that were written as arrays, by position, are read
+//! as well.
+
+mod decode;
+mod encode;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use self::decode::Decoder;
+use self::encode::Encoder;
+
+/// Sequences, maps and enums with content that may stand one in the other. A debug build takes up to some
+/// 25 KiB of stack for a level of an enum with many variants; threads often have 2 MiB.
+pub const DEPTH_MAX: usize = 64;
+
+/// Newtypes and options one in the other that take no byte of their own. A type that is nothing but itself in
+/// an `Option` would never end otherwise.
+const TRANSPARENT_MAX: usize = 16;
+
+const NIL: u8 = 0xc0;
+/// Before the content of a `Some` that begins with [`NIL`] or with this byte.
+const SOME: u8 = 0xc1;
+
+/// Why a value has no encoding, or bytes are no value of the type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodecError {
+    /// Deeper than [`DEPTH_MAX`].
+    #[error("the value is nested more than {DEPTH_MAX} levels deep: make it flatter")]
+    TooDeep,
+    /// The bytes end inside the value.
+    #[error("the bytes end in the middle of the value")]
+    Short,
+    /// There are more bytes than the value has.
+    #[error("{0} bytes are left over behind the value")]
+    LeftOver(usize),
+    /// A byte that begins no value.
+    #[error("no value that is understood here begins with byte {byte:#04x}, at {at}")]
+    NotAValue {
+        /// The byte.
+        byte: u8,
+        /// Where it stands.
+        at: usize,
+    },
+    /// A text that is not UTF-8.
+    #[error("the text at byte {0} is not UTF-8")]
+    NotText(usize),
+    /// More elements or bytes than 32 bits can count.
+    #[error("a length of {0} is more than can be encoded")]
+    TooLong(usize),
+    /// A sequence or a map that has more or fewer elements than it said.
+    #[error("{promised} elements were announced, {given} are used")]
+    Count {
+        /// As announced.
+        promised: usize,
+        /// As given, or taken.
+        given: usize,
+    },
+    /// The type itself refuses the value.
+    #[error("{0}")]
+    Type(String),
+}
+
+impl serde::ser::Error for CodecError {
+    fn custom<T: std::fmt::Display>(message: T) -> CodecError {
+        CodecError::Type(message.to_string())
+    }
+}
+
+impl serde::de::Error for CodecError {
+    fn custom<T: std::fmt::Display>(message: T) -> CodecError {
+        CodecError::Type(message.to_string())
+    }
+}
+
+/// The encoding of a value.
+///
+/// # Errors
+/// A [`CodecError`], when the value has none.
+pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::new();
+    write(&mut bytes, value)?;
+    Ok(bytes)
+}
+
+/// Appends the encoding of a value; after an error nothing is appended.
+///
+/// # Errors
+/// A [`CodecError`], when the value has none.
+pub fn write<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecError> {
+    let before = bytes.len();
+    let written = value.serialize(&mut Encoder::new(bytes));
+    if written.is_err() {
+        bytes.truncate(before);
+    }
+    written
+}
+
+/// Reads a value; all bytes must belong to it.
+///
+/// # Errors
+/// A [`CodecError`], when the bytes are no such value.
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let mut decoder = Decoder::new(bytes);
+    let value: T = Deserialize::deserialize(&mut decoder)?;
+    match decoder.left() {
+        0 => Ok(value),
+        left => Err(CodecError::LeftOver(left)),
+    }
+}
+
+#[cfg(test)]
+mod tests;
