@@ -260,6 +260,10 @@ impl Storage for RocksStorage {
     fn room(&self) -> u64 {
         self.threads.room()
     }
+
+    async fn close(&self) {
+        self.threads.close().await;
+    }
 }
 
 /// The database, and the folder, which others may have when the database is closed.
@@ -273,10 +277,6 @@ impl Deref for Database {
 
     fn deref(&self) -> &DB {
         &self.rocks
-    }
-
-    async fn close(&self) {
-        self.0.close().await;
     }
 }
 

@@ -24,8 +24,8 @@ use crate::handle::{
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
-    BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Health, Message, Monotonic,
-    OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
+    Batch, BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Health, Message,
+    Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
@@ -266,6 +266,8 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         forget_at: Monotonic(0),
         next_query: 0,
         write: None,
+        full: None,
+        full_pause: FULL_PAUSE,
         reads: Vec::new(),
         recv: None,
         refused_by: BTreeMap::new(),
@@ -349,7 +351,10 @@ struct Driver<'a, S, D, N, C> {
     /// Looking for queries to forget costs as much as there are.
     forget_at: Monotonic,
     next_query: u64,
-    write: Option<(BatchNumber, BoxFuture<'a, Result<(), StorageError>>)>,
+    write: Option<(BatchNumber, Batch, BoxFuture<'a, Result<(), StorageError>>)>,
+    /// A write that found no room.
+    full: Option<Full>,
+    full_pause: Duration,
     /// Each with the times that it failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
@@ -361,6 +366,18 @@ struct Driver<'a, S, D, N, C> {
     requests: Vec<Request>,
     settled: Vec<(Caller, Submitted)>,
 }
+
+/// A batch that is tried again until there is room for it.
+struct Full {
+    number: BatchNumber,
+    batch: Batch,
+    again_at: Monotonic,
+    pause: Duration,
+}
+
+/// Until a write that found no room is tried again; doubles each time.
+const FULL_PAUSE: Duration = Duration::from_millis(50);
+const FULL_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Turns in one poll, before the executor gets a chance to run others.
 const TURNS_MAX: usize = 32;
@@ -417,13 +434,30 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>, now: Monotonic) -> Result<bool, ReplicaError> {
-        let Some((batch, write)) = &mut self.write else { return Ok(false) };
-        let batch = *batch;
+        if let Some(full) = self.full.take_if(|full| now >= full.again_at) {
+            let write = self.storage.write(full.batch.clone());
+            self.write = Some((full.number, full.batch, write));
+            self.full_pause = (full.pause * 2).min(FULL_PAUSE_MAX);
+        }
+        let Some((_, _, write)) = &mut self.write else { return Ok(false) };
         let Poll::Ready(result) = write.as_mut().poll(context) else { return Ok(false) };
-        self.write = None;
-        result?;
+        let Some((number, batch, _)) = self.write.take() else { return Ok(false) };
+        match result {
+            // Nothing of it was written, and the disk is as good as before: to the protocol it is one that does not
+            // answer, until there is room again.
+            Err(error @ StorageError::Full { .. }) => {
+                let pause = self.full_pause;
+                if pause == FULL_PAUSE {
+                    tracing::warn!(%error, "a write waits for room");
+                }
+                self.full = Some(Full { number, batch, again_at: now.after(pause), pause });
+                return Ok(true);
+            }
+            result => result?,
+        }
+        self.full_pause = FULL_PAUSE;
         self.measure.write_ended(now);
-        self.core.on_written(batch);
+        self.core.on_written(number);
         Ok(true)
     }
 
@@ -632,7 +666,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let mut started = false;
         if let Some((number, batch)) = self.core.take_batch() {
             self.measure.write_started(now, &batch);
-            self.write = Some((number, self.storage.write(batch)));
+            self.write = Some((number, batch.clone(), self.storage.write(batch)));
             started = true;
         }
         if self.reads.len() < READS_MAX {
@@ -697,6 +731,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
         let mut deadline = self.core.next_deadline().min(self.session.next_due());
         deadline = deadline.min(self.stopping.unwrap_or(Monotonic(u64::MAX)));
+        deadline = deadline.min(self.full.as_ref().map_or(Monotonic(u64::MAX), |full| full.again_at));
         self.alarm.wake_at(self.clock, deadline, context);
         Poll::Pending
     }
