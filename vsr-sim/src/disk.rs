@@ -308,10 +308,10 @@ impl SimDisk {
             }
         }
         // What was at a lost end counts as written, as a rotten copy does.
-        if !recovered.head_certain {
-            let above = before.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
-            self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
-        }
+        // It still does at later starts, at which the storage is certain of its end: only the replica knows of the loss then.
+        let mut above = before.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
+        above.retain(|_, stored| !recovered.head_certain || stored.damage == Damage::End);
+        self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
     }
 
     /// What a restarted replica reads.

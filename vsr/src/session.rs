@@ -414,8 +414,10 @@ impl<T> ClientSession<T> {
                 // It may be in the log already, under a primary that has not applied it yet: the number is
                 // not given up, only the waiting is (DESIGN 5.8).
                 self.on_busy(reply.number, Busy::LogFull, now);
-                let tag = self.slot(reply.number).and_then(|outstanding| outstanding.tag.take());
-                settled.extend(tag.map(|tag| (tag, Err(SubmitError::LogFull))));
+                // Those that were refused for another reason wait behind it, and are in the same case.
+                let refused = self.outstanding.iter_mut().flatten().filter(|outstanding| outstanding.refused);
+                let tags = refused.filter_map(|outstanding| outstanding.tag.take());
+                settled.extend(tags.map(|tag| (tag, Err(SubmitError::LogFull))));
                 return;
             }
             Outcome::Busy(busy) => return self.on_busy(reply.number, busy, now),

@@ -25,15 +25,8 @@ fn member(peer: Peer) -> Option<usize> {
 /// that view which has arrived, or by its own durable copy.
 #[derive(Debug, Default)]
 pub(super) struct CommittedInThisView {
-    heard: ByReplica<Heard>,
-}
-
-/// What has arrived at a replica of the newest view that it leads.
-#[derive(Debug, Default)]
-struct Heard {
-    view: View,
-    /// The highest op that each member has acknowledged.
-    acknowledged: [OpNumber; MEMBERS_MAX],
+    /// Of each view that a replica leads, the highest op that each member has acknowledged.
+    heard: ByReplica<BTreeMap<View, [OpNumber; MEMBERS_MAX]>>,
 }
 
 impl Checker for CommittedInThisView {
@@ -49,17 +42,13 @@ impl Checker for CommittedInThisView {
         match *observation {
             Observation::Received { replica, from, message: Message::PrepareOk { view, op, .. } } => {
                 let Some(from) = member(from).filter(|_| primary_of(scene, *view) == replica) else { return Ok(()) };
-                let heard = self.heard.of(replica);
-                if *view > heard.view {
-                    *heard = Heard { view: *view, ..Heard::default() };
-                }
-                if *view == heard.view {
-                    heard.acknowledged[from] = heard.acknowledged[from].max(*op);
-                }
+                let heard = self.heard.of(replica).entry(*view).or_default();
+                heard[from] = heard[from].max(*op);
             }
             Observation::Event { replica, core, event: Event::Committed { commit } } if core.is_primary() => {
                 let (op, view, heard) = (commit.op(), core.view(), self.heard.of(replica));
-                let others = if heard.view == view { heard.acknowledged } else { Default::default() };
+                heard.retain(|of, _| *of >= view);
+                let others = heard.get(&view).copied().unwrap_or_default();
                 let others = others.iter().enumerate().filter(|(at, acked)| *at != replica && **acked >= op).count();
                 let own = scene.disks[replica].durable(op).is_some_and(|durable| core.checksum(op) == Some(durable));
                 let (count, need) = (others + usize::from(own), usize::from(scene.quorums.replication));

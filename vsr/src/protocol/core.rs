@@ -137,6 +137,8 @@ pub struct Core {
     pub(crate) last_heartbeat: u64,
     pub(crate) retry_at: Monotonic,
     pub(crate) ping_at: Monotonic,
+    /// Nothing was ever done on this disk before this start.
+    pub(crate) is_first_start: bool,
     /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
     pub(crate) stored: OpNumber,
     /// What the record remembers of the members has changed.
@@ -158,6 +160,8 @@ pub(crate) struct PeerState {
     pub(crate) log: Option<(View, OpNumber)>,
     /// Whether it has room for more ops, as it said last.
     pub(crate) has_room: Option<(bool, Monotonic)>,
+    /// How far its log is known to reach in this life: what it says may arrive late.
+    pub(crate) reach: OpNumber,
     /// Why its word does not count.
     pub(crate) distrust: Option<Distrust>,
 }
@@ -366,7 +370,13 @@ impl Core {
         self.writes.completed = batch;
         self.outbox.release(batch);
         match self.status {
-            Status::ViewChange => self.on_view_durable(),
+            Status::ViewChange => {
+                self.on_view_durable();
+                if self.is_repairing_primary() {
+                    // What it waits for must not wait for it.
+                    self.stage_unstaged();
+                }
+            }
             Status::Normal => {
                 self.stage_unstaged();
                 self.on_slots_durable();
@@ -685,6 +695,7 @@ impl Core {
         }
         self.peers[from].has_room = Some((ping.has_room, self.now));
         self.peers[from].log = ping.normal.then_some((ping.view, ping.head));
+        self.on_first_ping();
         self.peers[from].wall = Some((ping.wall, self.now));
         self.peers[from].machine_version = Some(ping.machine_version);
         if ping.view > self.view || (ping.view == self.view && ping.normal && self.status == Status::ViewChange) {

@@ -108,12 +108,14 @@ impl Core {
             if known.life != life && !newer {
                 return self.counts(from, life);
             }
-            if head_certain && head < known.acknowledged {
+            let reach = if known.life == life { head.max(self.peers[from].reach) } else { head };
+            if head_certain && reach < known.acknowledged {
                 self.distrust(from, Distrust::OlderDisk);
                 return false;
             }
         }
         self.remember(from, life);
+        self.reaches(from, head);
         self.peers[from].distrust = None;
         true
     }
@@ -172,8 +174,14 @@ impl Core {
             Ok(at) => self.state.known[at].life = life,
             Err(at) => self.state.known.insert(at, Known { replica: id, life, acknowledged: OpNumber::ZERO }),
         }
+        self.peers[from].reach = OpNumber::ZERO;
         self.record_due = true;
         self.forget_votes(from);
+    }
+
+    /// The log of a member's present life reaches so far.
+    pub(crate) fn reaches(&mut self, from: usize, op: OpNumber) {
+        self.peers[from].reach = self.peers[from].reach.max(op);
     }
 
     fn distrust(&mut self, from: usize, why: Distrust) {
@@ -181,7 +189,10 @@ impl Core {
             self.peers[from].distrust = Some(why);
             self.events.push(Event::Distrusted { replica: self.membership.members[from].id, why });
         }
-        self.forget_votes(from);
+        if why == Distrust::OlderDisk {
+            // Else what counts was said by the life that is known.
+            self.forget_votes(from);
+        }
     }
 
     /// What a member has said in an older life counts no more.

@@ -217,7 +217,12 @@ impl Core {
             return;
         }
         for request in requests {
-            self.admit(origin, request, machine);
+            if self.is_primary() && !self.is_abdicating() {
+                self.admit(origin, request, machine);
+            } else {
+                // The role was given up at one of them.
+                self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
+            }
         }
         self.flush_answers();
     }
@@ -524,6 +529,7 @@ impl Core {
         if self.log.checksum(op) != Some(checksum) {
             return self.ignore("PrepareOk", "other content");
         }
+        self.reaches(from, op);
         self.primary.confirmed[from].1 = self.now;
         if op > self.commit.op() && op > self.reads.inherited_head {
             // Prepared in this view and not committed before: the sender acknowledges it because it is on its disk, and

@@ -185,6 +185,11 @@ impl Repair {
         self.asked.get(&op).is_some_and(waits)
     }
 
+    /// In another view it is another question.
+    pub(crate) fn forget_asked(&mut self) {
+        self.asked.clear();
+    }
+
     fn note_asked(&mut self, op: OpNumber, now: Monotonic) {
         let (at, times) = self.asked.entry(op).or_insert((now, 0));
         (*at, *times) = (now, *times + 1);
@@ -339,6 +344,7 @@ impl Core {
                 && self.log.name(header.op) == Some(header.checksum())
             {
                 self.log.adopt(header);
+                self.repair.asked.remove(&header.op);
                 if let Err(diverged) = self.log.prove(self.applied) {
                     return self.stop(diverged.into());
                 }
@@ -384,6 +390,9 @@ impl Core {
             // What finds no room is not asked for again at once: that would go on as fast as the network can.
             if self.take_in(entry) || self.log.slot(op).is_some_and(LogSlot::is_present) {
                 self.repair.asked.remove(&op);
+            } else if let Some((_, times)) = self.repair.asked.get_mut(&op) {
+                // Whoever was asked has answered.
+                *times = 1;
             }
         }
         self.repair_soon();
@@ -520,9 +529,11 @@ impl Core {
         self.vote_if_primary_is_down();
         let forward = self.options.timing.forward;
         let (now, sessions, applied) = (self.now, &self.sessions, self.applied);
-        self.repair.forwards.prune(now, forward * 2, |&(client, session, number)| {
-            sessions.is_answered(client, session, number, applied)
-        });
+        // A client asks one replica after the other, with a growing pause: it is back after a round.
+        let patience = forward * (2 + self.membership.n() as u32);
+        self.repair
+            .forwards
+            .prune(now, patience, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
         let overdue = self.repair.forwards.overdue(forward);
         if overdue.is_none() {
             self.forwards_are_answered();

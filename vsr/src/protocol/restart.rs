@@ -76,6 +76,7 @@ impl Core {
             last_heartbeat: 0,
             retry_at: now,
             ping_at: now,
+            is_first_start: false,
             stored: OpNumber::ZERO,
             record_due: false,
             commit_at_ping: commit,
@@ -106,6 +107,7 @@ impl Core {
             (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
             self.status = Status::ViewChange;
             self.view_change.installed = true;
+            self.is_first_start = self.membership.n() > 1;
             self.stage_state(self.state.suffix.clone());
         } else if self.primary_id() == self.id {
             self.enter_view(self.view.next());

@@ -238,6 +238,9 @@ impl Core {
     /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
     /// heartbeats and votes (DESIGN 7.2).
     pub(crate) fn check_quorum(&mut self) {
+        if !self.is_primary() {
+            return;
+        }
         let timing = self.options.timing;
         let heard = self.primary.confirmed.iter().enumerate();
         let heard = heard.map(|(at, (_, when))| if at == self.index { self.now.0 } else { when.0 });
@@ -302,6 +305,7 @@ impl Core {
         self.view_change.reset();
         self.view_change.progress_at = self.now;
         self.return_forwards();
+        self.repair.forget_asked();
         self.repair.lagging_since = None;
         self.last_heartbeat = 0;
         suffix
@@ -410,6 +414,9 @@ impl Core {
         }
         if self.primary_id() != self.id {
             return;
+        }
+        if dvc.head.0.saturating_sub(self.log.head().0) > LEAP_MAX {
+            return self.ignore("DoViewChange", "too far ahead");
         }
         if self.view_change.installed || self.status == Status::Normal {
             // Its sender has missed the StartView; only a certain head may take one unasked.
@@ -530,12 +537,37 @@ impl Core {
             return self.become_backup();
         }
         if !self.view_change.start_view_sent {
+            if self.is_first_start && !self.is_known_to_be_first() {
+                return;
+            }
             self.view_change.start_view_sent = true;
             let start = self.start_view(0);
             self.broadcast(&Message::StartView(start));
             self.begin_as_primary();
         }
         self.try_become_primary();
+    }
+
+    /// A disk on which nothing was ever done leads the first view of a cluster only when a view-change quorum has said that it has done
+    /// nothing either, and knows of no other disk under this id: else one that was formatted anew would commit beside what its
+    /// predecessor has committed.
+    fn is_known_to_be_first(&self) -> bool {
+        let fresh = self.peers.iter().filter(|peer| peer.log == Some((self.view, OpNumber::ZERO))).count();
+        fresh + 1 >= usize::from(self.membership.quorums.view_change)
+    }
+
+    /// Another member has said what it holds, while this replica waits to lead the first view.
+    pub(crate) fn on_first_ping(&mut self) {
+        if !self.is_first_start || self.status != Status::ViewChange || self.view != View::default() {
+            return;
+        }
+        if self.peers.iter().any(|peer| peer.log.is_some_and(|(view, head)| view == self.view && head > OpNumber::ZERO))
+        {
+            self.mark("the view that a fresh disk would lead has begun without it");
+            self.enter_view(self.view.next());
+        } else if self.writes.log_view_batch <= self.writes.completed {
+            self.on_install_durable();
+        }
     }
 
     /// Normal operation begins when the bodies of all inherited uncommitted ops are here.
@@ -568,6 +600,7 @@ impl Core {
     fn enter_normal(&mut self) {
         self.status = Status::Normal;
         self.view_change.voting = None;
+        self.view_change.abdicating = false;
         self.view_change.votes.fill(None);
         self.durable = self.commit.op().min(self.log.head());
         self.restage();
