@@ -112,6 +112,8 @@ pub(super) struct Node {
     written: BatchNumber,
     now: Monotonic,
     said: Said,
+    /// This life has told the others how far its log reaches.
+    introduced: bool,
 }
 
 impl Node {
@@ -121,7 +123,17 @@ impl Node {
         let disk = Disk::new(state);
         let core = recover(at, &disk, START)?;
         let (machine, said) = (Listing::default(), Said::default());
-        Ok(Node { at, core, machine, disk, writing: None, written: BatchNumber(0), now: START, said })
+        Ok(Node {
+            at,
+            core,
+            machine,
+            disk,
+            writing: None,
+            written: BatchNumber(0),
+            now: START,
+            said,
+            introduced: false,
+        })
     }
 
     pub(super) fn core(&self) -> &Core {
@@ -181,6 +193,7 @@ impl Node {
             self.check_message(&envelope.message)?;
             self.send(envelope.to, envelope.message, &mut effects)?;
         }
+        self.introduced |= effects.sent.iter().any(|sent| matches!(sent.message, Message::Ping(_)));
         let asks =
             |sent: &Sent| matches!(sent.message, Message::RequestEntries { .. } | Message::RequestHeaders { .. });
         for at in 0..effects.sent.len() {
@@ -220,7 +233,7 @@ impl Node {
         if let Some(op) = forget_above {
             self.disk.forget_above(op);
         }
-        (self.writing, self.written) = (None, BatchNumber(0));
+        (self.writing, self.written, self.introduced) = (None, BatchNumber(0), false);
         self.core = recover(self.at, &self.disk, self.now)?;
         self.machine = Listing::default();
         self.core.on_timer();
@@ -299,8 +312,9 @@ impl Node {
             Peer::Client(client) => return self.reply(client, message, &mut effects.facts),
         };
         match &message {
-            // For reads, and for clocks and the health of links: nothing here depends on them.
-            Message::CommitOk { .. } | Message::Ping(_) => return Ok(()),
+            // For reads, and for clocks and the health of links: nothing here depends on them, but for the first ping of a life.
+            Message::CommitOk { .. } => return Ok(()),
+            Message::Ping(_) if self.introduced => return Ok(()),
             Message::Prepare { view, entry, .. } => {
                 let header = &entry.header;
                 let (of, op, checksum) = (header.view, header.op, header.checksum());

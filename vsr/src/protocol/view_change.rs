@@ -537,7 +537,7 @@ impl Core {
             return self.become_backup();
         }
         if !self.view_change.start_view_sent {
-            if self.is_first_start && !self.is_known_to_be_first() {
+            if self.is_first_start && self.view == View::default() && !self.is_known_to_be_first() {
                 return;
             }
             self.view_change.start_view_sent = true;
