@@ -125,7 +125,7 @@ fn a_write_that_finds_no_room_is_no_reason_to_stop() {
 #[test]
 fn a_replica_whose_sync_fails_stops_and_is_back_when_syncs_succeed() {
     let played = play(
-        "cluster 3\nrequest c0 add 0 1\nuntil c0 idle\ntick 100ms\nwrite r2 4 sync-fails 1s\nrequest c0 add 0 10\nuntil c0 idle within 1s\n\
+        "cluster 3\nrequest c0 add 0 1\nuntil c0 idle\ntick 100ms\nwrite r2 6 sync-fails 1s\nrequest c0 add 0 10\nuntil c0 idle within 1s\n\
          until r2 down within 1s\nrestart r2\ntick 10ms\nexpect r2 down\ntick 1s\nrestart r2\nuntil r2 applied>=3 within 5s\n\
          settle\ncheck\n",
     );

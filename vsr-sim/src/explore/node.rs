@@ -423,8 +423,8 @@ impl Node {
     pub(super) fn canonical(&self, text: &mut String, out: &mut String) {
         text.clear();
         out.clear();
-        let Node { at, core, machine, disk, writing, written, now: _, said } = self;
-        let _ = write!(text, "{at} {core:?} {machine:?} {disk:?} {writing:?} {} {said:?}", written.0 == 0);
+        let Node { at, core, machine, disk, writing, written, now: _, said, introduced } = self;
+        let _ = write!(text, "{at} {core:?} {machine:?} {disk:?} {writing:?} {} {said:?} {introduced}", written.0 == 0);
         // What a primary counts starts from nothing when a replica takes up the role; what a view change
         // gathers is forgotten when the next begins.
         if core.primary_id() != core.id() {

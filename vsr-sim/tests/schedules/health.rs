@@ -50,8 +50,12 @@ fn a_primary_whose_backups_are_gone_does_not_say_normal() {
     s.pass(ms(500));
     never_normal(&mut s, 0, 2000);
     assert_eq!(health(&s, 0), Health::NoQuorum, "{}", s.describe(0));
+    for at in [1, 2] {
+        s.restart(at);
+    }
+    // It has given up its role meanwhile: the next one takes it.
+    until(&mut s, "all is well again", |s| (0..3).all(|at| health(s, at).is_normal()));
     s.settle();
-    assert!((0..3).all(|at| health(&s, at).is_normal()), "{}", s.describe(0));
 }
 
 /// The others hear each other, and no quorum is missing: only this one is cut off from the primary.
@@ -89,8 +93,9 @@ fn a_full_disk_is_named() {
         assert_eq!(health(&s, at), Health::NoRoom, "{}", s.describe(at));
         assert!(explain(&s, at).contains("no room") && !explain(&s, at).contains("normal"), "{}", s.describe(at));
         s.set_room(at, u64::MAX);
+        // A primary has given up its role meanwhile: the next one takes it.
+        until(&mut s, "all is well again", |s| health(s, at).is_normal());
         s.settle();
-        assert!(health(&s, at).is_normal(), "{}", s.describe(at));
     }
 }
 
