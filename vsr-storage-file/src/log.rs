@@ -2,19 +2,25 @@
 //!
 //! A record names the write before it and the head of the log before its own entries, so a lost record is
 //! noticed and a truncated entry never comes back. How the file is judged at a start is [`scan`](crate::scan)'s.
+//!
+//! What is prepared ends before a sector that cannot be written. When the log has come there it goes on behind it:
+//! the next state says where, and which sectors count for nothing from then on.
 
 use bytes::Bytes;
 use vsr::{Entry, Header, StorageError};
 
-use crate::medium::{Medium, read_sectors};
+use crate::medium::{Medium, PAGE_SECTORS, read_sectors};
 use crate::record::{GENERATION, RecordHeader, own, sectors_of};
 use crate::scan::{Candidate, scan};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
-use crate::state::StateRecord;
-use crate::{io_error, write_error};
+use crate::state::{SKIPPED_MAX, StateRecord};
+use crate::{io_error, sync_error, write_error};
 
 /// Bytes that are prepared or scanned at once.
 pub(crate) const STEP: usize = 1 << 20;
+
+/// Sectors that are stepped over at once at most. Where even these do not lead to a good one, the disk is gone.
+const STRIDE_MAX: u64 = (1 << 20) / SECTOR as u64;
 
 /// Where an entry is, and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +53,8 @@ impl Place {
 pub(crate) struct Scan {
     pub(crate) places: Vec<Place>,
     pub(crate) head_certain: bool,
+    /// Ops of a lost record of which this start knows, and the next one does not.
+    pub(crate) orphans: Vec<u64>,
 }
 
 pub(crate) struct LogFile<M> {
@@ -61,6 +69,10 @@ pub(crate) struct LogFile<M> {
     next: u64,
     /// Sectors that are prepared.
     prepared: u64,
+    /// Where the sectors behind the prepared ones end that cannot be, and why.
+    gap: Option<(u64, StorageError)>,
+    /// Stretches on which no record lies: from and to.
+    skipped: Vec<(u64, u64)>,
     /// Sectors of which a durable state or record says that they are prepared. No record lies above: so a file
     /// that ends below was cut, and rot below can have been a record.
     watermark: u64,
@@ -81,8 +93,24 @@ impl<M: Medium> LogFile<M> {
     }
 
     pub(crate) fn new(medium: M, path: &str, salt: u64) -> LogFile<M> {
-        let (path, copy) = (path.to_owned(), Vec::new());
-        LogFile { medium, path, salt, tail: 0, last: 0, next: 1, prepared: 0, watermark: 0, copy }
+        LogFile {
+            medium,
+            path: path.to_owned(),
+            salt,
+            tail: 0,
+            last: 0,
+            next: 1,
+            prepared: 0,
+            gap: None,
+            skipped: Vec::new(),
+            watermark: 0,
+            copy: Vec::new(),
+        }
+    }
+
+    /// Stretches on which no record lies.
+    pub(crate) fn skipped(&self) -> &[(u64, u64)] {
+        &self.skipped
     }
 
     /// The last complete write.
@@ -128,14 +156,63 @@ impl<M: Medium> LogFile<M> {
     }
 
     /// Prepares sectors up to `bytes` in all, durably. They hold valid blanks, so a sync of a later
-    /// write has no metadata of the file system to write.
+    /// write has no metadata of the file system to write, and no room to find. They are fewer where one cannot be
+    /// written: before it they end.
     pub(crate) fn grow(&mut self, bytes: u64) -> Result<(), StorageError> {
         let to = bytes / SECTOR as u64;
-        if to > self.prepared {
-            prepare(&self.medium, self.salt, self.prepared, to)?;
-            self.medium.sync().map_err(io_error(format!("syncing a new extent of {}/log", self.path)))?;
-            self.prepared = to;
+        if to <= self.prepared || self.gap.is_some() {
+            return Ok(());
         }
+        let failed = match self.prepare(to) {
+            Err(error @ StorageError::Io { .. }) => error,
+            done => return done,
+        };
+        // Which page is it? Nothing is there that anybody relies on, and each attempt writes it anew.
+        let mut end = to;
+        while let Some(middle) = middle(self.prepared, end) {
+            match self.prepare(middle) {
+                Ok(()) => {}
+                Err(StorageError::Io { .. }) => end = middle,
+                full => return full,
+            }
+        }
+        match self.prepare(end) {
+            // One that fails now and then cannot be believed.
+            Ok(()) => Err(failed),
+            Err(error @ StorageError::Io { .. }) => {
+                let (path, sector) = (&self.path, self.prepared);
+                tracing::warn!(path, sector, %error, "the log has a bad sector ahead, and goes on behind it");
+                self.gap = Some((end, error));
+                Ok(())
+            }
+            full => full,
+        }
+    }
+
+    fn prepare(&mut self, to: u64) -> Result<(), StorageError> {
+        prepare(&self.medium, self.salt, self.prepared, to)?;
+        let syncing = format!("syncing a new extent of {}/log", self.path);
+        // Without room nothing counts of it: it is prepared again before it is used.
+        self.medium.sync().map_err(write_error(syncing, self.prepared(), to * SECTOR as u64))?;
+        self.prepared = to;
+        Ok(())
+    }
+
+    /// Goes on behind the sectors that cannot be prepared, and `more`. From here on a record needs a state before it
+    /// that says so.
+    pub(crate) fn step_over(&mut self, more: u64) -> Result<(), StorageError> {
+        let Some((bad, error)) = self.gap.take() else {
+            return Err(io_error("preparing the log")(std::io::Error::other("it did not become longer")));
+        };
+        if more > STRIDE_MAX || self.skipped.len() >= SKIPPED_MAX {
+            return Err(error);
+        }
+        let to = bad + more;
+        match self.skipped.last_mut() {
+            Some((_, end)) if *end == self.tail => *end = to,
+            _ => self.skipped.push((self.tail, to)),
+        }
+        (self.tail, self.prepared, self.watermark) = (to, to, 0);
         Ok(())
     }
 
@@ -164,7 +241,7 @@ impl<M: Medium> LogFile<M> {
         let bytes = spread(self.salt, self.tail, self.next, pieces);
         let failed = write_error("writing the log", self.used(), self.prepared());
         self.medium.write_at(&bytes, self.tail * SECTOR as u64).map_err(failed)?;
-        self.medium.sync().map_err(|error| io_error(format!("syncing {}/log", self.path))(error))?;
+        self.medium.sync().map_err(|error| sync_error(format!("syncing {}/log", self.path))(error))?;
         let stamp = Stamp { write: self.next, index: 0, count: sectors as u32 };
         let mut offset = (record.own() + self.copy.len()) as u64;
         let places = entries.iter().map(|entry| {
@@ -183,17 +260,27 @@ impl<M: Medium> LogFile<M> {
 
     /// Reads the whole file, judges every sector, and makes durable what is relied on.
     pub(crate) fn recover(&mut self, state: &StateRecord) -> Result<Scan, StorageError> {
-        let found = scan(&self.medium, self.salt, &self.path, state)?;
+        let mut found = scan(&self.medium, self.salt, &self.path, state, None)?;
         if found.newest > state.generation {
             // The log was written under a state that is not here: an older copy was put in its place.
             return Err(StorageError::StateLost(self.path.clone()));
         }
-        if let Some(record) = &found.unproved {
-            self.write_back(record)?;
+        if let Some(record) = found.unproved
+            && let Err(error) = self.write_back(&record)
+        {
+            // One that fails now and then cannot be believed; one that fails again is a bad sector.
+            if !matches!(error, StorageError::Io { .. }) || self.write_back(&record).is_ok() {
+                return Err(error);
+            }
+            let path = &self.path;
+            tracing::warn!(path, %error, "the end of the log cannot be written again, and is taken for damaged");
+            found = scan(&self.medium, self.salt, &self.path, state, Some((record.start, record.end())))?;
         }
         (self.tail, self.last, self.copy) = (found.tail, found.last, found.copy);
-        (self.prepared, self.watermark) = (found.prepared, found.prepared);
-        Ok(Scan { places: found.places, head_certain: found.head_certain })
+        (self.prepared, self.watermark, self.gap) = (found.prepared, found.prepared, None);
+        self.skipped.clone_from(&state.skipped);
+        self.skipped.extend(found.stepped);
+        Ok(Scan { places: found.places, head_certain: found.head_certain, orphans: found.orphans })
     }
 
     /// Writes again what can be read of the last record, and syncs. Its first sync may have failed, and then
@@ -217,8 +304,15 @@ impl<M: Medium> LogFile<M> {
                 }
             }
         }
-        self.medium.sync().map_err(io_error(format!("syncing {}/log", self.path)))
+        self.medium.sync().map_err(sync_error(format!("syncing {}/log", self.path)))
     }
+}
+
+/// The beginning of a page between two sectors, halfway if there are some.
+fn middle(from: u64, to: u64) -> Option<u64> {
+    let before = (from + to) / 2 / PAGE_SECTORS * PAGE_SECTORS;
+    let middle = if before > from { before } else { before + PAGE_SECTORS };
+    (middle < to).then_some(middle)
 }
 
 fn prepare<M: Medium>(medium: &M, salt: u64, from: u64, to: u64) -> Result<(), StorageError> {

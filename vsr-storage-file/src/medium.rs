@@ -11,6 +11,9 @@ use crate::site::FileSite;
 /// The grain at which a kernel reads, and disks fail.
 const PAGE: usize = 4096;
 
+/// Sectors of a page.
+pub(crate) const PAGE_SECTORS: u64 = (PAGE / SECTOR) as u64;
+
 /// What could not be read of something.
 #[derive(Debug, Default)]
 pub(crate) struct Unreadable {
@@ -57,6 +60,8 @@ impl Unreadable {
 ///    processes as well, and no later `sync` need write it: kernels mark the pages clean. Whoever relies on it
 ///    writes it again first.
 /// 4. A read fails when any part of it cannot be read. A smaller one may still succeed.
+/// 5. A `sync` fails for what was written since the one before. So where a sector cannot be written, others that are
+///    written anew can still be made durable.
 pub trait Medium: Send + Sync + 'static {
     /// Fills `buf` from `offset`; an error at the end of the file.
     ///

@@ -7,9 +7,10 @@ use vsr::{Header, StorageError};
 use crate::io_error;
 use crate::log::{Location, Place, STEP, read};
 use crate::medium::{Medium, read_sectors};
+use crate::ranges::Lost;
 use crate::record::{GENERATION, RECORD, RecordHeader};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, judge};
-use crate::state::StateRecord;
+use crate::state::{SKIPPED_MAX, StateRecord};
 
 /// Ops by which a record may be ahead of the log before it: as far as a replica lets a `Prepare` be ahead.
 const LEAP_MAX: u64 = 1 << 21;
@@ -34,6 +35,10 @@ pub(crate) struct Found {
     pub(crate) copy: Vec<u8>,
     /// The last record, if nothing says that it was synced.
     pub(crate) unproved: Option<Candidate>,
+    /// Rotten sectors at the end, from and to, behind which the next record begins.
+    pub(crate) stepped: Option<(u64, u64)>,
+    /// Ops of a lost record that is known by a copy in one that never completed: that is written over.
+    pub(crate) orphans: Vec<u64>,
 }
 
 /// Sectors that say of themselves that they are a record.
@@ -49,7 +54,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.start + u64::from(self.count)
     }
 
@@ -123,14 +128,29 @@ fn judge_all<M: Medium>(medium: &M, salt: u64, path: &str) -> Result<Sectors, St
     Err(StorageError::Damaged { path: format!("{path}/log"), what })
 }
 
-/// Judges the log as the state describes it.
-pub(crate) fn scan<M: Medium>(medium: &M, salt: u64, path: &str, state: &StateRecord) -> Result<Found, StorageError> {
-    let sectors = judge_all(medium, salt, path)?;
+/// Judges the log as the state describes it. `given_up`: sectors, from and to, that are not believed.
+pub(crate) fn scan<M: Medium>(
+    medium: &M,
+    salt: u64,
+    path: &str,
+    state: &StateRecord,
+    given_up: Option<(u64, u64)>,
+) -> Result<Found, StorageError> {
+    let mut sectors = judge_all(medium, salt, path)?;
     let newest = sectors.list.iter().filter_map(|sector| match sector {
         Sector::Valid(stamp) => Some(stamp.write >> GENERATION),
         Sector::Rotten => None,
     });
     let newest = newest.max().unwrap_or(0);
+    for &(from, to) in state.skipped.iter().chain(&given_up) {
+        let to = to.min(sectors.list.len() as u64);
+        if let Some(skipped) = sectors.list.get_mut(from as usize..to as usize) {
+            // Unreadable once is lost for good.
+            skipped.fill(Sector::Rotten);
+        }
+    }
+    let mut lost = state.lost.runs(usize::MAX);
+    lost.sort_unstable_by_key(|&(first, _, since)| std::cmp::Reverse((since, first)));
     let prepared = sectors.of_generation(state.generation).map(|record| record.prepared).max();
     let mut scan = Scanning {
         medium,
@@ -147,6 +167,9 @@ pub(crate) fn scan<M: Medium>(medium: &M, salt: u64, path: &str, state: &StateRe
         end: 0,
         copy: Vec::new(),
         unproved: None,
+        lost,
+        stepped: None,
+        orphans: Vec::new(),
     };
     let since = scan.candidates(state.tail, u64::MAX, |write| write >> GENERATION == state.generation);
     scan.settled(since.first());
@@ -154,8 +177,8 @@ pub(crate) fn scan<M: Medium>(medium: &M, salt: u64, path: &str, state: &StateRe
     let (tail, prepared) = (scan.end, scan.prepared.max(scan.end));
     // What is rotten of the unused rest is prepared again.
     let usable = (tail..prepared).find(|&at| scan.sector(at) == Sector::Rotten).unwrap_or(prepared);
-    let Scanning { places, head_certain, taken, copy, unproved, .. } = scan;
-    Ok(Found { places, head_certain, newest, tail, last: taken, prepared: usable, copy, unproved })
+    let Scanning { places, head_certain, taken, copy, unproved, stepped, orphans, .. } = scan;
+    Ok(Found { places, head_certain, newest, tail, last: taken, prepared: usable, copy, unproved, stepped, orphans })
 }
 
 struct Scanning<'a, M> {
@@ -179,6 +202,10 @@ struct Scanning<'a, M> {
     /// The headers of that record, if it is one sector.
     copy: Vec<u8>,
     unproved: Option<Candidate>,
+    /// What earlier starts found lost and was not come to yet, the oldest last.
+    lost: Vec<Lost>,
+    stepped: Option<(u64, u64)>,
+    orphans: Vec<u64>,
 }
 
 impl<M: Medium> Scanning<'_, M> {
@@ -214,12 +241,19 @@ impl<M: Medium> Scanning<'_, M> {
         let head = self.state.head.min(self.most());
         self.head_certain &= head == self.state.head;
         self.extend(head, Place::LOST);
-        for &(first, last) in &self.state.lost {
-            let skip = first.saturating_sub(1) as usize;
-            let count = (last + 1).saturating_sub(first) as usize;
-            self.places.iter_mut().skip(skip).take(count).for_each(|place| *place = Place::LOST);
-        }
+        self.lose(u64::MAX);
         (self.last, self.end) = (log_write, tail);
+    }
+
+    /// Comes to what was lost when this generation began, whatever older records show.
+    fn lose(&mut self, generation: u64) {
+        while let Some((first, last, _)) = self.lost.pop_if(|&mut (_, _, since)| since <= generation) {
+            let last = last.min(self.most());
+            // The log was as long as that.
+            self.extend(last, Place::LOST);
+            let (skip, count) = (first.saturating_sub(1), (last + 1).saturating_sub(first));
+            self.places.iter_mut().skip(skip as usize).take(count as usize).for_each(|place| *place = Place::LOST);
+        }
     }
 
     /// What was written since the state, by one process (rules 1 to 3).
@@ -246,8 +280,10 @@ impl<M: Medium> Scanning<'_, M> {
             self.head_certain = false;
             let rotten = |at: &u64| self.sector(*at) == Sector::Rotten;
             let run = (self.end..self.prepared).take(SKIP_MAX + 1).take_while(rotten).count();
-            if run <= SKIP_MAX && self.end + (run as u64) < self.prepared {
-                self.end += run as u64;
+            let to = self.end + run as u64;
+            if run <= SKIP_MAX && to < self.prepared && self.state.skipped.len() < SKIPPED_MAX {
+                self.stepped = Some((self.end, to));
+                self.end = to;
             }
         }
     }
@@ -341,8 +377,14 @@ impl<M: Medium> Scanning<'_, M> {
         self.copy.clear();
         if let Some(record) = &record {
             self.bridge(of, record);
+            // Whoever knew of it is there from now on.
+            self.orphans.clear();
+            self.lose(of.write >> GENERATION);
             let headers = self.headers(of, record);
-            self.prepared = self.prepared.max(record.prepared);
+            if of.write >> GENERATION == self.state.generation {
+                // Where the log is used again is the newest state's to say: a start may have found less of it usable.
+                self.prepared = self.prepared.max(record.prepared);
+            }
             self.put(of.write, record, &headers, Some(of), is_complete);
             if of.count == 1 && headers.iter().all(Option::is_some) {
                 self.copy.extend(record.encode());
@@ -367,7 +409,9 @@ impl<M: Medium> Scanning<'_, M> {
         if lost.previous != self.last {
             self.hole(lost.previous >> GENERATION);
         }
+        self.lose(record.previous >> GENERATION);
         self.put(record.previous, &lost, &headers, None, true);
+        self.orphans = headers.iter().flatten().map(|header| header.op.0).chain(lost.base + 1..=lost.head).collect();
         self.last = record.previous;
     }
 
@@ -426,11 +470,11 @@ impl<M: Medium> Scanning<'_, M> {
     }
 
     /// Records are missing after the last one, of generations up to `to`. Slots that they can have filled,
-    /// dropped or replaced are lost; every other is what it was (rule 5).
+    /// dropped or replaced are lost; every other is what it was (rule 5). What the state calls committed is no
+    /// exception: a stale slot below that number is replaced where it stands.
     fn hole(&mut self, to: u64) {
-        let committed = self.state.state.commit.0;
-        let floor = self.state.lowest(self.last >> GENERATION, to).max(committed.saturating_add(1));
-        self.places.iter_mut().skip((floor - 1) as usize).for_each(|place| *place = Place::LOST);
+        let floor = self.state.lowest(self.last >> GENERATION, to);
+        self.places.iter_mut().skip(floor.saturating_sub(1) as usize).for_each(|place| *place = Place::LOST);
         if std::mem::take(&mut self.has_blanks) {
             let absent = self.places.iter_mut().filter(|place| **place == Place::ABSENT);
             absent.for_each(|place| *place = Place::LOST);

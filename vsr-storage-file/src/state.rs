@@ -5,15 +5,21 @@
 //! the newest state whole. If both copies of a pair rot, that is noticed and refused: the older
 //! pair must not be taken for the newest state, for it has forgotten a promise (HAZARDS SF-17, SF-19).
 //! Copies lie in pages of their own: one that goes bad takes one of them.
+//!
+//! A copy on a sector that cannot be written may show an old state for ever. So where one of a pair fails, and
+//! fails again alone, the state is written to the other pair as well, before it counts; the next write begins with
+//! the same pair. So a state that counts stands whole in two copies, whatever the bad sector shows.
 
-use vsr::{StorageError, VsrState};
+use vsr::protocol::MEMBERS_MAX;
+use vsr::{Header, StorageError, VsrState};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::medium::{Medium, read_sectors};
+use crate::ranges::{Lost, LostSlots};
 use crate::record::GENERATION;
-use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, sectors_for, spread};
+use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
 use crate::site::Site;
-use crate::{io_error, write_error};
+use crate::{io_error, sync_error, write_error};
 
 /// The version of the format of both files.
 pub(crate) const VERSION: u32 = 2;
@@ -22,8 +28,9 @@ const MAGIC: &[u8; 8] = b"vsr disk";
 const SUPERBLOCK_SALT: u64 = 0x7673_7220_6469_736b;
 const SLOTS: u64 = 4;
 const FIRST_SLOT: u64 = 8;
-/// Room for a suffix of some ten thousand headers.
 const SLOT_SECTORS: u64 = 2048;
+/// Bytes of a slot.
+const ROOM: u64 = SLOT_SECTORS * PAYLOAD as u64;
 const LAST_PAGE: u64 = FIRST_SLOT + SLOTS * SLOT_SECTORS;
 /// Where the superblocks are; behind each is a copy of the site.
 const SUPERBLOCKS: [u64; 2] = [0, LAST_PAGE];
@@ -56,6 +63,12 @@ pub(crate) struct Reach {
 
 /// Reaches that are kept apart.
 const REACHES_MAX: usize = 24;
+/// Runs of lost slots that a state holds.
+const LOST_RUNS_MAX: usize = 1 << 13;
+/// Stretches of the log that a state can name as skipped.
+pub(crate) const SKIPPED_MAX: usize = 1 << 10;
+/// Headers that a state has room for: of the pipeline (at most 1,024), and of what a commit number may be behind.
+const HEADERS_MAX: u64 = 5 << 10;
 
 /// A vsr state, and what ties it to the log.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,14 +86,17 @@ pub(crate) struct StateRecord {
     pub(crate) prepared: u64,
     /// False from a start at which the end of the log was lost until the replica has noted it in its own state.
     pub(crate) certain: bool,
-    /// First and last of each run of slots that are lost: their entries are gone, whatever the log still shows.
-    pub(crate) lost: Vec<(u64, u64)>,
+    /// Slots whose entries are gone, whatever the log still shows.
+    pub(crate) lost: LostSlots,
     pub(crate) reaches: Vec<Reach>,
+    /// Stretches of sectors of the log, from and to, that were bad where a record would have begun. The log has gone
+    /// on behind them, and whatever they show one day does not count.
+    pub(crate) skipped: Vec<(u64, u64)>,
     pub(crate) state: VsrState,
 }
 
 /// A [`StateRecord`] without its generation, as it is encoded.
-type Parts<L, R, S> = (u64, u64, u64, u64, bool, L, R, S);
+type Parts<L, R, K, S> = (u64, u64, u64, u64, bool, L, R, K, S);
 type ReachParts = (u64, u64, u64, bool);
 
 impl StateRecord {
@@ -92,8 +108,9 @@ impl StateRecord {
             tail: 0,
             prepared,
             certain: true,
-            lost: Vec::new(),
+            lost: LostSlots::default(),
             reaches: Vec::new(),
+            skipped: Vec::new(),
             state: state.clone(),
         }
     }
@@ -120,28 +137,53 @@ impl StateRecord {
         }
     }
 
+    /// Refuses a cluster whose states may become larger than a slot: its replicas would stop at one.
+    pub(crate) fn check_room(state: &VsrState) -> Result<(), StorageError> {
+        let bytes = StateRecord::most(state)?;
+        if bytes > ROOM { Err(StorageError::StateTooLarge { bytes, room: ROOM }) } else { Ok(()) }
+    }
+
+    /// Bytes that a state of the cluster can take of which this is the first one.
+    fn most(state: &VsrState) -> Result<u64, StorageError> {
+        let bare = StateRecord::first(1, 0, state).encode()?.len() as u64;
+        // As MessagePack at its longest: 9 bytes for a number, 18 for one of 128 bits, 5 for a length.
+        let parts = [
+            (HEADERS_MAX, Header::LEN as u64 + 5),
+            (MEMBERS_MAX as u64, 5 * 2 + 18 + 4 * 9),
+            (LOST_RUNS_MAX as u64, 5 + 3 * 9),
+            (REACHES_MAX as u64, 5 + 3 * 9 + 1),
+            (SKIPPED_MAX as u64, 5 + 2 * 9),
+            // The numbers that are there already, and grow.
+            (64, 9),
+        ];
+        Ok(bare + parts.iter().map(|(count, each)| count * each).sum::<u64>())
+    }
+
     /// Length, checksum, MessagePack. The stamps of the sectors say that a write is whole, the checksum that it is
     /// one write.
     fn encode(&self) -> Result<Vec<u8>, StorageError> {
         let reaches: Vec<ReachParts> =
             self.reaches.iter().map(|reach| (reach.first, reach.last, reach.floor, reach.inside)).collect();
-        let parts: Parts<_, _, _> =
-            (self.log_write, self.head, self.tail, self.prepared, self.certain, &self.lost, reaches, &self.state);
+        let (certain, lost) = (self.certain, self.lost.runs(LOST_RUNS_MAX));
+        let parts: Parts<_, _, _, _> =
+            (self.log_write, self.head, self.tail, self.prepared, certain, lost, reaches, &self.skipped, &self.state);
         let bytes =
             rmp_serde::to_vec(&parts).map_err(|error| io_error("encoding the state")(std::io::Error::other(error)))?;
         let mut out = Vec::with_capacity(16 + bytes.len());
         out.extend((bytes.len() as u64).to_le_bytes());
         out.extend(xxh3_64(&bytes).to_le_bytes());
         out.extend(bytes);
-        Ok(out)
+        let taken = out.len() as u64;
+        if taken > ROOM { Err(StorageError::StateTooLarge { bytes: taken, room: ROOM }) } else { Ok(out) }
     }
 
     fn decode(generation: u64, bytes: &[u8]) -> Option<StateRecord> {
-        let parts: Parts<Vec<(u64, u64)>, Vec<ReachParts>, VsrState> = rmp_serde::from_slice(bytes).ok()?;
-        let (log_write, head, tail, prepared, certain, lost, reaches, state) = parts;
+        let parts: Parts<Vec<Lost>, Vec<ReachParts>, Vec<(u64, u64)>, VsrState> = rmp_serde::from_slice(bytes).ok()?;
+        let (log_write, head, tail, prepared, certain, lost, reaches, skipped, state) = parts;
+        let lost = LostSlots::of(&lost);
         let reaches =
             reaches.into_iter().map(|(first, last, floor, inside)| Reach { first, last, floor, inside }).collect();
-        Some(StateRecord { generation, log_write, head, tail, prepared, certain, lost, reaches, state })
+        Some(StateRecord { generation, log_write, head, tail, prepared, certain, lost, reaches, skipped, state })
     }
 }
 
@@ -151,7 +193,7 @@ pub(crate) struct StateFile<M> {
     salt: u64,
     /// The generation of the next write.
     next: u64,
-    /// The pair that does not hold the newest state.
+    /// The pair that is written next: the other one holds the newest state.
     pair: u64,
 }
 
@@ -174,13 +216,15 @@ impl<M: Medium> StateFile<M> {
             let sectors = spread(SUPERBLOCK_SALT, position, 1, [&bytes[..]].into_iter());
             medium.write_at(&sectors, position * SECTOR as u64).map_err(&failed)?;
         }
-        if let Some(site) = site {
-            write_site(medium, site).map_err(&failed)?;
+        for position in SUPERBLOCKS {
+            if let Some(site) = site {
+                write_site(medium, position, site).map_err(&failed)?;
+            }
         }
         let prepared = superblock.extent / SECTOR as u64;
         for generation in [1, 2] {
             let bytes = StateRecord::first(generation, prepared, state).encode()?;
-            write_pair(medium, superblock.salt, generation % 2, generation, &bytes)?;
+            write_copies(medium, superblock.salt, &copies_of(generation % 2), generation, &bytes)?;
         }
         Ok(())
     }
@@ -223,10 +267,8 @@ impl<M: Medium> StateFile<M> {
 
     /// Refuses a place that is not the one that was recorded.
     pub(crate) fn check_site(&self, found: &Site) -> Result<(), StorageError> {
-        let recorded = self.read_site();
-        if let Some(recorded) = &recorded
-            && recorded.is_same(found)
-        {
+        let sites = self.read_sites();
+        if let Some(recorded) = sites.iter().find(|recorded| recorded.is_same(found)) {
             if recorded != found {
                 tracing::warn!(path = self.path, %recorded, %found, "the storage is on another device, or was mounted anew");
             }
@@ -234,25 +276,30 @@ impl<M: Medium> StateFile<M> {
         }
         Err(StorageError::OtherPlace {
             path: self.path.clone(),
-            recorded: recorded.map_or_else(|| "nothing that can be read".to_owned(), |site| site.to_string()),
+            recorded: sites.first().map_or_else(|| "nothing that can be read".to_owned(), Site::to_string),
             found: found.to_string(),
         })
     }
 
-    fn read_site(&self) -> Option<Site> {
-        SUPERBLOCKS.into_iter().find_map(|position| {
+    /// Each copy that can be read. One on a sector that cannot be written may be an older one.
+    fn read_sites(&self) -> Vec<Site> {
+        let sites = SUPERBLOCKS.into_iter().filter_map(|position| {
             let mut sector = [0; SECTOR];
             read_sectors(&self.medium, &mut sector, (position + 1) * SECTOR as u64);
             let is_whole = judge(SUPERBLOCK_SALT, position + 1, &sector) != Sector::Rotten;
             is_whole.then(|| Site::decode(&sector)).flatten()
-        })
+        });
+        sites.collect()
     }
 
-    /// Records the place that the files are in now, durably.
+    /// Records the place that the files are in now, durably. One copy is enough: the other one may lie on a sector
+    /// that cannot be written.
     pub(crate) fn write_site(&self, site: &Site) -> Result<(), StorageError> {
-        let failed = io_error(format!("recording the place in {}/state", self.path));
-        write_site(&self.medium, site).map_err(&failed)?;
-        self.medium.sync().map_err(&failed)
+        let write = |position| write_site(&self.medium, position, site).and_then(|()| self.medium.sync());
+        match SUPERBLOCKS.map(write) {
+            [Err(error), Err(_)] => Err(sync_error(format!("recording the place in {}/state", self.path))(error)),
+            _ => Ok(()),
+        }
     }
 
     /// The newest state, if it is certain that it is the newest. Durable when this returns: what a process
@@ -275,9 +322,8 @@ impl<M: Medium> StateFile<M> {
         }
         let (pair, Whole { record, bytes }) = newest.ok_or_else(|| StorageError::StateLost(self.path.clone()))?;
         // The same bytes at the same places: a crash in between changes nothing, and a damaged copy is mended.
-        write_pair(&self.medium, self.salt, pair, record.generation, &bytes)?;
-        self.medium.sync().map_err(io_error(format!("syncing {}/state", self.path)))?;
-        (self.pair, self.next) = (1 - pair, record.generation + 1);
+        self.put(pair, record.generation, &bytes)?;
+        self.next = record.generation + 1;
         Ok(record)
     }
 
@@ -319,11 +365,48 @@ impl<M: Medium> StateFile<M> {
         if record.generation >> GENERATION != 0 {
             return Err(io_error("writing the state")(std::io::Error::other("no generation is left")));
         }
-        write_pair(&self.medium, self.salt, self.pair, record.generation, &record.encode()?)?;
-        self.medium.sync().map_err(|error| io_error(format!("syncing {}/state", self.path))(error))?;
-        self.pair = 1 - self.pair;
+        self.put(self.pair, record.generation, &record.encode()?)
+    }
+
+    /// Makes a state durable in two copies: those of a pair, or, where one of them cannot be written, in the other
+    /// pair as well.
+    fn put(&mut self, pair: u64, generation: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        self.pair = if self.put_pair(pair, generation, bytes)? {
+            1 - pair
+        } else {
+            self.put_pair(1 - pair, generation, bytes)?;
+            pair
+        };
         Ok(())
     }
+
+    /// Makes a state durable in a pair: in both copies, or, and then it says `false`, in the one that can be written.
+    fn put_pair(&self, pair: u64, generation: u64, bytes: &[u8]) -> Result<bool, StorageError> {
+        let copies = copies_of(pair);
+        let failed = match self.put_copies(&copies, generation, bytes) {
+            Ok(()) => return Ok(true),
+            Err(error @ StorageError::Io { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        // Whose fault was it? Each is written anew, alone: what a sync has failed to write no later one does.
+        match copies.map(|copy| self.put_copies(&[copy], generation, bytes)) {
+            [Ok(()), Err(error)] | [Err(error), Ok(())] => {
+                tracing::warn!(path = self.path, %error, "a copy of the vsr state is on a bad sector: replace the disk");
+                Ok(false)
+            }
+            // One that fails now and then cannot be believed (clause 10).
+            _ => Err(failed),
+        }
+    }
+
+    fn put_copies(&self, copies: &[u64], generation: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        write_copies(&self.medium, self.salt, copies, generation, bytes)?;
+        self.medium.sync().map_err(sync_error(format!("syncing {}/state", self.path)))
+    }
+}
+
+fn copies_of(pair: u64) -> [u64; 2] {
+    [pair * 2, pair * 2 + 1]
 }
 
 enum Copy {
@@ -339,22 +422,21 @@ struct Whole {
     bytes: Vec<u8>,
 }
 
-fn write_site<M: Medium>(medium: &M, site: &Site) -> std::io::Result<()> {
-    for position in SUPERBLOCKS {
-        let bytes = site.encode();
-        let sectors = spread(SUPERBLOCK_SALT, position + 1, 1, [&bytes[..]].into_iter());
-        medium.write_at(&sectors, (position + 1) * SECTOR as u64)?;
-    }
-    Ok(())
+fn write_site<M: Medium>(medium: &M, position: u64, site: &Site) -> std::io::Result<()> {
+    let bytes = site.encode();
+    let sectors = spread(SUPERBLOCK_SALT, position + 1, 1, [&bytes[..]].into_iter());
+    medium.write_at(&sectors, (position + 1) * SECTOR as u64)
 }
 
-fn write_pair<M: Medium>(medium: &M, salt: u64, pair: u64, generation: u64, bytes: &[u8]) -> Result<(), StorageError> {
-    if sectors_for(bytes.len()) as u64 > SLOT_SECTORS {
-        let room = SLOT_SECTORS as usize * PAYLOAD;
-        let error = std::io::Error::other(format!("a state of {} bytes, with room for {room}", bytes.len()));
-        return Err(io_error("writing the state")(error));
-    }
-    for slot in [pair * 2, pair * 2 + 1] {
+/// Writes copies of a state, by their slots.
+fn write_copies<M: Medium>(
+    medium: &M,
+    salt: u64,
+    slots: &[u64],
+    generation: u64,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    for slot in slots {
         let position = FIRST_SLOT + slot * SLOT_SECTORS;
         let sectors = spread(salt, position, generation, [bytes].into_iter());
         let room = SECTORS * SECTOR as u64;
@@ -385,5 +467,50 @@ fn whole(generation: u64, bytes: &[u8]) -> Copy {
             Copy::Whole(Box::new(Whole { record, bytes: payload }))
         }
         None => Copy::Rotten,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vsr::protocol::{HeaderFields, Known, Life, OpKind};
+    use vsr::{
+        Checksum, ClusterId, CommitNumber, Epoch, Incarnation, Membership, OpNumber, ReplicaId, Suffix, Timestamp, View,
+    };
+
+    use super::*;
+
+    #[test]
+    fn no_state_takes_more_than_was_counted_when_the_disk_was_formatted() {
+        let addresses = (0..MEMBERS_MAX).map(|id| format!("{id}{}", "x".repeat(254)));
+        let membership = Membership::new(addresses).expect("a cluster");
+        let mut state = VsrState::formatted(ClusterId(u128::MAX), ReplicaId(1), Incarnation(u128::MAX), membership);
+        StateRecord::check_room(&state).expect("there is room");
+        let counted = StateRecord::most(&state).expect("it can be encoded");
+        let most = 1 << 62;
+        let view = View { epoch: Epoch(u32::MAX), number: most };
+        let header = Header::new(HeaderFields {
+            view,
+            op: OpNumber(most),
+            parent: Checksum(1),
+            body: Checksum(1),
+            body_len: 1,
+            requests: 1,
+            timestamp: Timestamp(most),
+            commit: CommitNumber(most),
+            machine_version: 1,
+            kind: OpKind::Requests,
+        });
+        (state.view, state.log_view, state.starts) = (view, view, most);
+        (state.commit, state.checkpoint) = (CommitNumber(most), OpNumber(most));
+        state.suffix = Suffix { head: OpNumber(most), headers: vec![header; HEADERS_MAX as usize] };
+        let life = Life { incarnation: Incarnation(u128::MAX), starts: most, nonce: most };
+        state.known = vec![Known { replica: ReplicaId(255), life, acknowledged: OpNumber(most) }; MEMBERS_MAX];
+        let mut record = StateRecord::first(1, most, &state);
+        (record.log_write, record.head, record.tail) = (most, most, most);
+        (0..2 * LOST_RUNS_MAX as u64).for_each(|at| record.lost.add(most + 2 * at, most + 2 * at, most));
+        record.reaches = vec![Reach { first: most, last: most, floor: most, inside: true }; REACHES_MAX];
+        record.skipped = vec![(most, most); SKIPPED_MAX];
+        let taken = record.encode().expect("it fits").len() as u64;
+        assert!(taken <= counted, "{taken} bytes, counted were {counted}");
     }
 }

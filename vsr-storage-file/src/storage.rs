@@ -14,8 +14,8 @@ use vsr::{
 
 use crate::io_error;
 use crate::log::{Append, LogFile, Place, read};
-use crate::medium::{Disk, Medium};
-use crate::ranges::Ranges;
+use crate::medium::{Disk, Medium, PAGE_SECTORS};
+use crate::ranges::LostSlots;
 use crate::sector::SECTOR;
 use crate::site::Site;
 use crate::state::{Reach, StateFile, StateRecord, Superblock};
@@ -38,8 +38,6 @@ impl Default for FileOptions {
 const EXTENT_MAX: u64 = 64 << 20;
 /// Growth happens in steps of this size, so that a write in between waits for no more.
 const GROWTH_STEP: u64 = 1 << 20;
-/// Runs of lost slots that a state holds: a quarter of what it has room for.
-const LOST_RUNS_MAX: usize = 1 << 14;
 /// Records after which the reach of those that replace entries is taken back, by one more write of the state.
 const REACHING_RECORDS: u64 = 64;
 
@@ -63,7 +61,7 @@ impl FileStorage {
     /// creates anything.
     ///
     /// # Errors
-    /// When something is there already, or the disk refuses.
+    /// When something is there already, the disk refuses, or [`StorageError::StateTooLarge`].
     pub fn format(folder: impl AsRef<Path>, config: &Config) -> Result<(), StorageError> {
         FileStorage::format_with(folder, config, FileOptions::default())
     }
@@ -73,7 +71,8 @@ impl FileStorage {
     /// # Errors
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: FileOptions) -> Result<(), StorageError> {
-        let folder = folder.as_ref();
+        let (folder, first) = (folder.as_ref(), config.formatted_state());
+        StateRecord::check_room(&first)?;
         let failed = io_error(format!("formatting {}", folder.display()));
         fs::create_dir_all(folder).map_err(&failed)?;
         let mut names = Vec::new();
@@ -90,7 +89,7 @@ impl FileStorage {
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
         let log = Disk::create(&folder.join("log")).map_err(&failed)?;
         let site = site(&log, &state)?;
-        format(&log, &state, &config.formatted_state(), options, Some(&site))?;
+        format(&log, &state, &first, options, Some(&site))?;
         fs::rename(folder.join("state.new"), folder.join("state")).map_err(&failed)?;
         let mut sync = Some(folder);
         while let Some(path) = sync.take() {
@@ -202,7 +201,7 @@ pub(crate) fn parts<M: Medium>(log: M, state: M, name: &str) -> Result<(Writer<M
         record: None,
         has_begun: false,
         floor: None,
-        lost: Ranges::default(),
+        lost: LostSlots::default(),
         disk_is_full: false,
         has_no_room: false,
         name: name.to_owned(),
@@ -229,6 +228,7 @@ fn format<M: Medium>(
     options: FileOptions,
     site: Option<&Site>,
 ) -> Result<(), StorageError> {
+    StateRecord::check_room(first)?;
     let sector = SECTOR as u64;
     let extent = options.extent.clamp(1 << 16, EXTENT_MAX) / sector * sector;
     let log_limit = options.log_limit.max(extent) / sector * sector;
@@ -306,8 +306,8 @@ pub(crate) struct Writer<M: Medium> {
     has_begun: bool,
     /// Down to where records since the state drop or replace entries; `None`: they only add.
     floor: Option<u64>,
-    /// Slots that are lost, header and all.
-    lost: Ranges,
+    /// Slots that a start has found lost, header and all.
+    lost: LostSlots,
     /// The last attempt to prepare an extent found no space. Tried again from time to time.
     disk_is_full: bool,
     /// The last write found no space, in a file that is prepared: the file system copies on write.
@@ -331,8 +331,9 @@ impl<M: Medium> Writer<M> {
             tail: self.log.tail(),
             prepared: self.log.prepared() / SECTOR as u64,
             certain: record.certain || state.is_some(),
-            lost: lost.runs(LOST_RUNS_MAX),
+            lost: lost.clone(),
             reaches: record.reaches.clone(),
+            skipped: self.log.skipped().to_vec(),
             state: state.unwrap_or_else(|| record.state.clone()),
         };
         if base < head {
@@ -393,10 +394,8 @@ impl<M: Medium> Writer<M> {
             // What the start has found is durable before anything of it is written over.
             self.begin(head, None, reach.into_iter().chain(self.floor).min())?;
         }
-        if used + need > self.log.prepared() {
-            self.grow((used + need).next_multiple_of(GROWTH_STEP).min(limit))?;
-        }
-        if let Some(floor) = self.must_begin(used + need, reach) {
+        let end = self.make_room(need)?;
+        if let Some(floor) = self.must_begin(end, reach) {
             self.begin(head, None, floor)?;
         }
         let places = self.log.append(&Append { base, entries });
@@ -414,9 +413,31 @@ impl<M: Medium> Writer<M> {
                 index.resize(at + 1, Place::ABSENT);
             }
             index[at] = place;
-            self.lost.remove(entry.header.op.0);
         }
         Ok(())
+    }
+
+    /// Prepares the log for a record of so many bytes, behind sectors that cannot be written if it has to be. Where
+    /// the record ends.
+    fn make_room(&mut self, need: u64) -> Result<u64, StorageError> {
+        let limit = self.superblock.log_limit;
+        let mut stride = 0;
+        loop {
+            let used = self.log.used();
+            let end = used + need;
+            if end > limit {
+                return Err(StorageError::Full { used, limit });
+            }
+            if end > self.log.prepared() {
+                self.grow(end.next_multiple_of(GROWTH_STEP).min(limit))?;
+            }
+            if end <= self.log.prepared() {
+                return Ok(end);
+            }
+            self.log.step_over(stride)?;
+            // One bad page beside the other is a bad region.
+            stride = (2 * stride).max(PAGE_SECTORS);
+        }
     }
 
     pub(crate) fn check_site(&self, found: &Site) -> Result<(), StorageError> {
@@ -435,11 +456,11 @@ impl<M: Medium> BlockingWriter for Writer<M> {
             Place { .. } => Slot::Absent,
         });
         let recovered = Recovered { state: record.state.clone(), slots: slots.collect(), head_certain: record.certain };
-        self.lost = Ranges::default();
-        for (op, place) in (1..).zip(&scan.places) {
-            if *place == Place::LOST {
-                self.lost.push(op);
-            }
+        self.lost = record.lost.clone();
+        let (next, lost) = (self.state.next_generation(), (1..).zip(&scan.places));
+        let lost = lost.filter(|(_, place)| **place == Place::LOST).map(|(op, _)| op);
+        for op in lost.chain(scan.orphans) {
+            self.lost.add(op, op, next);
         }
         let damaged = recovered.slots.iter().filter(|slot| matches!(slot, Slot::Corrupt(_))).count();
         if damaged > 0 || !record.certain {

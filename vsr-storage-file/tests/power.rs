@@ -117,6 +117,44 @@ fn a_start_whose_own_sync_fails_says_so() {
     }
 }
 
+/// The sync of an extent finds no room, as where blocks are given late: it is prepared again once there is some.
+#[test]
+fn an_extent_whose_sync_finds_no_room_is_full_and_poisons_nothing() {
+    let disk = Disk::new();
+    let (storage, _) = disk.start();
+    disk.log.lock().next = NextSync::NoRoom;
+    let full = try_put(&storage, vec![entry(1, 0, 100_000)]);
+    assert!(matches!(full, Err(StorageError::Full { .. })), "{full:?}");
+    put(&storage, vec![entry(1, 0, 100_000)]);
+    drop(storage);
+    let first = outlives_a_power_loss(&disk, "after there was room");
+    assert!(first.head_certain && is_clean(&first, 1), "{:?}", verdicts(&first));
+}
+
+/// The sync of a batch finds no room, as where the file system copies on write: what was taken is gone, and an
+/// operator is told what to do.
+#[test]
+fn a_sync_that_finds_no_room_poisons_and_says_why() {
+    for in_state in [false, true] {
+        let disk = Disk::new();
+        let (storage, recovered) = disk.start();
+        put(&storage, vec![entry(1, 0, 100)]);
+        let file = if in_state { &disk.state } else { &disk.log };
+        file.lock().next = NextSync::NoRoom;
+        let batch = if in_state {
+            Batch { state: Some(recovered.state), ..Batch::default() }
+        } else {
+            Batch { entries: vec![entry(2, 0, 100)], ..Batch::default() }
+        };
+        let failed = block_on(storage.write(batch)).expect_err("there is no room");
+        assert!(matches!(&failed, StorageError::Io { error, .. } if error.contains("make room")), "{failed}");
+        assert!(matches!(try_put(&storage, vec![entry(2, 0, 100)]), Err(StorageError::Poisoned(_))));
+        drop(storage);
+        let first = outlives_a_power_loss(&disk, "the start after");
+        assert!(first.head_certain && is_clean(&first, 1), "{:?}", verdicts(&first));
+    }
+}
+
 /// An extent that was prepared, and whose blanks never reached the disk: no record says that it was durable, so it
 /// is no damage, and is prepared again.
 #[test]

@@ -2,8 +2,13 @@
 
 mod support;
 
-use support::{Disk, SECTOR, entry, is_clean, put, verdicts};
-use vsr::{Recovered, StorageError};
+use support::{Disk, File, SECTOR, entry, is_clean, put, verdicts, write_state};
+use vsr::protocol::{Doubted, Known, Life};
+use vsr::{
+    ClusterId, CommitNumber, Epoch, Incarnation, Membership, OpNumber, Recovered, ReplicaId, StorageError, Suffix,
+    View, VsrState,
+};
+use vsr_storage_file::{FileOptions, FileStorage};
 
 const SLOT: usize = 2048;
 const LAST_PAGE: usize = 8 + 4 * SLOT;
@@ -83,6 +88,56 @@ fn a_state_file_that_is_empty_zeroed_or_something_else_is_damaged() {
         let error = disk.recover().expect_err("that is no state");
         assert!(matches!(&error, StorageError::Damaged { path, .. } if path == "the disk/state"), "{error}");
         assert!(error.to_string().contains("do not format"), "{error}");
+    }
+}
+
+/// Nine members at addresses of so many bytes.
+fn of_nine(address_len: usize) -> VsrState {
+    let addresses = (0..9).map(|id| format!("{id}{}", "x".repeat(address_len - 1)));
+    let mut membership = Membership::new(addresses).expect("nine members are a cluster");
+    membership.constants.pipeline_max = 1024;
+    membership.validate().expect("a pipeline of 1,024 ops is allowed");
+    VsrState::formatted(ClusterId(u128::MAX), ReplicaId(8), Incarnation(u128::MAX), membership)
+}
+
+fn format(state: &VsrState) -> Result<Disk, StorageError> {
+    let disk = Disk { log: File::default(), state: File::default() };
+    let options = FileOptions { log_limit: 1 << 22, extent: 1 << 16 };
+    FileStorage::format_on(&disk.log, &disk.state, state, options)?;
+    Ok(disk)
+}
+
+#[test]
+fn the_largest_state_of_the_largest_cluster_fits() {
+    let mut state = of_nine(255);
+    let disk = format(&state).expect("such a cluster is allowed");
+    let most = u64::MAX >> 1;
+    let view = View { epoch: Epoch(u32::MAX), number: most };
+    (state.view, state.log_view, state.commit, state.starts) = (view, view, CommitNumber(most - 2000), most);
+    let headers = (0..1025).map(|op| entry(most - 2000 + op, 0, 0).header).collect();
+    state.suffix = Suffix { head: OpNumber(most), headers };
+    state.doubted = Some(Doubted { above: OpNumber(most - 2000), to: OpNumber(most) });
+    let life = Life { incarnation: Incarnation(u128::MAX), starts: most, nonce: most };
+    state.known = (0..9).map(|id| Known { replica: ReplicaId(id), life, acknowledged: OpNumber(most) }).collect();
+    let storage = disk.open().expect("opening");
+    futures::executor::block_on(storage.recover()).expect("recovering");
+    write_state(&storage, state.clone(), None);
+    drop(storage);
+    assert_eq!(disk.recover().expect("recovering").state, state);
+}
+
+/// Its replicas would stop when one of their states does not fit.
+#[test]
+fn a_cluster_whose_states_may_not_fit_is_refused_when_it_is_formatted() {
+    let refused = format(&of_nine(40_000)).map(|_| ());
+    assert!(matches!(refused, Err(StorageError::StateTooLarge { bytes, room }) if bytes > room), "{refused:?}");
+    let folder = tempfile::tempdir().expect("a folder");
+    let addresses = (0..9).map(|id| format!("{id}{}", "x".repeat(40_000)));
+    if let Ok(config) = vsr::Config::new(7, 0, addresses) {
+        let path = folder.path().join("replica");
+        let refused = FileStorage::format(&path, &config);
+        assert!(matches!(refused, Err(StorageError::StateTooLarge { .. })), "{refused:?}");
+        assert!(!path.exists(), "nothing is left behind");
     }
 }
 

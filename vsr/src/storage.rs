@@ -99,6 +99,17 @@ pub enum StorageError {
         /// The configured limit, or what the disk had room for.
         limit: u64,
     },
+    /// A vsr state of this cluster can take, or takes, more than the storage has room for.
+    #[error(
+        "a vsr state of this cluster can take {bytes} bytes, this storage has room for {room}: use shorter addresses of \
+         the members"
+    )]
+    StateTooLarge {
+        /// Bytes that it can take, or takes.
+        bytes: u64,
+        /// Bytes that there are for it.
+        room: u64,
+    },
     /// Nothing was ever formatted here.
     #[error("{0} is not formatted: run the format command once, on an empty folder")]
     NotFormatted(String),

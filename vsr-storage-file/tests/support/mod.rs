@@ -27,6 +27,8 @@ pub(crate) enum NextSync {
     Fails,
     /// The process is killed before it: what it wrote stays to be written.
     Killed,
+    /// The file system has no room for what it took, and drops it.
+    NoRoom,
 }
 
 #[derive(Clone, Default)]
@@ -37,6 +39,8 @@ pub(crate) struct Bytewise {
     pub(crate) next: NextSync,
     /// Sectors that cannot be read.
     pub(crate) bad: BTreeSet<usize>,
+    /// Sectors that cannot be written: a sync of them fails, and the kernel marks them clean.
+    pub(crate) unwritable: BTreeSet<usize>,
 }
 
 /// A file: a page cache over a disk.
@@ -127,14 +131,19 @@ impl Medium for File {
         match std::mem::take(&mut file.next) {
             NextSync::Works => {
                 let dirty = std::mem::take(&mut file.dirty);
-                file.persist(&dirty);
-                Ok(())
+                let written: BTreeSet<usize> = dirty.difference(&file.unwritable).copied().collect();
+                file.persist(&written);
+                if written.len() < dirty.len() { Err(io::Error::other("input/output error")) } else { Ok(()) }
             }
             NextSync::Fails => {
                 file.dirty.clear();
                 Err(io::Error::other("input/output error"))
             }
             NextSync::Killed => Err(io::Error::other("killed")),
+            NextSync::NoRoom => {
+                file.dirty.clear();
+                Err(io::ErrorKind::StorageFull.into())
+            }
         }
     }
 
