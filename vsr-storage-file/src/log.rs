@@ -84,6 +84,8 @@ pub(crate) struct LogFile<M> {
 pub(crate) struct Append<'a> {
     pub(crate) base: u64,
     pub(crate) entries: &'a [Entry],
+    /// Whether its headers have to be in two sectors: it may replace entries.
+    pub(crate) apart: bool,
 }
 
 impl<M: Medium> LogFile<M> {
@@ -144,9 +146,9 @@ impl<M: Medium> LogFile<M> {
     }
 
     /// The bytes that a batch of entries takes in the file as its next record.
-    pub(crate) fn cost(&self, entries: &[Entry]) -> u64 {
+    pub(crate) fn cost(&self, entries: &[Entry], apart: bool) -> u64 {
         let bodies: usize = entries.iter().map(|entry| entry.body.len()).sum();
-        (sectors_of(own(entries.len()), self.copy.len(), bodies) * SECTOR) as u64
+        (sectors_of(own(entries.len()), self.copy.len(), bodies, apart) * SECTOR) as u64
     }
 
     /// A state is durable that says where the log stands: the records after it are its generation.
@@ -218,7 +220,7 @@ impl<M: Medium> LogFile<M> {
 
     /// Writes a record and makes it durable. The places of its entries, in order.
     pub(crate) fn append(&mut self, append: &Append<'_>) -> Result<Vec<Place>, StorageError> {
-        let Append { base, entries } = *append;
+        let Append { base, entries, apart } = *append;
         let record = RecordHeader {
             previous: self.last,
             base,
@@ -231,7 +233,7 @@ impl<M: Medium> LogFile<M> {
         front.extend(entries.iter().flat_map(|entry| entry.header.encode()));
         let bodies = || entries.iter().map(|entry| &entry.body[..]);
         let bodies_len = bodies().map(<[u8]>::len).sum::<usize>();
-        let sectors = sectors_of(front.len(), self.copy.len(), bodies_len);
+        let sectors = sectors_of(front.len(), self.copy.len(), bodies_len, apart);
         // The second copy ends the last sector, so that it can be found without the first.
         let again = if sectors > 1 { front.clone() } else { Vec::new() };
         let padding = vec![0; sectors * PAYLOAD - front.len() - self.copy.len() - bodies_len - again.len()];
@@ -250,7 +252,7 @@ impl<M: Medium> LogFile<M> {
             Place { header: Some(entry.header), body: Some(body), damaged: false }
         });
         let places = places.collect();
-        self.copy = if sectors == 1 { front } else { Vec::new() };
+        self.copy = if sectors == 1 || apart { front } else { Vec::new() };
         self.last = self.next;
         self.next += 1;
         self.tail += sectors as u64;

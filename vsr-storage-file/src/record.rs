@@ -71,10 +71,11 @@ pub(crate) fn own(entries: usize) -> usize {
 }
 
 /// The sectors of a record. An op of up to 200 bytes is one, with a copy for the record before as well; one of up
-/// to 544 is two.
-pub(crate) fn sectors_of(own: usize, copied: usize, bodies: usize) -> usize {
+/// to 544 is two. `apart`: what a lost record may have replaced is lost with it, so its headers are in two sectors from the
+/// beginning, and do not wait for the record behind it.
+pub(crate) fn sectors_of(own: usize, copied: usize, bodies: usize, apart: bool) -> usize {
     let front = own + copied + bodies;
-    if front <= PAYLOAD { 1 } else { sectors_for(front + own).max(2 * sectors_for(own)) }
+    if front <= PAYLOAD && !apart { 1 } else { sectors_for(front + own).max(2 * sectors_for(own)) }
 }
 
 #[cfg(test)]
@@ -88,7 +89,7 @@ mod tests {
             for copied in [0, own(1), own(3)] {
                 for bodies in (0..3000).step_by(61) {
                     let own = own(entries);
-                    let sectors = sectors_of(own, copied, bodies);
+                    let sectors = sectors_of(own, copied, bodies, bodies % 2 == 0);
                     if sectors > 1 {
                         assert!(2 * own + copied + bodies <= sectors * PAYLOAD);
                         let (front_ends, back_begins) = ((own - 1) / PAYLOAD, (sectors * PAYLOAD - own) / PAYLOAD);
@@ -103,7 +104,7 @@ mod tests {
     fn one_small_op_is_at_most_two_sectors() {
         for (body, most) in [(0, 1), (200, 1), (500, 2)] {
             for copied in [0, own(1)] {
-                assert!(sectors_of(own(1), copied, body) <= most, "{body} bytes, {copied} copied");
+                assert!(sectors_of(own(1), copied, body, false) <= most, "{body} bytes, {copied} copied");
             }
         }
     }

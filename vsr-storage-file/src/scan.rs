@@ -101,13 +101,13 @@ fn judge_all<M: Medium>(medium: &M, salt: u64, path: &str) -> Result<Sectors, St
     let whole = len - len % SECTOR as u64;
     let mut sectors = Sectors::default();
     let mut buffer = vec![0; STEP];
-    let (mut offset, mut unreadable, mut error, mut is_zero) = (0, 0, None, true);
+    let (mut offset, mut unreadable, mut error, mut written) = (0, 0, None, 0);
     while offset < whole {
         let take = (whole - offset).min(STEP as u64) as usize;
         let read = &mut buffer[..take];
         let missed = read_sectors(medium, read, offset);
         (unreadable, error) = (unreadable + missed.sectors, error.or(missed.error));
-        is_zero = is_zero && read.iter().all(|&byte| byte == 0);
+        written += read.chunks_exact(SECTOR).filter(|sector| sector.iter().any(|&byte| byte != 0)).count();
         for (at, sector) in (offset / SECTOR as u64..).zip(read.chunks_exact(SECTOR)) {
             sectors.push(at, judge(salt, at, sector), sector);
         }
@@ -118,7 +118,8 @@ fn judge_all<M: Medium>(medium: &M, salt: u64, path: &str) -> Result<Sectors, St
     }
     let what = match error {
         Some(error) if unreadable == sectors.list.len() as u64 => format!("none of it can be read ({error})"),
-        _ if is_zero => {
+        // One that was cut in its first sector is no other's.
+        _ if written <= 1 => {
             tracing::warn!(path, len, "the log is empty: all that was in it is lost");
             return Ok(sectors);
         }
@@ -473,7 +474,7 @@ impl<M: Medium> Scanning<'_, M> {
     /// dropped or replaced are lost; every other is what it was (rule 5). What the state calls committed is no
     /// exception: a stale slot below that number is replaced where it stands.
     fn hole(&mut self, to: u64) {
-        let floor = self.state.lowest(self.last >> GENERATION, to);
+        let floor = self.state.lowest(self.last, to);
         self.places.iter_mut().skip(floor.saturating_sub(1) as usize).for_each(|place| *place = Place::LOST);
         if std::mem::take(&mut self.has_blanks) {
             let absent = self.places.iter_mut().filter(|place| **place == Place::ABSENT);

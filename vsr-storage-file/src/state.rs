@@ -59,6 +59,8 @@ pub(crate) struct Reach {
     pub(crate) floor: u64,
     /// Whether any record in these generations can have done so; else their first state did.
     pub(crate) inside: bool,
+    /// The last record of these generations; the largest number as long as there may be more.
+    pub(crate) end: u64,
 }
 
 /// Reaches that are kept apart.
@@ -97,7 +99,7 @@ pub(crate) struct StateRecord {
 
 /// A [`StateRecord`] without its generation, as it is encoded.
 type Parts<L, R, K, S> = (u64, u64, u64, u64, bool, L, R, K, S);
-type ReachParts = (u64, u64, u64, bool);
+type ReachParts = (u64, u64, u64, bool, u64);
 
 impl StateRecord {
     pub(crate) fn first(generation: u64, prepared: u64, state: &VsrState) -> StateRecord {
@@ -115,11 +117,11 @@ impl StateRecord {
         }
     }
 
-    /// The lowest op that a record after generation `from` began, up to the last of generation `to`, can have
-    /// dropped or replaced.
+    /// The lowest op that what came after record `from`, up to the last of generation `to`, can have dropped or
+    /// replaced.
     pub(crate) fn lowest(&self, from: u64, to: u64) -> u64 {
         let reaches = self.reaches.iter().filter(|reach| {
-            let begins = if reach.inside { reach.last >= from } else { reach.first > from };
+            let begins = if reach.inside { reach.end > from } else { reach.first > from >> GENERATION };
             begins && reach.first <= to
         });
         reaches.map(|reach| reach.floor).min().unwrap_or(u64::MAX)
@@ -131,8 +133,7 @@ impl StateRecord {
         if self.reaches.len() > REACHES_MAX {
             let oldest = self.reaches.remove(0);
             if let Some(next) = self.reaches.first_mut() {
-                *next =
-                    Reach { first: oldest.first, last: next.last, floor: oldest.floor.min(next.floor), inside: true };
+                *next = Reach { first: oldest.first, floor: oldest.floor.min(next.floor), inside: true, ..*next };
             }
         }
     }
@@ -163,7 +164,7 @@ impl StateRecord {
     /// one write.
     fn encode(&self) -> Result<Vec<u8>, StorageError> {
         let reaches: Vec<ReachParts> =
-            self.reaches.iter().map(|reach| (reach.first, reach.last, reach.floor, reach.inside)).collect();
+            self.reaches.iter().map(|reach| (reach.first, reach.last, reach.floor, reach.inside, reach.end)).collect();
         let (certain, lost) = (self.certain, self.lost.runs(LOST_RUNS_MAX));
         let parts: Parts<_, _, _, _> =
             (self.log_write, self.head, self.tail, self.prepared, certain, lost, reaches, &self.skipped, &self.state);
@@ -181,8 +182,10 @@ impl StateRecord {
         let parts: Parts<Vec<Lost>, Vec<ReachParts>, Vec<(u64, u64)>, VsrState> = rmp_serde::from_slice(bytes).ok()?;
         let (log_write, head, tail, prepared, certain, lost, reaches, skipped, state) = parts;
         let lost = LostSlots::of(&lost);
-        let reaches =
-            reaches.into_iter().map(|(first, last, floor, inside)| Reach { first, last, floor, inside }).collect();
+        let reaches = reaches
+            .into_iter()
+            .map(|(first, last, floor, inside, end)| Reach { first, last, floor, inside, end })
+            .collect();
         Some(StateRecord { generation, log_write, head, tail, prepared, certain, lost, reaches, skipped, state })
     }
 }
@@ -508,7 +511,7 @@ mod tests {
         let mut record = StateRecord::first(1, most, &state);
         (record.log_write, record.head, record.tail) = (most, most, most);
         (0..2 * LOST_RUNS_MAX as u64).for_each(|at| record.lost.add(most + 2 * at, most + 2 * at, most));
-        record.reaches = vec![Reach { first: most, last: most, floor: most, inside: true }; REACHES_MAX];
+        record.reaches = vec![Reach { first: most, last: most, floor: most, inside: true, end: most }; REACHES_MAX];
         record.skipped = vec![(most, most); SKIPPED_MAX];
         let taken = record.encode().expect("it fits").len() as u64;
         assert!(taken <= counted, "{taken} bytes, counted were {counted}");

@@ -336,11 +336,16 @@ impl<M: Medium> Writer<M> {
             skipped: self.log.skipped().to_vec(),
             state: state.unwrap_or_else(|| record.state.clone()),
         };
+        // What this start found lost of them is in `lost`.
+        for reach in next.reaches.iter_mut().filter(|reach| reach.inside && reach.end == u64::MAX) {
+            reach.end = self.log.last();
+        }
         if base < head {
-            next.add_reach(Reach { first: generation, last: generation, floor: base + 1, inside: false });
+            let end = u64::MAX;
+            next.add_reach(Reach { first: generation, last: generation, floor: base + 1, inside: false, end });
         }
         if let Some(floor) = floor {
-            next.add_reach(Reach { first: generation, last: generation, floor, inside: true });
+            next.add_reach(Reach { first: generation, last: generation, floor, inside: true, end: u64::MAX });
         }
         let written = self.state.write(&next);
         self.has_no_room = matches!(written, Err(StorageError::Full { .. }));
@@ -383,13 +388,14 @@ impl<M: Medium> Writer<M> {
     }
 
     fn append(&mut self, base: u64, entries: &[Entry]) -> Result<(), StorageError> {
-        let need = self.log.cost(entries);
+        let reach = self.reach(base, entries);
+        let apart = reach.is_some() || self.floor.is_some();
+        let need = self.log.cost(entries, apart);
         let (used, limit) = (self.log.used(), self.superblock.log_limit);
         if used + need > limit {
             return Err(StorageError::Full { used, limit });
         }
         let head = self.index.lock().len() as u64;
-        let reach = self.reach(base, entries);
         if !self.has_begun {
             // What the start has found is durable before anything of it is written over.
             self.begin(head, None, reach.into_iter().chain(self.floor).min())?;
@@ -398,7 +404,7 @@ impl<M: Medium> Writer<M> {
         if let Some(floor) = self.must_begin(end, reach) {
             self.begin(head, None, floor)?;
         }
-        let places = self.log.append(&Append { base, entries });
+        let places = self.log.append(&Append { base, entries, apart });
         if matches!(places, Err(StorageError::Full { .. })) {
             // What it has left there counts no more, once the next state is durable.
             (self.has_no_room, self.has_begun) = (true, false);

@@ -3,6 +3,7 @@
 mod support;
 
 use support::{Disk, File, SECTOR, entry, is_clean, put, verdicts, write_state};
+use vsr::Storage as _;
 use vsr::protocol::{Doubted, Known, Life};
 use vsr::{
     ClusterId, CommitNumber, Epoch, Incarnation, Membership, OpNumber, Recovered, ReplicaId, StorageError, Suffix,
