@@ -149,7 +149,8 @@ impl<S: Simulated> Player<'_, S> {
                 (planned, other) => planned == other,
             };
             match happened.iter().position(is_it) {
-                Some(at) => _ = happened.swap_remove(at),
+                // In its order: the first one of a kind is not to take the last one's place.
+                Some(at) => _ = happened.remove(at),
                 None => {
                     let text = write_fault(fault, world.replicas);
                     let why = format!("`{text}` never came about; remove it, or write `maybe` before it");
