@@ -410,13 +410,13 @@ fn a_strangers_network_serves_in_the_simulated_cluster() {
 
 /// A network that drops one kind of message is no network: the run says that the cluster does not serve.
 #[test]
-fn a_network_that_carries_no_prepare_is_found_out() {
+fn a_network_that_carries_no_acknowledgement_is_found_out() {
     struct Deaf(Framed);
 
     #[async_trait]
     impl Network for Deaf {
         fn send(&self, batch: &mut Vec<Envelope>) {
-            batch.retain(|envelope| envelope.message.name() != "Prepare");
+            batch.retain(|envelope| envelope.message.name() != "PrepareOk");
             self.0.send(batch);
         }
         async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {

@@ -7,6 +7,7 @@
 
 use vsr::Header;
 
+use crate::medium::PAGE_SECTORS;
 use crate::sector::{PAYLOAD, sectors_for};
 
 /// Bytes of a record header.
@@ -71,11 +72,17 @@ pub(crate) fn own(entries: usize) -> usize {
 }
 
 /// The sectors of a record. An op of up to 200 bytes is one, with a copy for the record before as well; one of up
-/// to 544 is two. `apart`: what a lost record may have replaced is lost with it, so its headers are in two sectors from the
+/// to 544 is two. `apart`: what a lost record may have replaced is lost with it, so its headers are in two pages from the
 /// beginning, and do not wait for the record behind it.
 pub(crate) fn sectors_of(own: usize, copied: usize, bodies: usize, apart: bool) -> usize {
     let front = own + copied + bodies;
-    if front <= PAYLOAD && !apart { 1 } else { sectors_for(front + own).max(2 * sectors_for(own)) }
+    let sectors = sectors_for(front + own).max(2 * sectors_for(own));
+    match apart {
+        // As far as a page is long: one that cannot be read has only one of them.
+        true => sectors.max(2 * sectors_for(own) + PAGE_SECTORS as usize - 1),
+        false if front <= PAYLOAD => 1,
+        false => sectors,
+    }
 }
 
 #[cfg(test)]

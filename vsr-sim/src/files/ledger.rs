@@ -271,6 +271,10 @@ impl Ledger {
         let last = folder.places(latest).into_iter().filter(|of| of.file == place.file).map(|of| of.sector).max();
         self.behind |= !self.done.contains(&write) || last.is_none_or(|last| place.sector > last);
         self.tail |= self.behind || write == latest;
+        if last.is_some_and(|last| place.sector == last + 1) {
+            // Where the next write would begin: there may have been one, which has replaced what came before it.
+            self.hurt_all();
+        }
         let taken = match grain {
             Grain::Log => {
                 self.any = true;
