@@ -99,6 +99,7 @@ pub(crate) struct StateRecord {
 
 /// A [`StateRecord`] without its generation, as it is encoded.
 type Parts<L, R, K, S> = (u64, u64, u64, u64, bool, L, R, K, S);
+type OwnedParts = Parts<Vec<Lost>, Vec<ReachParts>, Vec<(u64, u64)>, VsrState>;
 type ReachParts = (u64, u64, u64, bool, u64);
 
 impl StateRecord {
@@ -179,7 +180,7 @@ impl StateRecord {
     }
 
     fn decode(generation: u64, bytes: &[u8]) -> Option<StateRecord> {
-        let parts: Parts<Vec<Lost>, Vec<ReachParts>, Vec<(u64, u64)>, VsrState> = rmp_serde::from_slice(bytes).ok()?;
+        let parts: OwnedParts = rmp_serde::from_slice(bytes).ok()?;
         let (log_write, head, tail, prepared, certain, lost, reaches, skipped, state) = parts;
         let lost = LostSlots::of(&lost);
         let reaches = reaches

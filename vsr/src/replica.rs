@@ -351,7 +351,7 @@ struct Driver<'a, S, D, N, C> {
     /// Looking for queries to forget costs as much as there are.
     forget_at: Monotonic,
     next_query: u64,
-    write: Option<(BatchNumber, Batch, BoxFuture<'a, Result<(), StorageError>>)>,
+    write: Option<(BatchNumber, Batch, WriteFuture<'a>)>,
     /// A write that found no room.
     full: Option<Full>,
     full_pause: Duration,
@@ -366,6 +366,8 @@ struct Driver<'a, S, D, N, C> {
     requests: Vec<Request>,
     settled: Vec<(Caller, Submitted)>,
 }
+
+type WriteFuture<'a> = BoxFuture<'a, Result<(), StorageError>>;
 
 /// A batch that is tried again until there is room for it.
 struct Full {

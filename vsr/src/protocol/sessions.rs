@@ -334,7 +334,7 @@ impl SessionTable {
             place(&mut bytes, *last_used);
             bytes.extend(client.0.to_le_bytes());
             bytes.extend(floor.0.to_le_bytes());
-            bytes.extend((*reply_bytes as u64).to_le_bytes());
+            bytes.extend(reply_bytes.to_le_bytes());
             for (index, executed) in session.executed.iter().enumerate() {
                 if let Some(Executed { request, position, reply }) = executed {
                     bytes.extend((index as u64).to_le_bytes());
