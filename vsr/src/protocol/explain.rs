@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::core::{Core, Status};
 use super::number::{CommitNumber, Monotonic, OpNumber, ReplicaId};
-use super::writes::disk_bytes;
 
 /// Whether commands can commit, as far as one replica sees it, and what stands in the way if not. The primary
 /// knows best: a cluster serves if its primary says [`Normal`](Health::Normal).
@@ -215,10 +214,9 @@ impl Core {
         (age >= self.options.timing.disk).then_some(age)
     }
 
-    /// Room for a few ops is always kept back: without it requests are refused.
+    /// Room for a few ops is always kept back: without it requests are refused, the longest first.
     fn has_room(&self) -> bool {
-        let reserve = 4 * disk_bytes(self.membership.constants.batch_bytes_max.into());
-        self.writes.has_room(reserve) && self.log.bytes() < self.options.log_bytes_max
+        self.has_room_for_ops()
     }
 
     /// A committed op that is not here, and cannot be applied.
