@@ -280,13 +280,15 @@ fn b14_entries_that_wait_for_a_view_count_against_the_room() {
     assert_eq!(s.over_room(2), 0);
 }
 
-/// DESIGN 14: resending backs off. A backup's disk hangs for a minute; of what it holds already it is sent a few copies.
+/// Resending backs off. The disks of the backups hang for a minute, so that nothing commits; of what a backup holds already it is sent a
+/// few copies.
 #[test]
 fn b11_a_backup_with_a_slow_disk_is_not_filled_with_copies() {
     let mut s = Script::new(3);
     let client = s.register(0);
     let sent = watch(&mut s, |f| f.is(0, 1) && ["Prepare", "Entries"].contains(&f.name()));
     s.hold_disk(1);
+    s.hold_disk(2);
     for number in 1..=10 {
         write(&mut s, 0, client, number, &[7; 50_000]);
     }
@@ -295,6 +297,7 @@ fn b11_a_backup_with_a_slow_disk_is_not_filled_with_copies() {
     let bytes = sent.borrow().iter().map(|f| weight(&f.message)).sum::<usize>() / 2;
     assert!(bytes < 700_000, "{bytes} bytes for a payload of 500,000");
     s.release_disk(1);
+    s.release_disk(2);
     s.settle();
     assert_eq!(s.executed(1).len(), 10);
 }
