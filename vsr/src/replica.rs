@@ -66,7 +66,7 @@ pub enum ReplicaError {
     /// Members, quorums or constants are not those that the disk was formatted with.
     #[error(
         "members, quorums or cluster constants differ from those the disk was formatted with: they decide what is \
-         replicated, and may not be changed in a configuration"
+         replicated, and may not be changed in a configuration: use the one that the disk was formatted with"
     )]
     MembershipDiffers,
 }
