@@ -23,10 +23,13 @@ impl Core {
     /// have sent what its disk does not hold (HAZARDS D31).
     ///
     /// # Errors
-    /// A cluster of one whose disk is damaged has nobody to repair it from.
+    /// A cluster of one whose disk is damaged has nobody to repair it from; an old disk that was told so stays down.
     pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Fault> {
         let Recovered { mut state, slots, head_certain } = recovered;
         let head_certain = head_certain && state.head_certain;
+        if let Some(told) = state.known.iter().find(|known| known.replica == state.replica) {
+            return Err(Fault::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
+        }
         state.starts += 1;
         let membership = state.membership.clone();
         let members = membership.n();
@@ -79,6 +82,8 @@ impl Core {
             is_first_start: false,
             stored: OpNumber::ZERO,
             record_due: false,
+            began_with: if head_certain { head } else { OpNumber(u64::MAX) },
+            last_batch: None,
             commit_at_ping: commit,
             stall: super::explain::Stall::new(commit, now),
             membership,
