@@ -20,22 +20,22 @@ impl Core {
     ///
     /// With log_view < view it is in a view change and sends the durable `DoViewChange` again. Else a
     /// backup is in normal operation, and a primary moves to the next view: it never resumes, as it may
-    /// have sent what its disk does not hold (HAZARDS D31).
+    /// have sent what its disk does not hold (HAZARDS D31). A disk that was told that it is an old one is refused.
     ///
     /// # Errors
-    /// A cluster of one whose disk is damaged has nobody to repair it from; an old disk that was told so stays down.
+    /// A cluster of one whose disk is damaged has nobody to repair it from.
     pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Fault> {
         let Recovered { mut state, slots, head_certain } = recovered;
         let head_certain = head_certain && state.head_certain;
-        if let Some(told) = state.known.iter().find(|known| known.replica == state.replica) {
-            return Err(Fault::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
-        }
         state.starts += 1;
         let membership = state.membership.clone();
         let members = membership.n();
         let index = membership.index_of(state.replica).unwrap_or(0);
         if members == 1 {
             refuse_damage(&slots, head_certain)?;
+        }
+        if let Some(told) = state.known.iter().find(|known| known.replica == state.replica) {
+            return Err(Fault::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
         }
         let log = rebuild(Header::root(state.cluster), slots, &state, head_certain);
         let head = log.head();
