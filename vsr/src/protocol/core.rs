@@ -35,7 +35,7 @@ pub struct Timing {
     /// machine changes views for nothing. Too high: a stalled primary is replaced late.
     pub suspect: Duration,
     /// How long a view change may make no progress before the next view is tried. Default 500 ms;
-    /// doubles with each failed one, up to 8 times.
+    /// doubles with each failed one, up to 8 times: where no view can start, one is entered each 8 of it.
     pub view_change: Duration,
     /// Between two attempts at anything that is not answered. Default 60 ms.
     pub retry: Duration,
