@@ -56,14 +56,19 @@ const OF_A_TERM: &[&str] = &[
     "ReadIndexOk",
 ];
 
-/// Bytes of commands and entries that were sent, and how many of them had to be.
+/// Bytes of commands and entries that were sent, and how many of them had to be; and how many messages there were of some kinds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     /// In requests, prepares and entries.
     pub(crate) carried: u64,
     /// In ops, each counted once.
     pub(crate) payload: u64,
-    highest: u64,
+    /// The highest op that was prepared.
+    pub(crate) highest: u64,
+    /// Heartbeats and pings.
+    pub(crate) beats: u64,
+    /// Questions that may need a round of heartbeats each.
+    pub(crate) questions: u64,
 }
 
 impl Traffic {
@@ -83,6 +88,8 @@ impl Traffic {
             Message::Requests { requests, .. } => {
                 self.carried += requests.iter().map(|request| request.command.len() as u64 + 32).sum::<u64>();
             }
+            Message::Commit { .. } | Message::Ping(_) => self.beats += 1,
+            Message::Query { .. } | Message::ReadIndex { .. } => self.questions += 1,
             _ => {}
         }
     }

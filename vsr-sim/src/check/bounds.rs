@@ -8,8 +8,13 @@ use super::{Checker, Interests, Observation, Scene};
 /// Copies, headers and reads that repair and view changes may keep: 8192, 1024 and 257.
 const REPAIR_MAX: u64 = 8192 + 1024 + 257;
 
+/// Entries that one message asks for or carries, and headers that one carries.
+const ENTRIES_MAX: usize = 64;
+const HEADERS_MAX: usize = 256;
+
 /// What a replica keeps stays within what its configuration allows: the ops of a primary that are not committed, the
-/// requests that wait for a place among them, the sessions, the log, what repair holds, and the requests and bytes of an op.
+/// requests that wait for a place among them, the sessions, the log, what repair holds, the requests and bytes of an op, and
+/// what one message of repair asks for or brings.
 #[derive(Debug)]
 pub(super) struct Bounded;
 
@@ -35,7 +40,7 @@ impl Checker for Bounded {
     }
 
     fn wants(&self) -> Interests {
-        Interests::TURN | Interests::PREPARE
+        Interests::TURN | Interests::PREPARE | Interests::OTHER_MESSAGES
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
@@ -56,6 +61,18 @@ impl Checker for Bounded {
                         "r{replica} prepares op {op} of {requests} requests and {bytes} bytes, {requests_max} and \
                          {bytes_max} are allowed"
                     ));
+                }
+                Ok(())
+            }
+            Observation::Sent { replica, message } => {
+                let (count, most) = match message {
+                    Message::RequestEntries { wanted } => (wanted.len(), ENTRIES_MAX),
+                    Message::Entries { entries } => (entries.len(), ENTRIES_MAX),
+                    Message::Headers { headers } => (headers.len(), HEADERS_MAX),
+                    _ => return Ok(()),
+                };
+                if count > most {
+                    return Err(format!("r{replica} sends {} of {count}, {most} are allowed", message.name()));
                 }
                 Ok(())
             }
