@@ -169,4 +169,10 @@ cases! {
         bench.names(&[&"r2", &"RequestEntries of 65", &"64"]);
         bench.sent(2, &Message::RequestEntries { wanted })
     };
+    a_reply_over_the_longest_is_noticed: "queues-are-bounded", |bench, broken| {
+        bench.change_state(2, |state| state.membership.constants.reply_max = 64);
+        let bytes = Bytes::from(vec![0; if broken { 65 } else { 64 }]);
+        bench.names(&[&"r2", &"65 bytes", &"64 are allowed"]);
+        bench.sent(2, &replies(0, 7, opened_at(1), Outcome::Reply(bytes), 2))
+    };
 }
