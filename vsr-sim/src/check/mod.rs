@@ -24,7 +24,7 @@
 //! | `view-change-counts-for-nothing` | no acknowledgement between two views | I14 |
 //! | `replies-are-committed` | no client hears of an op that is not committed | I2 |
 //! | `clients-see-started-views` | no client hears of a view that has not started | D28 |
-//! | `queues-are-bounded` | pipeline, queues, sessions, log and ops within their bounds | I17 |
+//! | `queues-are-bounded` | pipeline, queues, sessions, log, ops, replies and messages of repair within their bounds | I17 |
 //! | `accounts-are-true` | what is counted is what is held, and within its bound | I17 |
 //! | `committed-in-this-view` | committed only when a quorum has acknowledged it in this very view | I2, B8 |
 //! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | I16 |
