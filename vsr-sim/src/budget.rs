@@ -22,6 +22,8 @@ pub const VIEWS_STUCK: u64 = 1_000;
 pub const COPIES: u64 = 3_000;
 /// Bytes sent for each byte of payload and each replica in a run without faults, in thousandths.
 pub const COPIES_CALM: u64 = 3_000;
+/// Heartbeats and pings for each that is due in a run without faults, in thousandths.
+pub const BEATS_CALM: u64 = 1_200;
 /// Views that are entered in a run without faults, whose time-outs fit its delays.
 pub const VIEWS_CALM: u64 = 0;
 
@@ -48,6 +50,12 @@ pub struct Figures {
     pub carried: u64,
     /// Bytes of the ops, each counted once.
     pub payload: u64,
+    /// The time before the heal.
+    pub before: Duration,
+    /// Heartbeats and pings that were sent before.
+    pub beats_before: u64,
+    /// Ops that were prepared before, and questions that may have needed a heartbeat of their own.
+    pub reasons_before: u64,
 }
 
 /// One figure beside its budget, both in thousandths.
@@ -117,8 +125,21 @@ impl Figures {
         }
         if options.is_calm() && !planned && options.is_patient() {
             add("views without faults", self.views_before * 1000, VIEWS_CALM);
+            let due = self.beats_due(options);
+            add("heartbeats and pings for each that is due without faults", self.beats_before * 1000 / due, BEATS_CALM);
         }
         measures
+    }
+}
+
+impl Figures {
+    /// Pings at their interval, and when a connection is new; heartbeats at theirs, and for what cannot wait for the next one.
+    fn beats_due(&self, options: &Options) -> u64 {
+        let (n, timing) = (options.replicas as u64, options.limits.timing);
+        let times = |interval: Duration| thousandths(self.before, interval) / 1000;
+        let pings = n * n.saturating_sub(1) * (times(timing.ping) + n + 2);
+        let heartbeats = n.saturating_sub(1) * (times(timing.heartbeat) + self.reasons_before + 2);
+        (pings + heartbeats).max(1)
     }
 }
 
@@ -216,6 +237,8 @@ mod tests {
         assert_eq!(over(loud, &options, false), ["bytes after the heal for each byte and replica"]);
         let loud = Figures { carried_before: 20_000_000, carried: 20_000_000, ..fine };
         assert_eq!(over(loud, &options, false), ["bytes for each byte and replica without faults"]);
+        let loud = Figures { beats_before: 1_000_000, before: second * 10, reasons_before: 1000, ..fine };
+        assert_eq!(over(loud, &options, false), ["heartbeats and pings for each that is due without faults"]);
         let restless = Figures { views_before: 1, ..fine };
         assert_eq!(over(restless, &options, false), ["views without faults"]);
         assert_eq!(over(restless, &options, true), Vec::<&str>::new(), "its faults were written down");

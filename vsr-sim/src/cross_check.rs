@@ -4,7 +4,7 @@ use vsr::{ApplyContext, OpNumber, Position, QueryContext, SessionId, StateMachin
 
 use crate::check::linearizability::{Asked, Heard};
 use crate::history::{self, Limits, Model, Operation};
-use crate::machine::{Change, Logged, Recorded, Registers};
+use crate::machine::{Change, Logged, Recorded, Registers, Replied};
 use crate::run::Run;
 use crate::simulation::{Report, Simulation};
 
@@ -43,7 +43,7 @@ enum Input {
 /// What it heard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Output {
-    Reply(i64),
+    Reply(Replied),
     Answer(i64, u64),
 }
 
@@ -55,7 +55,9 @@ fn operation(recorded: &Recorded<Registers>) -> Option<Searched> {
         Asked::Query(at) => Input::Get(*at),
     };
     match &recorded.heard {
-        Heard::Reply(reply, _) => Some(Operation::returned(process, input, invoked, Output::Reply(*reply), returned)),
+        Heard::Reply(reply, _) => {
+            Some(Operation::returned(process, input, invoked, Output::Reply(reply.clone()), returned))
+        }
         Heard::Answer((value, changes), _) => {
             Some(Operation::returned(process, input, invoked, Output::Answer(*value, *changes), returned))
         }

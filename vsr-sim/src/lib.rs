@@ -37,7 +37,7 @@ mod world;
 pub use cross_check::{CrossCheck, cross_check};
 pub use disk::{Damage, SimDisk};
 pub use limits::Limits;
-pub use machine::{Change, Registers, Simulated, Step};
+pub use machine::{Change, Registers, Replied, Simulated, Step};
 pub use options::{Options, Ppm};
 pub use simulation::{Report, Simulation, Verdict};
 pub use socket::{Heard, SimSocket};

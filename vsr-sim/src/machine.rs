@@ -6,7 +6,8 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use vsr::protocol::Random;
 use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
 
@@ -17,7 +18,7 @@ use crate::simulation::{Invariant, ModelOf};
 use crate::world::lock;
 
 /// What a client does next.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Step<C, Q> {
     /// It submits a command.
     Command(C),
@@ -175,6 +176,7 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
         let mut world = lock(&self.life.world);
         let was_broken = world.violation.is_some();
         world.trace.count("commands executed");
+        world.nodes[replica].executed += 1;
         world.observe(&Observation::Executed { replica, position, command: id, reply: checksum });
         if let Some(digest) = self.inner.digest() {
             world.observe(&Observation::Digest { replica, of: Digested::Machine(position), digest });
@@ -196,6 +198,7 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
     }
 
     fn query(&self, context: &QueryContext, query: S::Query) -> S::Answer {
+        self.look_at_context(context);
         self.inner.query(context, query)
     }
 
@@ -212,6 +215,21 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
 pub(crate) const DIFFERS: [&str; 2] = ["equal-state-after-equal-ops", "one-reply-per-command"];
 
 impl<S: Simulated> Witnessed<S> {
+    /// A query is told of the timestamp of the last op: that with which its commands were executed.
+    fn look_at_context(&self, QueryContext { applied, timestamp }: &QueryContext) {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_op = Position { op: *applied, index: 0 }..=Position { op: *applied, index: u32::MAX };
+        let executed = recorder.executed.range(of_op).next().map(|(_, first)| first.context.timestamp);
+        drop(recorder);
+        if let Some(executed) = executed.filter(|executed| executed != timestamp) {
+            let mut world = lock(&self.life.world);
+            let (replica, at) = (self.life.node, world.now);
+            let message =
+                format!("r{replica} answers a query as of op {applied} and {timestamp}, the op is of {executed}");
+            world.breach(Violation { checker: "queries-see-their-op", message, at });
+        }
+    }
+
     /// What this replica made of a command, and what the first one did: in values, which say more than their checksums.
     fn difference(&self, position: Position, reply: &S::Reply) -> Option<String> {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -297,34 +315,102 @@ pub enum Change {
     Add(u8, i64),
     /// Sets a register if it holds the first value; replies what it held.
     CompareAndSet(u8, i64, i64),
-    /// Changes nothing; replies how many changes there were. Carries ballast.
+    /// Changes nothing; replies how many changes there were. Carries ballast; an eighth of it comes back, unless it is long.
     Ballast(Bytes),
+}
+
+/// Ballast that is longer does not come back.
+const BALLAST_MAX: usize = 640;
+
+/// A reply of [`Registers`]: a number, and what comes back of the ballast of a command. Without any it is encoded as the number
+/// is; people are shown the number alone.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Replied {
+    /// The number.
+    pub number: i64,
+    /// The ballast.
+    pub ballast: Bytes,
+}
+
+impl From<i64> for Replied {
+    fn from(number: i64) -> Replied {
+        Replied { number, ballast: Bytes::new() }
+    }
+}
+
+impl Debug for Replied {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.number.fmt(f)
+    }
+}
+
+impl Serialize for Replied {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.ballast.is_empty() {
+            self.number.serialize(serializer)
+        } else {
+            (self.number, &self.ballast).serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Replied {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Replied, D::Error> {
+        deserializer.deserialize_any(NumberOrBoth)
+    }
+}
+
+struct NumberOrBoth;
+
+impl<'de> Visitor<'de> for NumberOrBoth {
+    type Value = Replied;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a number, alone or with ballast")
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Replied, E> {
+        Ok(number.into())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Replied, E> {
+        i64::try_from(number).map(Replied::from).map_err(de::Error::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut both: A) -> Result<Replied, A::Error> {
+        let number = both.next_element()?.ok_or_else(|| de::Error::invalid_length(0, &self))?;
+        let ballast = both.next_element()?.ok_or_else(|| de::Error::invalid_length(1, &self))?;
+        Ok(Replied { number, ballast })
+    }
 }
 
 impl StateMachine for Registers {
     type Command = Change;
-    type Reply = i64;
+    type Reply = Replied;
     type Query = u8;
     type Answer = (i64, u64);
 
-    fn apply(&mut self, context: &ApplyContext, change: Change) -> i64 {
+    fn apply(&mut self, context: &ApplyContext, change: Change) -> Replied {
         self.changes += 1;
         self.changed_at = context.timestamp;
         match change {
-            Change::Write(at, value) => self.values.insert(at, value).unwrap_or(0),
+            Change::Write(at, value) => self.values.insert(at, value).unwrap_or(0).into(),
             Change::Add(at, more) => {
                 let value = self.values.entry(at).or_default();
                 *value = value.wrapping_add(more);
-                *value
+                (*value).into()
             }
             Change::CompareAndSet(at, expected, value) => {
                 let held = self.values.get(&at).copied().unwrap_or(0);
                 if held == expected {
                     self.values.insert(at, value);
                 }
-                held
+                held.into()
             }
-            Change::Ballast(_) => self.changes as i64,
+            Change::Ballast(ballast) => {
+                let back = if ballast.len() < BALLAST_MAX { ballast.len() / 8 } else { 0 };
+                Replied { number: self.changes as i64, ballast: ballast.slice(..back) }
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use vsr::protocol::{Busy, Outcome, Refusal, Reply};
+use vsr::protocol::{Account, Busy, Outcome, Refusal, Reply};
 use vsr::wire::{self, Limits};
 use vsr::{Arrival, Envelope, Message, Peer};
 
@@ -56,14 +56,19 @@ const OF_A_TERM: &[&str] = &[
     "ReadIndexOk",
 ];
 
-/// Bytes of commands and entries that were sent, and how many of them had to be.
+/// Bytes of commands and entries that were sent, and how many of them had to be; and how many messages there were of some kinds.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Traffic {
     /// In requests, prepares and entries.
     pub(crate) carried: u64,
     /// In ops, each counted once.
     pub(crate) payload: u64,
-    highest: u64,
+    /// The highest op that was prepared.
+    pub(crate) highest: u64,
+    /// Heartbeats and pings.
+    pub(crate) beats: u64,
+    /// Questions that may need a round of heartbeats each.
+    pub(crate) questions: u64,
 }
 
 impl Traffic {
@@ -83,6 +88,8 @@ impl Traffic {
             Message::Requests { requests, .. } => {
                 self.carried += requests.iter().map(|request| request.command.len() as u64 + 32).sum::<u64>();
             }
+            Message::Commit { .. } | Message::Ping(_) => self.beats += 1,
+            Message::Query { .. } | Message::ReadIndex { .. } => self.questions += 1,
             _ => {}
         }
     }
@@ -191,13 +198,16 @@ impl World {
                 continue;
             }
             self.misbehave(from, &mut message);
+            if from >= self.replicas {
+                self.look_at_client(from, &message);
+            }
             self.trace.count("messages");
             let Some(to) = self.node_of(to) else { continue };
             self.traffic.count(&message);
             if from < self.replicas {
                 match &message {
                     Message::Prepare { .. } => self.look_at_clocks(),
-                    Message::Replies { replies, .. } => self.count_outcomes(replies),
+                    Message::Replies { replies, .. } => self.count_outcomes(from, replies),
                     _ => {}
                 }
                 self.observe(&Observation::Sent { replica: from, message: &message });
@@ -324,9 +334,9 @@ impl World {
     }
 
     /// What bounds have done to requests.
-    fn count_outcomes(&mut self, replies: &[Reply]) {
+    fn count_outcomes(&mut self, replica: usize, replies: &[Reply]) {
         for reply in replies {
-            self.trace.count(match &reply.outcome {
+            let name = match &reply.outcome {
                 Outcome::Busy(Busy::Queue) => "busy: the queue is full",
                 Outcome::Busy(Busy::Replies) => "busy: unseen replies fill half their bound",
                 Outcome::Busy(Busy::LogFull) => "busy: the log is full",
@@ -335,7 +345,13 @@ impl World {
                 Outcome::Refused(Refusal::TooLarge) => "refused: the command is too long",
                 Outcome::Refused(Refusal::Evicted) => "refused: the session was evicted",
                 _ => continue,
-            });
+            };
+            self.trace.count(name);
+            if self.replies_fit && reply.outcome == Outcome::ReplyLost {
+                let name = "replies that were lost though all of the run fit";
+                let account = Account { name, counted: 1, held: 0, bound: 0 };
+                self.observe(&Observation::Audited { replica, account: &account });
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures::future::poll_fn;
-use vsr::protocol::{Core, Event, Status};
+use vsr::protocol::{Account, Core, Event, Status};
 use vsr::{
     Arrival, Batch, Clock, Entry, Envelope, Monotonic, Network, NetworkError, Observer, OpNumber, Recovered, Storage,
     StorageError, Timestamp,
@@ -257,6 +257,13 @@ impl Observer for Witness {
         let replica = self.life.node;
         let mut world = lock(&self.life.world);
         world.observe(&Observation::Turn { replica, core });
+        let (executed, bound) =
+            (std::mem::take(&mut world.nodes[replica].executed) as u64, world.options.limits.apply_slice);
+        if executed > bound as u64 {
+            let name = "commands applied in one turn";
+            let account = Account { name, counted: executed, held: executed, bound: bound as u64 };
+            world.observe(&Observation::Audited { replica, account: &account });
+        }
         self.turns += 1;
         let is_primary = core.is_primary();
         if std::mem::replace(&mut self.was_primary, is_primary) != is_primary || self.turns.is_multiple_of(AUDIT_EVERY)

@@ -280,6 +280,11 @@ impl Options {
         if on(random, 25) {
             options.rogues = 1 + random.below(3) as usize;
         }
+        // Clocks that are off are no fault: every report of them arrives, so that their median is known.
+        let mut clocks = Random::new(seed ^ 0x736b_6577);
+        if calm && clocks.chance(1, 2) {
+            options.skew_max = log_uniform(&mut clocks, Duration::from_millis(1), Duration::from_secs(3600));
+        }
         options
     }
 

@@ -47,7 +47,12 @@ impl<S: Simulated> Run<S> {
         let is_asked = !self.clients_are_done();
         self.figures.outside = self.options.replicas - core.len();
         self.figures.was_healed = is_asked;
-        self.figures.carried_before = lock(&self.world).traffic.carried;
+        let traffic = lock(&self.world).traffic;
+        let asked = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).history.len() as u64;
+        self.figures.carried_before = traffic.carried;
+        self.figures.before = Duration::from_nanos(healed);
+        self.figures.beats_before = traffic.beats;
+        self.figures.reasons_before = traffic.highest + traffic.questions + asked;
         self.figures.views_before = entered;
         self.advance(until, |run| run.answered() > before || run.clients_are_done());
         self.figures.first_answer = Duration::from_nanos(lock(&self.world).now - healed);

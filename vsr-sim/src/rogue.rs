@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
 use vsr::protocol::Random;
 use vsr::{Client, ClientConfig, ClientId, Message, Peer, RequestNumber};
 
+use crate::check::Observation;
 use crate::machine::{Simulated, Witnessed};
 use crate::node::{Life, SimClock, SimNetwork};
 use crate::run::{Run, Slot};
@@ -28,16 +29,23 @@ pub(crate) enum Misdeed {
     BeyondAny,
     /// Its commands have so many bytes: more than `request_max`.
     TooLong(usize),
+    /// It names the session of another node's client.
+    AnothersSession(usize),
+    /// Its commands are none that the state machine knows.
+    Garbage,
 }
 
 impl Misdeed {
-    fn draw(random: &mut Random, request_max: u32) -> Misdeed {
-        match random.below(8) {
+    /// `another` is the node of a client that keeps the rules.
+    fn draw(random: &mut Random, request_max: u32, another: usize) -> Misdeed {
+        match random.below(10) {
             0..=2 => Misdeed::SharesId,
             3 => Misdeed::Returns,
             4 => Misdeed::FloorAbove,
             5 => Misdeed::BeyondWindow,
             6 => Misdeed::BeyondAny,
+            7 => Misdeed::AnothersSession(another),
+            8 => Misdeed::Garbage,
             _ => Misdeed::TooLong(request_max as usize + 1),
         }
     }
@@ -51,6 +59,8 @@ impl Misdeed {
             Misdeed::BeyondWindow => "numbers beyond the window",
             Misdeed::BeyondAny => "numbers beyond any",
             Misdeed::TooLong(_) => "commands over request_max",
+            Misdeed::AnothersSession(_) => "sessions of others",
+            Misdeed::Garbage => "commands that do not decode",
         }
     }
 }
@@ -60,6 +70,25 @@ impl World {
     pub(crate) fn speak_as_client(&mut self, node: usize) {
         if let Peer::Client(id) = self.nodes[node].peer {
             self.clients.insert(id, node);
+        }
+    }
+
+    /// Whether a node is a client that keeps the rules, under an id that nobody else uses.
+    pub(crate) fn keeps_the_rules(&self, node: usize) -> bool {
+        let own = self.nodes[node].peer;
+        self.options.rogues == 0 || !self.nodes.iter().any(|other| other.misdeed.is_some() && other.peer == own)
+    }
+
+    /// What a client hands to the network: the checkers look at it, if the client keeps the rules.
+    pub(crate) fn look_at_client(&mut self, node: usize, message: &Message) {
+        let Message::Requests { requests, .. } = message else { return };
+        if self.options.rogues > 0
+            && let Some(request) = requests.last().filter(|request| request.number > RequestNumber(0))
+        {
+            self.nodes[node].session = request.session;
+        }
+        if self.keeps_the_rules(node) {
+            self.observe(&Observation::Asked { requests });
         }
     }
 
@@ -73,13 +102,18 @@ impl World {
             match misdeed {
                 Misdeed::SharesId | Misdeed::Returns => {}
                 Misdeed::FloorAbove => request.floor = RequestNumber(request.number.0 + 1 + request.number.0 % 3),
-                Misdeed::BeyondWindow => request.number = RequestNumber(request.number.0 + 2 * window),
+                // The first that is beyond it, or one a little further.
+                Misdeed::BeyondWindow => {
+                    request.number = RequestNumber(request.floor.0 + window + request.number.0 % 3);
+                }
                 Misdeed::BeyondAny => request.number = RequestNumber((1 << 60) + request.number.0),
                 Misdeed::TooLong(len) => {
                     let mut command = BytesMut::from(&request.command[..]);
                     command.resize(len.max(command.len()), 0);
                     request.command = command.freeze();
                 }
+                Misdeed::AnothersSession(another) => request.session = self.nodes[another].session,
+                Misdeed::Garbage => request.command = Bytes::from_static(b"\xc7"),
             }
         }
     }
@@ -90,9 +124,9 @@ impl<S: Simulated> Run<S> {
     pub(crate) fn add_rogue(&mut self, rogue: usize) {
         let mut world = lock(&self.world);
         let mut random = world.draw(site::ROGUE, rogue as u64, 0);
-        let misdeed = Misdeed::draw(&mut random, self.membership.constants.request_max);
-        let own = Peer::Client(ClientId((u128::from(random.next_u64()) << 32) | (0x1_0000 + rogue as u128)));
         let another = self.options.replicas + random.below(self.options.clients as u64) as usize;
+        let misdeed = Misdeed::draw(&mut random, self.membership.constants.request_max, another);
+        let own = Peer::Client(ClientId((u128::from(random.next_u64()) << 32) | (0x1_0000 + rogue as u128)));
         let shares = misdeed == Misdeed::SharesId || (misdeed != Misdeed::Returns && random.chance(1, 3));
         let peer = world.nodes.get(another).filter(|_| shares).map_or(own, |node| node.peer);
         let node = world.add_node(peer);

@@ -18,7 +18,8 @@ use crate::budget::Figures;
 use crate::check::{self, Observation, Violation};
 use crate::disk::SimDisk;
 use crate::files::{FileDisks, Grain, OnFiles, Open, boxed_file_storage};
-use crate::machine::{Recorder, Simulated, Witnessed};
+use crate::limits::Limits;
+use crate::machine::{Recorder, Registers, Simulated, Witnessed, machine_name};
 use crate::node::{Life, SimClock, SimNetwork, SimStorage, Witness};
 use crate::options::Options;
 use crate::plan::{Fault, KEPT, MessageFate, Plan, Unsynced};
@@ -100,6 +101,10 @@ impl<S: Simulated> Run<S> {
             }
             world.disks.push(SimDisk::new(state));
         }
+        let Limits { reply_max, session_replies_max, table_replies_max, .. } = options.limits;
+        world.replies_fit = machine_name::<S>() == machine_name::<Registers>()
+            && reply_max >= 4096
+            && u64::from(session_replies_max).min(table_replies_max) >= 1 << 20;
         for name in options.limits.counters(&options) {
             world.trace.count(name);
         }

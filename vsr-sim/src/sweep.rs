@@ -149,6 +149,8 @@ pub const FAULT_CLASSES: &[&str] = &[
     "numbers beyond the window",
     "numbers beyond any",
     "commands over request_max",
+    "sessions of others",
+    "commands that do not decode",
 ];
 
 /// Interesting paths of the protocol that a sweep of some size must have taken, by the name of their mark.
@@ -168,6 +170,8 @@ pub const PATHS: &[&str] = &[
     "busy: the queue is full",
     "busy: the table is full of sessions in use",
     "busy: the log is full",
+    "busy: unseen replies fill half their bound",
+    "replies whose bytes are gone",
     "refused: the command is too long",
     "refused: the session was evicted",
 ];

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use vsr::protocol::Random;
-use vsr::{Checksum, Client, Handle, Monotonic, OpNumber, Position, SubmitError};
+use vsr::{Checksum, Client, Handle, Monotonic, OpNumber, Peer, Position, QueryError, SubmitError};
 
-use crate::check::Observation;
 use crate::check::linearizability::{Asked, Heard};
+use crate::check::{Observation, Unheard};
 use crate::machine::{Recorder, Simulated, Step, Witnessed, asked_command};
 use crate::node::{Life, SimClock};
 use crate::simulation::Workload;
@@ -44,8 +44,17 @@ impl<S: Simulated> Worker<S> {
             // In the liveness phase every request must complete, however long it takes.
             let limit = if safety && self.random.chance(1, 2) { 2 } else { 1_000_000 };
             let step = (self.workload)(&mut self.random, self.queries_percent);
-            self.ask_client(&client, step, Duration::from_secs(limit)).await;
+            // A healed core has a place for everybody, once it has served others.
+            while self.ask_client(&client, step.clone(), Duration::from_secs(limit)).await && self.is_served() {
+                self.pause().await;
+            }
         }
+    }
+
+    /// Whether what is refused for now has to be taken in the end.
+    fn is_served(&self) -> bool {
+        let world = lock(&self.life.world);
+        !world.faults_on && !world.options.limits.log_may_be_full()
     }
 
     /// A client that breaks its own rule waits for each answer for a while only, and ends with the faults. Whether it goes on.
@@ -62,23 +71,30 @@ impl<S: Simulated> Worker<S> {
         true
     }
 
-    /// One operation of a client, answered within a limit or not.
+    /// One operation of a client, answered within a limit or not. Whether there was no place for it.
     pub(crate) async fn ask_client(
         &mut self,
         client: &Client<Witnessed<S>>,
         step: Step<S::Command, S::Query>,
         limit: Duration,
-    ) {
+    ) -> bool {
         match step {
             Step::Command(command) => {
                 let (asked, id) = self.invoke_command(&command);
                 let result = client.submit_within((id, command), limit).await;
-                self.hear_reply(asked, id, result.map(|reply| (reply.value, reply.position)));
+                let is_busy = matches!(result, Err(SubmitError::Busy));
+                self.hear_reply(asked, id, result.map(|reply| (reply.value, reply.position)), Some(limit));
+                is_busy
             }
             Step::Query(query) => {
                 let asked = self.invoke_query(&query);
                 let result = client.query_within(query, limit).await;
+                let is_busy = matches!(result, Err(QueryError::Busy));
+                if let Err(error) = &result {
+                    self.hear_refusal(asked, Unheard::Query(error), Some(limit));
+                }
                 self.hear_answer(asked, result.ok().map(|answer| (answer.value, answer.position)));
+                is_busy
             }
         }
     }
@@ -108,13 +124,18 @@ impl<S: Simulated> Worker<S> {
                 let (asked, id) = self.invoke_command(&command);
                 let result = handle.submit_positioned((id, command)).await;
                 let stopped = result.as_ref().is_err_and(|error| *error == SubmitError::Stopped);
-                self.hear_reply(asked, id, result.map(|reply| (reply.value, reply.position)));
+                self.hear_reply(asked, id, result.map(|reply| (reply.value, reply.position)), None);
                 !stopped
             }
             Step::Query(query) => {
                 let asked = self.invoke_query(&query);
-                let Ok(answer) = handle.query_positioned(query).await else { return false };
-                self.hear_answer(asked, Some((answer.value, answer.position)));
+                match handle.query_positioned(query).await {
+                    Ok(answer) => self.hear_answer(asked, Some((answer.value, answer.position))),
+                    Err(error) => {
+                        self.hear_refusal(asked, Unheard::Query(&error), None);
+                        return false;
+                    }
+                }
                 true
             }
         }
@@ -157,17 +178,42 @@ impl<S: Simulated> Worker<S> {
         self.record(|recorder| {
             recorder.next_command += 1;
             let id = recorder.next_command;
-            (Asking { at: recorder.invoke(client, now, asked_command::<S>(command.clone())), record }, id)
+            let at = recorder.invoke(client, now, asked_command::<S>(command.clone()));
+            (Asking { at, record, since: now }, id)
         })
     }
 
     fn invoke_query(&self, query: &S::Query) -> Asking {
         let (client, now) = (self.client, self.now());
         let record = self.tell_asked(|| format!("{query:?}?"));
-        self.record(|recorder| Asking { at: recorder.invoke(client, now, Asked::Query(query.clone())), record })
+        self.record(|recorder| {
+            let at = recorder.invoke(client, now, Asked::Query(query.clone()));
+            Asking { at, record, since: now }
+        })
     }
 
-    fn hear_reply(&self, asked: Asking, id: u64, result: Result<(S::Reply, Position), SubmitError>) {
+    /// Somebody hears nothing, and why.
+    fn hear_refusal(&self, asked: Asking, why: Unheard<'_>, limit: Option<Duration>) {
+        let mut world = lock(&self.life.world);
+        let node = self.life.node;
+        if !world.keeps_the_rules(node) {
+            return;
+        }
+        let client = match world.nodes[node].peer {
+            Peer::Client(client) => Some(client),
+            Peer::Replica(_) => None,
+        };
+        let (waited, limit) = (world.now - asked.since, limit.map(|limit| limit.as_nanos() as u64));
+        world.observe(&Observation::Refused { client, why, waited, limit });
+    }
+
+    fn hear_reply(
+        &self,
+        asked: Asking,
+        id: u64,
+        result: Result<(S::Reply, Position), SubmitError>,
+        limit: Option<Duration>,
+    ) {
         let now = self.now();
         self.tell_heard(asked, || match &result {
             Ok((reply, position)) => format!("{reply:?} at {position}"),
@@ -186,6 +232,7 @@ impl<S: Simulated> Worker<S> {
                 world.observe(&acknowledged);
             }
             Err(error) => {
+                self.hear_refusal(asked, Unheard::Command(&error), limit);
                 let words = error.to_string();
                 let executed = executed_by(&words);
                 self.record(|recorder| {
@@ -226,11 +273,12 @@ fn executed_by(words: &str) -> Option<bool> {
     }
 }
 
-/// An operation that waits for its outcome: where it stands in the history, and in the picture.
+/// An operation that waits for its outcome: where it stands in the history, and in the picture; and since when.
 #[derive(Clone, Copy)]
 struct Asking {
     at: usize,
     record: Option<u32>,
+    since: u64,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use vsr::protocol::Random;
-use vsr::{Arrival, ClientId, Peer, Quorums};
+use vsr::{Arrival, ClientId, Peer, Quorums, SessionId};
 
 use crate::atlas::Atlas;
 use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
@@ -150,6 +150,10 @@ pub(crate) struct Node {
     numbers: (u64, u64),
     /// What it does wrong as a client, if it does.
     pub(crate) misdeed: Option<crate::rogue::Misdeed>,
+    /// The session that it asked under last, where there are clients that break the rules.
+    pub(crate) session: SessionId,
+    /// Commands that its state machine has executed in this turn.
+    pub(crate) executed: usize,
     /// Until when its disk has no room, and a write is how it is known.
     pub(crate) no_space_until: u64,
     /// Until when no sync of its disk succeeds.
@@ -192,6 +196,8 @@ pub(crate) struct World {
     pub(crate) has_leapt: bool,
     /// No fault is on: every report of a clock arrives.
     is_calm: bool,
+    /// All replies of the run together are shorter than any bound for them.
+    pub(crate) replies_fit: bool,
     /// Nodes whose task must end before it is polled again.
     pub(crate) dying: Vec<usize>,
 }
@@ -233,6 +239,7 @@ impl World {
             traffic: Traffic::default(),
             clocks: (u64::MAX, Vec::new()),
             has_leapt: false,
+            replies_fit: false,
             dying: Vec::new(),
         }
     }
@@ -277,6 +284,8 @@ impl World {
             status: None,
             numbers: (0, 0),
             misdeed: None,
+            session: SessionId::default(),
+            executed: 0,
             no_space_until: 0,
             no_sync_until: 0,
         });
@@ -383,7 +392,8 @@ impl World {
         let old = self.options.limits.timing.ping.as_nanos() as u64 * 8;
         let drift = if self.has_leapt { old } else { old * self.options.drift_max / 400 };
         let late = self.options.delay_longest().as_nanos() as u64 + 1_000_000;
-        let is_reported = self.is_calm && self.now > 2_000_000_000;
+        // Afterwards some replicas may be cut off for good.
+        let is_reported = self.is_calm && self.faults_on && self.now > 2_000_000_000;
         let now = self.now;
         let range = |node: &Node| ClockRange {
             lowest: if is_reported { (node.ahead.0 + now).saturating_sub(late) } else { 0 },

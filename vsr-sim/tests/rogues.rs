@@ -3,13 +3,15 @@
 use vsr_sim::sweep::FAULT_CLASSES;
 use vsr_sim::{Options, Registers, Simulation, Verdict};
 
-const MISDEEDS: [&str; 6] = [
+const MISDEEDS: [&str; 8] = [
     "ids used twice",
     "ids that return",
     "floors above the number",
     "numbers beyond the window",
     "numbers beyond any",
     "commands over request_max",
+    "sessions of others",
+    "commands that do not decode",
 ];
 
 fn run(options: Options) -> vsr_sim::Report {
@@ -21,7 +23,7 @@ fn run(options: Options) -> vsr_sim::Report {
 #[test]
 fn clients_that_break_their_own_rule_are_refused_and_nobody_is_given_anothers_reply() {
     let mut counts = [0; MISDEEDS.len()];
-    for seed in 0..12 {
+    for seed in 0..16 {
         let options = Options { rogues: 3, requests: 30, ..Options::calm(seed, 3) };
         let report = run(options);
         assert_eq!(report.verdict, Verdict::Pass, "seed {seed}");

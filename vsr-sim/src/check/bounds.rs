@@ -1,15 +1,20 @@
 //! Memory that does not grow without end (HAZARDS I17; DESIGN 5.12, 9.9).
 
-use vsr::Message;
-use vsr::protocol::{BodyBuilder, Core};
+use vsr::protocol::{BodyBuilder, Core, Outcome, Reply};
+use vsr::{Constants, Header, Message};
 
 use super::{Checker, Interests, Observation, Scene};
 
 /// Copies, headers and reads that repair and view changes may keep: 8192, 1024 and 257.
 const REPAIR_MAX: u64 = 8192 + 1024 + 257;
 
+/// Entries that one message asks for or carries, and headers that one carries.
+const ENTRIES_MAX: usize = 64;
+const HEADERS_MAX: usize = 256;
+
 /// What a replica keeps stays within what its configuration allows: the ops of a primary that are not committed, the
-/// requests that wait for a place among them, the sessions, the log, what repair holds, and the requests and bytes of an op.
+/// requests that wait for a place among them, the sessions, the log, what repair holds, the requests and bytes of an op, the
+/// bytes of a reply, and what one message of repair asks for or brings.
 #[derive(Debug)]
 pub(super) struct Bounded;
 
@@ -35,7 +40,7 @@ impl Checker for Bounded {
     }
 
     fn wants(&self) -> Interests {
-        Interests::TURN | Interests::PREPARE
+        Interests::TURN | Interests::PREPARE | Interests::ANSWERS | Interests::OTHER_MESSAGES
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
@@ -46,20 +51,45 @@ impl Checker for Bounded {
                     None => Ok(()),
                 }
             }
-            Observation::Sent { replica, message: Message::Prepare { entry, .. } } => {
-                let constants = &scene.disks[replica].state().membership.constants;
-                let (op, requests, bytes) = (entry.header.op, entry.header.requests, entry.header.body_len);
-                let (requests_max, bytes_max) = (constants.batch_requests_max, constants.batch_bytes_max);
-                // One request is an op, however long it is.
-                if requests > requests_max || (requests > 1 && bytes > bytes_max) {
-                    return Err(format!(
-                        "r{replica} prepares op {op} of {requests} requests and {bytes} bytes, {requests_max} and \
-                         {bytes_max} are allowed"
-                    ));
-                }
-                Ok(())
+            Observation::Sent { replica, message } => {
+                sent(replica, &scene.disks[replica].state().membership.constants, message)
             }
             _ => Ok(()),
         }
     }
+}
+
+fn sent(replica: usize, constants: &Constants, message: &Message) -> Result<(), String> {
+    let (count, most) = match message {
+        Message::Prepare { entry, .. } => return prepared(replica, constants, &entry.header),
+        Message::Replies { replies, .. } => {
+            let length = |reply: &Reply| if let Outcome::Reply(bytes) = &reply.outcome { bytes.len() } else { 0 };
+            let (longest, most) = (replies.iter().map(length).max().unwrap_or(0), constants.reply_max);
+            if longest > most as usize {
+                return Err(format!("r{replica} sends a reply of {longest} bytes, {most} are allowed"));
+            }
+            return Ok(());
+        }
+        Message::RequestEntries { wanted } => (wanted.len(), ENTRIES_MAX),
+        Message::Entries { entries } => (entries.len(), ENTRIES_MAX),
+        Message::Headers { headers } => (headers.len(), HEADERS_MAX),
+        _ => return Ok(()),
+    };
+    if count > most {
+        return Err(format!("r{replica} sends {} of {count}, {most} are allowed", message.name()));
+    }
+    Ok(())
+}
+
+fn prepared(replica: usize, constants: &Constants, header: &Header) -> Result<(), String> {
+    let (op, requests, bytes) = (header.op, header.requests, header.body_len);
+    let (requests_max, bytes_max) = (constants.batch_requests_max, constants.batch_bytes_max);
+    // One request is an op, however long it is.
+    if requests > requests_max || (requests > 1 && bytes > bytes_max) {
+        return Err(format!(
+            "r{replica} prepares op {op} of {requests} requests and {bytes} bytes, {requests_max} and {bytes_max} are \
+             allowed"
+        ));
+    }
+    Ok(())
 }

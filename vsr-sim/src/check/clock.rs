@@ -5,7 +5,7 @@ use super::{Checker, ClockRange, Interests, Observation, Scene};
 
 /// The timestamp of an op that a primary prepares is the one after the last, or no further ahead than the median of the wall
 /// clocks of a quorum, its own among them, can be: a minority of mad clocks moves it nowhere. Where every report arrives, it is
-/// no further behind, either.
+/// the median of all, and no further behind, either.
 #[derive(Debug, Default)]
 pub(super) struct WithinTheClocks(Neighbours);
 
@@ -26,16 +26,18 @@ impl Checker for WithinTheClocks {
             if !is_sent || author != replica || scene.clocks.is_empty() {
                 return Ok(());
             }
-            let quorum = usize::from(scene.quorums.replication);
+            // Where every report arrives, all of them count.
+            let all = scene.clocks.iter().all(|clock| clock.lowest > 0);
+            let count = if all { scene.clocks.len() } else { usize::from(scene.quorums.replication) };
             let (op, timestamp) = (header.op, header.timestamp.0);
             let least = before.map_or(1, |before| before.timestamp.0 + 1);
-            let highest = highest_median(scene.clocks, replica, quorum);
+            let highest = highest_median(scene.clocks, replica, count);
             if timestamp > highest.max(least) {
                 return Err(format!(
                     "r{replica} gives op {op} the timestamp {timestamp}, the median of a quorum's clocks is at most {highest}"
                 ));
             }
-            let lowest = lowest_median(scene.clocks, replica, quorum);
+            let lowest = lowest_median(scene.clocks, replica, count);
             if timestamp < lowest {
                 return Err(format!(
                     "r{replica} gives op {op} the timestamp {timestamp}, the median of a quorum's clocks is at least {lowest}"
@@ -61,15 +63,16 @@ fn of_others(clocks: &[ClockRange], own: usize, which: impl Fn(&ClockRange) -> u
     others
 }
 
-fn highest_median(clocks: &[ClockRange], own: usize, quorum: usize) -> u64 {
+/// The highest median of so many clocks, or more.
+fn highest_median(clocks: &[ClockRange], own: usize, count: usize) -> u64 {
     let mut others = of_others(clocks, own, |clock| clock.highest);
     others.reverse();
-    let medians = (quorum.max(1)..=clocks.len()).map(|count| median(clocks[own].highest, &others, count));
+    let medians = (count.max(1)..=clocks.len()).map(|count| median(clocks[own].highest, &others, count));
     medians.max().unwrap_or(u64::MAX)
 }
 
-fn lowest_median(clocks: &[ClockRange], own: usize, quorum: usize) -> u64 {
+fn lowest_median(clocks: &[ClockRange], own: usize, count: usize) -> u64 {
     let others = of_others(clocks, own, |clock| clock.lowest);
-    let medians = (quorum.max(1)..=clocks.len()).map(|count| median(clocks[own].lowest, &others, count));
+    let medians = (count.max(1)..=clocks.len()).map(|count| median(clocks[own].lowest, &others, count));
     medians.min().unwrap_or(0)
 }

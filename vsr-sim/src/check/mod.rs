@@ -24,13 +24,17 @@
 //! | `view-change-counts-for-nothing` | no acknowledgement between two views | I14 |
 //! | `replies-are-committed` | no client hears of an op that is not committed | I2 |
 //! | `clients-see-started-views` | no client hears of a view that has not started | D28 |
-//! | `queues-are-bounded` | pipeline, queues, sessions, log and ops within their bounds | I17 |
+//! | `queues-are-bounded` | pipeline, queues, sessions, log, ops, replies and messages of repair within their bounds | I17 |
 //! | `accounts-are-true` | what is counted is what is held, and within its bound | I17 |
 //! | `committed-in-this-view` | committed only when a quorum has acknowledged it in this very view | I2, B8 |
 //! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | I16 |
 //! | `timestamps-within-the-clocks` | timestamps are not further ahead than the median of a quorum's clocks can be | D24 |
 //! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | I11 |
+//! | `refusals-have-a-cause` | whoever keeps the rules is refused for a reason, and times out when its time is over | I11 |
+//! | `clients-keep-their-rule` | numbers within the window, floors above answers only, one content a number | I11 |
 //! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | I11 |
+//! | `time-outs-are-kept` | no vote before its time-out is over, none without the back-off | I18 |
+//! | `views-are-left-by-quorums` | a view is left for a later one, or by a quorum that votes to | I18 |
 //! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | I7 |
 //!
 //! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
@@ -52,12 +56,14 @@ mod monotone;
 mod observe;
 mod outcomes;
 mod quorum;
+mod refusals;
 mod sessions;
 mod stops;
 mod table;
 mod terms;
+mod timers;
 
-pub use observe::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene, Violation};
+pub use observe::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene, Unheard, Violation};
 
 /// All of them.
 fn all() -> Vec<Box<dyn Checker>> {
@@ -90,7 +96,11 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(exactly_once::SameReplies::default()),
         Box::new(exactly_once::SameDigests::default()),
         Box::new(outcomes::OutcomesAreKept::default()),
+        Box::new(refusals::RefusalsHaveACause::default()),
+        Box::new(refusals::ClientsKeepTheirRule::default()),
         Box::new(sessions::SessionsFollowTheLog::default()),
+        Box::new(timers::TimeOutsAreKept::default()),
+        Box::new(timers::ViewsAreLeftByQuorums::default()),
         Box::new(stops::ReplicaRuns::default()),
     ]
 }

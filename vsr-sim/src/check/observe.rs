@@ -2,8 +2,8 @@
 
 use std::ops::BitOr;
 
-use vsr::protocol::{Account, Core, Event};
-use vsr::{Checksum, Message, OpNumber, Peer, Position, Quorums};
+use vsr::protocol::{Account, Core, Event, Request};
+use vsr::{Checksum, ClientId, Message, OpNumber, Peer, Position, QueryError, Quorums, SubmitError};
 
 use crate::disk::SimDisk;
 
@@ -115,6 +115,22 @@ pub enum Observation<'a> {
         /// In these words.
         words: &'a str,
     },
+    /// A client that keeps the rules, and shares its id with nobody, hands requests to the network.
+    Asked {
+        /// The requests.
+        requests: &'a [Request],
+    },
+    /// Such a client, or the handle of a replica, has no reply or no answer, and is told why.
+    Refused {
+        /// Whose id; none for a handle.
+        client: Option<ClientId>,
+        /// Why.
+        why: Unheard<'a>,
+        /// How long it has waited, in nanoseconds of virtual time.
+        waited: u64,
+        /// How long it wanted to wait at most, if not for ever.
+        limit: Option<u64>,
+    },
     /// The world has failed a replica's disk in a way that is a reason to stop.
     Broke {
         /// Which replica's.
@@ -151,7 +167,10 @@ impl Observation<'_> {
             | Observation::Audited { replica, .. }
             | Observation::Broke { replica, .. }
             | Observation::Stopped { replica, .. } => Some(replica),
-            Observation::Acknowledged { .. } | Observation::Told { .. } => None,
+            Observation::Acknowledged { .. }
+            | Observation::Told { .. }
+            | Observation::Asked { .. }
+            | Observation::Refused { .. } => None,
         }
     }
 
@@ -179,7 +198,27 @@ impl Observation<'_> {
             Observation::Received { .. } => Interests::RECEIVED,
             Observation::Audited { .. } => Interests::AUDITED,
             Observation::Told { .. } => Interests::TOLD,
+            Observation::Asked { .. } => Interests::ASKED,
+            Observation::Refused { .. } => Interests::REFUSED,
             Observation::Broke { .. } | Observation::Stopped { .. } => Interests::STOPS,
+        }
+    }
+}
+
+/// Why somebody hears nothing of what it has asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Unheard<'a> {
+    /// Of a command.
+    Command(&'a SubmitError),
+    /// Of a query.
+    Query(&'a QueryError),
+}
+
+impl std::fmt::Display for Unheard<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unheard::Command(error) => write!(f, "{error}"),
+            Unheard::Query(error) => write!(f, "{error}"),
         }
     }
 }
@@ -206,7 +245,7 @@ impl std::fmt::Display for Digested {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interests(u32);
 
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 impl Interests {
     /// `Prepare` is sent.
@@ -251,6 +290,10 @@ impl Interests {
     pub const TOLD: Interests = Interests(1 << 17);
     /// [`Observation::Broke`] and [`Observation::Stopped`].
     pub const STOPS: Interests = Interests(1 << 18);
+    /// [`Observation::Asked`].
+    pub const ASKED: Interests = Interests(1 << 19);
+    /// [`Observation::Refused`].
+    pub const REFUSED: Interests = Interests(1 << 20);
     /// Everything.
     pub const ALL: Interests = Interests((1 << KINDS) - 1);
 }

@@ -234,6 +234,7 @@ impl Core {
     fn evict_body(&mut self) {
         let Some(header) = self.log.header(self.applied) else { return };
         self.repair.cached_bytes += u64::from(header.body_len) + 256;
+        self.repair.cache_looked_at = self.writes.completed;
         while self.repair.cached_bytes > self.options.cache_bytes && self.repair.cached_from < self.applied {
             let op = self.repair.cached_from;
             let completed = self.writes.completed;

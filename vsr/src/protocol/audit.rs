@@ -2,6 +2,7 @@
 //! account is a bound that does not hold, or a door that stays shut.
 
 use super::core::{Core, Status};
+use super::log::Body;
 use super::number::OpNumber;
 use super::outbox::WAITING_BYTES_MAX;
 use super::writes::disk_bytes;
@@ -114,8 +115,20 @@ impl Core {
             name: "bytes of applied entries that stay in memory",
             counted: self.repair.cached_bytes,
             held: cached.map(|header| u64::from(header.body_len) + 256).sum(),
-            bound: u64::MAX,
+            bound: self.cache_bound(),
         }
+    }
+
+    /// What is not durable stays in memory for longer, and with it what was applied after it; and the last entry always does.
+    fn cache_bound(&self) -> u64 {
+        let first = self.log.slot(self.repair.cached_from);
+        let stayed = first
+            .is_some_and(|slot| matches!(slot.body, Body::Memory(_)) && !slot.is_durable(self.repair.cache_looked_at));
+        if stayed {
+            return u64::MAX;
+        }
+        let last = self.log.header(self.applied).map_or(0, |header| u64::from(header.body_len) + 256);
+        self.options.cache_bytes.max(last)
     }
 
     /// What only a primary keeps: for each request that is marked as in flight there is one in the queue or the pipeline.
@@ -128,6 +141,11 @@ impl Core {
         }
         let waiters = primary.queued_extra.len().saturating_sub(primary.queue.len());
         let mut accounts = vec![Account::leftover("waiters for requests that are not queued", waiters)];
+        if self.commit.op() > self.reads.inherited_head {
+            let failed = self.view_change.backoff + self.view_change.fast_votes;
+            let name = "failed view changes and hasty votes that count although a view has got on";
+            accounts.push(Account::leftover(name, failed as usize));
+        }
         if self.is_between_ops() {
             let prepared: usize = primary.pipeline.iter().map(|prepared| prepared.origins.len()).sum();
             let lost = marked.saturating_sub(primary.queue.len() + prepared);

@@ -294,6 +294,12 @@ impl Core {
         self.wall = wall;
     }
 
+    /// The time that it was told last.
+    #[must_use]
+    pub fn time(&self) -> Monotonic {
+        self.now
+    }
+
     /// A message has arrived.
     pub fn on_message(&mut self, from: Peer, message: Message, machine: &dyn Machine) {
         if self.fault.is_some() {

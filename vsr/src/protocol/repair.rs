@@ -12,7 +12,7 @@ use super::event::Suspicion;
 use super::log::{Body, LogSlot};
 use super::map::FastMap;
 use super::message::{Message, Reply};
-use super::number::{ClientId, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use super::number::{BatchNumber, ClientId, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, View};
 use super::writes::disk_bytes;
 
 const HEADERS_MAX: u32 = 256;
@@ -150,6 +150,8 @@ pub(crate) struct Repair {
     tried_for_bodies: Tried,
     pub(crate) cached_from: OpNumber,
     pub(crate) cached_bytes: u64,
+    /// The last durable batch when bodies were to leave the memory last.
+    pub(crate) cache_looked_at: BatchNumber,
 }
 
 /// A set of members, by their places.

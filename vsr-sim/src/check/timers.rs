@@ -1,0 +1,226 @@
+//! When replicas act against their view (HAZARDS I18; DESIGN 7.2, 7.9).
+
+use std::time::Duration;
+
+use vsr::protocol::{Core, Event, MEMBERS_MAX, Suspicion};
+use vsr::{Message, Monotonic, Peer, View};
+
+use super::table::ByReplica;
+use super::{Checker, Interests, Observation, Scene};
+
+/// Nobody votes against a view before its time-out is over, by the clock of the replica; and that of a view change doubles with
+/// each one that came to nothing since something was committed.
+#[derive(Debug, Default)]
+pub(super) struct TimeOutsAreKept {
+    replicas: ByReplica<Timed>,
+}
+
+#[derive(Debug, Default)]
+struct Timed {
+    /// When its last turn ended; none before the first one of a life.
+    turned: Option<Monotonic>,
+    /// When it has entered its view, and when that has started here.
+    entered: Option<Monotonic>,
+    started: Option<Monotonic>,
+    /// When it said last that it hears its primary, in an answer that waited for no write.
+    heard: Option<Monotonic>,
+    /// When a write of this life was complete last: not later than that.
+    wrote: Option<Monotonic>,
+    /// The turn before the last one had a write behind it, and the last one had.
+    settled: (bool, bool),
+    /// View changes that came to nothing.
+    failed: u32,
+}
+
+/// The later of two moments, when both are known.
+fn later(a: Option<Monotonic>, b: Option<Monotonic>) -> Option<Monotonic> {
+    a.max(b)
+}
+
+impl Timed {
+    /// How long a vote has to wait at least, and since when.
+    fn least(&self, core: &Core, why: Suspicion) -> Option<(Duration, Monotonic)> {
+        let timing = core.options().timing;
+        let (least, since) = match why {
+            Suspicion::Silence => (timing.suspect, later(self.started, self.heard)),
+            Suspicion::NoProgress => (timing.view_change * (1 << self.failed.min(3)), self.entered),
+            // What a primary waits for begins when it says that its view has started: before that was durable here.
+            Suspicion::Unanswered => (timing.abdicate, self.entered),
+            Suspicion::Disk => (timing.disk, self.wrote),
+            Suspicion::Forward => (timing.forward, self.started),
+            _ => return None,
+        };
+        Some((least, since?))
+    }
+
+    fn turn_ends(&mut self, now: Monotonic) {
+        // A replica is in its view from its start on.
+        self.entered.get_or_insert(now);
+        self.started.get_or_insert(now);
+        self.turned = Some(now);
+        self.settled = (self.settled.1, self.wrote.is_some());
+    }
+}
+
+impl Checker for TimeOutsAreKept {
+    fn name(&self) -> &'static str {
+        "time-outs-are-kept"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::STARTED
+            | Interests::TURN
+            | Interests::WRITTEN
+            | Interests::COMMIT
+            | Interests::COMMITTED
+            | Interests::OTHER_EVENTS
+    }
+
+    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        match *observation {
+            Observation::Started { replica } => *self.replicas.of(replica) = Timed::default(),
+            Observation::Turn { replica, core } => self.replicas.of(replica).turn_ends(core.time()),
+            Observation::Written { replica } => {
+                let timed = self.replicas.of(replica);
+                timed.wrote = timed.turned;
+            }
+            Observation::Sent { replica, message: Message::CommitOk { .. } } => {
+                let timed = self.replicas.of(replica);
+                if timed.settled.0 {
+                    timed.heard = timed.turned;
+                }
+            }
+            Observation::Event { replica, event: Event::Committed { .. }, .. } => self.replicas.of(replica).failed = 0,
+            Observation::Event { replica, core, event: Event::ViewEntered { .. } } => {
+                let timed = self.replicas.of(replica);
+                (timed.entered, timed.started) = (Some(core.time()), Some(core.time()));
+            }
+            Observation::Event { replica, core, event: Event::ViewStarted { .. } } => {
+                self.replicas.of(replica).started = Some(core.time());
+            }
+            Observation::Event { replica, core, event: Event::Voted { view, why } } => {
+                let timed = self.replicas.of(replica);
+                let least = timed.least(core, *why);
+                if *why == Suspicion::NoProgress {
+                    timed.failed += 1;
+                }
+                if let Some((least, since)) = least
+                    && core.time().since(since) < least
+                {
+                    let after = core.time().since(since);
+                    return Err(format!(
+                        "r{replica} votes to leave view {view} after {after:?} ({why}), its time-out is {least:?}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A replica leaves its view because it has heard of a later one, or because it votes to leave exactly this view and so many
+/// others do of late that they are a view-change quorum. Only at a start it may move on by itself.
+#[derive(Debug, Default)]
+pub(super) struct ViewsAreLeftByQuorums {
+    replicas: ByReplica<Voter>,
+}
+
+#[derive(Debug, Default)]
+struct Voter {
+    /// It has ended a turn in this life.
+    runs: bool,
+    /// The newest view that a message to it was of.
+    heard: View,
+    /// The newest view that others have voted to leave, and each one's vote.
+    left: View,
+    votes: [Option<Vote>; MEMBERS_MAX],
+    /// The last view that it voted to leave itself.
+    own: Option<View>,
+}
+
+/// When a vote was taken in.
+#[derive(Clone, Copy, Debug)]
+enum Vote {
+    /// In the turn that has not ended.
+    Now,
+    At(Monotonic),
+}
+
+impl Voter {
+    fn hears(&mut self, from: Peer, message: &Message) {
+        let (Peer::Replica(id), Some(view)) = (from, message.view()) else { return };
+        self.heard = self.heard.max(view);
+        if let Message::StartViewChange { .. } = message
+            && view >= self.left
+        {
+            if view > self.left {
+                (self.left, self.votes) = (view, [None; MEMBERS_MAX]);
+            }
+            if let Some(vote) = self.votes.get_mut(usize::from(id.0)) {
+                *vote = Some(Vote::Now);
+            }
+        }
+    }
+
+    /// How many others vote to leave this view at a moment.
+    fn others(&self, own: usize, view: View, now: Monotonic, lasts: Duration) -> usize {
+        if self.left != view {
+            return 0;
+        }
+        let counts = |vote: &Vote| match vote {
+            Vote::Now => true,
+            Vote::At(at) => now.since(*at) <= lasts,
+        };
+        let votes = self.votes.iter().enumerate().filter(|(from, _)| *from != own);
+        votes.filter_map(|(_, vote)| *vote).filter(counts).count()
+    }
+}
+
+impl Checker for ViewsAreLeftByQuorums {
+    fn name(&self) -> &'static str {
+        "views-are-left-by-quorums"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::STARTED | Interests::TURN | Interests::RECEIVED | Interests::OTHER_EVENTS
+    }
+
+    fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        match *observation {
+            Observation::Started { replica } => *self.replicas.of(replica) = Voter::default(),
+            Observation::Received { replica, from, message } => self.replicas.of(replica).hears(from, message),
+            Observation::Turn { replica, core } => {
+                let voter = self.replicas.of(replica);
+                voter.runs = true;
+                for vote in voter.votes.iter_mut().flatten() {
+                    if let Vote::Now = vote {
+                        *vote = Vote::At(core.time());
+                    }
+                }
+            }
+            Observation::Event { replica, event: Event::Voted { view, .. }, .. } => {
+                self.replicas.of(replica).own = Some(*view);
+            }
+            Observation::Event { replica, core, event: Event::ViewEntered { view } } => {
+                let voter = self.replicas.of(replica);
+                // The first view of all is left, too, by whoever was formatted anew.
+                if !voter.runs || voter.heard >= *view || view.number < 2 {
+                    return Ok(());
+                }
+                let before = View { number: view.number - 1, ..*view };
+                let lasts = core.options().timing.retry * 6;
+                let others = voter.others(replica, before, core.time(), lasts);
+                let (own, quorum) = (usize::from(voter.own == Some(before)), usize::from(scene.quorums.view_change));
+                if own == 0 || others + own < quorum {
+                    return Err(format!(
+                        "r{replica} leaves view {before} with {own} vote of its own and {others} of others, a quorum is \
+                         {quorum}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
