@@ -5,10 +5,11 @@ mod support;
 use std::time::Duration;
 
 use bytes::Bytes;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use vsr::wire::{encode, encode_value};
+use vsr::wire::{HEADER_LEN, encode, encode_value};
 use vsr::{Arrival, Checksum, ClientId, CommitNumber, Entry, Envelope, Message, Network, Peer, ReplicaId, View};
 use vsr_net_tcp::{TcpClient, TcpError, TcpNetwork, TcpOptions};
 use vsr_sim::conformance::storage::entry;
@@ -64,22 +65,44 @@ async fn b14_a_kept_body_keeps_about_as_much_memory_as_it_is_long() {
     }
 }
 
-/// Strangers begin long messages and do not end them.
+/// The bytes that are set aside for unfinished messages of clients, as the metric says.
+fn receiving_of_clients(recorder: &PrometheusRecorder) -> usize {
+    let text = recorder.handle().render();
+    let mut values = text.lines().filter_map(|line| line.strip_prefix("vsr_net_receiving_bytes{kind=\"client\"} "));
+    values.next().expect("the metric is there").parse().expect("a number of bytes")
+}
+
+/// Strangers begin long messages and do not end them: together they hold no more than the clients' quarter, and a long
+/// message of a replica finds the rest free.
 #[tokio::test]
 async fn b14_replicas_get_through_whatever_strangers_begin_to_send() {
+    const LEN: usize = 300 << 10;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    // 512 KiB for clients: one of these messages, not two. 1.5 MiB for replicas.
     let small = TcpOptions { receive_bytes_max: 2 << 20, keep_alive: Duration::from_secs(10), ..options() };
     let (networks, addresses) = cluster_with(2, &small).await;
-    let long = Message::Query { client: ClientId(1), nonce: 1, query: Bytes::from(vec![0; 10 << 20]) };
-    let frame = encode(&long).expect("a frame").head;
+    let long = Message::Query { client: ClientId(1), nonce: 1, query: Bytes::from(vec![0; LEN]) };
+    let long = encode(&long).expect("a frame").head;
     let mut strangers = Vec::new();
     for id in 1..=8 {
         let (mut stream, answer) = knock(&addresses[1], 7, client(id), 1).await;
         assert!(matches!(answer, Answer::Welcome(_)), "{answer:?}");
-        stream.write_all(&frame[..100_000]).await.expect("writing");
+        // Both are read at once, and room for the second is asked for before anybody sees the first.
+        let first = Message::RequestStatus { nonce: id as u64 };
+        let frame = encode(&first).expect("a frame").head;
+        stream.write_all(&[&frame[..], &long[..10_000]].concat()).await.expect("writing");
+        until(&networks[1], |arrival| match arrival {
+            Arrival::Message { message, .. } => (message == first).then_some(()),
+            _ => None,
+        })
+        .await;
         strangers.push(stream);
+        assert_eq!(receiving_of_clients(&recorder), long.len() - HEADER_LEN, "after {id} strangers");
     }
     let entry = entry(1, 0, Checksum(3), Bytes::from(vec![1; 1_000_000]));
     carry(&networks, &Message::Prepare { view: View::default(), commit: CommitNumber(0), entry }).await;
+    assert_eq!(receiving_of_clients(&recorder), long.len() - HEADER_LEN, "the first one still waits for its end");
     drop(strangers);
 }
 

@@ -6,7 +6,9 @@ use std::io::Read;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use vsr::memory::MemoryStorage;
+use vsr::wire::is_keep_alive;
 use vsr::{
     ApplyContext, Arrival, Checksum, Envelope, Identity, Network, Peer, QueryContext, Replica, ReplicaId, RestoreError,
     Snapshot, StateMachine,
@@ -15,7 +17,7 @@ use vsr_net_tcp::{Rejection, TcpNetwork, TcpOptions};
 
 use support::{
     Answer, Speaker, WAIT, assert_connected, cluster, config, greet, identity, is_closed, knock, listeners, options,
-    replica, until, vote,
+    read_frame, replica, until, vote,
 };
 
 /// Replica 0 of two, its address, and the checksum that its peer has to name.
@@ -95,13 +97,34 @@ async fn a6_who_was_refused_is_let_in_when_the_other_process_is_gone() {
     }
 }
 
-/// A machine that lost its power closes no connection; what comes up again in its place does not wait for long.
+/// A machine that lost its power closes no connection. What comes up again in its place is refused at first, for the
+/// other may be alive, and does not wait for long: the old connection is given up after four keep-alives of silence.
 #[tokio::test]
 async fn a6_a_silent_connection_is_given_up_for_its_successor() {
-    let silent = TcpOptions { keep_alive: Duration::from_millis(50), ..options() };
-    let (_network, address, membership) = alone(silent).await;
-    let _first = let_in(&address, replica(1, membership, identity(1), 5)).await;
+    let keep_alive = Duration::from_millis(50);
+    let begun = Instant::now();
+    let (_network, address, membership) = alone(TcpOptions { keep_alive, ..options() }).await;
+    let mut first = let_in(&address, replica(1, membership, identity(1), 5)).await;
     let_in(&address, replica(1, membership, restarted(1), 6)).await;
+    let waited = begun.elapsed();
+    assert!(waited >= keep_alive * 4, "the first one was shut out after {waited:?}");
+    assert!(is_closed(&mut first).await);
+}
+
+/// A machine that is up again answers what comes on a connection of its earlier life with a reset. So something is
+/// written on the old connection as soon as a successor is refused for its sake.
+#[tokio::test]
+async fn a6_a_connection_that_keeps_a_successor_out_is_probed_at_once() {
+    // Nothing else is written in the time of this test, and nothing is given up.
+    let patient = TcpOptions { keep_alive: Duration::from_secs(600), ..options() };
+    let (_network, address, membership) = alone(patient).await;
+    let mut first = let_in(&address, replica(1, membership, identity(1), 5)).await;
+    let successor = replica(1, membership, restarted(1), 6);
+    assert_eq!(greet(&address, 7, successor, 0).await, Answer::Rejected(Rejection::AlreadyConnected));
+    let (header, payload) = read_frame(&mut first).await;
+    assert!(is_keep_alive(&header, &payload), "{header:?}");
+    drop(first);
+    let_in(&address, successor).await;
 }
 
 #[tokio::test]

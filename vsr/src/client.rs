@@ -19,8 +19,8 @@ use crate::handle::{
 use crate::network::{Arrival, Network, NetworkError};
 use crate::protocol::limits::{QUERY_MAX, REQUEST_MAX, WINDOW};
 use crate::protocol::{
-    Busy, ClientId, CommitNumber, Envelope, Health, MEMBERS_MAX, Message, Monotonic, OpNumber, Outcome, Peer, Position,
-    Random, Refusal, ReplicaId, Reply, Request, View, in_messages,
+    Busy, ClientId, Envelope, MEMBERS_MAX, Message, Monotonic, OpNumber, Outcome, Peer, Position, Random, Refusal,
+    ReplicaId, Reply, Request, View, in_messages,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode};
@@ -143,7 +143,8 @@ impl<S: StateMachine> Client<S> {
     /// A client, and the future that has to run for it. With a configuration that cannot work
     /// ([`ClientConfig::validate`]) every call says so, and the future ends at once.
     pub fn new<N: Network, C: Clock>(config: ClientConfig, network: N, clock: C) -> (Client<S>, ClientRunner<N>) {
-        let shared = Shared::new(config.bounds(), no_status(), Arc::new(clock));
+        let nothing = ReplicaStatus::unknown(ReplicaId(0), ReplicaId(0));
+        let shared = Shared::new(config.bounds(), nothing, Arc::new(clock));
         if let Err(unfit) = config.validate() {
             shared.close_unfit(unfit);
         }
@@ -245,25 +246,6 @@ impl<S> Client<S> {
     #[must_use]
     pub fn trouble(&self) -> Option<Busy> {
         self.shared.trouble()
-    }
-}
-
-fn no_status() -> ReplicaStatus {
-    ReplicaStatus {
-        replica: ReplicaId(0),
-        view: View::default(),
-        normal: false,
-        is_primary: false,
-        primary: ReplicaId(0),
-        commit: CommitNumber(0),
-        applied: OpNumber::ZERO,
-        head: OpNumber::ZERO,
-        sessions: 0,
-        starts: 0,
-        log_bytes: 0,
-        health: Health::default(),
-        refused_by: Vec::new(),
-        stopped: false,
     }
 }
 

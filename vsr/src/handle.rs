@@ -85,6 +85,28 @@ pub struct ReplicaStatus {
     pub stopped: bool,
 }
 
+impl ReplicaStatus {
+    /// Before the replica has read its disk.
+    pub(crate) fn unknown(replica: ReplicaId, primary: ReplicaId) -> ReplicaStatus {
+        ReplicaStatus {
+            replica,
+            view: View::default(),
+            normal: false,
+            is_primary: false,
+            primary,
+            commit: CommitNumber(0),
+            applied: OpNumber::ZERO,
+            head: OpNumber::ZERO,
+            sessions: 0,
+            starts: 0,
+            log_bytes: 0,
+            health: Health::default(),
+            refused_by: Vec::new(),
+            stopped: false,
+        }
+    }
+}
+
 /// What one kind of thing that waits may take of the memory.
 #[derive(Debug)]
 pub(crate) struct Account {

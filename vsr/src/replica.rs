@@ -24,8 +24,8 @@ use crate::handle::{
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
-    Batch, BatchNumber, Checksum, ClientId, ClusterId, CommitNumber, Core, Entry, Event, Fault, Health, Message,
-    Monotonic, OpNumber, Options, Peer, ReadRequest, Recovered, Refusal, ReplicaId, Request, Status, View, VsrState,
+    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Entry, Event, Fault, Message, Monotonic, OpNumber,
+    Options, Peer, ReadRequest, Recovered, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
@@ -149,22 +149,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
     pub fn build(self) -> Result<(Replica<S, D, N, C>, Handle<S>), ConfigError> {
         let ReplicaBuilder { config, machine, storage, network, clock, observer } = self;
         config.validate()?;
-        let status = ReplicaStatus {
-            replica: config.replica,
-            view: View::default(),
-            normal: false,
-            is_primary: false,
-            primary: config.membership.primary(View::default()),
-            commit: CommitNumber(0),
-            applied: OpNumber::ZERO,
-            head: OpNumber::ZERO,
-            sessions: 0,
-            starts: 0,
-            log_bytes: 0,
-            health: Health::default(),
-            refused_by: Vec::new(),
-            stopped: false,
-        };
+        let status = ReplicaStatus::unknown(config.replica, config.membership.primary(View::default()));
         let clock = Arc::new(clock);
         let bounds = Bounds {
             request_max: config.membership.constants.request_max as usize,

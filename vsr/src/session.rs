@@ -18,7 +18,8 @@ use bytes::Bytes;
 
 use crate::config::ConfigError;
 use crate::protocol::{
-    Busy, Checksum, ClientId, Monotonic, Outcome, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId,
+    Busy, CLIENT_PAUSE_MAX, Checksum, ClientId, Monotonic, Outcome, Position, Random, Refusal, Reply, Request,
+    RequestNumber, SessionId,
 };
 
 /// Why a submit has no reply.
@@ -154,8 +155,8 @@ pub(crate) struct ClientSession<T> {
 
 /// A session idle for this long asks whether it is still there before it is used again (DESIGN 5.5).
 const IDLE: Duration = Duration::from_secs(60);
-/// The longest pause before a short request is sent again.
-const RETRY_MAX: Duration = Duration::from_secs(1);
+/// The longest pause before a short request is sent again. Backups count on it (`protocol::forwards`).
+const RETRY_MAX: Duration = CLIENT_PAUSE_MAX;
 /// The longest time that answers are thought to take.
 const TIME_OUT_MAX: Duration = Duration::from_secs(10);
 const DOUBLINGS_MAX: u32 = 10;

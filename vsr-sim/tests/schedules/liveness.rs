@@ -15,7 +15,7 @@ use vsr::{
 };
 use vsr_sim::script::Script;
 
-use crate::support::{between_replicas, leader, ms, replica, until, write};
+use crate::support::{between_replicas, leader, ms, replica, until, watch, write};
 
 /// Sends a request to every replica, again and again, until it is answered. Says how long that took.
 fn until_answered(s: &mut Script, client: ClientId, number: u64) -> Duration {
@@ -50,6 +50,108 @@ fn l_07_a_primary_that_no_request_reaches_is_replaced() {
     assert!(!s.core(0).is_primary(), "{}", s.describe(0));
     s.settle();
     assert_eq!(s.executed(0), ["w"]);
+}
+
+/// L-07 with clients that back off: each backup hears the request once. It asks the primary again by itself.
+#[test]
+fn l_07_a_primary_that_no_request_reaches_is_replaced_though_its_client_backs_off() {
+    let mut s = Script::new(3);
+    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    s.lose(|f| f.to == replica(0) && f.name() == "Requests");
+    s.submit(1, client, 1, b"w");
+    s.pass(ms(400)); // the second pause of a client that asks one replica after the other
+    s.submit(2, client, 1, b"w");
+    let passed = ms(400) + until(&mut s, "r0 is replaced", |s| s.core(1).is_primary());
+    assert!(passed >= forward && passed <= forward * 2, "{passed:?}");
+    assert!(s.reply(client, 1).is_none());
+    write(&mut s, 1, client, 1, b"w");
+    assert!(s.reply(client, 1).is_some());
+    s.settle();
+    assert_eq!(s.executed(0), ["w"]);
+}
+
+/// B-08 with L-07: one lost message is no reason to vote. The request is passed on again, and answered.
+#[test]
+fn l_07_a_forward_that_is_lost_once_is_passed_on_again() {
+    let mut s = Script::new(3);
+    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    s.lose(|f| f.is(1, 0) && f.name() == "Requests");
+    write(&mut s, 1, client, 1, b"w");
+    s.heal();
+    s.pass(forward * 3 / 4);
+    assert!(s.reply(client, 1).is_some(), "{}", s.describe(1));
+    s.pass(forward * 3);
+    assert_eq!(s.views_entered(), 0);
+    s.settle();
+    assert_eq!(s.executed(1), ["w"]);
+}
+
+/// L-07: what a backup passes on of its own accord is one request in a time-out, however many are unanswered.
+#[test]
+fn l_07_requests_that_are_passed_on_again_are_no_storm() {
+    let mut s = Script::new(3);
+    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    let seen = watch(&mut s, |f| f.is(1, 0) && f.name() == "Requests");
+    s.lose(|f| f.is(1, 0) && f.name() == "Requests");
+    (1..=50).for_each(|number| s.submit_with_floor(1, client, number, 1, b"w"));
+    s.run();
+    assert_eq!(seen.borrow().len(), 50);
+    s.pass(forward * 4);
+    let again = seen.borrow()[50..].to_vec();
+    assert!((3..=4).contains(&again.len()), "{again:?}");
+    for flight in again {
+        let Message::Requests { requests, forwarded } = &flight.message else { panic!("{flight:?}") };
+        assert_eq!((requests.len(), *forwarded), (1, true));
+    }
+    assert_eq!(s.views_entered(), 0, "one vote is no quorum");
+    s.settle();
+}
+
+/// L-07: a client that asked and has gone is no reason to vote for ever: the votes of two backups do not add up.
+#[test]
+fn l_07_a_client_that_has_gone_is_no_reason_to_vote() {
+    let mut s = Script::new(3);
+    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    s.lose(|f| f.to == replica(0) && f.name() == "Requests");
+    s.submit(1, client, 1, b"w");
+    s.pass(forward * 5 + ms(200)); // a round of the three, with a pause of a second before each, and two pauses more
+    s.submit(2, client, 1, b"w");
+    s.pass(forward * 3);
+    assert_eq!(s.views_entered(), 0);
+    s.settle();
+}
+
+/// B-08 with L-07: no request that backups pass on arrives, and the client is answered by the primary itself.
+#[test]
+fn l_07_a_client_that_was_answered_elsewhere_is_no_reason_to_vote() {
+    let mut s = Script::new(3);
+    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    s.lose(|f| (f.is(1, 0) || f.is(2, 0)) && f.name() == "Requests");
+    for at in [1, 2, 0] {
+        write(&mut s, at, client, 1, b"w");
+    }
+    assert!(s.reply(client, 1).is_some());
+    s.pass(forward * 4);
+    assert_eq!(s.views_entered(), 0);
+    s.settle();
+    assert_eq!(s.executed(1), ["w"]);
+}
+
+/// B-08 with L-07: requests that are prepared, and cannot be committed for long, are not the primary's fault.
+#[test]
+fn l_07_a_prepared_request_is_no_reason_to_vote() {
+    let mut s = Script::new(3);
+    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    s.lose(|f| f.name() == "PrepareOk");
+    s.submit_with_floor(1, client, 1, 1, b"w");
+    s.submit_with_floor(2, client, 2, 1, b"w");
+    s.pass(forward * 3);
+    assert!(s.core(1).head().0 > 1 && s.core(0).commit().0 == 1, "{}", s.describe(1));
+    assert_eq!(s.views_entered(), 0);
+    s.heal();
+    s.pass(ms(500));
+    assert!(s.reply(client, 1).is_some() && s.reply(client, 2).is_some(), "{}", s.describe(0));
+    s.settle();
 }
 
 /// L-09: a new primary whose bodies come one by one, for many time-outs, is given the time while they come.

@@ -76,18 +76,22 @@ impl<'de> Decoder<'de> {
     }
 
     fn sequence<V: Visitor<'de>>(&mut self, len: usize, visitor: V) -> Result<V::Value, CodecError> {
-        self.enter()?;
-        let mut elements = Elements { decoder: &mut *self, left: len };
-        let value = visitor.visit_seq(&mut elements)?;
-        let given = len - elements.left;
-        self.depth += 1;
-        if given == len { Ok(value) } else { Err(CodecError::Count { promised: len, given }) }
+        self.compound(len, |elements| visitor.visit_seq(elements))
     }
 
     fn map<V: Visitor<'de>>(&mut self, len: usize, visitor: V) -> Result<V::Value, CodecError> {
+        self.compound(len, |elements| visitor.visit_map(elements))
+    }
+
+    /// A level of its own with so many elements, all of which have to be taken.
+    fn compound<T>(
+        &mut self,
+        len: usize,
+        visit: impl FnOnce(&mut Elements<'_, 'de>) -> Result<T, CodecError>,
+    ) -> Result<T, CodecError> {
         self.enter()?;
         let mut elements = Elements { decoder: &mut *self, left: len };
-        let value = visitor.visit_map(&mut elements)?;
+        let value = visit(&mut elements)?;
         let given = len - elements.left;
         self.depth += 1;
         if given == len { Ok(value) } else { Err(CodecError::Count { promised: len, given }) }

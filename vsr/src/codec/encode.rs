@@ -36,12 +36,20 @@ impl<'b> Encoder<'b> {
         self.bytes.extend_from_slice(&bytes);
     }
 
+    /// A length in one, two or four bytes, behind the marker for so many.
+    fn put_len(&mut self, markers: [u8; 3], len: usize) -> Result<(), CodecError> {
+        match len {
+            0..=0xff => self.put(markers[0], (len as u8).to_be_bytes()),
+            0x100..=0xffff => self.put(markers[1], (len as u16).to_be_bytes()),
+            _ => self.put(markers[2], count(len)?.to_be_bytes()),
+        }
+        Ok(())
+    }
+
     fn text(&mut self, text: &str) -> Result<(), CodecError> {
         match text.len() {
             len @ 0..=31 => self.bytes.push(0xa0 | len as u8),
-            len @ 32..=0xff => self.put(0xd9, (len as u8).to_be_bytes()),
-            len @ 0x100..=0xffff => self.put(0xda, (len as u16).to_be_bytes()),
-            len => self.put(0xdb, count(len)?.to_be_bytes()),
+            len => self.put_len([0xd9, 0xda, 0xdb], len)?,
         }
         self.bytes.extend_from_slice(text.as_bytes());
         Ok(())
@@ -76,6 +84,13 @@ impl<'b> Encoder<'b> {
         self.enter()?;
         self.header(Kind::Map, 1)?;
         self.text(variant)
+    }
+
+    /// Begins an enum's content of several fields.
+    fn variant_of<'a>(&'a mut self, variant: &str, kind: Kind, len: usize) -> Result<Compound<'a, 'b>, CodecError> {
+        self.variant(variant)?;
+        let content = self.compound(kind, Some(len))?;
+        Ok(Compound { levels: 2, ..content })
     }
 }
 
@@ -127,6 +142,15 @@ impl Compound<'_, '_> {
     }
 }
 
+/// Numbers that are written as a wider type's: each takes the bytes that its value needs.
+macro_rules! widened {
+    ($($method:ident($narrow:ty) => $wide:ident,)*) => {$(
+        fn $method(self, value: $narrow) -> Result<(), CodecError> {
+            self.$wide(value.into())
+        }
+    )*};
+}
+
 impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
     type Ok = ();
     type Error = CodecError;
@@ -147,16 +171,10 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
         Ok(())
     }
 
-    fn serialize_i8(self, value: i8) -> Result<(), CodecError> {
-        self.serialize_i64(value.into())
-    }
-
-    fn serialize_i16(self, value: i16) -> Result<(), CodecError> {
-        self.serialize_i64(value.into())
-    }
-
-    fn serialize_i32(self, value: i32) -> Result<(), CodecError> {
-        self.serialize_i64(value.into())
+    widened! {
+        serialize_i8(i8) => serialize_i64,
+        serialize_i16(i16) => serialize_i64,
+        serialize_i32(i32) => serialize_i64,
     }
 
     fn serialize_i64(self, value: i64) -> Result<(), CodecError> {
@@ -175,16 +193,10 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
         self.serialize_bytes(&value.to_be_bytes())
     }
 
-    fn serialize_u8(self, value: u8) -> Result<(), CodecError> {
-        self.serialize_u64(value.into())
-    }
-
-    fn serialize_u16(self, value: u16) -> Result<(), CodecError> {
-        self.serialize_u64(value.into())
-    }
-
-    fn serialize_u32(self, value: u32) -> Result<(), CodecError> {
-        self.serialize_u64(value.into())
+    widened! {
+        serialize_u8(u8) => serialize_u64,
+        serialize_u16(u16) => serialize_u64,
+        serialize_u32(u32) => serialize_u64,
     }
 
     fn serialize_u64(self, value: u64) -> Result<(), CodecError> {
@@ -221,11 +233,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result<(), CodecError> {
-        match value.len() {
-            len @ 0..=0xff => self.put(0xc4, (len as u8).to_be_bytes()),
-            len @ 0x100..=0xffff => self.put(0xc5, (len as u16).to_be_bytes()),
-            len => self.put(0xc6, count(len)?.to_be_bytes()),
-        }
+        self.put_len([0xc4, 0xc5, 0xc6], value.len())?;
         self.bytes.extend_from_slice(value);
         Ok(())
     }
@@ -295,9 +303,7 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
         variant: &'static str,
         len: usize,
     ) -> Result<Compound<'a, 'b>, CodecError> {
-        self.variant(variant)?;
-        let content = self.compound(Kind::Array, Some(len))?;
-        Ok(Compound { levels: 2, ..content })
+        self.variant_of(variant, Kind::Array, len)
     }
 
     fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a, 'b>, CodecError> {
@@ -315,62 +321,26 @@ impl<'a, 'b> Serializer for &'a mut Encoder<'b> {
         variant: &'static str,
         len: usize,
     ) -> Result<Compound<'a, 'b>, CodecError> {
-        self.variant(variant)?;
-        let content = self.compound(Kind::Map, Some(len))?;
-        Ok(Compound { levels: 2, ..content })
+        self.variant_of(variant, Kind::Map, len)
     }
 }
 
-impl ser::SerializeSeq for Compound<'_, '_> {
-    type Ok = ();
-    type Error = CodecError;
+/// What serde calls the several kinds of a sequence of values, with names or without.
+macro_rules! compound {
+    ($($kind:ident::$method:ident($($name:ident: $type:ty)?) => $write:ident;)*) => {$(
+        impl ser::$kind for Compound<'_, '_> {
+            type Ok = ();
+            type Error = CodecError;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
-        self.element(value)
-    }
+            fn $method<T: Serialize + ?Sized>(&mut self, $($name: $type,)? value: &T) -> Result<(), CodecError> {
+                self.$write($($name,)? value)
+            }
 
-    fn end(self) -> Result<(), CodecError> {
-        self.finish()
-    }
-}
-
-impl ser::SerializeTuple for Compound<'_, '_> {
-    type Ok = ();
-    type Error = CodecError;
-
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), CodecError> {
-        self.finish()
-    }
-}
-
-impl ser::SerializeTupleStruct for Compound<'_, '_> {
-    type Ok = ();
-    type Error = CodecError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), CodecError> {
-        self.finish()
-    }
-}
-
-impl ser::SerializeTupleVariant for Compound<'_, '_> {
-    type Ok = ();
-    type Error = CodecError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), CodecError> {
-        self.element(value)
-    }
-
-    fn end(self) -> Result<(), CodecError> {
-        self.finish()
-    }
+            fn end(self) -> Result<(), CodecError> {
+                self.finish()
+            }
+        }
+    )*};
 }
 
 impl ser::SerializeMap for Compound<'_, '_> {
@@ -390,28 +360,11 @@ impl ser::SerializeMap for Compound<'_, '_> {
     }
 }
 
-impl ser::SerializeStruct for Compound<'_, '_> {
-    type Ok = ();
-    type Error = CodecError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), CodecError> {
-        self.field(name, value)
-    }
-
-    fn end(self) -> Result<(), CodecError> {
-        self.finish()
-    }
-}
-
-impl ser::SerializeStructVariant for Compound<'_, '_> {
-    type Ok = ();
-    type Error = CodecError;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), CodecError> {
-        self.field(name, value)
-    }
-
-    fn end(self) -> Result<(), CodecError> {
-        self.finish()
-    }
+compound! {
+    SerializeSeq::serialize_element() => element;
+    SerializeTuple::serialize_element() => element;
+    SerializeTupleStruct::serialize_field() => element;
+    SerializeTupleVariant::serialize_field() => element;
+    SerializeStruct::serialize_field(name: &'static str) => field;
+    SerializeStructVariant::serialize_field(name: &'static str) => field;
 }

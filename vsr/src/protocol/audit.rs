@@ -47,8 +47,7 @@ impl Core {
         }
         let overdue = self.outbox.overdue(self.writes.completed);
         accounts.push(Account::leftover("messages that wait for a write that is done", overdue));
-        let forgotten = self.repair.forwards.unordered();
-        accounts.push(Account::leftover("forwarded requests that nobody will look at again", forgotten));
+        accounts.push(self.audit_forwards());
         accounts
     }
 
@@ -98,6 +97,13 @@ impl Core {
         let longest = u64::from(self.membership.constants.batch_bytes_max).max(64 << 20) + (4 << 20);
         let bound = WAITING_BYTES_MAX as u64 + longest + self.membership.n() as u64 * each;
         Account { name: "bytes of messages that wait for a write", counted: counted as u64, held: held as u64, bound }
+    }
+
+    fn audit_forwards(&self) -> Account {
+        let (counted, held, bound) = self.repair.forwards.copies_bytes();
+        // A single one is kept whatever its length.
+        let bound = (bound as u64).max(u64::from(self.membership.constants.request_max) + 1024);
+        Account { name: "bytes of forwarded requests", counted: counted as u64, held: held as u64, bound }
     }
 
     fn audit_copies(&self) -> Account {

@@ -4,7 +4,8 @@
 //! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
 //! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
 //! fails: `view_change` (votes, `DoViewChange`, `StartView`) and `decide` (the choice of the log).
-//! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`.
+//! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`. Requests
+//! that a backup passes on are watched by `forwards`.
 
 mod apply;
 mod audit;
@@ -16,6 +17,7 @@ mod entry;
 mod event;
 mod explain;
 mod fault;
+mod forwards;
 pub mod limits;
 mod lives;
 mod log;
@@ -44,6 +46,7 @@ pub use self::entry::{
 pub use self::event::{Event, Suspicion};
 pub use self::explain::{Health, Refusals};
 pub use self::fault::Fault;
+pub(crate) use self::forwards::CLIENT_PAUSE_MAX;
 pub use self::lives::{Distrust, Known, Life};
 pub use self::log::Diverged;
 pub use self::membership::{Constants, MEMBERS_MAX, Member, Membership, MembershipError, Quorums};

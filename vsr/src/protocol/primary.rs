@@ -227,7 +227,7 @@ impl Core {
         self.flush_answers();
     }
 
-    /// Passes requests on to the primary, once (DESIGN 5.7).
+    /// Passes requests on to the primary, which passes them on to nobody (DESIGN 5.7).
     fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
         let primary = self.primary_id();
         if self.status != Status::Normal || primary == self.id {
@@ -239,11 +239,9 @@ impl Core {
         }
         let now = self.now;
         for requests in in_messages(requests) {
-            let named: Vec<_> =
-                requests.iter().map(|request| (request.client, request.session, request.number)).collect();
             // What does not leave is no reason to wait for an answer.
-            if self.send(primary, Message::Requests { requests, forwarded: true }) {
-                named.into_iter().for_each(|key| self.repair.forwards.sent(key, now));
+            if self.send(primary, Message::Requests { requests: requests.clone(), forwarded: true }) {
+                requests.iter().for_each(|request| self.repair.forwards.sent(request, now));
             }
         }
     }

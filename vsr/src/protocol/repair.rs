@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use super::checksum::Checksum;
 use super::core::{Core, Status};
-use super::entry::{BodyReader, Entry, Header};
-use super::event::Suspicion;
+use super::entry::{Entry, Header};
+use super::forwards::Forwards;
 use super::log::{Body, LogSlot};
 use super::map::FastMap;
-use super::message::{Message, Reply};
-use super::number::{BatchNumber, ClientId, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, View};
+use super::message::Message;
+use super::number::{BatchNumber, Monotonic, OpNumber, ReplicaId, View};
 use super::writes::disk_bytes;
 
 const HEADERS_MAX: u32 = 256;
 const ENTRIES_MAX: usize = 64;
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
-const FORWARDS_MAX: usize = 8192;
 /// How often the patience with a question doubles.
 const ASKS_DOUBLED: u32 = 4;
 
@@ -51,81 +50,6 @@ impl ReadRequest {
             ReadRequest::Apply { first, last } => first..=last,
             ReadRequest::Serve { op, .. } => op..=op,
         }
-    }
-}
-
-type ForwardKey = (ClientId, SessionId, RequestNumber);
-
-/// Requests that were passed on to the primary and are not answered yet.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Forwards {
-    /// When each was sent first, and last.
-    pending: FastMap<ForwardKey, (Monotonic, Monotonic)>,
-    order: VecDeque<(ForwardKey, Monotonic)>,
-}
-
-impl Forwards {
-    pub(crate) fn sent(&mut self, key: ForwardKey, now: Monotonic) {
-        if let Some((_, last)) = self.pending.get_mut(&key) {
-            *last = now;
-        } else if self.order.len() < FORWARDS_MAX {
-            self.pending.insert(key, (now, now));
-            self.order.push_back((key, now));
-        }
-    }
-
-    pub(crate) fn answered(&mut self, reply: &Reply) {
-        self.pending.remove(&(reply.client, reply.session, reply.number));
-        while let Some((key, at)) = self.order.front() {
-            if self.pending.get(key).is_some_and(|(first, _)| first == at) {
-                break;
-            }
-            self.order.pop_front();
-        }
-    }
-
-    /// One that its client still asks for when a whole time-out has passed. A client that asks one replica after the other
-    /// comes back to each of them only after a round.
-    fn overdue(&self, limit: Duration) -> Option<ForwardKey> {
-        let overdue = |(key, first): &&(ForwardKey, Monotonic)| {
-            self.pending.get(key).is_some_and(|(of, last)| of == first && last.since(*first) >= limit)
-        };
-        self.order.iter().find(overdue).map(|(key, _)| *key)
-    }
-
-    /// Drops what is answered elsewhere, or was not asked for again: its client has gone.
-    fn prune(&mut self, now: Monotonic, patience: Duration, is_answered: impl Fn(&ForwardKey) -> bool) {
-        let Forwards { pending, order } = self;
-        order.retain(|(key, first)| {
-            let Some((of, last)) = pending.get(key) else { return false };
-            if of != first {
-                return false;
-            }
-            let keep = now.since(*last) < patience && !is_answered(key);
-            if !keep {
-                pending.remove(key);
-            }
-            keep
-        });
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.pending.clear();
-        self.order.clear();
-    }
-
-    /// Those that are still unanswered, in the order they were sent; none is kept.
-    pub(crate) fn take(&mut self) -> Vec<ForwardKey> {
-        let order = std::mem::take(&mut self.order);
-        let mut pending = std::mem::take(&mut self.pending);
-        order.into_iter().filter_map(|(key, _)| pending.remove(&key).map(|_| key)).collect()
-    }
-}
-
-impl Forwards {
-    /// Those that have no place in the order in which they are looked at.
-    pub(crate) fn unordered(&self) -> usize {
-        self.pending.len().saturating_sub(self.order.len())
     }
 }
 
@@ -529,42 +453,7 @@ impl Core {
             self.send_prepare_ok();
         }
         self.vote_if_primary_is_down();
-        let forward = self.options.timing.forward;
-        let (now, sessions, applied) = (self.now, &self.sessions, self.applied);
-        // A client asks one replica after the other, with a growing pause: it is back after a round.
-        let patience = forward * (2 + self.membership.n() as u32);
-        self.repair
-            .forwards
-            .prune(now, patience, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
-        let overdue = self.repair.forwards.overdue(forward);
-        if overdue.is_none() {
-            self.forwards_are_answered();
-        }
-        if let Some(key) = overdue {
-            if self.is_prepared(key) {
-                self.repair.forwards.clear();
-            } else {
-                self.vote(Suspicion::Forward);
-            }
-        }
-    }
-
-    /// Whether a forwarded request stands in the uncommitted log.
-    fn is_prepared(&self, (client, session, number): ForwardKey) -> bool {
-        let mut op = self.commit.op().next();
-        while op <= self.log.head() {
-            if let Some(entry) = self.entry_in_memory(op) {
-                let found = BodyReader::new(op, entry.body).flatten().any(|(_, request)| {
-                    (request.session, request.number) == (session, number)
-                        && (number != RequestNumber(0) || request.kind == super::entry::RequestKind::Register(client))
-                });
-                if found {
-                    return true;
-                }
-            }
-            op = op.next();
-        }
-        false
+        self.check_forwards();
     }
 
     pub(crate) fn entry_in_memory(&self, op: OpNumber) -> Option<Entry> {
