@@ -1,4 +1,5 @@
-//! Old, cloned and re-formatted disks, lost ends of logs, and what a single client or message must not do (DESIGN 7.2, 7.5, 7.7).
+//! Old, cloned and re-formatted disks, lost ends of logs, and what a single client or message must not do (rules 6.10, 6.11, 7.2, 7.5,
+//! 7.7, 7.12, 7.15).
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ fn a_lost_tail(again: bool) {
     assert_eq!(s.executed(1), ["b", "x"]);
 }
 
-/// DESIGN 7.5 c: what a `StartView` adds to a log whose head was uncertain is damaged until its body is durable, and is never denied.
+/// Rules 7.5 c, 7.15: what a `StartView` adds to a log whose head was uncertain is damaged until its body is durable, and is never denied.
 #[test]
 fn a1_a_lost_tail_is_not_denied_after_the_start_view_that_names_it() {
     a_lost_tail(false);
@@ -61,7 +62,7 @@ fn a1_nor_is_it_after_one_more_start() {
     a_lost_tail(true);
 }
 
-/// DESIGN 7.7: when a newer start of a member is heard, what it acknowledged before counts no more.
+/// Rule 7.7: when a newer start of a member is heard, what it acknowledged before counts no more.
 #[test]
 fn a6_acknowledgements_of_an_older_start_do_not_count_beside_a_newer_one() {
     let mut s = Script::new(3);
@@ -103,7 +104,7 @@ fn with_an_old_image() -> (Script, SimDisk) {
     (s, image)
 }
 
-/// DESIGN 7.7: a disk that was restored from an older copy is noticed, also when it counts as a newer start and those who remember were
+/// Rule 7.7: a disk that was restored from an older copy is noticed, also when it counts as a newer start and those who remember were
 /// restarted: it stops, in words, and nothing is lost with it.
 #[test]
 fn a6_a_restored_disk_is_noticed_by_what_it_acknowledged() {
@@ -122,7 +123,7 @@ fn a6_a_restored_disk_is_noticed_by_what_it_acknowledged() {
     );
 }
 
-/// DESIGN 7.7: a disk whose start counter is behind what was heard is noticed, too, by whoever has heard it.
+/// Rule 7.7: a disk whose start counter is behind what was heard is noticed, too, by whoever has heard it.
 #[test]
 fn a6_an_older_start_is_noticed() {
     let mut s = Script::new(3);
@@ -149,7 +150,7 @@ fn a6_an_older_start_is_noticed() {
     assert!(s.is_normal(0) && s.is_normal(2), "{:?}", describe(&s));
 }
 
-/// DESIGN 7.7: a disk that was formatted anew under a known id is noticed, over restarts of the others.
+/// Rule 7.7: a disk that was formatted anew under a known id is noticed, over restarts of the others.
 #[test]
 fn a6_a_formatted_disk_is_noticed() {
     let mut s = Script::new(3);
@@ -173,7 +174,7 @@ fn a6_a_formatted_disk_is_noticed() {
     assert_eq!(s.core(0).applied(), s.core(2).applied());
 }
 
-/// DESIGN 7.2: what the primary is not bound to answer is answered where it arrives, and is no reason to vote.
+/// Rule 7.2: what the primary is not bound to answer is answered where it arrives, and is no reason to vote.
 #[test]
 fn b7_one_client_with_absurd_numbers_changes_no_view() {
     let mut s = Script::new(3);
@@ -202,7 +203,7 @@ fn b7_one_client_with_absurd_numbers_changes_no_view() {
     );
 }
 
-/// DESIGN 7.2: one message with a view from the end of the numbers is not joined: the cluster has views left.
+/// Rule 7.12: one message with a view from the end of the numbers is not joined: the cluster has views left.
 #[test]
 fn b7_a_forged_view_is_not_joined() {
     let mut s = Script::new(3);
@@ -221,7 +222,7 @@ fn b7_a_forged_view_is_not_joined() {
     assert_eq!((s.reply(client, 1), s.view(1)), (Some(b"1".to_vec()), 1));
 }
 
-/// DESIGN 5.12: what waits for a disk that hangs has a bound, however long it hangs and whatever clients ask.
+/// Rule 6.10: what waits for a disk that hangs has a bound, however long it hangs and whatever clients ask.
 #[test]
 fn b14_what_waits_for_a_hung_disk_is_bounded() {
     let mut s = Script::new(3);
@@ -253,7 +254,7 @@ fn weight(message: &Message) -> usize {
     }
 }
 
-/// DESIGN 9.2: what is taken in before a view is durable counts against the room of the disk, too.
+/// Rule 6.11: what is taken in before a view is durable counts against the room of the disk, too.
 #[test]
 fn b14_entries_that_wait_for_a_view_count_against_the_room() {
     let mut s = Script::new(3);

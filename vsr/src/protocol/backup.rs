@@ -1,4 +1,4 @@
-//! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (DESIGN 6.2, 6.6, VRR 4.1).
+//! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (rules 6.2, 6.6, VRR 4.1).
 
 use super::core::{Core, LEAP_MAX, Status};
 use super::entry::Entry;

@@ -466,7 +466,7 @@ impl Core {
     }
 
     /// The transport lost its connection to a peer. A hint: it speeds up suspicion and is never
-    /// believed (DESIGN 7.9).
+    /// believed (rule 7.9).
     pub fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
         if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
             let (since, was_refused) = self.peers[index].down.unwrap_or((self.now, false));
@@ -487,7 +487,7 @@ impl Core {
 
     // ---- shared by the handlers ----
 
-    /// Hands a message to the choke point, bound to the batch that it needs (DESIGN 6.4).
+    /// Hands a message to the choke point, bound to the batch that it needs (rule 6.4).
     /// Whether it is kept: what waits for a hung disk has a bound.
     pub(crate) fn send(&mut self, to: ReplicaId, message: Message) -> bool {
         let after = self.needs(&message);
@@ -607,7 +607,7 @@ impl Core {
     }
 
     /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
-    /// with its checksum is never put again (DESIGN 6.8).
+    /// with its checksum is never put again (rule 6.8).
     pub(crate) fn stage_put(&mut self, op: OpNumber) {
         let next = self.writes.next();
         let Some(slot) = self.log.slot_mut(op) else { return };
@@ -704,7 +704,7 @@ impl Core {
     }
 
     /// The clock for timestamps: the median of what a quorum reported, so that one mad clock cannot
-    /// run away with the cluster (DESIGN 5.11).
+    /// run away with the cluster (rule 5.11).
     pub(crate) fn agreed_clock(&self) -> Timestamp {
         let age_max = self.options.timing.ping * 8;
         let mut clocks = [0; super::membership::MEMBERS_MAX];

@@ -1,4 +1,4 @@
-//! How a new primary chooses the log of its view (DESIGN 7.4).
+//! How a new primary chooses the log of its view (rule 7.4).
 //!
 //! Safe because: an op that may be committed was acknowledged by a replication quorum, each of whose
 //! members holds it in the log of its log_view; the quorum of `DoViewChange`s meets it, so the highest
@@ -113,7 +113,7 @@ impl Core {
             }
         }
         // A log whose end is uncertain may have had one op more; it is gone only if a quorum of
-        // certain ones never had it (DESIGN 7.6).
+        // certain ones never had it (rule 7.6).
         if candidates.head_uncertain && self.nacks(op, None, candidates.log_view) < self.nack_quorum() {
             self.mark("waits: the end of a log is uncertain");
             return None;
@@ -227,7 +227,7 @@ fn fact(dvc: &DoViewChange, op: OpNumber) -> Option<super::message::Fact> {
     dvc.facts.get(usize::try_from(op.0.checked_sub(dvc.commit.0 + 1)?).ok()?).copied()
 }
 
-/// Whether the sender certainly never acknowledged (op, checksum) in a view that matters (DESIGN 7.3).
+/// Whether the sender certainly never acknowledged (op, checksum) in a view that matters (rule 7.3).
 /// Never for an op at or below its commit number, nor above an uncertain head.
 fn nacks(dvc: &DoViewChange, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> bool {
     if op <= dvc.commit.op() {

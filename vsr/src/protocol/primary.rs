@@ -1,4 +1,4 @@
-//! Normal operation at the primary: admission, `Prepare`, acknowledgements, commit (DESIGN 6.1, VRR 4.1).
+//! Normal operation at the primary: admission, `Prepare`, acknowledgements, commit (rule 6.1, VRR 4.1).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -168,7 +168,7 @@ impl Primary {
 
 impl Core {
     /// Requests whose numbers no session can reach are answered here: the primary would ignore them, and a request that
-    /// the primary is not bound to answer must never be a reason to vote (DESIGN 7.2).
+    /// the primary is not bound to answer must never be a reason to vote (rule 7.2).
     pub(crate) fn refuse_absurd(&mut self, origin: Origin, mut requests: Vec<Request>) -> Vec<Request> {
         if requests.iter().all(|request| self.refusal_at_the_edge(request).is_none()) {
             return requests;
@@ -227,7 +227,7 @@ impl Core {
         self.flush_answers();
     }
 
-    /// Passes requests on to the primary, once (DESIGN 5.7).
+    /// Passes requests on to the primary, once (rule 5.7).
     fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
         let primary = self.primary_id();
         if self.status != Status::Normal || primary == self.id {
@@ -427,7 +427,7 @@ impl Core {
         }
     }
 
-    /// Closes batches as long as the pipeline has room (DESIGN 6.1).
+    /// Closes batches as long as the pipeline has room (rule 6.1).
     pub(crate) fn prepare_queued(&mut self) {
         while !self.primary.queue.is_empty()
             && self.is_primary()
@@ -504,7 +504,7 @@ impl Core {
     }
 
     /// The version of the state machine that the next op names: the lowest that the members announced
-    /// last, never lower than that of the op before (DESIGN 5.9). A member that has announced nothing since
+    /// last, never lower than that of the op before (rule 5.9). A member that has announced nothing since
     /// this replica's start holds a higher version back.
     fn op_version(&self) -> u32 {
         let before = self.log.header(self.log.head()).map(|header| header.machine_version);
@@ -521,7 +521,7 @@ impl Core {
     }
 
     /// A backup's log is durable up to an op. Matched by view, op and checksum; repeated, it changes
-    /// nothing (DESIGN 6.5).
+    /// nothing (rule 6.5).
     pub(crate) fn on_prepare_ok(&mut self, from: usize, view: View, op: OpNumber, checksum: Checksum) {
         if view != self.view || !self.is_leading() {
             return self.ignore("PrepareOk", "not the primary of that view");
@@ -602,7 +602,7 @@ impl Core {
         }
     }
 
-    /// The commit number travels on the next `Prepare`, or by itself when none follows at once (DESIGN
+    /// The commit number travels on the next `Prepare`, or by itself when none follows at once (rule
     /// 6.6). Waiting [`TELL`] for that `Prepare` saves a message and its answer for each op of a lone client.
     pub(crate) fn tell_commit_when_idle(&mut self) {
         if self.is_primary()

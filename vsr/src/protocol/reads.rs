@@ -1,4 +1,4 @@
-//! Linearizable reads without a log entry: a round of confirmations (DESIGN 8.1, 8.2).
+//! Linearizable reads without a log entry: a round of confirmations (rules 8.1, 8.2).
 
 use std::collections::VecDeque;
 

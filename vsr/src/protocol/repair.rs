@@ -1,4 +1,4 @@
-//! Repair: headers down the hash chain, then bodies by checksum, from random peers (DESIGN 6.7).
+//! Repair: headers down the hash chain, then bodies by checksum, from random peers (rule 6.7).
 //!
 //! Repair never moves the head, never replaces what a view has fixed, and compares by checksum alone.
 
@@ -495,7 +495,7 @@ impl Core {
         self.send(primary, Message::RequestStartView { view, nonce: self.repair.nonce });
     }
 
-    /// Everything that is not answered is said again (DESIGN 6.1).
+    /// Everything that is not answered is said again (rule 6.1).
     pub(crate) fn on_retry(&mut self) {
         self.retry_votes();
         match self.status {

@@ -1,4 +1,4 @@
-//! Starting from a disk (DESIGN 7.6).
+//! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
 use super::core::{Core, Options, PeerState, Status};
 use super::entry::Header;

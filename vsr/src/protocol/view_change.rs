@@ -1,4 +1,4 @@
-//! Leaving a view and starting the next one (DESIGN 7.1 to 7.5, VRR 4.2 and its errata).
+//! Leaving a view and starting the next one (rules 7.1 to 7.5, VRR 4.2 and its errata).
 //!
 //! A `StartViewChange` is a vote that promises nothing; a quorum of them moves to the next view. A
 //! `DoViewChange` is a durable promise never to go back. `decide` chooses the log.
@@ -181,7 +181,7 @@ impl Core {
     }
 
     /// Votes at once while the primary's connection is down, when a reconnect was refused or one
-    /// heartbeat stayed silent; a bounded number of times without progress (DESIGN 7.9).
+    /// heartbeat stayed silent; a bounded number of times without progress (rule 7.9).
     pub(crate) fn vote_if_primary_is_down(&mut self) {
         let Some(primary) = self.membership.index_of(self.primary_id()) else { return };
         let Some((since, refused)) = self.peers[primary].down else { return };
@@ -236,7 +236,7 @@ impl Core {
     }
 
     /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
-    /// heartbeats and votes (DESIGN 7.2).
+    /// heartbeats and votes (rule 7.2).
     pub(crate) fn check_quorum(&mut self) {
         if !self.is_primary() {
             return;
@@ -466,7 +466,7 @@ impl Core {
     }
 
     /// Takes over the log of a view: one batch with the truncation, the headers, the commit number,
-    /// view and log_view (DESIGN 7.4, 7.5). Entries are put only when it is durable.
+    /// view and log_view (rules 7.4, 7.5). Entries are put only when it is durable.
     pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
         let old_head = self.log.head();
         let own = |header: &Header| self.log.checksum(header.op).unwrap_or_default();
@@ -504,7 +504,7 @@ impl Core {
         }
         if !self.head_certain {
             // What is named here may have been at the lost end of the log, acknowledged: until its body is durable it is
-            // damaged, not missing, over restarts too (DESIGN 7.5 c).
+            // damaged, not missing, over restarts too (rule 7.5 c).
             self.log.mark_missing_as_damaged(keep.min(old_head));
             if let Some(first) = self.log.first_damaged(self.commit.op()) {
                 self.state.doubted = Some(Doubted { above: first.prev(), to: head });
@@ -626,7 +626,8 @@ impl Core {
         }
     }
 
-    /// The log of a view that has started, from its primary. What may be accepted is DESIGN 7.5.
+    /// The log of a view that has started, from its primary: it replaces the log of an older view, and only extends that of the same
+    /// one; an uncertain head takes the answer to this life's question alone (rule 7.5).
     pub(crate) fn on_start_view(&mut self, from: ReplicaId, start: StartView) {
         if from != self.membership.primary(start.view) || from == self.id {
             return self.ignore("StartView", "not from the primary of its view");
