@@ -97,7 +97,7 @@ pub enum Status {
 pub(crate) const LEAP_MAX: u64 = 1 << 21;
 
 /// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
-/// (months, at the shortest time-out) has to be replaced.
+/// (months, at the shortest time-out) has to be replaced (rule 7.12).
 const VIEW_LEAP_MAX: u64 = 1 << 24;
 
 /// One replica's protocol.
@@ -561,7 +561,7 @@ impl Core {
         self.put_state();
     }
 
-    /// What the record may call committed: it is on this disk, too.
+    /// What the record may call committed: it is on this disk, too (rule 6.12).
     pub(crate) fn recordable_commit(&mut self) -> CommitNumber {
         let commit = self.commit.op().min(self.log.head());
         let is_stored = |core: &Core, op| core.log.slot(op).is_some_and(|slot| slot.is_durable(core.writes.completed));

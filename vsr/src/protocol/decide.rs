@@ -194,7 +194,7 @@ impl Core {
     }
 
     /// For an op of which not even the name is known. Whoever installed log_view took over a complete chain of headers, so a blank in
-    /// its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never acknowledged it.
+    /// its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never acknowledged it (rule 7.14).
     fn nacks_of_blank(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
         let other = |dvc: &DoViewChange| {
             let holds_another = dvc.log_view < log_view && op > dvc.commit.op() && header(dvc, op).is_some();

@@ -131,7 +131,7 @@ impl Primary {
 }
 
 /// How long a backup that is stuck waits for the next copy of what it lacks: twice as long each time, so that a slow disk or line is
-/// not filled with copies.
+/// not filled with copies (rule 6.9).
 #[derive(Clone, Copy, Debug)]
 struct Resend {
     /// What it had acknowledged at the last retry.
@@ -295,7 +295,7 @@ impl Core {
             }
             return self.join_in_flight(in_flight, &request, origin);
         }
-        // The lowest number is always let through: the floor can move only when it is answered.
+        // The lowest number is always let through: the floor can move only when it is answered (rule 5.13).
         if request.number > request.floor && self.sessions.is_clogged(request.session, request.floor) {
             return self.answer(origin, &request, Outcome::Busy(Busy::Replies), Position::default());
         }
@@ -315,7 +315,7 @@ impl Core {
             return self.join_in_flight(in_flight, &request, origin);
         }
         // Where nobody else makes ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
-        // would refuse newcomers for ever.
+        // would refuse newcomers for ever (rule 5.14).
         let is_idle = self.primary.queue.is_empty() && self.primary.pipeline.is_empty();
         let can_register = self.sessions.can_register(request.client, self.log.head().next());
         let is_full = (!can_register && !is_idle).then_some(Busy::Sessions);

@@ -263,7 +263,8 @@ impl Core {
         }
     }
 
-    /// Whether a replication quorum of others has said of late that it has room: then one of them leads better.
+    /// Whether a replication quorum of others has said of late that it has room: then one of them leads better
+    /// (rule 7.11).
     fn others_have_room(&self) -> bool {
         let age_max = self.options.timing.ping * 4;
         let has_room = |peer: &&super::core::PeerState| {
@@ -324,7 +325,7 @@ impl Core {
     }
 
     /// The headers after the commit number, and the one at it: whoever chooses the log has to know the
-    /// header of its head, also when everything is committed. Below the commit number slots may be stale.
+    /// header of its head, also when everything is committed (rule 7.13). Below the commit number slots may be stale.
     fn uncommitted_suffix(&self) -> Suffix {
         let head = self.log.head();
         let last_committed = self.commit.op().min(head);
@@ -550,7 +551,7 @@ impl Core {
 
     /// A disk on which nothing was ever done leads the first view of a cluster only when a view-change quorum has said that it has done
     /// nothing either, and knows of no other disk under this id: else one that was formatted anew would commit beside what its
-    /// predecessor has committed.
+    /// predecessor has committed (rule 7.17).
     fn is_known_to_be_first(&self) -> bool {
         let fresh = self.peers.iter().filter(|peer| peer.log == Some((self.view, OpNumber::ZERO))).count();
         fresh + 1 >= usize::from(self.membership.quorums.view_change)
