@@ -133,12 +133,10 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
             Err(error) => {
                 let is_new = told.is_new((), &error.to_string());
                 note(&who, &error, is_new);
-                shared.mailbox.hint(Arrival::PeerDown { peer, refused: error.is_refused_connection() });
-                if let HandshakeError::Rejected(rejection) = &error
-                    && is_new
-                {
-                    shared.mailbox.hint(Arrival::Refused { by: to, why: rejection.to_string() });
-                }
+                shared.mailbox.hint(match &error {
+                    HandshakeError::Rejected(rejection) => Arrival::Refused { by: to, why: rejection.to_string() },
+                    _ => Arrival::PeerDown { peer, refused: error.is_refused_connection() },
+                });
                 pause.after(&error).await;
             }
         }

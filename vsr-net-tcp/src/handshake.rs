@@ -69,7 +69,7 @@ pub(crate) enum Answer {
 #[non_exhaustive]
 pub enum Rejection {
     /// Another cluster's address.
-    #[error("the other side belongs to cluster {0}: check the addresses")]
+    #[error("the other side belongs to cluster {0}: check the addresses, and the number of the cluster")]
     Cluster(ClusterId),
     /// Another replica's address.
     #[error("replica {0} is at this address: check the order of the addresses")]

@@ -82,7 +82,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                 Err(error) => {
                     // Connections that end without a word are nothing to tell: peers look so whether this replica lives.
                     let is_noise = !matches!(error, HandshakeError::Wire(_));
-                    let is_new = !is_noise && shared.told().is_new((from.ip(), None), error.reason());
+                    let is_new = !is_noise && shared.told().is_new((from.ip(), Err(error.reason())), error.reason());
                     note(&format!("somebody at {from}"), &error, is_new);
                 }
             }
@@ -109,13 +109,16 @@ async fn answer<'a>(shared: &'a Shared, stream: &mut TcpStream, from: SocketAddr
     let id = if let Peer::Replica(id) = hello.from.peer() { Some(id) } else { None };
     match admitted {
         Ok((me, guard)) => {
-            shared.told().over(&(from.ip(), id));
+            if let Some(id) = id {
+                shared.told().over(&(from.ip(), Ok(id)));
+            }
             send(stream, &Answer::Welcome(me)).await?;
             Ok(guard)
         }
         Err(rejection) => {
             let error = HandshakeError::Refused(rejection);
-            let is_new = shared.told().is_new((from.ip(), id), rejection.reason());
+            let whom = (from.ip(), id.ok_or(rejection.reason()));
+            let is_new = shared.told().is_new(whom, rejection.reason());
             let who = id.map_or_else(|| "a client".to_owned(), |id| format!("replica {}", id.0));
             note(&format!("{who} at {from}"), &error, is_new);
             send(stream, &Answer::Rejected(rejection)).await?;

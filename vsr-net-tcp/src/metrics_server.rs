@@ -16,13 +16,14 @@ use tokio::net::TcpListener;
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::listen::listen;
+use crate::options::way_on;
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsServerError {
     /// The port is taken, or not allowed.
-    #[error("cannot serve metrics on {address}: {error}")]
+    #[error("cannot serve metrics on {address}: {error}; {}", way_on(.error))]
     Listen {
         /// Where.
         address: SocketAddr,

@@ -104,7 +104,7 @@ pub enum TcpError {
     #[error("replica {0} is none of the members")]
     NotAMember(ReplicaId),
     /// An address has no meaning here.
-    #[error("the address {address:?} cannot be used: {error}; write host:port")]
+    #[error("the address {address:?} cannot be used: {error}; write host:port, with a name that is known")]
     Address {
         /// As configured.
         address: String,
@@ -146,7 +146,7 @@ pub enum TcpError {
 }
 
 /// What an operator does about it.
-fn way_on(error: &std::io::Error) -> &'static str {
+pub(crate) fn way_on(error: &std::io::Error) -> &'static str {
     use std::io::ErrorKind::{AddrInUse, AddrNotAvailable, PermissionDenied};
     match error.kind() {
         AddrInUse => "is this replica running already?",

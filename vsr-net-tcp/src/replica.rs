@@ -34,6 +34,10 @@ pub struct TcpNetwork {
     tasks: Mutex<JoinSet<()>>,
 }
 
+/// Of whom something is told: of a replica for itself; of clients, and of whoever has not said who it is, for each reason, as those of
+/// one machine are many.
+pub(crate) type Whom = (IpAddr, Result<ReplicaId, &'static str>);
+
 pub(crate) struct Shared {
     pub(crate) me: ReplicaId,
     pub(crate) cluster: ClusterId,
@@ -47,7 +51,7 @@ pub(crate) struct Shared {
     clients_total: Arc<Total>,
     links: Mutex<Links>,
     /// What was told of those that connect to this replica.
-    told: Mutex<Told<(IpAddr, Option<ReplicaId>)>>,
+    told: Mutex<Told<Whom>>,
     identity: watch::Sender<Option<Identity>>,
     queue_full: Counter,
     not_connected: Counter,
@@ -240,7 +244,7 @@ impl Shared {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn told(&self) -> MutexGuard<'_, Told<(IpAddr, Option<ReplicaId>)>> {
+    pub(crate) fn told(&self) -> MutexGuard<'_, Told<Whom>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

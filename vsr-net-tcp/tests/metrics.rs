@@ -7,6 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vsr_net_tcp::MetricsServer;
 
+#[tokio::test]
+async fn a_port_that_is_taken_is_named_with_the_way_on() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let refused = MetricsServer::start(address).await.expect_err("the port is taken").to_string();
+    assert!(refused.contains(&address.to_string()) && refused.contains("running already"), "{refused}");
+}
+
 /// They took all places for ten seconds each.
 #[tokio::test]
 async fn b16_connections_that_ask_nothing_do_not_block_a_scrape() {

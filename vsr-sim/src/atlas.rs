@@ -102,7 +102,11 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
     }
     let head = disks.iter().map(|disk| disk.head()).max().unwrap_or_default();
     let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
-    if disks.len() - uncertain < usize::from(quorums.nack) && uncertain > 0 {
+    // An end that is lost hides an op of the newest log only where that log is the one which has lost it; and a nack quorum, or a
+    // view-change quorum, of logs with certain ends rules the op out.
+    let log_view = disks.iter().map(|disk| disk.state().log_view).max();
+    let hides = disks.iter().any(|disk| !is_certain(disk) && Some(disk.state().log_view) == log_view);
+    if hides && disks.len() - uncertain < usize::from(quorums.nack.min(quorums.view_change)) {
         return Some(Excuse::RottenEnds { uncertain, disks: disks.len() });
     }
     for op in (1..=head.max(committed).0).map(OpNumber) {
@@ -137,7 +141,7 @@ fn is_certain(disk: &SimDisk) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use vsr::{Batch, ClusterId, Incarnation, Membership, ReplicaId, VsrState};
+    use vsr::{Batch, ClusterId, Incarnation, Membership, ReplicaId, View, VsrState};
 
     use super::*;
     use crate::disk::Damage;
@@ -233,5 +237,26 @@ mod tests {
         assert_eq!(verdict(&disks, 3), None);
         assert!(disks[1].rot(OpNumber(4), Damage::Both));
         assert_eq!(verdict(&disks, 3), Some(Excuse::RottenEnds { uncertain: 2, disks: 3 }));
+    }
+
+    #[test]
+    fn ends_that_only_logs_of_an_older_view_have_lost_are_no_excuse() {
+        let mut disks = disks(&[4, 4, 4]);
+        assert!(disks[0].rot(OpNumber(4), Damage::Both) && disks[1].rot(OpNumber(4), Damage::Both));
+        let view = View { number: 3, ..View::default() };
+        let state = VsrState { view, log_view: view, ..disks[2].state().clone() };
+        disks[2].begin(Batch { state: Some(state), ..Batch::default() });
+        disks[2].complete();
+        assert_eq!(verdict(&disks, 3), None, "op 4 stands in the newest log, and nothing above it is of that view");
+    }
+
+    #[test]
+    fn certain_ends_of_a_view_change_quorum_are_enough_where_the_nack_quorum_is_larger() {
+        let mut disks = disks(&[4, 4, 4]);
+        assert!(disks[0].rot(OpNumber(4), Damage::Both));
+        let all: Vec<&SimDisk> = disks.iter().collect();
+        let quorums = |view_change, nack| Quorums { view_change, nack, ..Quorums::of(3) };
+        assert_eq!(excuse(&all, OpNumber(3), quorums(2, 3)), None);
+        assert_eq!(excuse(&all, OpNumber(3), quorums(3, 3)), Some(Excuse::RottenEnds { uncertain: 1, disks: 3 }));
     }
 }

@@ -16,6 +16,8 @@ pub const FIRST_ANSWER: u64 = 2_000;
 pub const ALL_ANSWERS: u64 = 6_000;
 /// Views that are entered meanwhile, in thousandths; for each replica outside the core once more.
 pub const VIEWS: u64 = 12_000;
+/// Views that a core enters which is rightly stuck, for each that its time-outs allow, in thousandths: they have to back off.
+pub const VIEWS_STUCK: u64 = 1_000;
 /// Bytes sent after the heal for each byte of payload of the run and each replica, in thousandths.
 pub const COPIES: u64 = 3_000;
 /// Bytes sent for each byte of payload and each replica in a run without faults, in thousandths.
@@ -38,6 +40,8 @@ pub struct Figures {
     pub views: u64,
     /// Views entered before.
     pub views_before: u64,
+    /// For how long the core was rightly stuck after the heal; zero when it was not.
+    pub stuck_for: Duration,
     /// Bytes of requests and entries that were sent before the heal.
     pub carried_before: u64,
     /// In all.
@@ -80,6 +84,14 @@ impl Figures {
         let mut measures = Vec::new();
         let mut add = |name, value, budget| measures.push(Measure { name, value, budget });
         let each_outside = 1 + self.outside as u64;
+        if !self.stuck_for.is_zero() {
+            // Each view takes eight times the time-out of a view change, once it has doubled as often as it may; clocks differ.
+            let slowest = (options.limits.timing.view_change * 5).as_nanos().max(1);
+            let turns = u64::try_from(self.stuck_for.as_nanos() / slowest).unwrap_or(u64::MAX);
+            let allowed = (VIEWS / 1000 * each_outside).saturating_add(turns);
+            add("views of a stuck core for each that its time-outs allow", self.views * 1000 / allowed, VIEWS_STUCK);
+            return measures;
+        }
         // A full log refuses: nobody hears of an execution.
         if self.was_healed && !options.limits.log_may_be_full() {
             let round = options.round();
@@ -142,6 +154,11 @@ impl Options {
         of_one * self.requests + of_all
     }
 
+    /// How long a healed core, with so many replicas outside it, may take until everybody has an answer.
+    pub(crate) fn time_to_serve(&self, outside: usize) -> Duration {
+        self.work() + self.round() * (1 + outside as u32) * ALL_ANSWERS as u32 / 1000
+    }
+
     fn op_time(&self) -> Duration {
         self.delay_longest() * 3 + self.write_longest() * 2
     }
@@ -191,6 +208,10 @@ mod tests {
         assert_eq!(over(slow, &options, false), ["rounds to the last answer after the heal"]);
         let restless = Figures { views: 1000, ..fine };
         assert_eq!(over(restless, &options, false), ["views after the heal"]);
+        let stuck = Figures { stuck_for: second * 120, views: 40, ..slow };
+        assert_eq!(over(stuck, &options, false), Vec::<&str>::new(), "it answers nobody, and its views back off");
+        let restless = Figures { views: 80, ..stuck };
+        assert_eq!(over(restless, &options, false), ["views of a stuck core for each that its time-outs allow"]);
         let loud = Figures { carried: 20_000_000, ..fine };
         assert_eq!(over(loud, &options, false), ["bytes after the heal for each byte and replica"]);
         let loud = Figures { carried_before: 20_000_000, carried: 20_000_000, ..fine };
@@ -200,6 +221,21 @@ mod tests {
         assert_eq!(over(restless, &options, true), Vec::<&str>::new(), "its faults were written down");
         let with_faults = Options { crash_every: second, ..options };
         assert_eq!(over(restless, &with_faults, false), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_core_may_take_as_long_as_its_budget_says() {
+        let mut options = Options::calm(1, 3);
+        options.delay_spread = Duration::from_millis(40);
+        options.requests = 900;
+        for outside in 0..2 {
+            let all_answers = options.time_to_serve(outside);
+            let figures = Figures { was_healed: true, outside, all_answers, ..Figures::default() };
+            assert_eq!(over(figures, &options, false), Vec::<&str>::new());
+            let late = Figures { all_answers: all_answers + Duration::from_secs(1), ..figures };
+            assert_eq!(over(late, &options, false), ["rounds to the last answer after the heal"]);
+            assert!(all_answers > options.liveness);
+        }
     }
 
     #[test]

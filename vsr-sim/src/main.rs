@@ -161,7 +161,7 @@ fn main() -> ExitCode {
         },
     };
     result.unwrap_or_else(|why| {
-        eprintln!("{why}");
+        let _ = writeln!(std::io::stderr(), "{why}");
         ExitCode::from(2)
     })
 }

@@ -527,15 +527,16 @@ impl Options {
         {
             return Err("heartbeat, retry, ping and view-change take 1ms at least".to_owned());
         }
-        self.config(0, &self.membership()?).map(|_| ())
+        self.config(0, 1, &self.membership()?).map(|_| ())
     }
 
-    /// What a replica is told.
-    pub(crate) fn config(&self, replica: usize, membership: &Membership) -> Result<Config, String> {
+    /// What a replica is told at one of its starts, which are counted from 1. Each has random numbers of its own: on a real machine a
+    /// start whose count did not become durable shares that count with the next one, and nothing else.
+    pub(crate) fn config(&self, replica: usize, start: u64, membership: &Membership) -> Result<Config, String> {
         let id = ReplicaId(replica as u8);
         let config = Config::with_membership(ClusterId(1), id, membership.clone());
         let mut config = config.map_err(|error| error.to_string())?;
-        config.seed = self.seed ^ (replica as u64) << 56;
+        config.seed = self.seed ^ (replica as u64) << 56 ^ start.wrapping_sub(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.limits.set_config(&mut config);
         config.validate().map_err(|error| error.to_string())?;
         Ok(config)
@@ -722,6 +723,18 @@ mod tests {
             };
             assert_eq!(load, drawn);
         }
+    }
+
+    /// A message of an earlier start may only be known as such by its random number, as when the start did not become durable.
+    #[test]
+    fn no_two_starts_of_the_replicas_of_a_run_draw_the_same() {
+        let options = Options::calm(7, 3);
+        let membership = options.membership().unwrap();
+        let seed = |(replica, start)| options.config(replica, start, &membership).unwrap().seed;
+        let mut seeds: Vec<u64> = (0..3).flat_map(|at| (1..100).map(move |start| (at, start))).map(seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 3 * 99);
     }
 
     #[test]

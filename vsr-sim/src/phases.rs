@@ -51,6 +51,11 @@ impl<S: Simulated> Run<S> {
         self.figures.views_before = entered;
         self.advance(until, |run| run.answered() > before || run.clients_are_done());
         self.figures.first_answer = Duration::from_nanos(lock(&self.world).now - healed);
+        // A core that answers has the time that its work may take in this world: a far one is slow, and not stuck.
+        let answers = self.answered() - before;
+        let in_time = self.options.time_to_serve(self.figures.outside).as_nanos();
+        let in_time = healed.saturating_add(u64::try_from(in_time).unwrap_or(u64::MAX));
+        let until = if answers > 0 { until.max(in_time) } else { until };
         self.advance(until, Run::clients_are_done);
         self.figures.all_answers = Duration::from_nanos(lock(&self.world).now - healed);
         if let Some(verdict) = self.violation() {
@@ -76,10 +81,21 @@ impl<S: Simulated> Run<S> {
         if done && agree {
             return self.check_history().map_or_else(|| self.check_budgets(), Verdict::Safety);
         }
+        let stuck_for = Duration::from_nanos(lock(&self.world).now - healed);
+        let answers = self.answered() - before;
         let why = self.explain(&core);
         match self.excuse(&core) {
-            Some(excuse) => Verdict::Unrecoverable(excuse.to_string()),
-            None => Verdict::Liveness(format!("core {core:?} does not go on: {why}")),
+            Some(excuse) => self.rightly_stuck(&excuse, stuck_for),
+            None => Verdict::Liveness(format!("core {core:?} does not go on, after {answers} answers: {why}")),
+        }
+    }
+
+    /// Nothing can be served: then nothing may be made of it, either.
+    fn rightly_stuck(&mut self, excuse: &Excuse, stuck_for: Duration) -> Verdict {
+        self.figures.stuck_for = stuck_for;
+        match self.check_budgets() {
+            Verdict::Pass => Verdict::Unrecoverable(excuse.to_string()),
+            over => over,
         }
     }
 
@@ -88,7 +104,7 @@ impl<S: Simulated> Run<S> {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner).acknowledged
     }
 
-    /// It serves: but not as fast, or not as cheaply, as it should?
+    /// It serves, or is rightly stuck: but not as fast, or not as cheaply, as it should?
     fn check_budgets(&mut self) -> Verdict {
         let world = lock(&self.world);
         (self.figures.carried, self.figures.payload) = (world.traffic.carried, world.traffic.payload);

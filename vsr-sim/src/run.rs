@@ -380,7 +380,7 @@ impl<S: Simulated> Run<S> {
                 world.plan(at, Planned::PeerUp { node: peer, peer: replica });
             }
         }
-        let config = self.options.config(replica, &self.membership).expect("valid");
+        let config = self.options.config(replica, life.life, &self.membership).expect("valid");
         let machine = Witnessed {
             inner: (self.machine)(),
             life: life.clone(),

@@ -164,13 +164,30 @@ fn open_files(folder: &Path) -> Result<(Disk, Disk, String), StorageError> {
             if !state.lock().map_err(io_error(format!("locking {name}/state")))? {
                 return Err(StorageError::InUse(name));
             }
+            // `format` gives it its name last: under that name it was never empty, whatever the log is.
+            if state.is_empty().map_err(io_error(format!("reading {name}/state")))? {
+                return Err(damaged(&folder.join("state"), "it is empty"));
+            }
             Ok((log, state, name))
         }
         (None, Some(_)) => Err(missing("log")),
         // What an interrupted format has left never was a replica's.
         (Some(_), None) if !folder.join("state.new").exists() => Err(missing("state")),
+        (None, None) if holds_something_else(folder) => {
+            Err(damaged(folder, "neither `log` nor `state` is in it, and something else is: is it another storage's?"))
+        }
         (_, None) => Err(StorageError::NotFormatted(name)),
     }
+}
+
+fn damaged(path: &Path, what: &str) -> StorageError {
+    StorageError::Damaged { path: path.display().to_string(), what: what.to_owned() }
+}
+
+/// Whether a folder has content that no format has left, finished or not.
+fn holds_something_else(folder: &Path) -> bool {
+    let Ok(mut found) = fs::read_dir(folder) else { return false };
+    found.any(|found| found.is_ok_and(|found| found.file_name() != "state.new"))
 }
 
 fn site(log: &Disk, state: &Disk) -> Result<Site, StorageError> {

@@ -134,7 +134,10 @@ fn what_an_interrupted_format_has_left_is_formatted_again() {
         FileStorage::open(&path).expect("opening");
     }
     let empty = tempfile::tempdir().expect("a folder");
-    assert!(matches!(refusal(empty.path()), StorageError::NotFormatted(_)));
+    let error = refusal(empty.path());
+    assert!(matches!(error, StorageError::NotFormatted(_)));
+    // A disk that is not mounted looks the same.
+    assert!(error.to_string().contains("mounted") && error.to_string().contains("do not format"), "{error}");
 }
 
 /// HAZARDS SF-22: files that were emptied, zeroed, exchanged, or are another replica's.
@@ -160,6 +163,22 @@ fn sf_22_files_that_are_not_what_they_were() {
         ("the log of another replica", true, Box::new(|path| from_other(path, "log"))),
         ("the state is empty", true, Box::new(|path| set(&path.join("state"), 0))),
         ("the state is zeroed", true, Box::new(|path| zero(&path.join("state")))),
+        (
+            "both are empty",
+            true,
+            Box::new(|path| {
+                set(&path.join("log"), 0);
+                set(&path.join("state"), 0);
+            }),
+        ),
+        (
+            "both are gone, and something else is there",
+            true,
+            Box::new(|path| {
+                std::fs::remove_file(path.join("log")).expect("removing");
+                std::fs::rename(path.join("state"), path.join("state.old")).expect("renaming");
+            }),
+        ),
         ("the state of another replica", true, Box::new(|path| from_other(path, "state"))),
         (
             "log and state exchanged",

@@ -49,6 +49,12 @@ pub(crate) fn check(folder: &Path) -> Result<(), StorageError> {
     }
     let Some(first) = absent.first() else { return Ok(()) };
     if absent.len() == parts.len() && !is_there(&folder.join(UNFINISHED))? {
+        if fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) {
+            return Err(damaged(
+                folder,
+                "nothing of this storage is in it, and something else is: is it another storage's?",
+            ));
+        }
         return Err(StorageError::NotFormatted(folder.display().to_string()));
     }
     // Nobody has promised anything with a folder whose formatting a crash has cut short.

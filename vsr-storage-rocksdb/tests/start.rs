@@ -233,6 +233,11 @@ fn nothing_and_a_format_cut_short_are_called_unformatted() {
         Err(StorageError::NotFormatted(nowhere.display().to_string()))
     );
     assert!(!nowhere.exists(), "opening creates nothing");
+    fs::create_dir(&nowhere).expect("a folder");
+    fs::write(nowhere.join("log"), "of another storage").expect("a file");
+    let refused = RocksStorage::open(&nowhere).map(|_| ()).expect_err("it is not this storage's");
+    assert!(matches!(&refused, StorageError::Damaged { .. }), "{refused}");
+    assert!(refused.to_string().contains("do not format"), "{refused}");
     let folder = with_ops(0);
     fs::rename(folder.path().join("seal"), folder.path().join("seal.new")).expect("renaming");
     let refused = RocksStorage::open(folder.path()).map(|_| ()).expect_err("it was not finished");

@@ -235,6 +235,12 @@ impl<S> Client<S> {
         self.shared.status().view
     }
 
+    /// Replicas that refuse this client's connection, each with its reason: an operator has to act.
+    #[must_use]
+    pub fn refused_by(&self) -> Vec<(ReplicaId, String)> {
+        self.shared.status().refused_by
+    }
+
     /// Why requests have to wait, as the cluster said last; `None` while they are taken, or nothing is heard.
     #[must_use]
     pub fn trouble(&self) -> Option<Busy> {
@@ -439,15 +445,12 @@ impl<N: Network> Worker<'_, N> {
                     }
                 }
                 Arrival::PeerDown { peer: Peer::Replica(peer), .. } => {
-                    // Hints of attempts to connect come again and again: only the first is a change.
-                    let was_up = self.up.remove(&peer);
-                    let was_asked = self.asked.remove(&peer);
-                    if peer == self.config.members[self.target] {
-                        self.rotate(now);
-                        self.hurry(now, was_up);
-                    } else if was_up && was_asked {
-                        self.hurry(now, true);
-                    }
+                    self.shared.set_refused(peer, None);
+                    self.on_peer_lost(peer, now);
+                }
+                Arrival::Refused { by, why } => {
+                    self.shared.set_refused(by, Some(why));
+                    self.on_peer_lost(by, now);
                 }
                 Arrival::Message { message: Message::Status { nonce, status }, .. } => {
                     if let Some((_, answer)) = self.status.remove(&nonce)
@@ -458,6 +461,7 @@ impl<N: Network> Worker<'_, N> {
                 }
                 // What was sent before there was a connection is lost.
                 Arrival::PeerUp(Peer::Replica(peer)) => {
+                    self.shared.set_refused(peer, None);
                     self.up.insert(peer);
                     let asked: Vec<u64> =
                         self.status.iter().filter(|(_, (of, _))| *of == peer).map(|(nonce, _)| *nonce).collect();
@@ -470,6 +474,18 @@ impl<N: Network> Worker<'_, N> {
             }
         }
         Ok(true)
+    }
+
+    fn on_peer_lost(&mut self, peer: ReplicaId, now: Monotonic) {
+        // Hints of attempts to connect come again and again: only the first is a change.
+        let was_up = self.up.remove(&peer);
+        let was_asked = self.asked.remove(&peer);
+        if peer == self.config.members[self.target] {
+            self.rotate(now);
+            self.hurry(now, was_up);
+        } else if was_up && was_asked {
+            self.hurry(now, true);
+        }
     }
 
     fn on_reply(&mut self, view: View, reply: Reply, now: Monotonic) {

@@ -244,6 +244,13 @@ impl Shared {
         self.status.lock().unwrap_or_else(PoisonError::into_inner).view = view;
     }
 
+    /// A replica refuses the client's connection, for this reason; `None`: it does not any more.
+    pub(crate) fn set_refused(&self, by: ReplicaId, why: Option<String>) {
+        let mut status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        status.refused_by.retain(|(known, _)| *known != by);
+        status.refused_by.extend(why.map(|why| (by, why)));
+    }
+
     pub(crate) fn trouble(&self) -> Option<Busy> {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }

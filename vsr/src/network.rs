@@ -75,7 +75,7 @@ pub enum Arrival {
         refused: bool,
     },
     /// This peer is there and will not have us: an operator has to act. Reported when it begins and when
-    /// the reason changes; over with the next [`PeerUp`](Self::PeerUp) or [`PeerDown`](Self::PeerDown) of
+    /// the reason changes, to a client at each attempt; over with the next [`PeerUp`](Self::PeerUp) or [`PeerDown`](Self::PeerDown) of
     /// the peer.
     Refused {
         /// The peer that refuses.

@@ -110,8 +110,12 @@ pub enum StorageError {
         /// Bytes that there are for it.
         room: u64,
     },
-    /// Nothing was ever formatted here.
-    #[error("{0} is not formatted: run the format command once, on an empty folder")]
+    /// Nothing was ever formatted here, as far as can be seen: a disk that is not mounted looks the same.
+    #[error(
+        "{0} is not formatted: if this replica has never run, run the format command once, on an empty folder; if it has, \
+         its disk is not here (is it mounted?): bring it back, and do not format, that would forget what the replica has \
+         acknowledged"
+    )]
     NotFormatted(String),
     /// A part of a storage that was formatted is not there. Never [`NotFormatted`](Self::NotFormatted):
     /// formatting again would forget what this replica has promised.
@@ -151,7 +155,10 @@ pub enum StorageError {
         found: String,
     },
     /// Something is here already.
-    #[error("{0} is not empty: formatting would destroy what is there")]
+    #[error(
+        "{0} is not empty: formatting would destroy what is there; a replica that was formatted is only started, a new \
+         one gets an empty folder"
+    )]
     NotEmpty(String),
     /// Another program, or version, wrote it.
     #[error("{path} has format version {found}, this program reads {known}: run a version that reads it")]
@@ -170,7 +177,7 @@ pub enum StorageError {
     )]
     StateLost(String),
     /// Another process has it open.
-    #[error("{0} is in use by another process")]
+    #[error("{0} is in use by another process: end that one first, a replica runs once")]
     InUse(String),
     /// The batch breaks the contract: a bug of the caller.
     #[error("a batch that the contract does not allow: {0}")]

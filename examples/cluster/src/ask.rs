@@ -93,6 +93,11 @@ impl<A: App> Asker<A> {
         waiting(&self.what("the status"), self.limit, asked).await
     }
 
+    /// What they say, a line for each.
+    pub(crate) fn rows(&self, said: &[Said]) -> Vec<String> {
+        rows(&self.client, said)
+    }
+
     fn what(&self, what: &str) -> String {
         format!("{what} of the cluster at {}", self.config.replicas.join(", "))
     }
@@ -101,9 +106,9 @@ impl<A: App> Asker<A> {
     async fn silence(&self, error: &(dyn std::error::Error + Sync)) -> Error {
         let said = ask_all(&self.client, &self.config, STATUS_MAX).await;
         let mut words = format!("{error} ({} s)", self.limit.as_secs());
-        for (id, said) in said.iter().enumerate() {
+        for row in self.rows(&said) {
             words.push_str("\n  ");
-            words.push_str(&row(id, said));
+            words.push_str(&row);
         }
         failure(exit::NO_ANSWER, words)
     }
@@ -114,9 +119,20 @@ pub(crate) async fn ask_all<S: StateMachine>(client: &Client<S>, config: &Cluste
     join_all((0..config.replicas.len()).map(|id| client.status(ReplicaId(id as u8), limit))).await
 }
 
-/// One replica in a line.
-pub(crate) fn row(id: usize, said: &Said) -> String {
-    let Some((status, explain)) = said else { return format!("replica {id}: does not answer") };
+/// Each replica in a line: what it says of itself, or why it says nothing.
+pub(crate) fn rows<S>(client: &Client<S>, said: &[Said]) -> Vec<String> {
+    let refused_by = client.refused_by();
+    let line = |(id, said): (usize, &Said)| match said {
+        Some((status, explain)) => row(id, status, explain),
+        None => match refused_by.iter().find(|(by, _)| usize::from(by.0) == id) {
+            Some((_, why)) => format!("replica {id}: refuses this client: {why}"),
+            None => format!("replica {id}: does not answer"),
+        },
+    };
+    said.iter().enumerate().map(line).collect()
+}
+
+fn row(id: usize, status: &ReplicaStatus, explain: &str) -> String {
     let role = if status.is_primary { "primary" } else { "backup" };
     let ReplicaStatus { health, view, commit, applied, head, sessions, starts, log_bytes, .. } = status;
     format!(

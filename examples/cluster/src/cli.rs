@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use crate::ask::{Asker, Target, is_served, row};
+use crate::ask::{Asker, Target, is_served};
 use crate::demo::{DemoOptions, Summary, demo, soak};
 use crate::exit;
 use crate::faults::{FaultOptions, TallyApp, faults};
@@ -46,9 +46,9 @@ pub enum Command {
         /// The folder of the one replica, as data/replica-1.
         #[arg(long)]
         data: PathBuf,
-        /// What the folder holds.
-        #[arg(long, value_enum, default_value = "file")]
-        storage: StorageKind,
+        /// What the folder holds; found out if left out.
+        #[arg(long, value_enum)]
+        storage: Option<StorageKind>,
     },
     /// Three replica processes under load: the primary is killed, another takes over, the dead one returns.
     Demo(DemoOptions),
@@ -94,17 +94,16 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
             }
         }
         Command::Status(target) => {
-            let said = Asker::<A>::new(&target).await?.status().await;
-            for (id, said) in said.iter().enumerate() {
-                say(row(id, said));
-            }
+            let asker = Asker::<A>::new(&target).await?;
+            let said = asker.status().await;
+            asker.rows(&said).iter().for_each(say);
             if !is_served(&said) {
                 complain("no primary says that commands can commit");
                 return Ok(ExitCode::from(exit::NO_ANSWER));
             }
         }
         Command::AcceptPlace { data, storage } => {
-            storage.accept_place(&data)?;
+            storage.unwrap_or_else(|| StorageKind::of(&data)).accept_place(&data)?;
             say(format_args!("{} belongs where it is now", data.display()));
         }
         Command::Demo(options) => {

@@ -23,6 +23,11 @@ pub enum StorageKind {
 }
 
 impl StorageKind {
+    /// The storage whose files are in a folder.
+    pub(crate) fn of(folder: &Path) -> StorageKind {
+        if folder.join("seal").exists() { StorageKind::Rocksdb } else { StorageKind::File }
+    }
+
     /// Tells the folder of a replica that the place where it is now is meant.
     pub(crate) fn accept_place(self, folder: &Path) -> Result<(), Error> {
         match self {
@@ -98,6 +103,9 @@ impl ClusterConfig {
             if port == 0 && list == "replicas" {
                 return Err(format!("`replicas`: {address:?} has port 0: nobody could find this replica").into());
             }
+            if list == "replicas" {
+                self.check_literal(address)?;
+            }
             if port != 0 && taken.iter().any(|other| is_same(other, address)) {
                 return Err(format!("`{list}`: {address:?} stands twice: give each an address of its own").into());
             }
@@ -105,6 +113,26 @@ impl ClusterConfig {
         }
         // What else the protocol wants of members and limits.
         self.replica(0).map(|_| ())
+    }
+
+    /// Whether others may connect to an address that is no name. What a name stands for is looked at when it is used.
+    fn check_literal(&self, address: &str) -> Result<(), Error> {
+        let Ok(literal) = address.parse::<SocketAddr>() else { return Ok(()) };
+        if literal.ip().is_unspecified() {
+            return Err(format!(
+                "`replicas`: {address:?} stands for every machine, and nobody can connect to it: write the address of the \
+                 replica's own machine"
+            )
+            .into());
+        }
+        if !literal.ip().is_loopback() && !self.allow_insecure {
+            return Err(format!(
+                "`replicas`: {address:?} is no loopback address, and nothing is encrypted: write `allow_insecure = true` if \
+                 the network is trusted"
+            )
+            .into());
+        }
+        Ok(())
     }
 
     /// What a replica is told.
@@ -115,7 +143,8 @@ impl ClusterConfig {
         let mut config = Config::new(self.cluster.0, id, self.replicas.iter().cloned())?;
         if let Some(limit) = self.log_limit {
             config.log_bytes_max = limit;
-            config.validate()?;
+            // Its name in the file.
+            config.validate().map_err(|error| format!("`log_limit`: {error}"))?;
         }
         Ok(config)
     }
@@ -270,6 +299,9 @@ mod tests {
             ("\"localhost:+1\"", "1 to 65535"),
             ("\"localhost:0\"", "port 0"),
             ("\"localhost:1\", \"LOCALHOST:1\"", "stands twice"),
+            ("\"0.0.0.0:4000\"", "every machine"),
+            ("\"[::]:4000\"", "every machine"),
+            ("\"192.0.2.1:4000\"", "allow_insecure"),
             ("\"127.0.0.1:1\", \"127.0.0.1:2\", \"127.0.0.1:1\"", "stands twice"),
             ("\"[::1]:1\", \"[0:0:0:0:0:0:0:1]:1\"", "stands twice"),
             ("\"h:1\",\"h:2\",\"h:3\",\"h:4\",\"h:5\",\"h:6\",\"h:7\",\"h:8\",\"h:9\",\"h:10\"", "members"),
@@ -279,6 +311,10 @@ mod tests {
             let error = error.expect_err(replicas);
             assert!(error.contains(words), "{replicas}: {error}");
         }
+        let small = "cluster = 7\nfolder = \"data\"\nlog_limit = 5\nreplicas = [\"h:1\"]\n";
+        assert!(read(small).expect_err("no op fits").contains("`log_limit`"));
+        let trusted = "cluster = 7\nfolder = \"data\"\nallow_insecure = true\nreplicas = [\"192.0.2.1:4000\"]\n";
+        read(trusted).expect("it can work");
         let error = read("cluster = 7\nfolder = \"data\"\nreplicas = [\"h:1\"]\nmetrics = [\"h:1\"]\n");
         assert!(error.expect_err("one port for two").contains("stands twice"));
     }

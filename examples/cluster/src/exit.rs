@@ -5,7 +5,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use vsr::{QueryError, ReplicaError, StorageError, SubmitError};
+use vsr::{Fault, QueryError, ReplicaError, StorageError, SubmitError};
 use vsr_net_tcp::{MetricsServerError, TcpError};
 
 use crate::Error;
@@ -15,15 +15,15 @@ use crate::output::complain;
 pub const NO: u8 = 1;
 /// Command line, configuration or surroundings: change them first.
 pub const USAGE: u8 = 2;
-/// Nobody has answered in time, there is no quorum, or the log is full. Asking again may help.
+/// Nobody has answered in time, there is no quorum, too much waits, or the log is full. Asking again may help.
 pub const NO_ANSWER: u8 = 3;
 /// The replica's disk or folder. The message says whether it can be used again.
 pub const STORAGE: u8 = 4;
 /// The replica has stopped because going on could spread damage. Starting it again does not help.
 pub const FAULT: u8 = 5;
-/// Peers refuse the replica, and those that are left are no quorum. Its folder is old, a copy, or another one's.
+/// Peers refuse the replica, or know that its folder is old, a copy, or another one's.
 pub const REFUSED: u8 = 6;
-/// The network: a port that is taken, most likely by another process.
+/// The network: a port that is taken, most likely by another process, or a name that is not known.
 pub const NETWORK: u8 = 7;
 /// Whoever read the output has gone: as a shell shows it of a program that was ended by SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
@@ -56,21 +56,32 @@ fn code_of(error: &Error) -> u8 {
     }
     match error.downcast_ref::<ReplicaError>() {
         Some(ReplicaError::Storage(_)) => return STORAGE,
+        Some(ReplicaError::Fault(Fault::OtherDisk { .. } | Fault::OlderStart { .. } | Fault::OlderDisk { .. })) => {
+            return REFUSED;
+        }
         Some(ReplicaError::Fault(_)) => return FAULT,
         Some(ReplicaError::Network(_)) => return NETWORK,
         _ => {}
     }
-    let timed_out = matches!(error.downcast_ref::<SubmitError>(), Some(SubmitError::TimedOut | SubmitError::LogFull))
-        || matches!(error.downcast_ref::<QueryError>(), Some(QueryError::TimedOut));
-    if timed_out {
+    use SubmitError::{Busy, Evicted, LogFull, Stopped, TimedOut};
+    let submitted = error.downcast_ref::<SubmitError>();
+    let asked = error.downcast_ref::<QueryError>();
+    let again = matches!(submitted, Some(TimedOut | LogFull | Evicted | Stopped | Busy))
+        || matches!(asked, Some(QueryError::TimedOut | QueryError::Stopped | QueryError::Busy));
+    if again {
         NO_ANSWER
     } else if error.is::<StorageError>() {
         STORAGE
-    } else if error.is::<TcpError>() || error.is::<MetricsServerError>() {
+    } else if error.is::<MetricsServerError>() || error.downcast_ref::<TcpError>().is_some_and(is_of_the_network) {
         NETWORK
     } else {
         USAGE
     }
+}
+
+/// Whether it may pass without a change of the configuration.
+fn is_of_the_network(error: &TcpError) -> bool {
+    matches!(error, TcpError::Listen { .. } | TcpError::Address { .. })
 }
 
 /// What a program's `main` ends with: an error is told on standard error.
@@ -114,5 +125,48 @@ fn raise_file_limit() -> Result<(), Error> {
             ),
         )),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use vsr::{ConfigError, OpNumber, ReplicaId};
+
+    use super::*;
+
+    /// A supervisor starts again, asks again, or calls somebody, by this.
+    #[test]
+    fn each_error_has_the_code_that_the_book_says() {
+        let io = || std::io::Error::from(std::io::ErrorKind::AddrInUse);
+        let address = ([127, 0, 0, 1], 1).into();
+        let by = ReplicaId(0);
+        let older = Fault::OlderDisk { by, acknowledged: OpNumber(2), head: OpNumber(1) };
+        let unfit = ConfigError::NotAMember { replica: ReplicaId(3), members: 3 };
+        let cases: Vec<(Error, u8)> = vec![
+            (SubmitError::TimedOut.into(), NO_ANSWER),
+            (SubmitError::LogFull.into(), NO_ANSWER),
+            (SubmitError::Evicted.into(), NO_ANSWER),
+            (SubmitError::Busy.into(), NO_ANSWER),
+            (SubmitError::TooLarge.into(), USAGE),
+            (SubmitError::Undecodable.into(), USAGE),
+            (QueryError::TimedOut.into(), NO_ANSWER),
+            (QueryError::Busy.into(), NO_ANSWER),
+            (QueryError::AnswerTooLarge.into(), USAGE),
+            (StorageError::InUse("data".to_owned()).into(), STORAGE),
+            (ReplicaError::Storage(StorageError::StateLost("data".to_owned())).into(), STORAGE),
+            (ReplicaError::Fault(Fault::UnknownKind { op: OpNumber(1) }).into(), FAULT),
+            (ReplicaError::Fault(Fault::OlderStart { by, known: 3, own: 2 }).into(), REFUSED),
+            (ReplicaError::Fault(older).into(), REFUSED),
+            (ReplicaError::MembershipDiffers.into(), USAGE),
+            (TcpError::Listen { address, error: io() }.into(), NETWORK),
+            (TcpError::NotLoopback(address).into(), USAGE),
+            (MetricsServerError::Listen { address, error: io() }.into(), NETWORK),
+            (unfit.into(), USAGE),
+            (failure(REFUSED, "its peers refuse it"), REFUSED),
+            ("something".into(), USAGE),
+        ];
+        for (error, code) in cases {
+            assert_eq!(code_of(&error), code, "{error}");
+        }
     }
 }

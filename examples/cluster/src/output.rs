@@ -17,7 +17,8 @@ pub fn say(line: impl Display) {
     std::process::exit(exit::BROKEN_PIPE.into());
 }
 
-/// Prints a line for whoever reads it: a replica serves on when nobody does.
+/// Prints a line for whoever reads it: a replica serves on when nobody does, and whoever has started processes ends them before the
+/// program ends.
 pub(crate) fn tell(line: impl Display) {
     let mut out = stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -70,8 +70,10 @@ impl Processes {
         match self.try_start(id, id, None).await? {
             Started::Ready => Ok(()),
             Started::Ended(status) => {
-                let folder = self.folder.display();
-                Err(format!("replica {id} has ended ({status}); see replica-{id}.log in {folder}").into())
+                // The log may be gone with the folder when somebody wants to look.
+                let told = std::fs::read_to_string(self.log_of(id)).unwrap_or_default();
+                let last = told.lines().last().unwrap_or("it has told nothing");
+                Err(format!("replica {id} has ended ({status}): {last}").into())
             }
         }
     }

@@ -1,12 +1,15 @@
 //! A replica as a process, and a client.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::Signal as Number;
 use tokio::net::lookup_host;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use vsr::{Client, ClientConfig, Clock, Health, Monotonic, Replica, ReplicaId, StateMachine, SystemClock};
+use vsr::{
+    Client, ClientConfig, Clock, Health, Monotonic, Replica, ReplicaError, ReplicaId, StateMachine, SystemClock,
+};
 use vsr_net_tcp::{MetricsServer, TcpClient, TcpNetwork, TcpOptions};
 
 use crate::exit::{self, failure};
@@ -47,6 +50,8 @@ fn survive_file_limit() -> Result<(), Error> {
 
 /// For how long a start waits for peers that may refuse the replica, before it says that it is ready.
 const HEARING_MAX: Duration = Duration::from_millis(500);
+/// Once a peer is heard: it says at once what it remembers of this replica, and that may be the end of it.
+const SETTLED: Duration = Duration::from_millis(100);
 /// For how long a replica lets itself be refused, where those that are left are no quorum.
 const REFUSED_MAX: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
@@ -62,8 +67,9 @@ pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
     // Before anything looks a metric up.
     let metrics = match cluster.metrics.get(usize::from(id)) {
         Some(address) => {
-            let found = lookup_host(address).await.map_err(|error| format!("`metrics`: {address:?}: {error}"))?;
-            let found = found.into_iter().next().ok_or_else(|| format!("`metrics`: {address:?} has no address"))?;
+            let bad = |why: &dyn Display| format!("{}: `metrics`: {address:?}: {why}", path.display());
+            let found = lookup_host(address).await.map_err(|error| bad(&error))?;
+            let found = found.into_iter().next().ok_or_else(|| bad(&"the name has no address"))?;
             Some(MetricsServer::start(found).await?)
         }
         None => None,
@@ -81,11 +87,11 @@ pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
     loop {
         tokio::select! {
             biased;
-            ended = &mut running => return Ok(ended??),
+            ended = &mut running => return ended?.map_err(|error| named(error, path, &cluster.folder_of(id))),
             _ = signals.next() => break,
             () = tokio::time::sleep(watched.pause()) => {}
         }
-        match watched.look(handle.status().health) {
+        match watched.look(watched.clock.now(), handle.status().health) {
             Seen::Nothing => {}
             Seen::Ready => tell("ready"),
             Seen::Refused => {
@@ -101,14 +107,26 @@ pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
     Ok(running.await??)
 }
 
+/// A folder and a configuration that do not belong together are named: the replica itself knows neither.
+fn named(error: ReplicaError, config: &Path, folder: &Path) -> Error {
+    use ReplicaError::{MembershipDiffers, WrongCluster, WrongReplica};
+    if matches!(error, WrongCluster { .. } | WrongReplica { .. } | MembershipDiffers) {
+        return failure(exit::USAGE, format!("{} and {}: {error}", folder.display(), config.display()));
+    }
+    error.into()
+}
+
 /// Tells from a replica's health when it is ready, and when there is no use in going on.
 struct Watched {
     clock: SystemClock,
     is_ready: bool,
     recovered: Option<Monotonic>,
+    /// Since when it is neither alone nor refused.
+    heard: Option<Monotonic>,
     refused: Option<Monotonic>,
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Nothing,
     /// It is recovered from its disk, and its peers had a moment to refuse it.
@@ -119,26 +137,30 @@ enum Seen {
 
 impl Watched {
     fn new() -> Watched {
-        Watched { clock: SystemClock::new(), is_ready: false, recovered: None, refused: None }
+        Watched { clock: SystemClock::new(), is_ready: false, recovered: None, heard: None, refused: None }
     }
 
     fn pause(&self) -> Duration {
         if self.is_ready { LOOK * 20 } else { LOOK }
     }
 
-    fn look(&mut self, health: Health) -> Seen {
-        let now = self.clock.now();
+    fn look(&mut self, now: Monotonic, health: Health) -> Seen {
         if matches!(health, Health::Starting | Health::Stopped) {
             return Seen::Nothing;
         }
         let recovered = *self.recovered.get_or_insert(now);
         if health == Health::Refused {
+            self.heard = None;
             let since = *self.refused.get_or_insert(now);
             return if now.since(since) >= REFUSED_MAX { Seen::Refused } else { Seen::Nothing };
         }
         self.refused = None;
-        let is_alone = health == Health::NoQuorum && now.since(recovered) < HEARING_MAX;
-        if self.is_ready || is_alone {
+        let may_be_refused = if health == Health::NoQuorum {
+            now.since(recovered) < HEARING_MAX
+        } else {
+            now.since(*self.heard.get_or_insert(now)) < SETTLED
+        };
+        if self.is_ready || may_be_refused {
             return Seen::Nothing;
         }
         self.is_ready = true;
@@ -174,4 +196,34 @@ pub(crate) async fn client<S: StateMachine>(
     let (client, runner) = Client::new(client_config, network, SystemClock::new());
     tokio::spawn(runner.run());
     Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(watched: &mut Watched, millis: u64, health: Health) -> Seen {
+        watched.look(Monotonic(millis * 1_000_000), health)
+    }
+
+    /// A peer is heard first, and says a moment later that the folder is old.
+    #[test]
+    fn ready_is_not_said_before_peers_had_a_moment_to_refuse() {
+        let mut watched = Watched::new();
+        assert_eq!(look(&mut watched, 0, Health::Starting), Seen::Nothing);
+        assert_eq!(look(&mut watched, 1000, Health::NoQuorum), Seen::Nothing);
+        assert_eq!(look(&mut watched, 1010, Health::ViewChange), Seen::Nothing, "the first word of a peer");
+        assert_eq!(look(&mut watched, 1060, Health::Normal), Seen::Nothing);
+        assert_eq!(look(&mut watched, 1100, Health::Refused), Seen::Nothing);
+        assert_eq!(look(&mut watched, 3000, Health::Refused), Seen::Nothing);
+        assert_eq!(look(&mut watched, 3100, Health::Refused), Seen::Refused);
+        // The cause is gone.
+        assert_eq!(look(&mut watched, 3110, Health::Normal), Seen::Nothing);
+        assert_eq!(look(&mut watched, 3210, Health::Normal), Seen::Ready);
+        assert_eq!(look(&mut watched, 3220, Health::Normal), Seen::Nothing, "said once");
+        let mut alone = Watched::new();
+        assert_eq!(look(&mut alone, 0, Health::NoQuorum), Seen::Nothing);
+        assert_eq!(look(&mut alone, 490, Health::NoQuorum), Seen::Nothing);
+        assert_eq!(look(&mut alone, 500, Health::NoQuorum), Seen::Ready);
+    }
 }

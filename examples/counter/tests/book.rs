@@ -3,17 +3,53 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-fn commands() -> Vec<String> {
-    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../..");
-    let mut pages = vec![root.join("README.md"), root.join("CONTRIBUTING.md")];
-    let chapters = std::fs::read_dir(root.join("book/src")).expect("the book");
+fn root() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../..")
+}
+
+/// Each page, and its text.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
+    let chapters = std::fs::read_dir(root().join("book/src")).expect("the book");
     pages.extend(chapters.map(|chapter| chapter.expect("a chapter").path()));
-    let mut commands = Vec::new();
-    for page in pages {
+    let read = |page: PathBuf| {
         let text = std::fs::read_to_string(&page).expect("a page");
+        (page, text)
+    };
+    pages.into_iter().map(read).collect()
+}
+
+fn commands() -> Vec<String> {
+    let mut commands = Vec::new();
+    for (_, text) in pages() {
         commands.extend(text.lines().filter(|line| line.starts_with("cargo run")).map(str::to_owned));
     }
     commands
+}
+
+/// Paths of the project in backticks, and links from page to page.
+#[test]
+fn every_path_of_the_book_is_there() {
+    const FOLDERS: [&str; 8] =
+        ["book", "examples", "scripts", "vsr", "vsr-net-tcp", "vsr-sim", "vsr-storage-file", "vsr-storage-rocksdb"];
+    let is_path = |word: &&str| {
+        let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
+        is_plain && word.split_once('/').is_some_and(|(folder, _)| FOLDERS.contains(&folder))
+    };
+    let mut checked = 0;
+    for (page, text) in pages() {
+        let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+        for path in quoted.flat_map(str::split_whitespace).filter(is_path) {
+            assert!(root().join(path).exists(), "{}: there is no {path}", page.display());
+            checked += 1;
+        }
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| link.ends_with(".md")) {
+            assert!(page.parent().expect("a folder").join(link).exists(), "{}: a link to {link}", page.display());
+            checked += 1;
+        }
+    }
+    assert!(checked >= 40, "only {checked} paths were found in the book");
 }
 
 /// Each `cargo run … -p counter -- <arguments>` is understood by the program: with `--help` at its end it explains itself, and every option

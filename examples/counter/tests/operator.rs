@@ -49,6 +49,8 @@ fn a_configuration_that_cannot_work_is_refused_by_every_command() {
         ("[]", "`replicas` is empty"),
         ("[\"127.0.0.1:4000\", \"127.0.0.1:4000\"]", "stands twice"),
         ("[\"127.0.0.1:4000\", \"nonsense\"]", "write host:port"),
+        ("[\"0.0.0.0:4000\"]", "every machine"),
+        ("[\"192.0.2.1:4000\"]", "allow_insecure"),
     ];
     for (replicas, words) in cases {
         fs::write(&path, format!("cluster = 7\nfolder = \"data\"\nreplicas = {replicas}\n")).expect("the file");
@@ -151,6 +153,49 @@ fn a_cluster_id_in_a_message_is_the_one_in_the_file() {
     assert_eq!(replica.wait().code(), Some(2), "{}", replica.log());
     let log = replica.log();
     assert!(!replica.is_ready && log.contains("cluster 77") && log.contains("cluster 78"), "{log}");
+    assert!(log.contains("replica-0") && log.contains("cluster.toml"), "folder and file are named: {log}");
+}
+
+/// It looked as if nobody were there.
+#[test]
+fn a_client_that_is_refused_says_by_whom_and_why() {
+    let (folder, config) = formatted();
+    let replica = start(&config, "1");
+    assert!(replica.is_ready, "{}", replica.log());
+    let text = fs::read_to_string(&config).expect("the file");
+    let other = folder.path().join("other.toml");
+    fs::write(&other, text.replace("cluster = 77", "cluster = 78")).expect("the file");
+    let other = other.to_str().expect("a path");
+    let get = counter(&["get", "--config", other, "--timeout", "2"]);
+    assert_refused(&get, 3, "replica 1: refuses this client: the other side belongs to cluster 77");
+    assert_refused(&get, 3, "replica 0: does not answer");
+    let status = counter(&["status", "--config", other, "--timeout", "1"]);
+    assert_eq!(code(&status), Some(3), "{status:?}");
+    let rows = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(rows.contains("replica 1: refuses this client"), "{rows}");
+}
+
+/// A disk that was formatted again under its id is known to the others: it says so, ends with a code of its own, and never `ready`.
+#[test]
+fn a_replica_whose_disk_is_another_one_is_never_ready() {
+    let (folder, config) = formatted();
+    {
+        let replicas = [start(&config, "0"), start(&config, "1"), start(&config, "2")];
+        assert_eq!(last_line(&counter(&["add", "--config", &config, "--timeout", "20", "5"])), "5");
+        assert!(replicas.iter().all(|replica| replica.is_ready));
+        until("all have heard of all", || {
+            let status = counter(&["status", "--config", &config]);
+            String::from_utf8_lossy(&status.stdout).matches("normal, view").count() == 3
+        });
+    }
+    let data = folder.path().join("data/replica-2");
+    fs::rename(&data, folder.path().join("gone")).expect("the folder");
+    assert!(counter(&["format", "--config", &config, "--id", "2"]).status.success());
+    let _others = [start(&config, "0"), start(&config, "1")];
+    let mut again = start(&config, "2");
+    assert!(!again.is_ready, "{}", again.log());
+    assert_eq!(again.wait().code(), Some(6), "{}", again.log());
+    assert!(again.log().contains("the replica has to be replaced"), "{}", again.log());
 }
 
 /// A port that is taken has an exit code of its own.
@@ -188,6 +233,26 @@ fn a_copied_folder_is_taken_only_when_it_is_accepted() {
     assert!(accepted.status.success(), "{accepted:?}");
     let replica = start(&config, "0");
     assert!(replica.is_ready, "{}", replica.log());
+}
+
+/// A reader that has gone ended the program, and left its replicas.
+#[test]
+fn fault_cases_end_their_processes_when_nobody_reads() {
+    let temporary = tempfile::tempdir().expect("a folder");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut cases = Command::new(PROGRAM)
+        .args(["faults", "--quick", "--only", "message-of-death"])
+        .env("TMPDIR", temporary.path())
+        .stdout(writer)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the cases");
+    // The headline of the case is read, and nothing after it.
+    let mut lines = BufReader::new(reader).lines();
+    assert!(lines.next().expect("a line").expect("a line").starts_with("== "));
+    drop(lines);
+    assert_eq!(cases.wait().expect("its end").code(), Some(141));
+    assert!(fs::read_dir(temporary.path()).expect("the folder").next().is_none(), "no file is left");
 }
 
 #[test]

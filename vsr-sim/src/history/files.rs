@@ -166,7 +166,7 @@ pub fn check_files(paths: &[PathBuf], out: &mut dyn Write) -> u8 {
             Err(HistoryError { line, problem, .. }) => {
                 failed = true;
                 let at = if line == 0 { String::new() } else { format!("line {line}: ") };
-                eprintln!("{file}: error: {at}{problem}");
+                let _ = writeln!(io::stderr(), "{file}: error: {at}{problem}");
                 continue;
             }
         };

@@ -150,6 +150,100 @@ fn a6_an_older_start_is_noticed() {
     assert!(s.is_normal(0) && s.is_normal(2), "{:?}", describe(&s));
 }
 
+/// Rule 7.7: a supervisor that starts an old disk again and again does not get it in when its starts outnumber those that were heard.
+/// r0 and r1 would commit op 3 in view 0, while r1's better half and r2 have committed another in view 1.
+#[test]
+fn a6_an_older_start_stays_out_however_often_it_is_started() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a"); // op 2
+    let image = s.disk(1).clone();
+    for _ in 0..2 {
+        s.crash(1);
+        s.restart(1);
+        s.pass(ms(300));
+    }
+    s.isolate(0);
+    until(&mut s, "view 1", |s| s.core(1).is_primary());
+    write(&mut s, 1, client, 2, b"y"); // op 3
+    assert!(s.reply(client, 2).is_some());
+    s.let_stop(1);
+    s.crash(1);
+    s.crash(2);
+    s.replace_disk(1, image);
+    s.heal();
+    let mut refused = Vec::new();
+    for _ in 0..5 {
+        refused.extend(s.try_restart(1).err());
+        s.pass(ms(600));
+        write(&mut s, 0, client, 3, b"x");
+    }
+    assert_eq!(s.reply(client, 3), None, "committed with an old disk");
+    assert!(matches!(s.stopped(1), Some(Fault::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(1));
+    assert_eq!(refused.len(), 4, "{refused:?}");
+    assert!(refused.iter().all(|why| matches!(why, Fault::OldDisk { heard: 3, .. })), "{refused:?}");
+    let words = s.core(0).explain();
+    assert!(words.contains("the word of r1 does not count here: a newer start of it"), "{words}");
+}
+
+/// Rule 7.7: an old disk is noticed also when it has been sent more ops than it had acknowledged, before it is told: these give it back
+/// no promise that it has forgotten.
+#[test]
+fn a6_a_restored_disk_is_noticed_although_its_log_has_grown_again() {
+    let (mut s, image) = with_an_old_image();
+    let client = s.register(0); // op 4, without r2's disk: it hears of it, and lacks op 3
+    s.let_stop(1);
+    s.crash(1);
+    s.replace_disk(1, image);
+    let told = s.hold(|f| f.to == replica(1) && ["Ping", "DoViewChange"].contains(&f.name()));
+    s.restart(1);
+    write(&mut s, 0, client, 1, b"y");
+    s.pass(ms(700));
+    assert!(s.core(1).head().0 > 4, "{}", s.describe(1));
+    assert_eq!(s.reply(client, 1), None, "committed with an old disk: {}", s.describe(0));
+    s.release(told);
+    s.run();
+    s.pass(ms(100));
+    assert!(
+        matches!(s.stopped(1), Some(Fault::OlderDisk { acknowledged, head: OpNumber(2), .. }) if acknowledged.0 >= 3),
+        "{:?}",
+        s.stopped(1)
+    );
+    assert!(matches!(s.try_restart(1), Err(Fault::OldDisk { .. })));
+}
+
+/// Rule 7.7: two old disks that take each other's word for nothing still tell each other that they are old.
+#[test]
+fn a6_two_old_disks_tell_each_other() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a");
+    s.pass(ms(300));
+    let images = [1, 2].map(|at| s.disk(at).clone());
+    for at in [1, 2] {
+        for _ in 0..2 {
+            s.crash(at);
+            s.restart(at);
+            s.pass(ms(600));
+        }
+    }
+    // Each comes back as it was before its newest starts, and has heard of those of the other one.
+    let newer = [1, 2].map(|at| s.disk(at).state().known.clone());
+    for (at, (image, known)) in [1, 2].into_iter().zip(images.into_iter().zip(newer)) {
+        let state = VsrState { known, ..image.state().clone() };
+        s.let_stop(at);
+        s.crash(at);
+        s.replace_disk(at, SimDisk::new(state));
+    }
+    s.crash(0);
+    s.restart(1);
+    s.restart(2);
+    s.pass(Duration::from_secs(1));
+    for at in [1, 2] {
+        assert!(matches!(s.stopped(at), Some(Fault::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(at));
+    }
+}
+
 /// Rule 7.7: a disk that was formatted anew under a known id is noticed, over restarts of the others.
 #[test]
 fn a6_a_formatted_disk_is_noticed() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::apply::{Applying, Machine};
 use super::event::Event;
 use super::fault::Fault;
-use super::lives::Distrust;
+use super::lives::{Distrust, Life};
 use super::log::{Body, Log};
 use super::membership::Membership;
 use super::message::{Envelope, Message, Peer, Reply, Request};
@@ -35,7 +35,7 @@ pub struct Timing {
     /// machine changes views for nothing. Too high: a stalled primary is replaced late.
     pub suspect: Duration,
     /// How long a view change may make no progress before the next view is tried. Default 500 ms;
-    /// doubles with each failed one, up to 8 times.
+    /// doubles with each failed one, up to 8 times: where no view can start, one is entered each 8 of it.
     pub view_change: Duration,
     /// Between two attempts at anything that is not answered. Default 60 ms.
     pub retry: Duration,
@@ -143,6 +143,10 @@ pub struct Core {
     pub(crate) stored: OpNumber,
     /// What the record remembers of the members has changed.
     pub(crate) record_due: bool,
+    /// Where the log ended when this life began; at the end of all numbers if that was uncertain.
+    pub(crate) began_with: OpNumber,
+    /// The write that a replica which has stopped still waits for, before it says so.
+    pub(crate) last_batch: Option<BatchNumber>,
     /// The commit number at the last ping, to tell whether the log rests.
     pub(crate) commit_at_ping: CommitNumber,
     pub(crate) stall: super::explain::Stall,
@@ -162,6 +166,8 @@ pub(crate) struct PeerState {
     pub(crate) has_room: Option<(bool, Monotonic)>,
     /// How far its log is known to reach in this life: what it says may arrive late.
     pub(crate) reach: OpNumber,
+    /// A life of it that began with less than the member had acknowledged.
+    pub(crate) older: Option<Life>,
     /// Why its word does not count.
     pub(crate) distrust: Option<Distrust>,
 }
@@ -275,10 +281,11 @@ impl Core {
         self.membership.primary(self.view)
     }
 
-    /// Why the replica has stopped, if it has. Nothing leaves it any more.
+    /// Why the replica has stopped, if it has. Nothing leaves it any more. While there is something left that has to be
+    /// durable first, it is silent, and says nothing yet.
     #[must_use]
     pub fn fault(&self) -> Option<&Fault> {
-        self.fault.as_ref()
+        self.fault.as_ref().filter(|_| self.last_batch.is_none())
     }
 
     /// Tells the time. Call before every other input.
@@ -358,6 +365,8 @@ impl Core {
     /// A batch is durable.
     pub fn on_written(&mut self, batch: BatchNumber) {
         if self.fault.is_some() {
+            self.writes.in_flight = None;
+            self.last_batch = self.last_batch.filter(|last| *last > batch);
             return;
         }
         assert!(
@@ -409,6 +418,9 @@ impl Core {
     /// When [`on_timer`](Self::on_timer) wants to be called.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
+        if self.fault.is_some() {
+            return super::primary::NEVER;
+        }
         self.ping_at.min(self.primary.heartbeat_at).min(self.view_change.deadline).min(self.retry_at)
     }
 
@@ -430,7 +442,8 @@ impl Core {
 
     /// The next batch to write, when none is in flight: the group commit.
     pub fn take_batch(&mut self) -> Option<(BatchNumber, Batch)> {
-        if self.writes.in_flight.is_some() || self.writes.staging.is_empty() || self.fault.is_some() {
+        let is_over = self.fault.is_some() && self.last_batch.is_none();
+        if self.writes.in_flight.is_some() || self.writes.staging.is_empty() || is_over {
             return None;
         }
         self.writes.issued = self.writes.next();
@@ -573,7 +586,7 @@ impl Core {
         CommitNumber(stored.0)
     }
 
-    fn put_state(&mut self) {
+    pub(crate) fn put_state(&mut self) {
         let entries = std::mem::take(&mut self.writes.staging.entries);
         for entry in entries {
             if let Some(slot) = self.log.slot_mut(entry.header.op) {
@@ -686,13 +699,14 @@ impl Core {
     }
 
     fn on_ping(&mut self, from: usize, ping: super::message::Ping) {
-        if !self.introduce(from, ping.life, ping.head, ping.head_certain) {
-            return self.ignore("Ping", "a life of the sender that does not count");
-        }
-        self.on_known(from, &ping.known);
+        self.check_own(from, ping.life, &ping.known);
         if self.fault.is_some() {
             return;
         }
+        if !self.introduce(from, ping.life, ping.head, ping.head_certain) {
+            return self.ignore("Ping", "a life of the sender that does not count");
+        }
+        self.on_known(&ping.known);
         self.peers[from].has_room = Some((ping.has_room, self.now));
         self.peers[from].log = ping.normal.then_some((ping.view, ping.head));
         self.on_first_ping();

@@ -22,7 +22,7 @@ struct Candidates {
     head: OpNumber,
     /// The headers of every log of the highest log_view, together.
     headers: BTreeMap<OpNumber, Header>,
-    /// Whether a log of the highest log_view may have had more at its end.
+    /// Whether a log of the highest log_view may have had more at its end that is committed.
     head_uncertain: bool,
 }
 
@@ -85,7 +85,21 @@ impl Core {
         if let Some(header) = at_commit {
             headers.entry(header.op).or_insert(*header);
         }
+        head_uncertain &= !self.certain_ends_suffice();
         Ok(Candidates { log_view, commit, head, headers, head_uncertain })
+    }
+
+    /// Whether the members whose logs have a certain end rule out that an op above the chosen head is committed.
+    ///
+    /// Such an op was prepared in the highest log_view: what that view inherited is in every log of it. A member with a certain
+    /// end did not acknowledge the op: its log is of that log_view and ends below the op, or its log is of a lower log_view,
+    /// whatever its length. A nack quorum of these members excludes a replication quorum. A view-change quorum of them does so,
+    /// too, as each replication quorum meets it; with this rule, a `DoViewChange` with an uncertain end does not stop a view
+    /// that the others start without it (rule 7.6).
+    fn certain_ends_suffice(&self) -> bool {
+        let certain = self.view_change.dvcs.iter().flatten().filter(|dvc| dvc.head_certain).count();
+        let quorums = &self.membership.quorums;
+        certain >= usize::from(quorums.nack.min(quorums.view_change))
     }
 
     /// Names every slot after the commit number, and goes upwards: an op stays that has a copy, the
@@ -112,9 +126,8 @@ impl Core {
                 }
             }
         }
-        // A log whose end is uncertain may have had one op more; it is gone only if a quorum of
-        // certain ones never had it (rule 7.6).
-        if candidates.head_uncertain && self.nacks(op, None, candidates.log_view) < self.nack_quorum() {
+        // A log whose end is uncertain may have had one op more (rule 7.6).
+        if candidates.head_uncertain {
             self.mark("waits: the end of a log is uncertain");
             return None;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::core::{Core, Status};
+use super::lives::Distrust;
 use super::number::{CommitNumber, Monotonic, OpNumber, ReplicaId};
 
 /// Whether commands can commit, as far as one replica sees it, and what stands in the way if not. The primary
@@ -186,9 +187,14 @@ impl Core {
         at == self.index || (heard_at > Monotonic(0) && self.now.since(heard_at) < self.hearing())
     }
 
-    /// Members that are heard, this one included.
+    /// Members that are heard and whose word counts, this one included.
     fn heard(&self) -> usize {
-        (0..self.membership.n()).filter(|&at| self.is_heard(at)).count()
+        (0..self.membership.n()).filter(|&at| self.is_heard(at) && !self.is_of_no_account(at)).count()
+    }
+
+    /// Whether a member's disk is not the one that counts. (A message of an earlier start may be a late one.)
+    fn is_of_no_account(&self, at: usize) -> bool {
+        matches!(self.peers[at].distrust, Some(Distrust::OtherDisk | Distrust::OlderDisk))
     }
 
     /// Members that have confirmed this primary's view lately, itself included.
@@ -323,8 +329,9 @@ impl Core {
         }
     }
 
+    /// The members that do not help, and why.
     fn silent_peers(&self) -> String {
-        let silent: Vec<String> = self
+        let mut silent: Vec<String> = self
             .peers
             .iter()
             .enumerate()
@@ -338,6 +345,8 @@ impl Core {
                 }
             })
             .collect();
+        let distrusted = self.distrusted().map(|(id, why)| format!("the word of {id} does not count here: {why}"));
+        silent.extend(distrusted);
         if silent.is_empty() { "every other replica is heard".to_owned() } else { silent.join(", ") }
     }
 }

@@ -107,6 +107,18 @@ pub enum Fault {
         /// Where the log ends.
         head: OpNumber,
     },
+    /// The others have told an earlier start of this disk that it is an older copy.
+    #[error(
+        "the other replicas have told an earlier start of this disk that it is an older copy: they have heard start {heard} of \
+         this replica, and remember that it acknowledged op {acknowledged}. Start the replica on its newest disk; if that is \
+         lost, the replica has to be replaced"
+    )]
+    OldDisk {
+        /// The newest start that they had heard.
+        heard: u64,
+        /// What was acknowledged, and is committed.
+        acknowledged: OpNumber,
+    },
     /// A cluster of one whose disk is damaged: there is nobody to repair it from.
     #[error("op {op} is damaged on the only disk of the cluster: restore the disk from a backup")]
     SoloDamaged {

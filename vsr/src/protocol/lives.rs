@@ -10,8 +10,13 @@
 //! Invariants:
 //! - A member's messages of an older life never count beside, or after, those of a newer one.
 //! - A life that is new here counts once it has said, in a `Ping` or a `DoViewChange`, that its log reaches
-//!   as far as what the member acknowledged.
+//!   as far as what the member acknowledged. One that has said that it does not never counts: what is sent to an
+//!   old disk makes its log longer, and gives it back no promise.
+//! - What is remembered as acknowledged was acknowledged in the life that is remembered, or in earlier ones: so
+//!   a later one had it on its disk when it began.
 //! - Nothing of a life is said before its start is durable: no later life has the same number.
+//! - A disk that was told that it is an old one writes that down before its replica stops, as what is remembered of
+//!   its own id, and is not started again: else its starts would soon outnumber those of its better half.
 //!
 //! Where nobody who remembers can be reached, an old disk cannot be known.
 
@@ -66,12 +71,6 @@ impl Core {
         Life { incarnation: self.state.incarnation, starts: self.state.starts, nonce: self.repair.nonce }
     }
 
-    /// What is remembered of the other members.
-    #[must_use]
-    pub fn known_lives(&self) -> &[Known] {
-        &self.state.known
-    }
-
     /// Members whose word does not count at present, and why.
     pub fn distrusted(&self) -> impl Iterator<Item = (ReplicaId, Distrust)> + '_ {
         let named = self.membership.members.iter().zip(&self.peers);
@@ -109,7 +108,11 @@ impl Core {
                 return self.counts(from, life);
             }
             let reach = if known.life == life { head.max(self.peers[from].reach) } else { head };
-            if head_certain && reach < known.acknowledged {
+            let is_older = head_certain && reach < known.acknowledged;
+            if is_older && newer {
+                self.peers[from].older = Some(life);
+            }
+            if is_older || self.peers[from].older == Some(life) {
                 self.distrust(from, Distrust::OlderDisk);
                 return false;
             }
@@ -120,38 +123,67 @@ impl Core {
         true
     }
 
-    /// What another member remembers: of this one, whether its disk is the newest; of others, what was not known here.
-    pub(crate) fn on_known(&mut self, by: usize, known: &[Known]) {
-        for known in known {
-            if known.replica == self.id {
-                self.check_own(by, known);
-            } else if let Some(member) = self.membership.index_of(known.replica) {
-                match self.find(known.replica) {
-                    Ok(at) => {
-                        let own = &mut self.state.known[at];
-                        if own.life.incarnation == known.life.incarnation {
-                            own.acknowledged = own.acknowledged.max(known.acknowledged);
-                        }
+    /// What another member remembers of other ones, where that is more than what is remembered here.
+    pub(crate) fn on_known(&mut self, known: &[Known]) {
+        for known in known.iter().filter(|known| known.replica != self.id) {
+            let Some(member) = self.membership.index_of(known.replica) else { continue };
+            match self.find(known.replica) {
+                Ok(at) => {
+                    let own = &mut self.state.known[at];
+                    if own.life.incarnation != known.life.incarnation {
+                        continue;
                     }
-                    Err(at) => {
-                        self.state.known.insert(at, *known);
-                        self.record_due = true;
-                        self.forget_votes(member);
+                    if known.life.starts <= own.life.starts {
+                        own.acknowledged = own.acknowledged.max(known.acknowledged);
+                        continue;
                     }
+                    if known.acknowledged < own.acknowledged {
+                        // Whoever took that life in did not know what it has to have on its disk: it says so itself.
+                        continue;
+                    }
+                    *own = *known;
                 }
+                Err(at) => self.state.known.insert(at, *known),
             }
+            self.peers[member].reach = OpNumber::ZERO;
+            self.record_due = true;
+            self.forget_votes(member);
         }
     }
 
-    fn check_own(&mut self, by: usize, known: &Known) {
-        let (own, by, head) = (self.life(), self.membership.members[by].id, self.log.head());
+    /// What another member remembers of this one: whether this disk is the newest under its id. That is so also if the
+    /// word of the other one does not count here, unless it is a stranger.
+    pub(crate) fn check_own(&mut self, from: usize, life: Life, known: &[Known]) {
+        let by = self.membership.members[from].id;
+        let is_stranger = self.find(by).is_ok_and(|at| self.state.known[at].life.incarnation != life.incarnation);
+        let Some(known) = known.iter().find(|known| known.replica == self.id).filter(|_| !is_stranger) else { return };
+        let own = self.life();
+        // What was acknowledged in earlier lives was there when this one began; what came since proves nothing.
+        let reach = if known.life == own { self.log.head() } else { self.began_with };
         if known.life.incarnation != own.incarnation {
             self.stop(Fault::OtherDisk { by, known: known.life.incarnation, own: own.incarnation });
-        } else if known.life.starts > own.starts || (known.life.starts == own.starts && known.life.nonce != own.nonce) {
+        } else if known.life.starts > own.starts {
+            self.stop_for_good(*known, Fault::OlderStart { by, known: known.life.starts, own: own.starts });
+        } else if known.life.starts == own.starts && known.life.nonce != own.nonce {
+            // Either may be the right one.
             self.stop(Fault::OlderStart { by, known: known.life.starts, own: own.starts });
-        } else if self.head_certain && head < known.acknowledged {
-            self.stop(Fault::OlderDisk { by, acknowledged: known.acknowledged, head });
+        } else if self.head_certain && reach < known.acknowledged {
+            let acknowledged = known.acknowledged;
+            self.stop_for_good(*known, Fault::OlderDisk { by, acknowledged, head: reach });
         }
+    }
+
+    /// Stops when it is durable that this disk is an old one: then no later start of it goes on.
+    fn stop_for_good(&mut self, known: Known, fault: Fault) {
+        if self.fault.is_some() {
+            return;
+        }
+        if let Err(at) = self.find(self.id) {
+            self.state.known.insert(at, known);
+        }
+        self.last_batch = Some(self.writes.next());
+        self.put_state();
+        self.stop(fault);
     }
 
     /// Remembers what a member has acknowledged, as far as it is committed: only that can never be dropped.
@@ -201,8 +233,7 @@ impl Core {
         self.view_change.forget(from);
     }
 
-    /// Writes the record again when what it remembers has changed: lives at once, the commit number when the
-    /// log rests or has run far ahead. Nothing that a view has fixed changes by it.
+    /// Writes the record again when the lives that it remembers have changed. Nothing that a view has fixed changes by it.
     pub(crate) fn refresh_record(&mut self) {
         if std::mem::take(&mut self.record_due) {
             self.restage_state();

@@ -20,7 +20,7 @@ impl Core {
     ///
     /// With log_view < view it is in a view change and sends the durable `DoViewChange` again. Else a
     /// backup is in normal operation, and a primary moves to the next view: it never resumes, as it may
-    /// have sent what its disk does not hold (HAZARDS D31).
+    /// have sent what its disk does not hold (HAZARDS D31). A disk that was told that it is an old one is refused.
     ///
     /// # Errors
     /// A cluster of one whose disk is damaged has nobody to repair it from.
@@ -33,6 +33,9 @@ impl Core {
         let index = membership.index_of(state.replica).unwrap_or(0);
         if members == 1 {
             refuse_damage(&slots, head_certain)?;
+        }
+        if let Some(told) = state.known.iter().find(|known| known.replica == state.replica) {
+            return Err(Fault::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
         }
         let log = rebuild(Header::root(state.cluster), slots, &state, head_certain);
         let head = log.head();
@@ -79,6 +82,8 @@ impl Core {
             is_first_start: false,
             stored: OpNumber::ZERO,
             record_due: false,
+            began_with: if head_certain { head } else { OpNumber(u64::MAX) },
+            last_batch: None,
             commit_at_ping: commit,
             stall: super::explain::Stall::new(commit, now),
             membership,

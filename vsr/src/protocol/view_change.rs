@@ -399,13 +399,14 @@ impl Core {
         if !is_well_formed(&dvc) {
             return self.ignore("DoViewChange", "malformed");
         }
-        if !self.introduce(from, dvc.life, dvc.head, dvc.head_certain) {
-            return self.ignore("DoViewChange", "a life of the sender that does not count");
-        }
-        self.on_known(from, &dvc.known);
+        self.check_own(from, dvc.life, &dvc.known);
         if self.fault.is_some() {
             return;
         }
+        if !self.introduce(from, dvc.life, dvc.head, dvc.head_certain) {
+            return self.ignore("DoViewChange", "a life of the sender that does not count");
+        }
+        self.on_known(&dvc.known);
         if dvc.view < self.view {
             return self.ignore("DoViewChange", "an older view");
         }

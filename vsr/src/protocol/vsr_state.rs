@@ -45,7 +45,8 @@ pub struct VsrState {
     pub suffix: Suffix,
     /// Ops that a `StartView` has named when the head was uncertain, and that may have been here, and lost.
     pub doubted: Option<Doubted>,
-    /// What is remembered of the other members, by their ids, upwards.
+    /// What is remembered of the other members, by their ids, upwards. Of this one only what others have told it, when
+    /// that makes this disk an old one.
     pub known: Vec<Known>,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::executor::{LocalPool, block_on};
-use futures::future::{join_all, poll_immediate};
+use futures::future::{Either, join_all, pending, poll_immediate, select};
 use futures::task::LocalSpawnExt;
 use serde::{Deserialize, Serialize};
 
@@ -388,6 +388,45 @@ fn what_a_replica_held_is_free_when_shutdown_returns() {
             assert_eq!(Arc::strong_count(&held), 1, "life {life}");
         });
     }
+}
+
+/// A storage whose disk never answers.
+struct Silent;
+
+#[async_trait]
+impl Storage for Silent {
+    async fn recover(&self) -> Result<Recovered, StorageError> {
+        pending().await
+    }
+    async fn write(&self, _: Batch) -> Result<(), StorageError> {
+        pending().await
+    }
+    async fn read(
+        &self,
+        _: RangeInclusive<OpNumber>,
+        _: usize,
+    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
+        pending().await
+    }
+}
+
+/// B13: a disk that does not answer when a replica starts keeps nobody waiting: `explain` says so, and `shutdown` returns.
+#[test]
+fn a_start_that_hangs_can_be_asked_and_ended() {
+    let mut pool = LocalPool::new();
+    let builder = Replica::builder(config_of(0, 1), Lengths).storage(Silent);
+    let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(0)).build().unwrap();
+    pool.spawner().spawn_local(async move { drop(replica.run().await) }).unwrap();
+    let clock = SystemClock::new();
+    pool.run_until(async {
+        let asking = std::pin::pin!(async {
+            assert_eq!(handle.explain().await, "starting: the disk has not said yet what is on it");
+            handle.shutdown().await;
+            assert_eq!(handle.submit(Bytes::new()).await, Err(SubmitError::Stopped));
+        });
+        let patience = clock.sleep_until(clock.now().after(Duration::from_secs(30)));
+        assert!(matches!(select(asking, patience).await, Either::Left(_)), "nobody answers");
+    });
 }
 
 /// B13: a cluster for tests costs no second at its end.

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::ground::{CLONE, Ground, REPLICAS, copy};
-use crate::output::say;
-use crate::processes::{Started, addresses};
+use crate::output::tell;
+use crate::processes::addresses;
 use crate::{ClusterConfig, Error, exit};
 
 /// How an old copy of a folder comes back.
@@ -50,15 +50,15 @@ pub(super) async fn restore(back: Back) -> Result<(), Error> {
     ground.kill(1).await?;
     ground.processes.start(1).await?;
     if back == Back::Copied {
-        say("   the copy is started:");
+        tell("   the copy is started:");
         ground.expect_refusal(2, 2, None, exit::STORAGE).await?;
-        say("   the operator says that it is the right one, which it is not:");
+        tell("   the operator says that it is the right one, which it is not:");
         if !ground.program(&["accept-place", "--data", &data.display().to_string()]).await?.success() {
             return Err("accept-place has failed".into());
         }
     }
     old_folder(&mut ground, 2).await?;
-    say("   the others are back, without it:");
+    tell("   the others are back, without it:");
     ground.kill(2).await?;
     ground.processes.start(0).await?;
     ground.served().await?;
@@ -69,12 +69,9 @@ pub(super) async fn restore(back: Back) -> Result<(), Error> {
 
 /// A replica whose folder is old, beside one that has missed the last commands: nobody may answer as if these two were a cluster.
 async fn old_folder(ground: &mut Ground, id: usize) -> Result<(), Error> {
-    match ground.processes.try_start(id, id, None).await? {
-        Started::Ready => say(format_args!("   replica {id} starts")),
-        Started::Ended(status) => say(format_args!("   replica {id} ends: {status}")),
-    }
+    // The other one remembers a later start, or another disk.
+    ground.expect_refusal(id, id, None, exit::REFUSED).await?;
     ground.expect_no_lie().await?;
-    ground.show(id);
     ground.show_status().await;
     Ok(())
 }
@@ -90,9 +87,9 @@ pub(super) async fn clone() -> Result<(), Error> {
     clone_config(&ground, &path)?;
     ground.processes.start(2).await?;
     ground.caught_up(&[0, 1, 2]).await?;
-    say("   the copy is started beside the original:");
+    tell("   the copy is started beside the original:");
     ground.expect_refusal(CLONE, 2, Some(&path), exit::STORAGE).await?;
-    say("   the operator says that its place is meant, and starts it again:");
+    tell("   the operator says that its place is meant, and starts it again:");
     if !ground.program(&["accept-place", "--data", &data.display().to_string()]).await?.success() {
         return Err("accept-place has failed".into());
     }
@@ -102,7 +99,7 @@ pub(super) async fn clone() -> Result<(), Error> {
     ground.pause(2)?;
     match ground.submit(16, Duration::from_secs(4)).await {
         Ok(()) => return Err("r0 has acknowledged a command with nobody but the copy".into()),
-        Err(error) => say(format_args!("   a client of r0 and the copy sees: {error}")),
+        Err(error) => tell(format_args!("   a client of r0 and the copy sees: {error}")),
     }
     ground.resume(1)?;
     ground.resume(2)?;
@@ -134,9 +131,9 @@ pub(super) async fn reformat() -> Result<(), Error> {
     ground.add(6, 16).await?;
     ground.kill(1).await?;
     fs::remove_dir_all(ground.data(1))?;
-    say("   the folder is gone:");
+    tell("   the folder is gone:");
     ground.expect_refusal(1, 1, None, exit::STORAGE).await?;
-    say("   it is formatted again, under its old id:");
+    tell("   it is formatted again, under its old id:");
     let config = ground.path("cluster.toml").display().to_string();
     if !ground.program(&["format", "--config", &config, "--id", "1"]).await?.success() {
         return Err("an empty folder cannot be formatted".into());
@@ -182,7 +179,7 @@ pub(super) async fn damage(quick: bool) -> Result<(), Error> {
             ground.show_status().await;
         }
     }
-    say(format_args!("   {trials} clusters with three damaged disks each serve all that was acknowledged"));
+    tell(format_args!("   {trials} clusters with three damaged disks each serve all that was acknowledged"));
     Ok(())
 }
 

@@ -12,8 +12,8 @@ use vsr::protocol::Random;
 use vsr::{Client, Clock, ClusterId, Health, ReplicaStatus, SubmitError, SystemClock};
 
 use super::tally::{One, Tally, TallyApp};
-use crate::ask::{Said, ask_all, is_served, row};
-use crate::output::say;
+use crate::ask::{Said, ask_all, is_served, rows};
+use crate::output::tell;
 use crate::processes::{Processes, Started, configure};
 use crate::serve::connect;
 use crate::{ClusterConfig, Error, StorageKind};
@@ -138,7 +138,7 @@ impl Ground {
         match self.client.query_within((), Duration::from_secs(5)).await {
             Ok(counted) => self.judge(counted.value),
             Err(error) => {
-                say(format_args!("   a client sees: {error}"));
+                tell(format_args!("   a client sees: {error}"));
                 Ok(())
             }
         }
@@ -188,7 +188,7 @@ impl Ground {
         match started {
             Started::Ready => Err(format!("replica {id} says that it is ready").into()),
             Started::Ended(status) if status.code() == Some(code.into()) => {
-                say(format_args!("   exit code {code}"));
+                tell(format_args!("   exit code {code}"));
                 Ok(())
             }
             Started::Ended(status) => Err(format!("replica {id} ends with {status}, not with exit code {code}").into()),
@@ -210,10 +210,10 @@ impl Ground {
     pub(super) async fn program(&self, arguments: &[&str]) -> Result<ExitStatus, Error> {
         let mut command = tokio::process::Command::new(std::env::current_exe()?);
         let output: Output = command.args(arguments).kill_on_drop(true).output().await?;
-        say(format_args!("   $ {}", arguments.join(" ")));
+        tell(format_args!("   $ {}", arguments.join(" ")));
         for text in [&output.stdout, &output.stderr] {
             for line in String::from_utf8_lossy(text).lines() {
-                say(format_args!("   {line}"));
+                tell(format_args!("   {line}"));
             }
         }
         Ok(output.status)
@@ -227,13 +227,13 @@ impl Ground {
 
     async fn status_text(&self) -> String {
         let said = self.status().await;
-        let rows = said.iter().enumerate().map(|(id, said)| format!("   {}", row(id, said)));
+        let rows = rows(&self.client, &said).into_iter().map(|row| format!("   {row}"));
         rows.collect::<Vec<_>>().join("\n")
     }
 
     /// The rows of `status`.
     pub(super) async fn show_status(&self) {
-        say(self.status_text().await);
+        tell(self.status_text().await);
     }
 
     /// The last lines that a process has told since they were shown.
@@ -244,10 +244,10 @@ impl Ground {
         self.shown[slot] = text.len();
         let lines: Vec<&str> = new.lines().collect();
         if lines.len() > LINES {
-            say(format_args!("   replica {slot} tells {} lines, at last:", lines.len()));
+            tell(format_args!("   replica {slot} tells {} lines, at last:", lines.len()));
         }
         for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
-            say(format_args!("   replica {slot}: {}", line.chars().take(400).collect::<String>()));
+            tell(format_args!("   replica {slot}: {}", line.chars().take(400).collect::<String>()));
         }
     }
 

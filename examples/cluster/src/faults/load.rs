@@ -16,7 +16,7 @@ use vsr::{Clock, Health, QueryError, ReplicaId, SubmitError, SystemClock};
 use super::ground::{ANSWER_MAX, Ground, REPLICAS, of};
 use super::tally::{One, Raw, Tally, TallyApp};
 use crate::Error;
-use crate::output::say;
+use crate::output::tell;
 use crate::serve::{client, connect};
 
 /// The disk of the primary is full: another replica, which has room, takes over, and nobody's process ends.
@@ -31,7 +31,7 @@ pub(super) async fn full_disk() -> Result<(), Error> {
         let length = |name: &str| fs::metadata(ground.data(0).join(name)).map(|file| file.len());
         let limit = length("log")?.max(length("state")?) + (1 << 20);
         limit_files(&ground, Some(limit))?;
-        say("   the files of r0 cannot grow any more (RLIMIT_FSIZE; a small file system cannot be mounted here)");
+        tell("   the files of r0 cannot grow any more (RLIMIT_FSIZE; a small file system cannot be mounted here)");
     }
     ground.add(150, 64 << 10).await?;
     ground.health(0, Health::NoRoom).await?;
@@ -40,7 +40,7 @@ pub(super) async fn full_disk() -> Result<(), Error> {
     ground.show(0);
     ground.show_status().await;
     ground.expect_count().await?;
-    say("   there is room again, and r0 is started again:");
+    tell("   there is room again, and r0 is started again:");
     match &small {
         Some(small) => small.grow()?,
         None => limit_files(&ground, None)?,
@@ -96,7 +96,7 @@ pub(super) async fn full_log() -> Result<(), Error> {
             break error;
         }
     };
-    say(format_args!("   a client sees: {error}"));
+    tell(format_args!("   a client sees: {error}"));
     if error != SubmitError::LogFull {
         return Err("the client is not told that the log is full".into());
     }
@@ -151,7 +151,7 @@ pub(super) async fn death() -> Result<(), Error> {
         if !matches!(query, Err(QueryError::Codec(_))) {
             return Err(format!("a query, {what}: {query:?}").into());
         }
-        say(format_args!("   {what}: {}", SubmitError::Undecodable));
+        tell(format_args!("   {what}: {}", SubmitError::Undecodable));
         ground.expect_alive()?;
     }
     raw.close();
@@ -199,7 +199,7 @@ pub(super) async fn crowd() -> Result<(), Error> {
     if let Some(first) = failed.first() {
         return Err(format!("{} of {CLIENTS} clients were not served: {first}", failed.len()).into());
     }
-    say(format_args!("   {CLIENTS} clients were served within {:.1} s", time.as_secs_f64()));
+    tell(format_args!("   {CLIENTS} clients were served within {:.1} s", time.as_secs_f64()));
     ground.expect_alive()?;
     ground.add(5, 16).await?;
     ground.show_status().await;
@@ -239,17 +239,21 @@ pub(super) async fn memory(quick: bool) -> Result<(), Error> {
     clients.iter().for_each(vsr::Client::close);
     let (acknowledged, unknown) = (load.acknowledged.load(Ordering::Relaxed), load.unknown.load(Ordering::Relaxed));
     ground.heard(acknowledged, unknown);
+    if acknowledged == 0 || unknown > 0 {
+        return Err(format!("{acknowledged} commands of the load had a reply, {unknown} had none").into());
+    }
     let rate = acknowledged as f64 / time.as_secs_f64();
-    say(format_args!("   {acknowledged} commands, {rate:.0} a second"));
+    tell(format_args!("   {acknowledged} commands, {rate:.0} a second"));
     let of_primary = highest[primary];
     for (id, bytes) in highest.iter().enumerate() {
         let ratio = *bytes as f64 / of_primary as f64;
         let role = if id == primary { "primary" } else { "backup" };
-        say(format_args!("   replica {id}, {role}: {} MiB resident, {ratio:.2} of the primary's", bytes >> 20));
+        tell(format_args!("   replica {id}, {role}: {} MiB resident, {ratio:.2} of the primary's", bytes >> 20));
         if ratio > RATIO_MAX {
             return Err(format!("replica {id} holds {ratio:.2} times what the primary does").into());
         }
     }
+    ground.show_status().await;
     ground.expect_alive()?;
     ground.expect_count().await
 }
