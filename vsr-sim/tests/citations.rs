@@ -23,7 +23,7 @@ fn texts(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
         let end = name.rsplit_once('.').map(|(_, end)| end);
         let is_text = end.is_none_or(|end| ["rs", "md", "vsr", "patch", "toml", "txt"].contains(&end));
         // What is no UTF-8 is no text.
-        if let (true, Ok(text)) = (is_text, fs::read_to_string(&path)) {
+        if is_text && let Ok(text) = fs::read_to_string(&path) {
             into.push((path, text));
         }
     }
