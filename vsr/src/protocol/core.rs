@@ -203,7 +203,7 @@ impl Core {
         self.log_view
     }
 
-    /// The last view known to have started: what clients may be told (HAZARDS D28).
+    /// The last view known to have started: what clients may be told (hazard D28).
     #[must_use]
     pub fn started_view(&self) -> View {
         self.log_view
@@ -526,7 +526,7 @@ impl Core {
 
     /// The batch that a message has to wait for: everything that speaks of the log or of a view waits
     /// for the durable view, and what speaks as a member of a started view for the durable log_view.
-    fn needs(&self, message: &Message) -> BatchNumber {
+    pub(crate) fn needs(&self, message: &Message) -> BatchNumber {
         match message {
             Message::RequestHeaders { .. }
             | Message::Headers { .. }

@@ -29,7 +29,7 @@ pub(crate) struct LogSlot {
     /// content came from elsewhere since.
     pub(crate) staged: Option<BatchNumber>,
     /// The disk may have held an acknowledged entry here that is damaged. Stays as long as the slot does:
-    /// a header adopted over it proves nothing (HAZARDS B17, PR 645), nor does a copy that came by repair
+    /// a header adopted over it proves nothing (hazards B17, D15), nor does a copy that came by repair
     /// and is not durable yet.
     pub(crate) corrupt: bool,
 }

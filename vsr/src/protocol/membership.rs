@@ -337,7 +337,7 @@ mod tests {
         }
     }
 
-    /// HAZARDS VC-20, D26; SCHEDULES F15.
+    /// Hazards VC-20, D26; schedule F15.
     #[test]
     fn vc_20_quorums_that_do_not_meet_are_refused() {
         let addresses = |n: usize| (0..n).map(|i| format!("127.0.0.1:{i}"));

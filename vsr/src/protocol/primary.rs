@@ -59,7 +59,7 @@ pub(crate) struct Primary {
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_bytes: usize,
     /// Requests in the queue and in the pipeline: rebuilt from the log whenever a view starts, never
-    /// taken over from another view (HAZARDS D14 b, D23).
+    /// taken over from another view (hazards D14 b, D23).
     pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
     pub(crate) registering: FastMap<ClientId, InFlight>,
     /// Who else waits for a queued request.
@@ -646,7 +646,7 @@ impl Core {
     }
 
     /// Takes up the role: the pipeline is what was inherited, and acknowledgements start from nothing
-    /// (HAZARDS B8).
+    /// (hazard B8).
     pub(crate) fn begin_as_primary(&mut self) {
         let members = self.membership.n();
         self.primary.acks = vec![OpNumber::ZERO; members];

@@ -141,7 +141,7 @@ pub(crate) struct Repair {
     /// Since when the primary is known to be ahead.
     pub(crate) lagging_since: Option<Monotonic>,
     start_view_asked: Option<(View, Monotonic)>,
-    /// The nonce of this life: an answer to an earlier one is not accepted (HAZARDS B18).
+    /// The nonce of this life: an answer to an earlier one is not accepted (hazard B18).
     pub(crate) nonce: u64,
     /// Entries that were found damaged in this life.
     damaged: BTreeSet<OpNumber>,
@@ -287,7 +287,7 @@ impl Core {
     }
 
     /// The primary half of the time, else any other member; one whose connection is up, if there is
-    /// one. Random, so that repair never keeps asking the wrong one in step (HAZARDS B33), and nobody twice in a round.
+    /// one. Random, so that repair never keeps asking the wrong one in step (hazard B33), and nobody twice in a round.
     fn pick_peer(&mut self, tried: &mut Tried) -> Option<ReplicaId> {
         let n = self.membership.n();
         if n == 1 {
@@ -354,7 +354,7 @@ impl Core {
         self.try_decide();
     }
 
-    /// Serves entries by checksum, in any status: a copy is a copy, from whomever (HAZARDS B25, F6).
+    /// Serves entries by checksum, in any status: a copy is a copy, from whomever (hazard B25, schedule F6).
     pub(crate) fn on_request_entries(&mut self, from: ReplicaId, wanted: Vec<(OpNumber, Checksum)>) {
         let mut entries = Vec::new();
         let mut bytes = 0;

@@ -1,5 +1,5 @@
 //! The session table: what makes a request execute exactly once (rules 5.1 to 5.5, VRR 4.1 and its
-//! errata, HAZARDS D14).
+//! errata, hazard D14).
 //!
 //! The table changes only when an op is applied, in log order, on every replica alike. Each session
 //! keeps its floor (every number below it is answered for good) and a mark for each number from the

@@ -394,7 +394,7 @@ impl Core {
     }
 
     /// A replica's log for the new view. A higher view is by itself a reason to join: with durable
-    /// views this is safe, and without it a star of five replicas deadlocks (HAZARDS D27).
+    /// views this is safe, and without it a star of five replicas deadlocks (hazard D27).
     pub(crate) fn on_do_view_change(&mut self, from: usize, dvc: DoViewChange) {
         if !is_well_formed(&dvc) {
             return self.ignore("DoViewChange", "malformed");
@@ -664,7 +664,7 @@ impl Core {
     }
 
     /// A `StartView` of the view that is installed may extend the log, and nothing else: replacing
-    /// would drop what was acknowledged since (HAZARDS D03 b).
+    /// would drop what was acknowledged since (hazard D03 b).
     fn extend_by(&mut self, start: &StartView) {
         let head = self.log.head();
         for header in start.headers.iter().filter(|header| header.op > head) {
