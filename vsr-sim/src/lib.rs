@@ -1,4 +1,6 @@
 //! A deterministic simulator for `vsr`: the production replica on seeded storage, network and clock.
+//!
+//! Rules are those of `docs/protocol.md` in the repository: `rule 7.5 c` in a comment is part c of rule 7.5 there.
 
 pub mod atlas;
 pub mod budget;

@@ -1,4 +1,4 @@
-//! Clients that break the rules of a client (DESIGN 5.1, 5.2): an id used by two at once, an id that comes back, numbers, floors
+//! Clients that break the rules of a client (rules 5.1, 5.2): an id used by two at once, an id that comes back, numbers, floors
 //! and commands that no library sends. What they ask is refused or executed once, and nobody else is given its reply.
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! carries a checksum over all that, its own position and the disk's salt. So after a crash a sector is
 //! *blank or old* (valid, of an earlier write), *new* (valid, of this one), or *rotten* (it fits no write
 //! at this place: damaged, or meant for another place or another disk). A mix of valid old and valid new
-//! sectors is a torn write; a rotten one is rot (DESIGN section 4).
+//! sectors is a torn write; a rotten one is rot (rule 4.2).
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

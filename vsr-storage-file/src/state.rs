@@ -3,7 +3,7 @@
 //!
 //! A write goes to both copies of one pair and never touches the other pair, so a crash inside it leaves
 //! the newest state whole. If both copies of a pair rot, that is noticed and refused: the older
-//! pair must not be taken for the newest state, for it has forgotten a promise (HAZARDS SF-17, SF-19).
+//! pair must not be taken for the newest state, for it has forgotten a promise (hazards SF-17, SF-19).
 //! Copies lie in pages of their own: one that goes bad takes one of them.
 //!
 //! A copy on a sector that cannot be written may show an old state for ever. So where one of a pair fails, and

@@ -259,7 +259,7 @@ fn subsets(synced: &[Vec<u8>; 2], open: &[Step], random: &mut Random) -> Vec<Sha
 
 vsr_sim::storage_conformance!(Files::default(), crashes, lost_tail, damage, state_copies, poison, format, limit);
 
-/// HAZARDS SF-19: an older copy of the state file is put back while the log is newer.
+/// Hazard SF-19: an older copy of the state file is put back while the log is newer.
 #[test]
 fn sf_19_an_older_state_is_not_taken_for_the_newest() {
     use futures::executor::block_on;
@@ -282,7 +282,7 @@ fn sf_19_an_older_state_is_not_taken_for_the_newest() {
     assert!(matches!(block_on(storage.recover()), Err(StorageError::StateLost(_))));
 }
 
-/// HAZARDS SF-06: a write that lands on another place is found there, and missed here.
+/// Hazard SF-06: a write that lands on another place is found there, and missed here.
 #[test]
 fn sf_06_a_misdirected_sector_is_found() {
     use futures::executor::block_on;
@@ -320,7 +320,7 @@ fn entry(op: u64) -> Entry {
     vsr_sim::conformance::storage::entry(op, 0, vsr::Checksum(op.into()), body)
 }
 
-/// HAZARDS RC-14, clause 12: real folders.
+/// Hazard RC-14, clause 12: real folders.
 #[test]
 fn a_folder_is_formatted_once_and_opened_by_one() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -357,7 +357,7 @@ fn another_format_version_is_refused_in_words() {
     assert_eq!(opened, Err(StorageError::Version { path: "the disk under test".to_owned(), found: 9, known: 2 }));
 }
 
-/// HAZARDS SF-13: the disk has no space for a while, then it has.
+/// Hazard SF-13: the disk has no space for a while, then it has.
 #[test]
 fn sf_13_a_full_disk_is_an_error_and_nothing_is_lost() {
     use futures::executor::block_on;

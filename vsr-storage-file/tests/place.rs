@@ -140,7 +140,7 @@ fn what_an_interrupted_format_has_left_is_formatted_again() {
     assert!(error.to_string().contains("mounted") && error.to_string().contains("do not format"), "{error}");
 }
 
-/// HAZARDS SF-22: files that were emptied, zeroed, exchanged, or are another replica's.
+/// Hazard SF-22: files that were emptied, zeroed, exchanged, or are another replica's.
 #[test]
 fn sf_22_files_that_are_not_what_they_were() {
     let set = |path: &Path, len: u64| {

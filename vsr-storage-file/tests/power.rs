@@ -20,7 +20,7 @@ fn outlives_a_power_loss(disk: &Disk, what: &str) -> Recovered {
     first
 }
 
-/// HAZARDS SF-12: the kernel marks the pages of a failed sync clean; a later sync does not write them.
+/// Hazard SF-12: the kernel marks the pages of a failed sync clean; a later sync does not write them.
 #[test]
 fn sf_12_a_failed_sync_of_the_log_is_believed_after_it_was_written_again() {
     for next in [NextSync::Fails, NextSync::Killed] {

@@ -232,7 +232,7 @@ fn sync_folder(folder: &Path) -> std::io::Result<()> {
 
 fn synced() -> WriteOptions {
     let mut options = WriteOptions::default();
-    // Off by default: a killed process would keep its writes, a power loss would not (HAZARDS SF-23).
+    // Off by default: a killed process would keep its writes, a power loss would not (hazard SF-23).
     options.set_sync(true);
     options
 }
@@ -555,7 +555,7 @@ impl BlockingReader for Reader {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for op in ops.start().0..=ops.end().0 {
-            // What cannot be read is one damaged entry, not a broken disk (HAZARDS SF-20).
+            // What cannot be read is one damaged entry, not a broken disk (hazard SF-20).
             let value = self.db.get_cf(log, key(op)).unwrap_or_else(|error| {
                 tracing::warn!(%error, op, "an entry cannot be read");
                 None

@@ -128,7 +128,7 @@ impl Disks for Databases {
 // A failed write of the database, and a lost state, have tests of their own below: the database cannot be made to fail at a chosen write.
 vsr_sim::storage_conformance!(Databases::default(), crashes, lost_tail, damage, format, limit);
 
-/// HAZARDS SF-23, SF-19: a lost vsr state is refused, not taken for an older one.
+/// Hazards SF-23, SF-19: a lost vsr state is refused, not taken for an older one.
 #[test]
 fn a_lost_state_is_refused() {
     use futures::executor::block_on;
@@ -147,7 +147,7 @@ fn a_lost_state_is_refused() {
     assert!(matches!(block_on(storage.recover()), Err(StorageError::StateLost(_))));
 }
 
-/// HAZARDS SF-11, SF-23: an error of the database reaches the replica, and nothing is accepted after it.
+/// Hazards SF-11, SF-23: an error of the database reaches the replica, and nothing is accepted after it.
 #[test]
 fn clause_10_an_error_of_the_database_poisons() {
     use futures::executor::block_on;

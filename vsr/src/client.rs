@@ -481,7 +481,7 @@ impl<N: Network> Worker<'_, N> {
         self.session.on_reply(reply, now, &mut self.settled);
     }
 
-    /// Only views that have started reach a client (HAZARDS D28); a newer one says who is primary.
+    /// Only views that have started reach a client (hazard D28); a newer one says who is primary.
     fn on_view(&mut self, view: View, now: Monotonic) {
         if view > self.view || !self.view_known {
             self.view = view;

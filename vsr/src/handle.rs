@@ -427,7 +427,7 @@ pub(crate) async fn submit_command<S: StateMachine>(
 }
 
 /// As [`submit_command`], for a limited time. The request goes on being sent: the floor may not pass a
-/// number that is not answered (DESIGN 5.8).
+/// number that is not answered (rule 5.8).
 pub(crate) async fn submit_within<S: StateMachine>(
     shared: &Shared,
     command: S::Command,
@@ -467,7 +467,7 @@ pub(crate) async fn send_query<S: StateMachine>(
 
 impl<S: StateMachine> Handle<S> {
     /// Executes a command exactly once and returns its reply. Works on any replica and through view
-    /// changes: the request is sent again until it is answered (DESIGN 5.7, 5.8). No order is promised
+    /// changes: the request is sent again until it is answered (rules 5.7, 5.8). No order is promised
     /// between requests that are in flight together.
     ///
     /// # Cancel safety
@@ -512,7 +512,7 @@ impl<S: StateMachine> Handle<S> {
     }
 
     /// Answers a query from a state that contains every command that was acknowledged, by anybody,
-    /// before the call (linearizable; DESIGN 8). Writes nothing to the log.
+    /// before the call (linearizable; rule 8.1). Writes nothing to the log.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.

@@ -1,4 +1,7 @@
 //! Viewstamped Replication for your own state machine.
+//!
+//! Rules are those of `docs/protocol.md` in the repository: `rule 7.5 c` in a comment is part c of rule 7.5 there.
+
 mod client;
 mod clock;
 pub mod codec;

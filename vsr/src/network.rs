@@ -38,7 +38,7 @@ pub trait Network: Send + Sync + 'static {
     async fn recv(&self) -> Result<Vec<Arrival>, NetworkError>;
 
     /// Who speaks through this end, called once before anything is sent. Transports show it to their
-    /// peers, so that a copied or replaced disk under a known replica id is noticed (DESIGN 7.7).
+    /// peers, so that a copied or replaced disk under a known replica id is noticed (rule 7.7).
     fn introduce(&self, _identity: Identity) {}
 
     /// Ends it: nothing is sent or received any more, and when this returns its address is free for another one. Called

@@ -315,7 +315,7 @@ fn check_identity(config: &Config, disk: &VsrState) -> Result<(), ReplicaError> 
     Ok(())
 }
 
-/// A client id that no earlier life of this disk, and no other disk, has used (DESIGN 5.1).
+/// A client id that no earlier life of this disk, and no other disk, has used (rule 5.1).
 fn local_client(config: &Config, disk: &VsrState) -> ClientId {
     let mut bytes = Vec::new();
     bytes.extend(disk.incarnation.0.to_le_bytes());

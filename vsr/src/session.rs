@@ -1,5 +1,5 @@
 //! The client's side of exactly-once: numbers, the floor, the window, and sending again until answered
-//! (DESIGN 5.2, 5.7, 5.8). Without I/O; the replica's own handle and [`Client`](crate::Client) share it.
+//! (rules 5.2, 5.7, 5.8). Without I/O; the replica's own handle and [`Client`](crate::Client) share it.
 //!
 //! Sending again is bounded: a cluster that is slow, full or gone is not made slower by it.
 //!
@@ -153,7 +153,7 @@ pub(crate) struct ClientSession<T> {
     overdue_at: Monotonic,
 }
 
-/// A session idle for this long asks whether it is still there before it is used again (DESIGN 5.5).
+/// A session idle for this long asks whether it is still there before it is used again (rule 5.5).
 const IDLE: Duration = Duration::from_secs(60);
 /// The longest pause before a short request is sent again. Backups count on it (`protocol::forwards`).
 const RETRY_MAX: Duration = CLIENT_PAUSE_MAX;
@@ -413,7 +413,7 @@ impl<T> ClientSession<T> {
             Outcome::ReplyLost => Err(SubmitError::ReplyLost),
             Outcome::Busy(Busy::LogFull) => {
                 // It may be in the log already, under a primary that has not applied it yet: the number is
-                // not given up, only the waiting is (DESIGN 5.8).
+                // not given up, only the waiting is (rule 5.8).
                 self.on_busy(reply.number, Busy::LogFull, now);
                 // Those that were refused for another reason wait behind it, and are in the same case.
                 let refused = self.outstanding.iter_mut().flatten().filter(|outstanding| outstanding.refused);
@@ -438,7 +438,7 @@ impl<T> ClientSession<T> {
     }
 
     /// Whether it answers another command than the one that was sent under its number: somebody else uses this id, and a
-    /// transport cannot tell the two apart (DESIGN 5.2: nobody ever sees another's reply). What is said of the number or the
+    /// transport cannot tell the two apart (rule 5.2: nobody ever sees another's reply). What is said of the number or the
     /// session, whatever was sent, concerns both.
     fn is_anothers(&mut self, reply: &Reply) -> bool {
         let of_the_command = match reply.outcome {

@@ -291,12 +291,12 @@ pub fn decode_frame(bytes: &Bytes, limits: Limits) -> Result<Message, WireError>
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::protocol::*;
     use proptest::prelude::*;
 
-    fn messages() -> Vec<Message> {
+    pub(crate) fn messages() -> Vec<Message> {
         let body = Bytes::from_static(b"a body of some bytes");
         let header = Header::new(HeaderFields {
             view: View::default(),
@@ -418,7 +418,7 @@ mod tests {
         assert_eq!(text.lines().count(), golden.lines().count());
     }
 
-    /// HAZARDS NW-11.
+    /// Hazard NW-11.
     #[test]
     fn nw_11_no_flipped_bit_of_any_message_gets_through() {
         for message in messages() {
@@ -433,7 +433,7 @@ mod tests {
         }
     }
 
-    /// HAZARDS NW-12.
+    /// Hazard NW-12.
     #[test]
     fn nw_12_lengths_are_checked_before_anything_is_allocated() {
         let limits = Limits { meta_max: 100, bodies_max: 100 };
@@ -549,7 +549,7 @@ mod tests {
     }
 
     proptest! {
-        /// HAZARDS NW-18: arbitrary bytes, and arbitrary MessagePack behind a right header.
+        /// Hazard NW-18: arbitrary bytes, and arbitrary MessagePack behind a right header.
         #[test]
         fn nw_18_arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = decode_frame(&Bytes::from(bytes.clone()), Limits::default());

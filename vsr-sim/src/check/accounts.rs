@@ -1,4 +1,4 @@
-//! What is counted is what is held (HAZARDS I17; DESIGN 5.12).
+//! What is counted is what is held (hazard I17; rule 5.12).
 
 use super::{Checker, Interests, Observation, Scene};
 

@@ -1,4 +1,4 @@
-//! What a client was told stays, on disks and in the logs of later views (HAZARDS I2).
+//! What a client was told stays, on disks and in the logs of later views (hazard I2).
 
 use vsr::protocol::{Event, Outcome, Reply, StartView};
 use vsr::{Checksum, Message, OpNumber, View};

@@ -1,4 +1,4 @@
-//! Committed prefixes agree (HAZARDS I1, I9).
+//! Committed prefixes agree (hazards I1, I9).
 
 use vsr::protocol::Event;
 use vsr::{Checksum, OpNumber};

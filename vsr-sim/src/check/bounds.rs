@@ -1,4 +1,4 @@
-//! Memory that does not grow without end (HAZARDS I17; DESIGN 5.12, 9.9).
+//! Memory that does not grow without end (hazard I17; rules 5.12, 6.11).
 
 use vsr::protocol::{BodyBuilder, Core, Outcome, Reply};
 use vsr::{Constants, Header, Message};

@@ -1,4 +1,4 @@
-//! How each header follows from the one before (HAZARDS I12; DESIGN 5.11, 6.1).
+//! How each header follows from the one before (hazard I12; rules 5.11, 6.1).
 
 use vsr::protocol::Event;
 use vsr::{Header, Message, OpNumber, View};

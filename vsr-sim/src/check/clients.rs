@@ -1,4 +1,4 @@
-//! What clients are told (HAZARDS I2, D28; DESIGN 6.4).
+//! What clients are told (hazards I2, D28; rule 6.4).
 
 use vsr::{Message, OpNumber};
 

@@ -1,4 +1,4 @@
-//! Time as the replicas agree on it (HAZARDS D24; DESIGN 5.11).
+//! Time as the replicas agree on it (hazard D24; rule 5.11).
 
 use super::chain::Neighbours;
 use super::{Checker, ClockRange, Interests, Observation, Scene};

@@ -1,4 +1,4 @@
-//! One primary a view, one content an op of a view (HAZARDS I5, I6).
+//! One primary a view, one content an op of a view (hazards I5, I6).
 
 use std::collections::BTreeMap;
 

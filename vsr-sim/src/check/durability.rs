@@ -1,4 +1,4 @@
-//! What is committed, or acknowledged, is durable at that moment (HAZARDS I2, I7).
+//! What is committed, or acknowledged, is durable at that moment (hazards I2, I7).
 
 use vsr::protocol::Event;
 use vsr::{Checksum, Message, OpNumber, View};

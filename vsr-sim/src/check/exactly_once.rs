@@ -1,4 +1,4 @@
-//! Requests execute once, with one reply, to one state (HAZARDS I10, I11).
+//! Requests execute once, with one reply, to one state (hazards I10, I11).
 
 use std::collections::BTreeMap;
 

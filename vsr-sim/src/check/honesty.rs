@@ -1,4 +1,4 @@
-//! What a replica says is what its disk would say after a crash (HAZARDS I7, I8, I13; DESIGN 6.4).
+//! What a replica says is what its disk would say after a crash (hazards I7, I8, I13; rule 6.4).
 
 use vsr::protocol::DoViewChange;
 use vsr::{Checksum, CommitNumber, Message, OpNumber, View};

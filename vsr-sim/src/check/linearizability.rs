@@ -1,4 +1,4 @@
-//! Whether what clients saw could have happened in one order (HAZARDS I16).
+//! Whether what clients saw could have happened in one order (hazard I16).
 //!
 //! Every reply says at which position its command was executed, and every answer which ops it contains.
 //! That is a complete witness, so no search is needed: the order must agree with real time, and the

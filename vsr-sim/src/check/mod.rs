@@ -1,41 +1,41 @@
 //! The properties that must hold at every moment, one small type each.
 //!
-//! | checker | property | HAZARDS |
+//! | checker | property | guards |
 //! |---|---|---|
-//! | `committed-prefixes-agree` | one committed content per op, applied in order | I1, I9 |
-//! | `committed-on-a-quorum-of-disks` | committed only when a quorum of disks holds it | I2 |
-//! | `acknowledged-stays` | what a client was told stays on a quorum of disks | I2 |
-//! | `new-view-holds-what-was-committed` | no view begins without an op that was committed before it | I2 |
-//! | `monotone-view-log-view-commit` | durable view, log_view and commit number never go back | I3 |
-//! | `state-order` | log_view ≤ view, applied ≤ commit ≤ head | I4, I9 |
-//! | `one-primary-per-view` | one replica speaks as primary of a view | I5 |
-//! | `one-content-per-view-and-op` | one content per op of a view | I6 |
-//! | `acknowledged-is-durable` | a `PrepareOk` only for what the own disk holds | I7 |
-//! | `nothing-leaves-before-it-is-durable` | no message ahead of the own disk | I7 |
-//! | `one-do-view-change-per-view` | every `DoViewChange` of a view says the same | I8 |
-//! | `equal-state-after-equal-ops` | equal digests after equal ops | I10 |
-//! | `exactly-once` | one execution per command and life, at one position | I11 |
-//! | `one-reply-per-command` | one reply per command, and the client is told that one | I11 |
-//! | `hash-chain` | every header names the one before | I12 |
-//! | `views-in-op-order` | views never go back along the log | I12 |
-//! | `timestamps-in-op-order` | timestamps go up along the log | I12 |
-//! | `nacked-never-acknowledged` | no nack of what was acknowledged | I13 |
-//! | `uncertain-head-counts-for-nothing` | no part in a quorum while the log may have had more | I14 |
-//! | `view-change-counts-for-nothing` | no acknowledgement between two views | I14 |
-//! | `replies-are-committed` | no client hears of an op that is not committed | I2 |
-//! | `clients-see-started-views` | no client hears of a view that has not started | D28 |
-//! | `queues-are-bounded` | pipeline, queues, sessions, log, ops, replies and messages of repair within their bounds | I17 |
-//! | `accounts-are-true` | what is counted is what is held, and within its bound | I17 |
-//! | `committed-in-this-view` | committed only when a quorum has acknowledged it in this very view | I2, B8 |
-//! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | I16 |
-//! | `timestamps-within-the-clocks` | timestamps are not further ahead than the median of a quorum's clocks can be | D24 |
-//! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | I11 |
-//! | `refusals-have-a-cause` | whoever keeps the rules is refused for a reason, and times out when its time is over | I11 |
-//! | `clients-keep-their-rule` | numbers within the window, floors above answers only, one content a number | I11 |
-//! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | I11 |
-//! | `time-outs-are-kept` | no vote before its time-out is over, none without the back-off | I18 |
-//! | `views-are-left-by-quorums` | a view is left for a later one, or by a quorum that votes to | I18 |
-//! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | I7 |
+//! | `committed-prefixes-agree` | one committed content per op, applied in order | hazards I1, I9 |
+//! | `committed-on-a-quorum-of-disks` | committed only when a quorum of disks holds it | hazard I2 |
+//! | `acknowledged-stays` | what a client was told stays on a quorum of disks | hazard I2 |
+//! | `new-view-holds-what-was-committed` | no view begins without an op that was committed before it | hazard I2 |
+//! | `monotone-view-log-view-commit` | durable view, log_view and commit number never go back | hazard I3 |
+//! | `state-order` | log_view ≤ view, applied ≤ commit ≤ head | hazards I4, I9 |
+//! | `one-primary-per-view` | one replica speaks as primary of a view | hazard I5 |
+//! | `one-content-per-view-and-op` | one content per op of a view | hazard I6 |
+//! | `acknowledged-is-durable` | a `PrepareOk` only for what the own disk holds | hazard I7 |
+//! | `nothing-leaves-before-it-is-durable` | no message ahead of the own disk | hazard I7 |
+//! | `one-do-view-change-per-view` | every `DoViewChange` of a view says the same | hazard I8 |
+//! | `equal-state-after-equal-ops` | equal digests after equal ops | hazard I10 |
+//! | `exactly-once` | one execution per command and life, at one position | hazard I11 |
+//! | `one-reply-per-command` | one reply per command, and the client is told that one | hazard I11 |
+//! | `hash-chain` | every header names the one before | hazard I12 |
+//! | `views-in-op-order` | views never go back along the log | hazard I12 |
+//! | `timestamps-in-op-order` | timestamps go up along the log | hazard I12 |
+//! | `nacked-never-acknowledged` | no nack of what was acknowledged | hazard I13 |
+//! | `uncertain-head-counts-for-nothing` | no part in a quorum while the log may have had more | hazard I14 |
+//! | `view-change-counts-for-nothing` | no acknowledgement between two views | hazard I14 |
+//! | `replies-are-committed` | no client hears of an op that is not committed | hazard I2 |
+//! | `clients-see-started-views` | no client hears of a view that has not started | hazard D28 |
+//! | `queues-are-bounded` | pipeline, queues, sessions, log, ops, replies and messages of repair within their bounds | hazard I17 |
+//! | `accounts-are-true` | what is counted is what is held, and within its bound | hazard I17 |
+//! | `committed-in-this-view` | committed only when a quorum has acknowledged it in this very view | hazards I2, B8 |
+//! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | hazard I16 |
+//! | `timestamps-within-the-clocks` | timestamps are not further ahead than the median of a quorum's clocks can be | hazard D24 |
+//! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | hazard I11 |
+//! | `refusals-have-a-cause` | whoever keeps the rules is refused for a reason, and times out when its time is over | hazard I11 |
+//! | `clients-keep-their-rule` | numbers within the window, floors above answers only, one content a number | hazard I11 |
+//! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | hazard I11 |
+//! | `time-outs-are-kept` | no vote before its time-out is over, none without the back-off | hazard I18 |
+//! | `views-are-left-by-quorums` | a view is left for a later one, or by a quorum that votes to | hazard I18 |
+//! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | hazard I7 |
 //!
 //! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
 //! history in [`linearizability`], liveness (I18) by the run itself.

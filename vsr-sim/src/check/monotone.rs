@@ -1,4 +1,4 @@
-//! Numbers that never go back (HAZARDS I3, I4, I9).
+//! Numbers that never go back (hazards I3, I4, I9).
 
 use vsr::protocol::Status;
 use vsr::{CommitNumber, Event, View};

@@ -1,4 +1,4 @@
-//! Who counts in no quorum (HAZARDS I14; DESIGN 6.4, 7.6).
+//! Who counts in no quorum (hazard I14; rules 6.4, 7.6).
 
 use vsr::protocol::{DoViewChange, Event};
 use vsr::{Message, OpNumber, Slot};

@@ -1,4 +1,4 @@
-//! Whoever is refused is refused for a reason (HAZARDS I11, CL-15; DESIGN 5.2, 5.8).
+//! Whoever is refused is refused for a reason (hazards I11, CL-15; rules 5.2, 5.8).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

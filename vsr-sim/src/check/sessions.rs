@@ -1,4 +1,4 @@
-//! What the log says of sessions is what becomes of requests (HAZARDS I11, D14; DESIGN 5.1 to 5.5).
+//! What the log says of sessions is what becomes of requests (hazards I11, D14; rules 5.1 to 5.5).
 
 use std::collections::{BTreeMap, BTreeSet};
 

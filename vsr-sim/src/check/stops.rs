@@ -1,4 +1,4 @@
-//! Which replicas stop, and which go on (HAZARDS SF-11; DESIGN 4, 12).
+//! Which replicas stop, and which go on (hazard SF-11; rules 4.2, 12.2).
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

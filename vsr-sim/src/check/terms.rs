@@ -1,4 +1,4 @@
-//! What a quorum has said in this very term (HAZARDS I2, I16, B8; DESIGN 6.5, 6.6, 8.1): a replica may be primary again, while
+//! What a quorum has said in this very term (hazards I2, I16, B8; rules 6.5, 6.6, 8.1): a replica may be primary again, while
 //! answers to its earlier terms still arrive.
 
 use std::collections::{BTreeMap, VecDeque};

@@ -1,4 +1,4 @@
-//! When replicas act against their view (HAZARDS I18; DESIGN 7.2, 7.9).
+//! When replicas act against their view (hazard I18; rules 7.2, 7.9).
 
 use std::time::Duration;
 

@@ -483,7 +483,7 @@ pub fn damage<D: Disks>(disks: &mut D) {
     }
 }
 
-/// Clause 9, HAZARDS SF-17: damaged copies of the vsr state.
+/// Clause 9, hazard SF-17: damaged copies of the vsr state.
 pub fn state_copies<D: Disks>(disks: &mut D) {
     let disk = disks.format(&first_state(), LIMIT);
     let mut expected = Expected::new();
@@ -505,7 +505,7 @@ pub fn state_copies<D: Disks>(disks: &mut D) {
     }
 }
 
-/// Clause 10, HAZARDS SF-11.
+/// Clause 10, hazard SF-11.
 pub fn poison<D: Disks>(disks: &mut D) {
     let disk = disks.format(&first_state(), LIMIT);
     let mut expected = Expected::new();

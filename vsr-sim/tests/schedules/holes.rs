@@ -1,4 +1,4 @@
-//! HAZARDS section 5: holes that other implementations in Rust share.
+//! Hazards H5-01 to H5-15: holes that other implementations in Rust share.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Liveness: HAZARDS section 3, and the rows of its section 7 about networks, clocks and processes. What partial
+//! Liveness: hazards L-01 to L-27, and the schedules of `docs/hazards.md` about networks, clocks and processes. What partial
 //! connectivity costs stands in `partial`.
 
 use std::cell::RefCell;

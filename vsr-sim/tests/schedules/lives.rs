@@ -1,4 +1,5 @@
-//! Old, cloned and re-formatted disks, lost ends of logs, and what a single client or message must not do (DESIGN 7.2, 7.5, 7.7).
+//! Old, cloned and re-formatted disks, lost ends of logs, and what a single client or message must not do (rules 6.10, 6.11, 7.2, 7.5,
+//! 7.7, 7.12, 7.15).
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ fn a_lost_tail(again: bool) {
     assert_eq!(s.executed(1), ["b", "x"]);
 }
 
-/// DESIGN 7.5 c: what a `StartView` adds to a log whose head was uncertain is damaged until its body is durable, and is never denied.
+/// Rules 7.5 c, 7.15: what a `StartView` adds to a log whose head was uncertain is damaged until its body is durable, and is never denied.
 #[test]
 fn a1_a_lost_tail_is_not_denied_after_the_start_view_that_names_it() {
     a_lost_tail(false);
@@ -61,7 +62,7 @@ fn a1_nor_is_it_after_one_more_start() {
     a_lost_tail(true);
 }
 
-/// DESIGN 7.7: when a newer start of a member is heard, what it acknowledged before counts no more.
+/// Rule 7.7: when a newer start of a member is heard, what it acknowledged before counts no more.
 #[test]
 fn a6_acknowledgements_of_an_older_start_do_not_count_beside_a_newer_one() {
     let mut s = Script::new(3);
@@ -103,7 +104,7 @@ fn with_an_old_image() -> (Script, SimDisk) {
     (s, image)
 }
 
-/// DESIGN 7.7: a disk that was restored from an older copy is noticed, also when it counts as a newer start and those who remember were
+/// Rule 7.7: a disk that was restored from an older copy is noticed, also when it counts as a newer start and those who remember were
 /// restarted: it stops, in words, and nothing is lost with it.
 #[test]
 fn a6_a_restored_disk_is_noticed_by_what_it_acknowledged() {
@@ -122,7 +123,7 @@ fn a6_a_restored_disk_is_noticed_by_what_it_acknowledged() {
     );
 }
 
-/// DESIGN 7.7: a disk whose start counter is behind what was heard is noticed, too, by whoever has heard it.
+/// Rule 7.7: a disk whose start counter is behind what was heard is noticed, too, by whoever has heard it.
 #[test]
 fn a6_an_older_start_is_noticed() {
     let mut s = Script::new(3);
@@ -149,7 +150,7 @@ fn a6_an_older_start_is_noticed() {
     assert!(s.is_normal(0) && s.is_normal(2), "{:?}", describe(&s));
 }
 
-/// DESIGN 7.7: a supervisor that starts an old disk again and again does not get it in when its starts outnumber those that were heard.
+/// Rule 7.7: a supervisor that starts an old disk again and again does not get it in when its starts outnumber those that were heard.
 /// r0 and r1 would commit op 3 in view 0, while r1's better half and r2 have committed another in view 1.
 #[test]
 fn a6_an_older_start_stays_out_however_often_it_is_started() {
@@ -185,7 +186,7 @@ fn a6_an_older_start_stays_out_however_often_it_is_started() {
     assert!(words.contains("the word of r1 does not count here: a newer start of it"), "{words}");
 }
 
-/// DESIGN 7.7: an old disk is noticed also when it has been sent more ops than it had acknowledged, before it is told: these give it back
+/// Rule 7.7: an old disk is noticed also when it has been sent more ops than it had acknowledged, before it is told: these give it back
 /// no promise that it has forgotten.
 #[test]
 fn a6_a_restored_disk_is_noticed_although_its_log_has_grown_again() {
@@ -211,7 +212,7 @@ fn a6_a_restored_disk_is_noticed_although_its_log_has_grown_again() {
     assert!(matches!(s.try_restart(1), Err(Fault::OldDisk { .. })));
 }
 
-/// DESIGN 7.7: two old disks that take each other's word for nothing still tell each other that they are old.
+/// Rule 7.7: two old disks that take each other's word for nothing still tell each other that they are old.
 #[test]
 fn a6_two_old_disks_tell_each_other() {
     let mut s = Script::new(3);
@@ -243,7 +244,7 @@ fn a6_two_old_disks_tell_each_other() {
     }
 }
 
-/// DESIGN 7.7: a disk that was formatted anew under a known id is noticed, over restarts of the others.
+/// Rule 7.7: a disk that was formatted anew under a known id is noticed, over restarts of the others.
 #[test]
 fn a6_a_formatted_disk_is_noticed() {
     let mut s = Script::new(3);
@@ -267,7 +268,7 @@ fn a6_a_formatted_disk_is_noticed() {
     assert_eq!(s.core(0).applied(), s.core(2).applied());
 }
 
-/// DESIGN 7.2: what the primary is not bound to answer is answered where it arrives, and is no reason to vote.
+/// Rule 7.2: what the primary is not bound to answer is answered where it arrives, and is no reason to vote.
 #[test]
 fn b7_one_client_with_absurd_numbers_changes_no_view() {
     let mut s = Script::new(3);
@@ -296,7 +297,7 @@ fn b7_one_client_with_absurd_numbers_changes_no_view() {
     );
 }
 
-/// DESIGN 7.2: one message with a view from the end of the numbers is not joined: the cluster has views left.
+/// Rule 7.12: one message with a view from the end of the numbers is not joined: the cluster has views left.
 #[test]
 fn b7_a_forged_view_is_not_joined() {
     let mut s = Script::new(3);
@@ -315,7 +316,7 @@ fn b7_a_forged_view_is_not_joined() {
     assert_eq!((s.reply(client, 1), s.view(1)), (Some(b"1".to_vec()), 1));
 }
 
-/// DESIGN 5.12: what waits for a disk that hangs has a bound, however long it hangs and whatever clients ask.
+/// Rule 6.10: what waits for a disk that hangs has a bound, however long it hangs and whatever clients ask.
 #[test]
 fn b14_what_waits_for_a_hung_disk_is_bounded() {
     let mut s = Script::new(3);
@@ -347,7 +348,7 @@ fn weight(message: &Message) -> usize {
     }
 }
 
-/// DESIGN 9.2: what is taken in before a view is durable counts against the room of the disk, too.
+/// Rule 6.11: what is taken in before a view is durable counts against the room of the disk, too.
 #[test]
 fn b14_entries_that_wait_for_a_view_count_against_the_room() {
     let mut s = Script::new(3);

@@ -1,5 +1,5 @@
 //! Schedules that broke other implementations, or an earlier wording of the design: one test for each entry of the ledger
-//! (`vsr-sim/tests/ledger.txt`), named after it.
+//! (`docs/hazards.md`), named after it.
 
 mod clients;
 mod defects;

@@ -84,7 +84,7 @@ fn nw_02_topology_chain_of_three() {
     let (mut s, client) = started(3);
     s.cut(0, 2);
     time_outs_until_progress("chain of three", &mut s, client, 4);
-    // r2 is told of no new op: only the primary's own messages move a head (DESIGN 6.7). It catches up later.
+    // r2 is told of no new op: only the primary's own messages move a head (rule 6.7). It catches up later.
     s.settle();
 }
 

@@ -1,4 +1,4 @@
-//! The schedules of HAZARDS section 7 that are about restarts and the network.
+//! The schedules of `docs/hazards.md` that are about restarts and the network.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The schedules of HAZARDS section 7 that are about normal operation and views.
+//! The schedules of `docs/hazards.md` that are about normal operation and views.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Applying committed ops, in order, each request exactly once (DESIGN 5.3, 6.6).
+//! Applying committed ops, in order, each request exactly once (rules 5.3, 6.6).
 
 use bytes::Bytes;
 
@@ -145,7 +145,7 @@ impl Core {
         self.applying.partial = Some(Partial { header, rest: BodyReader::new(op, body), prepared });
     }
 
-    /// Applies an op, or a part of it: heartbeats go on behind a slow state machine (DESIGN 12).
+    /// Applies an op, or a part of it: heartbeats go on behind a slow state machine (rule 12.1).
     fn apply_some(&mut self, mut partial: Partial, machine: &mut dyn Machine, requests_max: usize) -> usize {
         let mut requests = 0;
         let header = partial.header;

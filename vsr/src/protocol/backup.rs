@@ -1,4 +1,4 @@
-//! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (DESIGN 6.2, 6.6, VRR 4.1).
+//! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (rules 6.2, 6.6, VRR 4.1).
 
 use super::core::{Core, LEAP_MAX, Status};
 use super::entry::Entry;
@@ -109,7 +109,7 @@ impl Core {
     }
 
     /// The guards that `Prepare` and `Commit` share. A newer view, or this one before it was installed
-    /// here, is a reason to ask for its `StartView`, never to go on with the old log (HAZARDS D02).
+    /// here, is a reason to ask for its `StartView`, never to go on with the old log (hazard D02).
     fn accepts_from_primary(&mut self, kind: &'static str, from: ReplicaId, view: View) -> bool {
         if from != self.membership.primary(view) {
             self.ignore(kind, "not from the primary of its view");

@@ -98,7 +98,7 @@ pub enum Status {
 pub(crate) const LEAP_MAX: u64 = 1 << 21;
 
 /// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
-/// (months, at the shortest time-out) has to be replaced.
+/// (months, at the shortest time-out) has to be replaced (rule 7.12).
 const VIEW_LEAP_MAX: u64 = 1 << 24;
 
 /// One replica's protocol.
@@ -204,7 +204,7 @@ impl Core {
         self.log_view
     }
 
-    /// The last view known to have started: what clients may be told (HAZARDS D28).
+    /// The last view known to have started: what clients may be told (hazard D28).
     #[must_use]
     pub fn started_view(&self) -> View {
         self.log_view
@@ -486,7 +486,7 @@ impl Core {
     }
 
     /// The transport lost its connection to a peer. A hint: it speeds up suspicion and is never
-    /// believed (DESIGN 7.9).
+    /// believed (rule 7.9).
     pub fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
         if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
             let (since, was_refused) = self.peers[index].down.unwrap_or((self.now, false));
@@ -507,7 +507,7 @@ impl Core {
 
     // ---- shared by the handlers ----
 
-    /// Hands a message to the choke point, bound to the batch that it needs (DESIGN 6.4).
+    /// Hands a message to the choke point, bound to the batch that it needs (rule 6.4).
     /// Whether it is kept: what waits for a hung disk has a bound.
     pub(crate) fn send(&mut self, to: ReplicaId, message: Message) -> bool {
         let after = self.needs(&message);
@@ -533,7 +533,7 @@ impl Core {
 
     /// The batch that a message has to wait for: everything that speaks of the log or of a view waits
     /// for the durable view, and what speaks as a member of a started view for the durable log_view.
-    fn needs(&self, message: &Message) -> BatchNumber {
+    pub(crate) fn needs(&self, message: &Message) -> BatchNumber {
         match message {
             Message::RequestHeaders { .. }
             | Message::Headers { .. }
@@ -581,7 +581,7 @@ impl Core {
         self.put_state();
     }
 
-    /// What the record may call committed: it is on this disk, too.
+    /// What the record may call committed: it is on this disk, too (rule 6.12).
     pub(crate) fn recordable_commit(&mut self) -> CommitNumber {
         let commit = self.commit.op().min(self.log.head());
         let is_stored = |core: &Core, op| core.log.slot(op).is_some_and(|slot| slot.is_durable(core.writes.completed));
@@ -627,7 +627,7 @@ impl Core {
     }
 
     /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
-    /// with its checksum is never put again (DESIGN 6.8).
+    /// with its checksum is never put again (rule 6.8).
     pub(crate) fn stage_put(&mut self, op: OpNumber) {
         let next = self.writes.next();
         let Some(slot) = self.log.slot_mut(op) else { return };
@@ -725,7 +725,7 @@ impl Core {
     }
 
     /// The clock for timestamps: the median of what a quorum reported, so that one mad clock cannot
-    /// run away with the cluster (DESIGN 5.11).
+    /// run away with the cluster (rule 5.11).
     pub(crate) fn agreed_clock(&self) -> Timestamp {
         let age_max = self.options.timing.ping * 8;
         let mut clocks = [0; super::membership::MEMBERS_MAX];

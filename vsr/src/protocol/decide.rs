@@ -1,4 +1,4 @@
-//! How a new primary chooses the log of its view (DESIGN 7.4).
+//! How a new primary chooses the log of its view (rule 7.4).
 //!
 //! Safe because: an op that may be committed was acknowledged by a replication quorum, each of whose
 //! members holds it in the log of its log_view; the quorum of `DoViewChange`s meets it, so the highest
@@ -95,7 +95,7 @@ impl Core {
     /// end did not acknowledge the op: its log is of that log_view and ends below the op, or its log is of a lower log_view,
     /// whatever its length. A nack quorum of these members excludes a replication quorum. A view-change quorum of them does so,
     /// too, as each replication quorum meets it; with this rule, a `DoViewChange` with an uncertain end does not stop a view
-    /// that the others start without it (DESIGN 7.6).
+    /// that the others start without it (rule 7.6).
     fn certain_ends_suffice(&self) -> bool {
         let certain = self.view_change.dvcs.iter().flatten().filter(|dvc| dvc.head_certain).count();
         let quorums = &self.membership.quorums;
@@ -126,7 +126,7 @@ impl Core {
                 }
             }
         }
-        // A log whose end is uncertain may have had one op more (DESIGN 7.6).
+        // A log whose end is uncertain may have had one op more (rule 7.6).
         if candidates.head_uncertain {
             self.mark("waits: the end of a log is uncertain");
             return None;
@@ -207,7 +207,7 @@ impl Core {
     }
 
     /// For an op of which not even the name is known. Whoever installed log_view took over a complete chain of headers, so a blank in
-    /// its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never acknowledged it.
+    /// its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never acknowledged it (rule 7.14).
     fn nacks_of_blank(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
         let other = |dvc: &DoViewChange| {
             let holds_another = dvc.log_view < log_view && op > dvc.commit.op() && header(dvc, op).is_some();
@@ -240,7 +240,7 @@ fn fact(dvc: &DoViewChange, op: OpNumber) -> Option<super::message::Fact> {
     dvc.facts.get(usize::try_from(op.0.checked_sub(dvc.commit.0 + 1)?).ok()?).copied()
 }
 
-/// Whether the sender certainly never acknowledged (op, checksum) in a view that matters (DESIGN 7.3).
+/// Whether the sender certainly never acknowledged (op, checksum) in a view that matters (rule 7.3).
 /// Never for an op at or below its commit number, nor above an uncertain head.
 fn nacks(dvc: &DoViewChange, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> bool {
     if op <= dvc.commit.op() {

@@ -15,9 +15,9 @@ use super::number::{
 pub enum OpKind {
     /// A batch of requests.
     Requests = 0,
-    /// A tick of the agreed clock; reserved (DESIGN 5.10).
+    /// A tick of the agreed clock; reserved (rule 5.10).
     Pulse = 1,
-    /// A change of membership; reserved (DESIGN 10).
+    /// A change of membership; reserved (rule 10.2).
     Reconfigure = 2,
 }
 
@@ -52,7 +52,7 @@ pub struct Header {
     pub timestamp: Timestamp,
     /// What the primary knew to be committed when it prepared the op.
     pub commit: CommitNumber,
-    /// The version of the state machine that must apply the op (DESIGN 5.9).
+    /// The version of the state machine that must apply the op (rule 5.9).
     pub machine_version: u32,
     /// What the body is.
     pub kind: OpKind,
@@ -221,7 +221,7 @@ pub struct LoggedRequest {
     pub session: SessionId,
     /// The number within the session; 0 for a `Register`.
     pub number: RequestNumber,
-    /// The lowest number that its client still waits for (DESIGN 5.2).
+    /// The lowest number that its client still waits for (rule 5.2).
     pub floor: RequestNumber,
     /// What it asks for.
     pub kind: RequestKind,

@@ -74,7 +74,7 @@ pub enum Event {
         checksum: Checksum,
     },
     /// Every replica has answered, and none of them holds an intact copy of an op that may be committed. The cluster waits: only an
-    /// operator can give the op up (DESIGN 7.6).
+    /// operator can give the op up (rule 7.16).
     Lost {
         /// The op.
         op: OpNumber,

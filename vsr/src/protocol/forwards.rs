@@ -1,5 +1,5 @@
 //! Requests that a backup has passed on to its primary: when they are asked about again, and when they are a reason to
-//! vote (DESIGN 5.7, 7.2).
+//! vote (rules 5.7, 7.2).
 //!
 //! Invariant: a backup votes for the sake of a request only when all of these hold.
 //!

@@ -1,4 +1,4 @@
-//! Whose word counts: which disk, and which start of it, each member is known by (DESIGN 7.7).
+//! Whose word counts: which disk, and which start of it, each member is known by (rule 7.7).
 //!
 //! What a member promised is on its disk. A disk that was restored from an older copy, formatted anew, or
 //! cloned has forgotten some of it, and its acknowledgements and votes would stand beside those of its

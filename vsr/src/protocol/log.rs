@@ -29,7 +29,7 @@ pub(crate) struct LogSlot {
     /// content came from elsewhere since.
     pub(crate) staged: Option<BatchNumber>,
     /// The disk may have held an acknowledged entry here that is damaged. Stays as long as the slot does:
-    /// a header adopted over it proves nothing (HAZARDS B17, PR 645), nor does a copy that came by repair
+    /// a header adopted over it proves nothing (hazards B17, D15), nor does a copy that came by repair
     /// and is not durable yet.
     pub(crate) corrupt: bool,
 }
@@ -44,7 +44,7 @@ impl LogSlot {
     }
 
     /// Durable: the last put staged for this content has completed. As a truncation removes the slot,
-    /// and a re-put is staged anew, A-B-A is told apart by batch numbers (DESIGN 6.8).
+    /// and a re-put is staged anew, A-B-A is told apart by batch numbers (rule 6.8).
     pub(crate) fn is_durable(&self, completed: BatchNumber) -> bool {
         self.is_present() && self.staged.is_some_and(|batch| batch <= completed)
     }
@@ -56,7 +56,7 @@ pub(crate) struct Log {
     slots: VecDeque<LogSlot>,
     root: Checksum,
     /// The lowest op from which the headers are unbroken up to the head. Everything below it is
-    /// unproven, however well it fits to what was applied (DESIGN 6.6, SCHEDULES F1).
+    /// unproven, however well it fits to what was applied (rule 6.6, schedule F1).
     proven_from: OpNumber,
     bytes: u64,
 }

@@ -17,7 +17,7 @@ pub const MEMBERS_MAX: usize = 9;
 const REQUEST_OVERHEAD: u64 = 64;
 
 /// What decides a replicated effect. Set when the disks are formatted, compared on every connection,
-/// never a replica's own configuration: two replicas that evict at different sizes diverge (DESIGN 5.4).
+/// never a replica's own configuration: two replicas that evict at different sizes diverge (rule 5.4).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Constants {
     /// Ops after the commit number that may be in flight. Default 32. More hides latency and makes
@@ -109,7 +109,7 @@ impl Constants {
 }
 
 /// How many members must agree. Two replicated facts are safe when the sets that hold them meet:
-/// replication + view change > n, view change > n/2, nack + replication > n (DESIGN 7.8).
+/// replication + view change > n, view change > n/2, nack + replication > n (rule 7.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quorums {
     /// Durable copies that commit an op.
@@ -121,7 +121,7 @@ pub struct Quorums {
 }
 
 impl Quorums {
-    /// The defaults of DESIGN 7.8: replication is the smaller half of an even cluster.
+    /// The defaults of rule 7.8: replication is the smaller half of an even cluster.
     #[must_use]
     pub fn of(n: usize) -> Quorums {
         let n = n as u8;
@@ -136,7 +136,7 @@ impl Quorums {
 pub struct Member {
     /// Its name.
     pub id: ReplicaId,
-    /// Where the transport finds it; a hint, never who counts (DESIGN 10.5).
+    /// Where the transport finds it; a hint, never who counts (rule 10.5).
     pub address: String,
 }
 
@@ -330,14 +330,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_quorums_are_the_table_of_the_design() {
+    fn default_quorums_are_those_of_rule_7_8() {
         let table = [(1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 3, 3), (3, 3, 3), (3, 4, 4), (4, 4, 4), (4, 5, 5), (5, 5, 5)];
         for (n, (replication, view_change, nack)) in (1..).zip(table) {
             assert_eq!(Quorums::of(n), Quorums { replication, view_change, nack }, "n = {n}");
         }
     }
 
-    /// HAZARDS VC-20, D26; SCHEDULES F15.
+    /// Hazards VC-20, D26; schedule F15.
     #[test]
     fn vc_20_quorums_that_do_not_meet_are_refused() {
         let addresses = |n: usize| (0..n).map(|i| format!("127.0.0.1:{i}"));

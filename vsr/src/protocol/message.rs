@@ -132,11 +132,11 @@ pub struct Reply {
     /// Where it was executed; all zero when it was not.
     pub position: Position,
     /// The checksum of the command that it answers: whoever has sent another one under this number takes no answer of
-    /// its own from it (DESIGN 5.2). Zero for a `Register`, and when it is the number's fate, not a command's.
+    /// its own from it (rule 5.2). Zero for a `Register`, and when it is the number's fate, not a command's.
     pub request: Checksum,
 }
 
-/// What a `DoViewChange` says of one op, as of the moment of sending (DESIGN 7.3).
+/// What a `DoViewChange` says of one op, as of the moment of sending (rule 7.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fact {
     /// The entry is here, intact.
@@ -223,7 +223,7 @@ pub enum Message {
     Requests {
         /// The requests; independent of each other.
         requests: Vec<Request>,
-        /// Set by a replica that passes them on: they are not passed on again (DESIGN 5.7).
+        /// Set by a replica that passes them on: they are not passed on again (rule 5.7).
         forwarded: bool,
     },
     /// Answers to requests.

@@ -13,6 +13,8 @@ mod backup;
 mod checksum;
 mod core;
 mod decide;
+#[cfg(test)]
+mod documented;
 mod entry;
 mod event;
 mod explain;

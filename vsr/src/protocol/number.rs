@@ -116,7 +116,7 @@ impl Monotonic {
 
 /// A view: who is primary, and of which generation of members. Ordered by epoch first, so that a
 /// member that missed a reconfiguration can raise the old epoch's numbers for ever without beating
-/// the new epoch (DESIGN 10.1).
+/// the new epoch (rule 10.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct View {
     /// The membership that the view belongs to.
@@ -155,7 +155,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// A session: the position of the `Register` request that opened it (DESIGN 5.1).
+/// A session: the position of the `Register` request that opened it (rule 5.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(pub Position);
@@ -191,7 +191,7 @@ identity!(
     Incarnation, "{:x}"
 );
 identity!(
-    /// A random number, fresh for each handle or client that is built (DESIGN 5.1).
+    /// A random number, fresh for each handle or client that is built (rule 5.1).
     ClientId, "{:x}"
 );
 

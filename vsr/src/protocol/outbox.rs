@@ -1,4 +1,4 @@
-//! The one way out for messages: nothing leaves before what it says is durable (DESIGN 6.4).
+//! The one way out for messages: nothing leaves before what it says is durable (rule 6.4).
 
 use std::collections::VecDeque;
 
@@ -16,7 +16,7 @@ struct Bound {
 /// comparison of batch numbers.
 ///
 /// While a disk hangs, what waits has a bound: a message that says all that an earlier one said takes its place, and what
-/// is over [`WAITING_BYTES_MAX`] is dropped, as a network may; everything is said again until it is answered.
+/// is over [`WAITING_BYTES_MAX`] is dropped, as a network may; everything is said again until it is answered (rule 6.10).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     waiting: VecDeque<Bound>,

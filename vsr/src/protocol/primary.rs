@@ -1,4 +1,4 @@
-//! Normal operation at the primary: admission, `Prepare`, acknowledgements, commit (DESIGN 6.1, VRR 4.1).
+//! Normal operation at the primary: admission, `Prepare`, acknowledgements, commit (rule 6.1, VRR 4.1).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -59,7 +59,7 @@ pub(crate) struct Primary {
     pub(crate) queue: VecDeque<Queued>,
     pub(crate) queue_bytes: usize,
     /// Requests in the queue and in the pipeline: rebuilt from the log whenever a view starts, never
-    /// taken over from another view (HAZARDS D14 b, D23).
+    /// taken over from another view (hazards D14 b, D23).
     pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
     pub(crate) registering: FastMap<ClientId, InFlight>,
     /// Who else waits for a queued request.
@@ -131,7 +131,7 @@ impl Primary {
 }
 
 /// How long a backup that is stuck waits for the next copy of what it lacks: twice as long each time, so that a slow disk or line is
-/// not filled with copies.
+/// not filled with copies (rule 6.9).
 #[derive(Clone, Copy, Debug)]
 struct Resend {
     /// What it had acknowledged at the last retry.
@@ -168,7 +168,7 @@ impl Primary {
 
 impl Core {
     /// Requests whose numbers no session can reach are answered here: the primary would ignore them, and a request that
-    /// the primary is not bound to answer must never be a reason to vote (DESIGN 7.2).
+    /// the primary is not bound to answer must never be a reason to vote (rule 7.2).
     pub(crate) fn refuse_absurd(&mut self, origin: Origin, mut requests: Vec<Request>) -> Vec<Request> {
         if requests.iter().all(|request| self.refusal_at_the_edge(request).is_none()) {
             return requests;
@@ -227,7 +227,7 @@ impl Core {
         self.flush_answers();
     }
 
-    /// Passes requests on to the primary, which passes them on to nobody (DESIGN 5.7).
+    /// Passes requests on to the primary, which passes them on to nobody (rule 5.7).
     fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
         let primary = self.primary_id();
         if self.status != Status::Normal || primary == self.id {
@@ -293,7 +293,7 @@ impl Core {
             }
             return self.join_in_flight(in_flight, &request, origin);
         }
-        // The lowest number is always let through: the floor can move only when it is answered.
+        // The lowest number is always let through: the floor can move only when it is answered (rule 5.13).
         if request.number > request.floor && self.sessions.is_clogged(request.session, request.floor) {
             return self.answer(origin, &request, Outcome::Busy(Busy::Replies), Position::default());
         }
@@ -313,7 +313,7 @@ impl Core {
             return self.join_in_flight(in_flight, &request, origin);
         }
         // Where nobody else makes ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
-        // would refuse newcomers for ever.
+        // would refuse newcomers for ever (rule 5.14).
         let is_idle = self.primary.queue.is_empty() && self.primary.pipeline.is_empty();
         let can_register = self.sessions.can_register(request.client, self.log.head().next());
         let is_full = (!can_register && !is_idle).then_some(Busy::Sessions);
@@ -425,7 +425,7 @@ impl Core {
         }
     }
 
-    /// Closes batches as long as the pipeline has room (DESIGN 6.1).
+    /// Closes batches as long as the pipeline has room (rule 6.1).
     pub(crate) fn prepare_queued(&mut self) {
         while !self.primary.queue.is_empty()
             && self.is_primary()
@@ -502,7 +502,7 @@ impl Core {
     }
 
     /// The version of the state machine that the next op names: the lowest that the members announced
-    /// last, never lower than that of the op before (DESIGN 5.9). A member that has announced nothing since
+    /// last, never lower than that of the op before (rule 5.9). A member that has announced nothing since
     /// this replica's start holds a higher version back.
     fn op_version(&self) -> u32 {
         let before = self.log.header(self.log.head()).map(|header| header.machine_version);
@@ -519,7 +519,7 @@ impl Core {
     }
 
     /// A backup's log is durable up to an op. Matched by view, op and checksum; repeated, it changes
-    /// nothing (DESIGN 6.5).
+    /// nothing (rule 6.5).
     pub(crate) fn on_prepare_ok(&mut self, from: usize, view: View, op: OpNumber, checksum: Checksum) {
         if view != self.view || !self.is_leading() {
             return self.ignore("PrepareOk", "not the primary of that view");
@@ -600,7 +600,7 @@ impl Core {
         }
     }
 
-    /// The commit number travels on the next `Prepare`, or by itself when none follows at once (DESIGN
+    /// The commit number travels on the next `Prepare`, or by itself when none follows at once (rule
     /// 6.6). Waiting [`TELL`] for that `Prepare` saves a message and its answer for each op of a lone client.
     pub(crate) fn tell_commit_when_idle(&mut self) {
         if self.is_primary()
@@ -644,7 +644,7 @@ impl Core {
     }
 
     /// Takes up the role: the pipeline is what was inherited, and acknowledgements start from nothing
-    /// (HAZARDS B8).
+    /// (hazard B8).
     pub(crate) fn begin_as_primary(&mut self) {
         let members = self.membership.n();
         self.primary.acks = vec![OpNumber::ZERO; members];

@@ -1,4 +1,4 @@
-//! The generator behind jitter and random peers. Entropy enters once, as a seed (DESIGN 4).
+//! The generator behind jitter and random peers. Entropy enters once, as a seed (rule 4.4).
 
 /// SplitMix64: small, and the same numbers everywhere for ever.
 #[derive(Clone, Debug)]

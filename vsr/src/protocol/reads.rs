@@ -1,4 +1,4 @@
-//! Linearizable reads without a log entry: a round of confirmations (DESIGN 8.1, 8.2).
+//! Linearizable reads without a log entry: a round of confirmations (rules 8.1, 8.2).
 
 use std::collections::VecDeque;
 
@@ -37,13 +37,13 @@ pub(crate) struct Reads {
     /// Arrived, and in no round yet.
     arrived: Vec<Waiter>,
     /// Rounds of this primary that are not confirmed yet. Each serves only what had arrived before it
-    /// was sent (SCHEDULES B-20).
+    /// was sent (schedule B-20).
     rounds: VecDeque<Round>,
     asks: VecDeque<Ask>,
     /// Confirmed: to be served once this op is applied.
     confirmed: Vec<(OpNumber, u64)>,
     /// The head that the view inherited: until it is applied, a new primary may not know of everything
-    /// that was acknowledged (HAZARDS D20).
+    /// that was acknowledged (hazard D20).
     pub(crate) inherited_head: OpNumber,
 }
 

@@ -1,4 +1,4 @@
-//! Repair: headers down the hash chain, then bodies by checksum, from random peers (DESIGN 6.7).
+//! Repair: headers down the hash chain, then bodies by checksum, from random peers (rule 6.7).
 //!
 //! Repair never moves the head, never replaces what a view has fixed, and compares by checksum alone.
 
@@ -10,7 +10,6 @@ use super::core::{Core, Status};
 use super::entry::{Entry, Header};
 use super::forwards::Forwards;
 use super::log::{Body, LogSlot};
-use super::map::FastMap;
 use super::message::Message;
 use super::number::{BatchNumber, Monotonic, OpNumber, ReplicaId, View};
 use super::writes::disk_bytes;
@@ -65,7 +64,7 @@ pub(crate) struct Repair {
     /// Since when the primary is known to be ahead.
     pub(crate) lagging_since: Option<Monotonic>,
     start_view_asked: Option<(View, Monotonic)>,
-    /// The nonce of this life: an answer to an earlier one is not accepted (HAZARDS B18).
+    /// The nonce of this life: an answer to an earlier one is not accepted (hazard B18).
     pub(crate) nonce: u64,
     /// Entries that were found damaged in this life.
     damaged: BTreeSet<OpNumber>,
@@ -213,7 +212,7 @@ impl Core {
     }
 
     /// The primary half of the time, else any other member; one whose connection is up, if there is
-    /// one. Random, so that repair never keeps asking the wrong one in step (HAZARDS B33), and nobody twice in a round.
+    /// one. Random, so that repair never keeps asking the wrong one in step (hazard B33), and nobody twice in a round.
     fn pick_peer(&mut self, tried: &mut Tried) -> Option<ReplicaId> {
         let n = self.membership.n();
         if n == 1 {
@@ -280,7 +279,7 @@ impl Core {
         self.try_decide();
     }
 
-    /// Serves entries by checksum, in any status: a copy is a copy, from whomever (HAZARDS B25, F6).
+    /// Serves entries by checksum, in any status: a copy is a copy, from whomever (hazard B25, schedule F6).
     pub(crate) fn on_request_entries(&mut self, from: ReplicaId, wanted: Vec<(OpNumber, Checksum)>) {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -421,7 +420,7 @@ impl Core {
         self.send(primary, Message::RequestStartView { view, nonce: self.repair.nonce });
     }
 
-    /// Everything that is not answered is said again (DESIGN 6.1).
+    /// Everything that is not answered is said again (rule 6.1).
     pub(crate) fn on_retry(&mut self) {
         self.retry_votes();
         match self.status {

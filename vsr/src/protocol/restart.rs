@@ -1,4 +1,4 @@
-//! Starting from a disk (DESIGN 7.6).
+//! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
 use super::core::{Core, Options, PeerState, Status};
 use super::entry::Header;
@@ -20,7 +20,7 @@ impl Core {
     ///
     /// With log_view < view it is in a view change and sends the durable `DoViewChange` again. Else a
     /// backup is in normal operation, and a primary moves to the next view: it never resumes, as it may
-    /// have sent what its disk does not hold (HAZARDS D31). A disk that was told that it is an old one is refused.
+    /// have sent what its disk does not hold (hazard D31). A disk that was told that it is an old one is refused.
     ///
     /// # Errors
     /// A cluster of one whose disk is damaged has nobody to repair it from.

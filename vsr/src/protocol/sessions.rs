@@ -1,5 +1,5 @@
-//! The session table: what makes a request execute exactly once (DESIGN 5.1 to 5.5, VRR 4.1 and its
-//! errata, HAZARDS D14).
+//! The session table: what makes a request execute exactly once (rules 5.1 to 5.5, VRR 4.1 and its
+//! errata, hazard D14).
 //!
 //! The table changes only when an op is applied, in log order, on every replica alike. Each session
 //! keeps its floor (every number below it is answered for good) and a mark for each number from the
@@ -183,7 +183,7 @@ impl SessionTable {
     }
 
     /// Whether the replies of a session that its client has not yet seen pass half their bound
-    /// (DESIGN 5.3): then the primary holds its requests back.
+    /// (rule 5.3): then the primary holds its requests back.
     pub(crate) fn is_clogged(&self, session: SessionId, carried_floor: RequestNumber) -> bool {
         let half = u64::from(self.constants.session_replies_max) / 2;
         let Some(session) = self.by_id.get(&session).and_then(|&at| self.get(at)) else { return false };
@@ -202,7 +202,7 @@ impl SessionTable {
         unseen > half
     }
 
-    /// A `Register` is applied. Repeated, it changes nothing but the time of last use (DESIGN 5.1).
+    /// A `Register` is applied. Repeated, it changes nothing but the time of last use (rule 5.1).
     pub(crate) fn register(&mut self, position: Position, client: ClientId) -> Outcome {
         if let Some(&at) = self.by_client.get(&client) {
             self.touch(at, position);
@@ -303,7 +303,7 @@ impl SessionTable {
         }
     }
 
-    /// Evicts the session longest unused, if it was idle long enough (DESIGN 5.5).
+    /// Evicts the session longest unused, if it was idle long enough (rule 5.5).
     fn evict_one(&mut self, op: OpNumber) -> bool {
         let at = self.oldest;
         let Some(session) = self.get(at) else { return false };

@@ -1,4 +1,4 @@
-//! Leaving a view and starting the next one (DESIGN 7.1 to 7.5, VRR 4.2 and its errata).
+//! Leaving a view and starting the next one (rules 7.1 to 7.5, VRR 4.2 and its errata).
 //!
 //! A `StartViewChange` is a vote that promises nothing; a quorum of them moves to the next view. A
 //! `DoViewChange` is a durable promise never to go back. `decide` chooses the log.
@@ -181,7 +181,7 @@ impl Core {
     }
 
     /// Votes at once while the primary's connection is down, when a reconnect was refused or one
-    /// heartbeat stayed silent; a bounded number of times without progress (DESIGN 7.9).
+    /// heartbeat stayed silent; a bounded number of times without progress (rule 7.9).
     pub(crate) fn vote_if_primary_is_down(&mut self) {
         let Some(primary) = self.membership.index_of(self.primary_id()) else { return };
         let Some((since, refused)) = self.peers[primary].down else { return };
@@ -236,7 +236,7 @@ impl Core {
     }
 
     /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
-    /// heartbeats and votes (DESIGN 7.2).
+    /// heartbeats and votes (rule 7.2).
     pub(crate) fn check_quorum(&mut self) {
         if !self.is_primary() {
             return;
@@ -263,7 +263,8 @@ impl Core {
         }
     }
 
-    /// Whether a replication quorum of others has said of late that it has room: then one of them leads better.
+    /// Whether a replication quorum of others has said of late that it has room: then one of them leads better
+    /// (rule 7.11).
     fn others_have_room(&self) -> bool {
         let age_max = self.options.timing.ping * 4;
         let has_room = |peer: &&super::core::PeerState| {
@@ -324,7 +325,7 @@ impl Core {
     }
 
     /// The headers after the commit number, and the one at it: whoever chooses the log has to know the
-    /// header of its head, also when everything is committed. Below the commit number slots may be stale.
+    /// header of its head, also when everything is committed (rule 7.13). Below the commit number slots may be stale.
     fn uncommitted_suffix(&self) -> Suffix {
         let head = self.log.head();
         let last_committed = self.commit.op().min(head);
@@ -393,7 +394,7 @@ impl Core {
     }
 
     /// A replica's log for the new view. A higher view is by itself a reason to join: with durable
-    /// views this is safe, and without it a star of five replicas deadlocks (HAZARDS D27).
+    /// views this is safe, and without it a star of five replicas deadlocks (hazard D27).
     pub(crate) fn on_do_view_change(&mut self, from: usize, dvc: DoViewChange) {
         if !is_well_formed(&dvc) {
             return self.ignore("DoViewChange", "malformed");
@@ -467,7 +468,7 @@ impl Core {
     }
 
     /// Takes over the log of a view: one batch with the truncation, the headers, the commit number,
-    /// view and log_view (DESIGN 7.4, 7.5). Entries are put only when it is durable.
+    /// view and log_view (rules 7.4, 7.5). Entries are put only when it is durable.
     pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
         let old_head = self.log.head();
         let own = |header: &Header| self.log.checksum(header.op).unwrap_or_default();
@@ -505,7 +506,7 @@ impl Core {
         }
         if !self.head_certain {
             // What is named here may have been at the lost end of the log, acknowledged: until its body is durable it is
-            // damaged, not missing, over restarts too (DESIGN 7.5 c).
+            // damaged, not missing, over restarts too (rule 7.5 c).
             self.log.mark_missing_as_damaged(keep.min(old_head));
             if let Some(first) = self.log.first_damaged(self.commit.op()) {
                 self.state.doubted = Some(Doubted { above: first.prev(), to: head });
@@ -551,7 +552,7 @@ impl Core {
 
     /// A disk on which nothing was ever done leads the first view of a cluster only when a view-change quorum has said that it has done
     /// nothing either, and knows of no other disk under this id: else one that was formatted anew would commit beside what its
-    /// predecessor has committed.
+    /// predecessor has committed (rule 7.17).
     fn is_known_to_be_first(&self) -> bool {
         let fresh = self.peers.iter().filter(|peer| peer.log == Some((self.view, OpNumber::ZERO))).count();
         fresh + 1 >= usize::from(self.membership.quorums.view_change)
@@ -627,7 +628,8 @@ impl Core {
         }
     }
 
-    /// The log of a view that has started, from its primary. What may be accepted is DESIGN 7.5.
+    /// The log of a view that has started, from its primary: it replaces the log of an older view, and only extends that of the same
+    /// one; an uncertain head takes the answer to this life's question alone (rule 7.5).
     pub(crate) fn on_start_view(&mut self, from: ReplicaId, start: StartView) {
         if from != self.membership.primary(start.view) || from == self.id {
             return self.ignore("StartView", "not from the primary of its view");
@@ -662,7 +664,7 @@ impl Core {
     }
 
     /// A `StartView` of the view that is installed may extend the log, and nothing else: replacing
-    /// would drop what was acknowledged since (HAZARDS D03 b).
+    /// would drop what was acknowledged since (hazard D03 b).
     fn extend_by(&mut self, start: &StartView) {
         let head = self.log.head();
         for header in start.headers.iter().filter(|header| header.op > head) {

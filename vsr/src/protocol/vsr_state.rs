@@ -1,4 +1,4 @@
-//! The small durable record beside the log (DESIGN 6.3), and the batches that storage writes.
+//! The small durable record beside the log (rule 6.3), and the batches that storage writes.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +39,7 @@ pub struct VsrState {
     /// The op of the newest checkpoint; 0 for none.
     pub checkpoint: OpNumber,
     /// False from a start at which storage could not say where the log ended until a `StartView` has
-    /// said it (DESIGN 7.5 c). What is put in between proves nothing.
+    /// said it (rule 7.5 c). What is put in between proves nothing.
     pub head_certain: bool,
     /// See [`Suffix`].
     pub suffix: Suffix,

@@ -39,7 +39,7 @@ impl Writes {
     }
 
     /// Whether entries of so many bytes fit beside everything that is on its way to the disk. An entry
-    /// is never taken in without room: a write that fails for want of it would stop the replica.
+    /// is never taken in without room: a write that fails for want of it would stop the replica (rule 6.11).
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         self.room >= self.waiting().saturating_add(bytes)
     }

@@ -1,0 +1,140 @@
+//! What the rules of the protocol say of the tree is true: the code and the tests that each names are there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..")
+}
+
+/// Every file below a folder whose name ends so, with its text.
+fn files(folder: &Path, end: &str, into: &mut Vec<(PathBuf, String)>) {
+    for entry in fs::read_dir(folder).expect("a folder of the project") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            files(&path, end, into);
+        } else if path.is_file() && name.ends_with(end) {
+            let text = fs::read_to_string(&path).expect("a text");
+            into.push((path, text));
+        }
+    }
+}
+
+/// The rules, by number: each the text from its heading to the next.
+fn rules(page: &str) -> Vec<(String, String)> {
+    let sections = page.split("\n### ").skip(1);
+    let rule = |section: &str| {
+        let number = section.split_whitespace().next().unwrap_or_default().to_owned();
+        // The last rule of a chapter ends where the next chapter begins.
+        let text = section.split("\n## ").next().unwrap_or_default().replace('\n', " ");
+        (number, text)
+    };
+    sections.map(rule).collect()
+}
+
+/// The names in backticks after `*Code:*` or `*Tests:*`.
+fn names<'a>(rule: &'a str, kind: &str) -> Vec<&'a str> {
+    let Some((_, list)) = rule.split_once(kind) else { return Vec::new() };
+    let list = list.split("*Tests:*").next().unwrap_or_default();
+    list.split('`').skip(1).step_by(2).collect()
+}
+
+/// Whether the source has an item, a variant or a field of this name.
+fn defines(source: &str, name: &str) -> bool {
+    let is_definition = |line: &str| {
+        let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+        let follows = |kind: &str| words.windows(2).any(|pair| pair == [kind, name]);
+        let is_item = ["fn", "struct", "enum", "trait", "const", "type"].into_iter().any(follows);
+        is_item || line.strip_prefix("    ").is_some_and(|line| line.starts_with(name) && !line.contains('='))
+    };
+    source.lines().filter(|line| !line.trim_start().starts_with("//")).any(is_definition)
+}
+
+struct Tree {
+    sources: Vec<(PathBuf, String)>,
+    scenarios: Vec<(PathBuf, String)>,
+    planted: Vec<(PathBuf, String)>,
+}
+
+impl Tree {
+    fn read() -> Tree {
+        let mut tree = Tree { sources: Vec::new(), scenarios: Vec::new(), planted: Vec::new() };
+        files(&root(), ".rs", &mut tree.sources);
+        files(&root().join("vsr-sim/scenarios"), ".vsr", &mut tree.scenarios);
+        files(&root().join("vsr-sim/planted"), ".patch", &mut tree.planted);
+        tree
+    }
+
+    /// A test function, a case of a conformance suite, a scenario, a planted bug, or a checker.
+    fn has_test(&self, name: &str) -> bool {
+        let is_file = |(path, _): &(PathBuf, String)| path.file_stem().is_some_and(|stem| stem == name);
+        let (function, case, checker) = (format!("fn {name}("), format!("{name} =>"), format!("\"{name}\""));
+        self.scenarios.iter().chain(&self.planted).any(is_file)
+            || self.sources.iter().any(|(path, text)| {
+                let is_checker = || path.starts_with(root().join("vsr-sim/src")) && text.contains(&checker);
+                text.contains(&function) || text.contains(&case) || is_checker()
+            })
+    }
+
+    /// What is wrong with what a rule says of the tree.
+    fn wrong(&self, number: &str, rule: &str) -> Vec<String> {
+        let (mut wrong, mut source) = (Vec::new(), String::new());
+        for name in names(rule, "*Code:*") {
+            if name.ends_with(".rs") {
+                let folder = if name.contains('/') { "" } else { "vsr/src/protocol" };
+                source = fs::read_to_string(root().join(folder).join(name)).unwrap_or_default();
+                if source.is_empty() {
+                    wrong.push(format!("rule {number}: there is no {name}"));
+                }
+            } else if !source.is_empty() && !defines(&source, name) {
+                wrong.push(format!("rule {number}: {name} is not in the file named before it"));
+            }
+        }
+        let tests = names(rule, "*Tests:*").into_iter().filter(|name| !self.has_test(name));
+        wrong.extend(tests.map(|name| format!("rule {number}: there is no test {name}")));
+        wrong
+    }
+}
+
+#[test]
+fn every_rule_names_code_and_tests_that_are_there() {
+    let tree = Tree::read();
+    let (mut pages, mut wrong, mut numbers) = (Vec::new(), Vec::new(), Vec::new());
+    files(&root().join("docs/protocol"), ".md", &mut pages);
+    let index = fs::read_to_string(root().join("docs/protocol.md")).expect("docs/protocol.md");
+    for (number, rule) in pages.iter().flat_map(|(_, page)| rules(page)) {
+        wrong.extend(tree.wrong(&number, &rule));
+        // What is not built yet has neither.
+        let is_built = !rule.contains("(not built yet)");
+        if is_built && (names(&rule, "*Code:*").is_empty() || names(&rule, "*Tests:*").is_empty()) {
+            wrong.push(format!("rule {number} names no code, or no test"));
+        }
+        if !index.contains(&format!("[{number}]")) {
+            wrong.push(format!("rule {number} is not in docs/protocol.md"));
+        }
+        numbers.push(number);
+    }
+    let count = numbers.len();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers.len(), count, "a number stands twice");
+    assert!(count >= 60, "{count} rules");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn a_rule_that_names_what_is_gone_is_found() {
+    let tree = Tree::read();
+    let page = "# A page\n\n### 6.4 A rule\n\nText.\n\n*Source:* own · *Code:* `outbox.rs` `Outbox`,\n`gone`, `gone.rs` · \
+                *Tests:*\n`a_rule_that_names_what_is_gone_is_found`, `hash-chain`, `no-such-thing`\n\n## Next\n\n`beside`\n";
+    let found = rules(page);
+    assert_eq!(found.len(), 1);
+    let wrong = tree.wrong(&found[0].0, &found[0].1);
+    let expected = [
+        "rule 6.4: gone is not in the file named before it",
+        "rule 6.4: there is no gone.rs",
+        "rule 6.4: there is no test no-such-thing",
+    ];
+    assert_eq!(wrong, expected);
+}

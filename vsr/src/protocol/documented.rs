@@ -1,0 +1,74 @@
+//! `docs/messages.md` says what the code does: which message waits for which write.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::core::{Core, Options, Timing};
+use super::membership::Membership;
+use super::message::Message;
+use super::number::{BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, ReplicaId, Timestamp};
+use super::vsr_state::{Recovered, VsrState};
+use crate::wire::tests::messages;
+
+fn any_core() -> Core {
+    let membership = Membership::new(["a", "b", "c"]).unwrap();
+    let state = VsrState::formatted(ClusterId(1), ReplicaId(1), Incarnation(1), membership);
+    let options = Options {
+        timing: Timing::default(),
+        seed: 1,
+        local_client: ClientId(1),
+        machine_version: 1,
+        log_bytes_max: 1 << 30,
+        cache_bytes: 0,
+        queue_bytes_max: 1 << 20,
+    };
+    let recovered = Recovered { state, slots: Vec::new(), head_certain: true };
+    Core::recover(options, recovered, Monotonic(0), Timestamp(0)).unwrap()
+}
+
+/// The writes that the code makes a message wait for.
+fn awaited(core: &mut Core, message: &Message) -> BTreeSet<&'static str> {
+    let mut batch = |view: u64, log_view: u64| {
+        core.writes.view_batch = BatchNumber(view);
+        core.writes.log_view_batch = BatchNumber(log_view);
+        core.needs(message)
+    };
+    // The start is the first batch; the others are made later ones here, one at a time.
+    let is_awaited = [
+        ("start", batch(0, 0) == BatchNumber(1)),
+        ("view", batch(5, 0) == BatchNumber(5)),
+        ("log_view", batch(0, 5) == BatchNumber(5)),
+    ];
+    let mut words: BTreeSet<_> = is_awaited.iter().filter(|(_, is)| *is).map(|(word, _)| *word).collect();
+    if words.is_empty() {
+        words.insert("nothing");
+    }
+    words
+}
+
+/// Of each row of the table, what stands in code in the column of what must be durable.
+fn documented(text: &str) -> BTreeMap<&str, BTreeSet<&str>> {
+    let mut rows = BTreeMap::new();
+    for line in text.lines().take_while(|line| !line.starts_with("## ")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        if let ["", name, _, _, durable, ..] = cells[..]
+            && let Some(name) = name.strip_prefix('`')
+        {
+            rows.insert(name.trim_end_matches('`'), durable.split('`').skip(1).step_by(2).collect());
+        }
+    }
+    rows
+}
+
+#[test]
+fn the_table_of_messages_says_what_each_waits_for() {
+    let path = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("../docs/messages.md");
+    let text = std::fs::read_to_string(&path).expect("docs/messages.md");
+    let mut rows = documented(&text);
+    let mut core = any_core();
+    for message in messages() {
+        let row = rows.remove(message.name());
+        assert_eq!(row, Some(awaited(&mut core, &message)), "{}", message.name());
+    }
+    assert!(rows.is_empty(), "no sample of these is looked at: {rows:?}");
+}
