@@ -89,11 +89,9 @@ impl Checker for RefusalsHaveACause {
             Observation::Sent { replica, message: Message::Replies { replies, .. } } => {
                 return replies.iter().try_for_each(|reply| self.is_told(replica, reply));
             }
-            Observation::Sent { message: Message::Answer { client, answer: Err(refusal), .. }, .. } => {
-                if *refusal == Refusal::AnswerTooLarge {
-                    *self.said.entry(*client).or_default() |= ANSWER_TOO_LARGE;
-                }
-            }
+            Observation::Sent {
+                message: Message::Answer { client, answer: Err(Refusal::AnswerTooLarge), .. }, ..
+            } => *self.said.entry(*client).or_default() |= ANSWER_TOO_LARGE,
             Observation::Refused { client, why, waited, limit } => {
                 // A clock may be half as fast as another.
                 let is_over = limit.is_some_and(|limit| waited >= limit / 2);

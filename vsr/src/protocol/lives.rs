@@ -125,7 +125,8 @@ impl Core {
 
     /// What another member remembers of other ones, where that is more than what is remembered here.
     pub(crate) fn on_known(&mut self, known: &[Known]) {
-        for known in known.iter().filter(|known| known.replica != self.id) {
+        let id = self.id;
+        for known in known.iter().filter(|known| known.replica != id) {
             let Some(member) = self.membership.index_of(known.replica) else { continue };
             match self.find(known.replica) {
                 Ok(at) => {
