@@ -391,7 +391,9 @@ impl World {
         (0..self.replicas).for_each(|replica| self.note_clock(replica));
         let old = self.options.limits.timing.ping.as_nanos() as u64 * 8;
         let drift = if self.has_leapt { old } else { old * self.options.drift_max / 400 };
-        let late = self.options.delay_longest().as_nanos() as u64 + 1_000_000;
+        // A Ping that says something new of the replica's record waits for that: for the write under way, and the next.
+        let waits = self.options.delay_longest() + self.options.write_longest() * 2;
+        let late = waits.as_nanos() as u64 + 1_000_000;
         // Afterwards some replicas may be cut off for good.
         let is_reported = self.is_calm && self.faults_on && self.now > 2_000_000_000;
         let now = self.now;

@@ -62,7 +62,8 @@ pub(super) struct AcknowledgedIsDurable {
 
 #[derive(Debug, Default)]
 struct Acknowledger {
-    /// Whether it was primary when its last turn ended: it may count and leave its view within one turn.
+    /// Whether the view was its to lead when its last turn ended: it may begin to lead it, count, and leave it within one
+    /// turn.
     was_primary: bool,
     /// What its last acknowledgement said, and was found true: from there on down need not be looked at again.
     found: Option<(View, OpNumber, Checksum)>,
@@ -80,7 +81,9 @@ impl Checker for AcknowledgedIsDurable {
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
             Observation::Started { replica } => *self.replicas.of(replica) = Acknowledger::default(),
-            Observation::Turn { replica, core } => self.replicas.of(replica).was_primary = core.is_primary(),
+            Observation::Turn { replica, core } => {
+                self.replicas.of(replica).was_primary = core.primary_id() == core.id();
+            }
             Observation::Event { replica, core, event: Event::Committed { commit } }
                 if core.is_primary() || self.replicas.of(replica).was_primary =>
             {

@@ -113,6 +113,7 @@ impl Core {
             self.status = Status::ViewChange;
             self.view_change.installed = true;
             self.is_first_start = self.membership.n() > 1;
+            self.arm_deadline();
             self.stage_state(self.state.suffix.clone());
         } else if self.primary_id() == self.id {
             self.enter_view(self.view.next());
