@@ -185,6 +185,19 @@ mod tests {
         lengths.iter().enumerate().map(disk).collect()
     }
 
+    #[test]
+    fn a_loss_that_was_noted_does_not_hide_the_next_one() {
+        let mut disk = disks(&[4]).remove(0);
+        assert!(disk.rot(OpNumber(4), Damage::End) && !disk.start().head_certain);
+        disk.begin(Batch { state: Some(disk.state().clone()), ..Batch::default() });
+        disk.complete();
+        let noted = disk.start();
+        assert!(noted.head_certain && noted.slots.len() == 3);
+        assert!(disk.rot(OpNumber(3), Damage::End));
+        let again = disk.start();
+        assert!(!again.head_certain && again.slots.len() == 2);
+    }
+
     fn verdict(disks: &[SimDisk], committed: u64) -> Option<Excuse> {
         excuse(&disks.iter().collect::<Vec<_>>(), OpNumber(committed), Quorums::of(3))
     }

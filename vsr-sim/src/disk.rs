@@ -263,12 +263,14 @@ impl SimDisk {
     /// Rots one entry. False when there is none, or it is rotten already.
     pub fn rot(&mut self, op: OpNumber, damage: Damage) -> bool {
         match self.entries.get_mut(&op) {
-            Some(stored) if stored.damage == Damage::Intact => {
-                stored.damage = damage;
-                true
-            }
-            _ => false,
+            Some(stored) if stored.damage == Damage::Intact => stored.damage = damage,
+            _ => return false,
         }
+        // What a state has noted is the loss of what came after it: not that of what is the end now.
+        if self.is_unreadable(op) && (op.0..=self.head().0).all(|above| self.is_unreadable(OpNumber(above))) {
+            (self.told, self.noted) = (None, None);
+        }
+        true
     }
 
     fn is_unreadable(&self, op: OpNumber) -> bool {

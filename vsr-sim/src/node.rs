@@ -194,7 +194,7 @@ pub(crate) struct Witness {
 }
 
 /// Turns of a replica after which its accounts are counted anew: that takes as long as much is held.
-const AUDIT_EVERY: u64 = 64;
+const AUDIT_EVERY: u64 = 128;
 
 impl Witness {
     pub(crate) fn of(life: Life) -> Witness {

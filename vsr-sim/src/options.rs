@@ -166,7 +166,7 @@ pub struct Options {
 }
 
 /// Of so many seeds one has its replicas on file storage.
-const FILES_ONE_OF: u64 = 4;
+const FILES_ONE_OF: u64 = 6;
 
 pub(crate) fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> Duration {
     let (min, max) = (min.as_nanos() as u64, max.as_nanos() as u64);

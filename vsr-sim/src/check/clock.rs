@@ -1,5 +1,7 @@
 //! Time as the replicas agree on it (hazard D24; rule 5.11).
 
+use vsr::Message;
+
 use super::chain::Neighbours;
 use super::{Checker, ClockRange, Interests, Observation, Scene};
 
@@ -19,11 +21,12 @@ impl Checker for WithinTheClocks {
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        let is_sent = matches!(observation, Observation::Sent { .. });
+        // A StartView repeats what was prepared before it.
+        let is_prepared = matches!(observation, Observation::Sent { message: Message::Prepare { .. }, .. });
         self.0.look(scene, observation, |replica, before, header| {
             let author = (header.view.number % scene.disks.len() as u64) as usize;
             // What was prepared elsewhere was looked at there.
-            if !is_sent || author != replica || scene.clocks.is_empty() {
+            if !is_prepared || author != replica || scene.clocks.is_empty() {
                 return Ok(());
             }
             // Where every report arrives, all of them count.
