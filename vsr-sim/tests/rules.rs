@@ -24,13 +24,13 @@ fn files(folder: &Path, end: &str, into: &mut Vec<(PathBuf, String)>) {
 /// The rules, by number: each the text from its heading to the next.
 fn rules(page: &str) -> Vec<(String, String)> {
     let sections = page.split("\n### ").skip(1);
-    let rule = |section: &str| {
+    let numbered = |section: &str| {
         let number = section.split_whitespace().next().unwrap_or_default().to_owned();
         // The last rule of a chapter ends where the next chapter begins.
         let text = section.split("\n## ").next().unwrap_or_default().replace('\n', " ");
         (number, text)
     };
-    sections.map(rule).collect()
+    sections.map(numbered).collect()
 }
 
 /// The names in backticks after `*Code:*` or `*Tests:*`.

@@ -46,11 +46,11 @@ fn vote(of: u64) -> Message {
 
 cases! {
     a_number_beyond_the_own_window_is_noticed: "clients-keep-their-rule", |bench, broken| {
-        bench.names(&[&ClientId(7), &"number 1025", &"window 1024"]);
+        bench.names(&[&ClientId(7), &"number #1025", &"window 1024"]);
         bench.asked(request(1, if broken { 1025 } else { 1024 }, 1, b"a"))
     };
     a_floor_that_passes_what_is_not_answered_is_noticed: "clients-keep-their-rule", |bench, broken| {
-        bench.names(&[&ClientId(7), &"floor to 2", &"number 1"]);
+        bench.names(&[&ClientId(7), &"floor to #2", &"number 1"]);
         bench.asked(request(1, 1, 1, b"a"))?;
         let busy = Outcome::Busy(vsr::protocol::Busy::Queue);
         let outcome = if broken { busy } else { Outcome::ReplyLost };
@@ -58,12 +58,12 @@ cases! {
         bench.asked(request(1, 2, 2, b"b"))
     };
     a_floor_that_goes_back_is_noticed: "clients-keep-their-rule", |bench, broken| {
-        bench.names(&[&ClientId(7), &"number 2 with floor 1", &"was 2"]);
+        bench.names(&[&ClientId(7), &"number #2 with floor #1", &"was 2"]);
         bench.asked(request(1, 2, 2, b"a"))?;
         bench.asked(request(1, 2, if broken { 1 } else { 2 }, b"a"))
     };
     another_content_under_a_number_is_noticed: "clients-keep-their-rule", |bench, broken| {
-        bench.names(&[&ClientId(7), &"2 bytes under number 1", &"1 others"]);
+        bench.names(&[&ClientId(7), &"2 bytes under number #1", &"1 others"]);
         bench.asked(request(1, 1, 1, b"a"))?;
         bench.asked(request(1, 1, 1, if broken { b"bb" } else { b"a" }))
     };
@@ -95,7 +95,7 @@ cases! {
         static LONGEST: [u8; (256 << 10) + 1] = [0; (256 << 10) + 1];
         let command = if broken { &LONGEST[1..] } else { &LONGEST[..] };
         let requests = Message::Requests { requests: vec![request(1, 1, 1, command)], forwarded: false };
-        bench.names(&[&"r0", &ClientId(7), &"request 1"]);
+        bench.names(&[&"r0", &ClientId(7), &"request #1"]);
         bench.see(&Observation::Received { replica: 0, from: Peer::Client(ClientId(7)), message: &requests })?;
         bench.sent(0, &replies(0, 7, opened_at(1), Outcome::Refused(Refusal::TooLarge), 0))
     };
