@@ -109,7 +109,8 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
     if hides && disks.len() - uncertain < usize::from(quorums.nack.min(quorums.view_change)) {
         return Some(Excuse::RottenEnds { uncertain, disks: disks.len() });
     }
-    for op in (1..=head.max(committed).0).map(OpNumber) {
+    let named = disks.iter().filter_map(|disk| Some(disk.state().doubted?.to)).max().unwrap_or_default();
+    for op in (1..=head.max(committed).max(named).0).map(OpNumber) {
         // The newest content of the slot; an intact entry of an older view is another op.
         let newest = disks.iter().filter_map(|disk| disk.durable_header(op)).max_by_key(|header| header.view);
         let is_newest = |disk: &&&SimDisk| {
@@ -121,16 +122,24 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
         if op <= committed {
             return Some(Excuse::NoCopy { op });
         }
-        if !disks.iter().any(|disk| disk.is_damaged(op)) {
+        if !disks.iter().any(|disk| disk.is_damaged(op) || doubts(disk, op)) {
             continue;
         }
-        // A damaged slot never nacks, nor does a log whose end is rotten above that end.
-        let silent = disks.iter().filter(|disk| disk.is_damaged(op) || (op > disk.head() && !is_certain(disk))).count();
+        // A damaged slot never nacks, nor does one in doubt, nor a log whose end is rotten above that end.
+        let is_silent =
+            |disk: &&&SimDisk| disk.is_damaged(op) || doubts(disk, op) || (op > disk.head() && !is_certain(disk));
+        let silent = disks.iter().filter(is_silent).count();
         if disks.len() - silent < usize::from(quorums.nack) {
             return Some(Excuse::NoVerdict { op, silent });
         }
     }
     None
+}
+
+/// Whether a replica of this disk has been told of an op that it may have had, and lost (rule 7.15).
+fn doubts(disk: &SimDisk, op: OpNumber) -> bool {
+    let in_doubt = disk.state().doubted.is_some_and(|doubted| doubted.above < op && op <= doubted.to);
+    in_doubt && disk.intact(op).is_none()
 }
 
 /// Whether a replica of this disk knows where its log ends: the end is readable, and no earlier start found it otherwise.
@@ -141,6 +150,7 @@ fn is_certain(disk: &SimDisk) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use vsr::protocol::Doubted;
     use vsr::{Batch, ClusterId, Incarnation, Membership, ReplicaId, View, VsrState};
 
     use super::*;
@@ -183,6 +193,22 @@ mod tests {
             disk
         };
         lengths.iter().enumerate().map(disk).collect()
+    }
+
+    #[test]
+    fn ops_in_doubt_deny_nothing() {
+        let doubtful = |at: &[usize]| {
+            let mut disks = disks(&[3, 3, 3]);
+            for at in at {
+                let doubted = Some(Doubted { above: OpNumber(3), to: OpNumber(4) });
+                let state = VsrState { doubted, ..disks[*at].state().clone() };
+                disks[*at].begin(Batch { state: Some(state), ..Batch::default() });
+                disks[*at].complete();
+            }
+            verdict(&disks, 3)
+        };
+        assert_eq!(doubtful(&[0]), None, "two can deny op 4");
+        assert_eq!(doubtful(&[0, 1]), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }));
     }
 
     #[test]
