@@ -99,6 +99,7 @@ fn an_unreadable_sector_takes_its_page_until_it_is_written_unless_it_stays() {
         folder.harm(Place { file: 0, sector: 9 }, &Harm::Unreadable { stays });
         assert!(read(&file, 8).is_err() && read(&file, 15).is_err(), "the page of the sector");
         assert!(read(&file, 7).is_ok() && read(&file, 16).is_ok(), "no other one");
+        assert!(file.read_at(&mut [], 9 * SECTOR as u64).is_ok(), "an empty read asks the disk for nothing");
         put(&file, 9, 3);
         assert_eq!(read(&file, 9).ok(), (!stays).then_some(3));
     }

@@ -236,8 +236,7 @@ impl<M: Medium> StateFile<M> {
     /// Reads the superblock. `has_log` says that there is something in the log: then this was formatted once.
     pub(crate) fn open(medium: M, path: &str, has_log: bool) -> Result<(StateFile<M>, Superblock), StorageError> {
         let len = medium.len().map_err(io_error(format!("reading {path}/state")))?;
-        let mut known = false;
-        let mut error = None;
+        let (mut known, mut error, mut found) = (false, None, Vec::new());
         for position in SUPERBLOCKS {
             let mut sector = [0; SECTOR];
             error = error.or(read_sectors(&medium, &mut sector, position * SECTOR as u64).error);
@@ -247,11 +246,15 @@ impl<M: Medium> StateFile<M> {
             }
             let u32_at = |at: usize| u32::from_le_bytes(sector[at..at + 4].try_into().unwrap_or_default());
             let u64_at = |at: usize| u64::from_le_bytes(sector[at..at + 8].try_into().unwrap_or_default());
-            let found = u32_at(8);
-            if found != VERSION {
-                return Err(StorageError::Version { path: path.to_owned(), found, known: VERSION });
+            let version = u32_at(8);
+            if version != VERSION {
+                return Err(StorageError::Version { path: path.to_owned(), found: version, known: VERSION });
             }
-            let superblock = Superblock { salt: u64_at(12), log_limit: u64_at(20), extent: u64_at(28) };
+            found.push(Superblock { salt: u64_at(12), log_limit: u64_at(20), extent: u64_at(28) });
+        }
+        // One that a misdirected write has left is intact, and another disk's: what lies between the two is not.
+        let own = found.iter().find(|superblock| holds_slot(&medium, superblock.salt)).or(found.first()).copied();
+        if let Some(superblock) = own {
             let file = StateFile { medium, path: path.to_owned(), salt: superblock.salt, next: 0, pair: 0 };
             return Ok((file, superblock));
         }
@@ -407,6 +410,16 @@ impl<M: Medium> StateFile<M> {
         write_copies(&self.medium, self.salt, copies, generation, bytes)?;
         self.medium.sync().map_err(sync_error(format!("syncing {}/state", self.path)))
     }
+}
+
+/// Whether a slot begins with a sector of the disk of this salt.
+fn holds_slot<M: Medium>(medium: &M, salt: u64) -> bool {
+    (0..SLOTS).any(|slot| {
+        let position = FIRST_SLOT + slot * SLOT_SECTORS;
+        let mut sector = [0; SECTOR];
+        read_sectors(medium, &mut sector, position * SECTOR as u64);
+        judge(salt, position, &sector) != Sector::Rotten
+    })
 }
 
 fn copies_of(pair: u64) -> [u64; 2] {

@@ -23,7 +23,8 @@ use crate::state::{Reach, StateFile, StateRecord, Superblock};
 /// What is decided when a disk is formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileOptions {
-    /// Bytes that the log may grow to. Default 1 GiB. At the limit requests get a typed error.
+    /// Bytes that the log may grow to. Default 1 GiB; at least
+    /// [`Constants::log_room_min`](vsr::Constants::log_room_min). At the limit requests get a typed error.
     pub log_limit: u64,
     /// Bytes by which the log grows, doubling up to 64 MiB. Default 4 MiB.
     pub extent: u64,
@@ -61,7 +62,8 @@ impl FileStorage {
     /// creates anything.
     ///
     /// # Errors
-    /// When something is there already, the disk refuses, or [`StorageError::StateTooLarge`].
+    /// When something is there already, the disk refuses, [`StorageError::StateTooLarge`] or
+    /// [`StorageError::LogTooSmall`].
     pub fn format(folder: impl AsRef<Path>, config: &Config) -> Result<(), StorageError> {
         FileStorage::format_with(folder, config, FileOptions::default())
     }
@@ -73,6 +75,10 @@ impl FileStorage {
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: FileOptions) -> Result<(), StorageError> {
         let (folder, first) = (folder.as_ref(), config.formatted_state());
         StateRecord::check_room(&first)?;
+        let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());
+        if limit < needed {
+            return Err(StorageError::LogTooSmall { limit, needed });
+        }
         let failed = io_error(format!("formatting {}", folder.display()));
         fs::create_dir_all(folder).map_err(&failed)?;
         let mut names = Vec::new();
@@ -136,7 +142,7 @@ impl FileStorage {
         ThreadedStorage::start(writer, reader).map(FileStorage)
     }
 
-    /// Formats any medium. For tests.
+    /// Formats any medium, with a log as small as is asked for. For tests.
     ///
     /// # Errors
     /// As [`format`](Self::format).

@@ -55,6 +55,24 @@ fn assert_whole(path: &Path) {
     assert!(recovered.slots.iter().all(|slot| matches!(slot, Slot::Clean(_))));
 }
 
+/// Every request would hear that its log is full.
+#[test]
+fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("replica");
+    let config = config(0);
+    let needed = config.membership.constants.log_room_min();
+    let format = |log_limit: u64| FileStorage::format_with(&path, &config, FileOptions { log_limit, extent: 1 << 16 });
+    let refused = format(needed - 1).expect_err("it is too small");
+    assert_eq!(refused, StorageError::LogTooSmall { limit: needed - 1, needed });
+    assert!(refused.to_string().contains("raise the limit"), "{refused}");
+    assert!(!path.exists(), "nothing is left behind");
+    format(needed).expect("it is large enough");
+    let storage = FileStorage::open(&path).expect("opening");
+    block_on(storage.recover()).expect("recovering");
+    assert!(storage.room() <= needed, "the limit is not in force");
+}
+
 #[test]
 fn a_folder_that_was_moved_starts() {
     let (folder, path) = replica(0);

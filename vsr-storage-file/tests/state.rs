@@ -142,6 +142,21 @@ fn a_cluster_whose_states_may_not_fit_is_refused_when_it_is_formatted() {
     }
 }
 
+/// Every superblock is sealed alike: one of another disk is intact where a misdirected write has put it.
+#[test]
+fn one_superblock_of_another_disk_changes_nothing() {
+    let (disk, expected) = written();
+    let other = Disk::of(100).state.content();
+    for at in [0, LAST_PAGE] {
+        let disk = disk.copy();
+        let sector = at * SECTOR..(at + 1) * SECTOR;
+        disk.state.change(|bytes| bytes[sector.clone()].copy_from_slice(&other[sector]));
+        let recovered = disk.recover().unwrap_or_else(|error| panic!("sector {at}: {error}"));
+        assert_eq!(recovered.state, expected.state, "sector {at}");
+        assert_eq!(verdicts(&recovered), verdicts(&expected), "sector {at}");
+    }
+}
+
 /// A state of another disk does not fit the log.
 #[test]
 fn the_state_of_another_disk_is_refused() {

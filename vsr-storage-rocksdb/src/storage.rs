@@ -23,7 +23,8 @@ use crate::seal::{NoSeal, Seal, SealFile, VERSION};
 /// What is decided when a disk is formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RocksOptions {
-    /// Bytes of entries that the log may hold. Default 1 GiB. At the limit requests get a typed error.
+    /// Bytes of entries that the log may hold. Default 1 GiB; at least
+    /// [`Constants::log_room_min`](vsr::Constants::log_room_min). At the limit requests get a typed error.
     pub log_limit: u64,
 }
 
@@ -130,15 +131,28 @@ impl RocksStorage {
     /// creates anything.
     ///
     /// # Errors
-    /// When something is there already, or the disk refuses.
+    /// When something is there already, the disk refuses, or [`StorageError::LogTooSmall`].
     pub fn format(folder: impl AsRef<Path>, config: &Config) -> Result<(), StorageError> {
-        RocksStorage::format_state(folder, &config.formatted_state(), RocksOptions::default())
+        RocksStorage::format_with(folder, config, RocksOptions::default())
     }
 
-    /// As [`format`](Self::format), with options and a state of one's own.
+    /// As [`format`](Self::format), with options.
     ///
     /// # Errors
     /// As [`format`](Self::format).
+    pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: RocksOptions) -> Result<(), StorageError> {
+        let first = config.formatted_state();
+        let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());
+        if limit < needed {
+            return Err(StorageError::LogTooSmall { limit, needed });
+        }
+        RocksStorage::format_state(folder, &first, options)
+    }
+
+    /// Formats with a state of one's own, and a log as small as is asked for. For tests.
+    ///
+    /// # Errors
+    /// When something is there already, or the disk refuses.
     pub fn format_state(folder: impl AsRef<Path>, state: &VsrState, options: RocksOptions) -> Result<(), StorageError> {
         let folder = folder.as_ref();
         let doing = || format!("formatting {}", folder.display());

@@ -247,6 +247,22 @@ fn nothing_and_a_format_cut_short_are_called_unformatted() {
     assert!(matches!(again, Err(StorageError::NotEmpty(_))));
 }
 
+/// Every request would hear that its log is full.
+#[test]
+fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("replica");
+    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let needed = config.membership.constants.log_room_min();
+    let format = |log_limit: u64| RocksStorage::format_with(&path, &config, RocksOptions { log_limit });
+    let refused = format(needed - 1).expect_err("it is too small");
+    assert_eq!(refused, StorageError::LogTooSmall { limit: needed - 1, needed });
+    assert!(refused.to_string().contains("raise the limit"), "{refused}");
+    assert!(!path.exists(), "nothing is left behind");
+    format(needed).expect("it is large enough");
+    assert!(open(&path).0.room() <= needed, "the limit is not in force");
+}
+
 #[test]
 fn room_is_no_more_than_the_disk_has() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -110,6 +110,17 @@ pub enum StorageError {
         /// Bytes that there are for it.
         room: u64,
     },
+    /// The log would be too small for anything to be done in it: every request would hear that it is full.
+    #[error(
+        "a log of at most {limit} bytes is too small: batches of this cluster's size need {needed}; raise the limit of the \
+         log, or lower `batch_bytes_max`"
+    )]
+    LogTooSmall {
+        /// Bytes that the log may grow to, as asked for.
+        limit: u64,
+        /// Bytes that it needs: [`Constants::log_room_min`](crate::Constants::log_room_min).
+        needed: u64,
+    },
     /// Nothing was ever formatted here, as far as can be seen: a disk that is not mounted looks the same.
     #[error(
         "{0} is not formatted: if this replica has never run, run the format command once, on an empty folder; if it has, \

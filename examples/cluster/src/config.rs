@@ -175,7 +175,7 @@ impl ClusterConfig {
                 if let Some(limit) = self.log_limit {
                     options.log_limit = limit;
                 }
-                Ok(vsr_storage_rocksdb::RocksStorage::format_state(folder, &config.formatted_state(), options)?)
+                Ok(vsr_storage_rocksdb::RocksStorage::format_with(folder, &config, options)?)
             }
             #[cfg(not(feature = "rocksdb"))]
             StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),

@@ -116,6 +116,8 @@ struct File {
     forgotten: BTreeMap<u64, (Bytes, u32)>,
     /// Sectors whose pages cannot be read; `true`: not after a write, either.
     unreadable: BTreeMap<u64, bool>,
+    /// Sectors that the content of another place was put into. Never taken back: a write to one may be lost.
+    displaced: BTreeSet<u64>,
 }
 
 impl File {
@@ -246,6 +248,7 @@ impl SimFolder {
                 durable: Pages::new(),
                 forgotten: BTreeMap::new(),
                 unreadable: BTreeMap::new(),
+                displaced: BTreeSet::new(),
             });
             disk.files.len() - 1
         });
@@ -352,6 +355,12 @@ impl SimFolder {
     #[must_use]
     pub fn sector(&self, place: Place) -> [u8; SECTOR] {
         self.lock().files[place.file].durable.sector(place.sector)
+    }
+
+    /// Whether content of another place was once put into this sector. It may have been the content of any other sector,
+    /// and in that one it would be valid: put back there, it is a write that was lost, and no storage can tell.
+    pub(super) fn is_displaced(&self, place: Place) -> bool {
+        self.lock().files[place.file].displaced.contains(&place.sector)
     }
 
     /// The write that a sector was last written by; 0 for none that has ops.
@@ -535,6 +544,7 @@ impl SimFolder {
             Harm::Content(content) => {
                 let take = content.len().min(SECTOR);
                 bytes[..take].copy_from_slice(&content[..take]);
+                disk.files[place.file].displaced.insert(place.sector);
             }
             Harm::Unreadable { stays } => {
                 disk.files[place.file].unreadable.insert(place.sector, *stays);
@@ -582,6 +592,10 @@ fn io_error() -> io::Error {
 
 impl Medium for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        if buf.is_empty() {
+            // An operating system does not ask the disk for nothing: the page at `offset` may be unreadable.
+            return Ok(());
+        }
         let disk = self.folder.lock();
         let file = &disk.files[self.file];
         if !file.unreadable.is_empty() {

@@ -254,6 +254,26 @@ impl Ledger {
         taken
     }
 
+    /// Whether a write went bad of which this one holds the second copy of what says what it was, or the other way
+    /// round.
+    fn has_scarred_copy(&self, folder: &SimFolder, file: usize, write: u32) -> bool {
+        let others = self.scars.iter().filter(|scar| **scar != write);
+        others
+            .copied()
+            .any(|scar| self.may_hold_copy(folder, file, write, scar) || self.may_hold_copy(folder, file, scar, write))
+    }
+
+    /// Whether `by` may hold the second copy of what says what `of` was. A write of one sector has no place for it: it
+    /// is in the next one.
+    fn may_hold_copy(&self, folder: &SimFolder, file: usize, by: u32, of: u32) -> bool {
+        let places = folder.places(of).into_iter().filter(|place| place.file == file);
+        let sectors: Vec<u64> = places.map(|place| place.sector).collect();
+        let [only] = sectors[..] else { return false };
+        let mut behind = (only + 1..folder.sectors(file)).map(|sector| folder.write_at(Place { file, sector }));
+        let next = self.done.range(of + 1..).next().copied();
+        behind.find(|write| *write != 0) == Some(by) || next == Some(by)
+    }
+
     fn hurt_one(&mut self, folder: &SimFolder, place: Place, grain: Grain) -> Vec<OpNumber> {
         let write = folder.write_at(place);
         let ops: Vec<OpNumber> = folder.ops(write).into_iter().filter(|op| self.entry(*op).is_some()).collect();
@@ -261,8 +281,8 @@ impl Ledger {
             // One copy of a vsr state: another one is elsewhere.
             return Vec::new();
         }
-        if write != 0 && !self.scars.insert(write) {
-            // Both copies of what says what it was may be gone.
+        if write != 0 && (!self.scars.insert(write) || self.has_scarred_copy(folder, place.file, write)) {
+            // Both copies of what says what it was, or what a neighbour was, may be gone.
             self.hurt_all();
             self.hurt(&ops);
             return ops;

@@ -62,7 +62,7 @@ impl Default for Constants {
 
 impl Constants {
     /// Bytes that a storage needs for a log in which anything at all can be done: what is kept back for what a
-    /// later primary inherits, and some ops. With less every request is answered `LogFull`.
+    /// later primary inherits, and some ops. With less every request is answered `LogFull`, so formatting refuses it.
     #[must_use]
     pub fn log_room_min(&self) -> u64 {
         8 * disk_bytes(self.batch_bytes_max.into())
