@@ -109,7 +109,9 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
     if hides && disks.len() - uncertain < usize::from(quorums.nack.min(quorums.view_change)) {
         return Some(Excuse::RottenEnds { uncertain, disks: disks.len() });
     }
-    let named = disks.iter().filter_map(|disk| Some(disk.state().doubted?.to)).max().unwrap_or_default();
+    // A view takes the logs of the newest view: an op that only older ones doubt, above all that these name, is not asked for.
+    let newest_logs = disks.iter().filter(|disk| Some(disk.state().log_view) == log_view);
+    let named = newest_logs.map(|disk| disk.head().max(disk.state().suffix.head)).max().unwrap_or_default();
     for op in (1..=head.max(committed).max(named).0).map(OpNumber) {
         // The newest content of the slot; an intact entry of an older view is another op.
         let newest = disks.iter().filter_map(|disk| disk.durable_header(op)).max_by_key(|header| header.view);
@@ -122,7 +124,7 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
         if op <= committed {
             return Some(Excuse::NoCopy { op });
         }
-        if !disks.iter().any(|disk| disk.is_damaged(op) || doubts(disk, op)) {
+        if !disks.iter().any(|disk| disk.is_damaged(op) || (op <= named && doubts(disk, op))) {
             continue;
         }
         // A damaged slot never nacks, nor does one in doubt, nor a log whose end is rotten above that end.
@@ -150,7 +152,7 @@ fn is_certain(disk: &SimDisk) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use vsr::protocol::Doubted;
+    use vsr::protocol::{Doubted, Suffix};
     use vsr::{Batch, ClusterId, Incarnation, Membership, ReplicaId, View, VsrState};
 
     use super::*;
@@ -195,20 +197,58 @@ mod tests {
         lengths.iter().enumerate().map(disk).collect()
     }
 
+    /// The disk's state says that a `StartView` named op 4 where an end was lost.
+    fn name_lost_op_4(disk: &mut SimDisk) {
+        let doubted = Some(Doubted { above: OpNumber(3), to: OpNumber(4) });
+        let suffix = Suffix { head: OpNumber(4), ..Suffix::default() };
+        let state = VsrState { doubted, suffix, ..disk.state().clone() };
+        disk.begin(Batch { state: Some(state), ..Batch::default() });
+        disk.complete();
+    }
+
     #[test]
     fn ops_in_doubt_deny_nothing() {
         let doubtful = |at: &[usize]| {
             let mut disks = disks(&[3, 3, 3]);
             for at in at {
-                let doubted = Some(Doubted { above: OpNumber(3), to: OpNumber(4) });
-                let state = VsrState { doubted, ..disks[*at].state().clone() };
-                disks[*at].begin(Batch { state: Some(state), ..Batch::default() });
-                disks[*at].complete();
+                name_lost_op_4(&mut disks[*at]);
             }
             verdict(&disks, 3)
         };
         assert_eq!(doubtful(&[0]), None, "two can deny op 4");
         assert_eq!(doubtful(&[0, 1]), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }));
+    }
+
+    #[test]
+    fn a_copy_at_a_rotten_end_and_one_in_doubt_are_an_excuse_where_two_of_four_can_deny() {
+        let verdict = |disks: &[SimDisk]| excuse(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(4));
+        let mut disks = disks(&[4, 3, 3, 3]);
+        assert!(disks[0].rot(OpNumber(4), Damage::End));
+        assert_eq!(verdict(&disks), None, "three certain ends deny op 4");
+        name_lost_op_4(&mut disks[1]);
+        assert_eq!(verdict(&disks), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }));
+    }
+
+    #[test]
+    fn a_doubt_of_older_logs_above_the_head_of_the_newest_is_no_excuse() {
+        let newest = |head: u64| {
+            let mut disks = disks(&[3, 3, 3]);
+            name_lost_op_4(&mut disks[0]);
+            name_lost_op_4(&mut disks[1]);
+            // Op 5 of the older view is durable, op 4 below it is not.
+            let entry = crate::conformance::storage::entry(5, 0, vsr::Header::root(ClusterId(1)), Bytes::new());
+            disks[0].begin(Batch { entries: vec![entry], ..Batch::default() });
+            disks[0].complete();
+            let view = View { number: 3, ..View::default() };
+            let suffix = Suffix { head: OpNumber(head), ..Suffix::default() };
+            let state = VsrState { view, log_view: view, suffix, ..disks[2].state().clone() };
+            disks[2].begin(Batch { state: Some(state), ..Batch::default() });
+            disks[2].complete();
+            // Three of five: all that a view takes, and a nack takes all three.
+            excuse(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(5))
+        };
+        assert_eq!(newest(3), None, "view 3 has dropped op 4");
+        assert_eq!(newest(4), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }), "view 3 names op 4");
     }
 
     #[test]
