@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::executor::block_on;
 use vsr::wire::{self, Limits};
 use vsr::{
     Arrival, Batch, Checksum, ClusterId, Entries, Entry, Envelope, Header, Incarnation, Membership, Network,
     NetworkError, OpNumber, Recovered, ReplicaId, Slot, Storage, StorageError, VsrState,
 };
-use vsr_sim::files::{Grain, Harm, Kept, Place, SECTOR, SimFile, SimFolder, Torture, file_storage, three_bad_sectors};
+use vsr_sim::files::{
+    Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage, three_bad_sectors,
+};
 use vsr_sim::{Damage, Heard, Options, Ppm, Registers, Report, SimDisk, SimSocket, Simulation, Verdict};
 use vsr_storage_file::medium::Medium;
 
@@ -161,6 +164,62 @@ fn file_storage_keeps_its_contract_under_every_harm_that_files_can_come_to() {
         "zeroed sectors",
     ];
     assert_eq!(done.harms.keys().copied().collect::<Vec<_>>(), expected, "a harm was never done");
+}
+
+/// Rounds that once failed, by what was wrong.
+#[test]
+fn rounds_that_failed_once_pass() {
+    let empty_read = [(7, 403), (39, 82), (46, 8), (52, 168)];
+    let copy_in_the_next_write = [(11, 44), (12, 105), (22, 152), (28, 78), (36, 174), (48, 71), (54, 52), (58, 196)];
+    let moved_home = [(16, 162), (18, 2)];
+    let superblock_of_another_disk = [(30, 1)];
+    let rounds = [&empty_read[..], &copy_in_the_next_write, &moved_home, &superblock_of_another_disk];
+    for (seed, round) in rounds.into_iter().flatten() {
+        if let Err(broken) = Torture::new(*seed).round(*round).run(file_storage) {
+            panic!("seed {seed}: {broken}");
+        }
+    }
+}
+
+/// A write of one sector has the second copy of its headers in the next write. Without both nobody knows whether it held
+/// the op that it leapt over.
+#[test]
+fn a_bad_sector_in_each_of_two_writes_may_take_what_says_what_the_first_one_was() {
+    let folder = folder();
+    drop(file_storage(folder.clone()).expect("formatting"));
+    folder.formatted();
+    let mut ledger = Ledger::new(folder.first_state());
+    let open = |ledger: &mut Ledger| {
+        folder.idle();
+        let storage = file_storage(folder.clone()).expect("opening");
+        let recovered = block_on(storage.recover()).expect("recovering");
+        folder.settle();
+        ledger.judge(&recovered).unwrap_or_else(|why| panic!("{why}"));
+        (storage, recovered)
+    };
+    let (storage, _) = open(&mut ledger);
+    for (op, len) in [(2_u64, 20), (3, 700), (4, 20)] {
+        let body = Bytes::from(vec![op as u8; len]);
+        let entry = vsr_sim::conformance::storage::entry(op, 0, Checksum(op.into()), body);
+        let batch = Batch { entries: vec![entry], ..Batch::default() };
+        let write = folder.begin(vec![OpNumber(op)]);
+        ledger.begin(batch.clone(), write);
+        block_on(storage.write(batch)).expect("a write");
+        folder.idle();
+        folder.settle();
+        ledger.complete();
+        let places = folder.places(write).into_iter().filter(|place| place.file == 0);
+        assert_eq!(places.map(|place| place.sector).min(), Some(if op == 4 { 4 } else { op - 2 }), "op {op}");
+    }
+    drop(storage);
+    for (sector, corrupt) in [(1, 1), (0, 3)] {
+        let place = Place { file: 0, sector };
+        ledger.hurt_sector(&folder, place, Grain::Sector);
+        folder.harm(place, &Harm::Zero);
+        let slots = open(&mut ledger).1.slots;
+        assert_eq!(slots.iter().filter(|slot| matches!(slot, Slot::Corrupt(_))).count(), corrupt, "{slots:?}");
+        assert!(matches!(slots[3], Slot::Clean(_)), "{slots:?}");
+    }
 }
 
 #[test]
