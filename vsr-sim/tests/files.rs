@@ -169,8 +169,8 @@ fn file_storage_keeps_its_contract_under_every_harm_that_files_can_come_to() {
 /// Rounds that once failed, by what was wrong.
 #[test]
 fn rounds_that_failed_once_pass() {
-    let empty_read = [(7, 403), (39, 82), (46, 8), (52, 168)];
-    let copy_in_the_next_write = [(11, 44), (12, 105), (22, 152), (28, 78), (36, 174), (48, 71), (54, 52), (58, 196)];
+    let empty_read = [(1, 487), (7, 403), (39, 82), (46, 8), (52, 168)];
+    let copy_in_the_next_write = [(7, 643), (11, 44), (12, 105), (22, 152), (28, 78), (36, 174), (58, 196), (70, 185)];
     let moved_home = [(16, 162), (18, 2)];
     let superblock_of_another_disk = [(30, 1)];
     let rounds = [&empty_read[..], &copy_in_the_next_write, &moved_home, &superblock_of_another_disk];
