@@ -2,49 +2,29 @@
 //!
 //! Rules are those of `docs/protocol.md` in the repository: `rule 7.5 c` in a comment is part c of rule 7.5 there.
 
-pub mod atlas;
-pub mod budget;
 pub mod check;
 pub mod conformance;
-mod cross_check;
-mod describe;
-pub mod determinism;
-mod disk;
 pub mod explore;
-mod faults;
+pub mod faults;
 pub mod files;
 pub mod history;
-mod limits;
-mod machine;
-mod net;
-mod node;
 mod options;
-mod phases;
-pub mod picture;
-pub mod plan;
-mod rogue;
-mod run;
+pub mod report;
+pub mod run;
 pub mod scenario;
-pub mod script;
-pub mod shrink;
-mod simulation;
-mod socket;
-pub mod story;
-pub mod sweep;
-mod trace;
-mod trial;
-mod worker;
+mod test;
+mod workload;
 mod world;
 
-pub use cross_check::{CrossCheck, cross_check};
-pub use disk::{Damage, SimDisk};
-pub use limits::Limits;
-pub use machine::{Change, Registers, Replied, Simulated, Step};
-pub use options::{Options, Ppm};
-pub use simulation::{Report, Simulation, Verdict};
-pub use socket::{Heard, SimSocket};
-pub use trace::{Detail, Trace};
-pub use trial::{Failed, Passed, Trial, simulate};
+pub use faults::Damage;
+pub use files::SimDisk;
+pub use options::{DelayShape, Limits, Options, Ppm};
+pub use report::{Detail, Report, Trace, Verdict};
+pub use run::{CrossCheck, Simulation, cross_check};
+pub use scenario::script;
+pub use test::{Failed, Passed, Trial, simulate};
+pub use workload::{Change, Registers, Replied, Simulated, Step};
+pub use world::{Heard, SimSocket};
 
 /// The run of a seed, with the simulator's own state machine.
 #[must_use]

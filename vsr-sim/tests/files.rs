@@ -14,9 +14,8 @@ use vsr::{
     Arrival, Batch, Checksum, ClusterId, Entries, Entry, Envelope, Header, Incarnation, Membership, Network,
     NetworkError, OpNumber, Recovered, ReplicaId, Slot, Storage, StorageError, VsrState,
 };
-use vsr_sim::files::{
-    Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage, three_bad_sectors,
-};
+use vsr_sim::files::{Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage};
+use vsr_sim::run::three_bad_sectors;
 use vsr_sim::{Damage, Heard, Options, Ppm, Registers, Report, SimDisk, SimSocket, Simulation, Verdict};
 use vsr_storage_file::medium::Medium;
 

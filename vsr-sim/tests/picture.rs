@@ -5,8 +5,8 @@ mod synthetic;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use vsr_sim::picture::{VERSION, html, json_lines, perfetto};
-use vsr_sim::story::{Breach, CLUSTER, Lane, Record, State, Story, What};
+use vsr_sim::report::render::{VERSION, html, json_lines, perfetto};
+use vsr_sim::report::timeline::{Breach, CLUSTER, Lane, Record, State, Story, What};
 
 const HOSTILE: &str =
     "</script><script>document.body.dataset.error='owned'</script><!-- \u{2028}\u{2029} /* story */ \\ \" \u{0}";

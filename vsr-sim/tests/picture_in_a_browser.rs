@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use vsr_sim::picture::html;
-use vsr_sim::story::{CLUSTER, Lane, Record, State, Story, What};
+use vsr_sim::report::render::html;
+use vsr_sim::report::timeline::{CLUSTER, Lane, Record, State, Story, What};
 
 const RECORDS: usize = 100_000;
 /// For a machine without graphics hardware that does ten other things.

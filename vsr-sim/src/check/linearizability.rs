@@ -9,7 +9,7 @@ use std::fmt::Debug;
 
 use vsr::{ApplyContext, OpNumber, Position, QueryContext, StateMachine};
 
-use crate::machine::Simulated;
+use crate::workload::Simulated;
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

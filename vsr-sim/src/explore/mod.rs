@@ -47,19 +47,19 @@
 //! its random generator (each peer that it could draw is tried). A message that has become void is taken off at
 //! once.
 
-mod disk;
+mod cluster;
+mod crash_disk;
+mod explorer;
+mod facts;
 mod graph;
-mod history;
-mod node;
-mod search;
+mod replica;
 mod visited;
-mod world;
 
 use std::fmt;
 
 use vsr::ClusterId;
 
-pub use self::search::explore;
+pub use self::explorer::explore;
 
 const CLUSTER: ClusterId = ClusterId(1);
 const FIRST_CLIENT: u128 = 1 << 64;

@@ -65,19 +65,21 @@
 //! ```
 
 mod edn;
+mod error;
 mod files;
 mod jepsen;
+mod layout;
 mod memo;
 mod models;
 mod part;
-mod plan;
 mod search;
 mod texts;
 
 use std::fmt::Debug;
 use std::hash::Hash;
 
-pub use files::{HistoryError, Problem, check_file, check_files, check_text};
+pub use error::{HistoryError, Problem};
+pub use files::{check_file, check_files, check_text};
 pub use models::{Keyed, Register, RegisterInput, RegisterOutput, Text, TextInput, TextOutput};
 
 /// What the object under test does when it does one thing at a time.

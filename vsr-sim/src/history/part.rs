@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{Plan, Seen};
+use super::layout::{Layout, Seen};
 use super::search::{Conclusion, Search};
 use super::{Effect, Limits, Model, Operation, Outcome, Verdict};
 
@@ -124,8 +124,8 @@ fn search<M: Model>(
     seen: &[Seen<'_, M::Input, M::Output>],
     limits: &Limits,
 ) -> (Conclusion, u64) {
-    let plan = Plan::new(model, &initial, seen);
-    Search::new(model, &plan, initial).run(limits)
+    let layout = Layout::new(model, &initial, seen);
+    Search::new(model, &layout, initial).run(limits)
 }
 
 /// The model of operations that [`Model::rephrase`] put in other words.

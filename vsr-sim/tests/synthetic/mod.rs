@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vsr_sim::story::{Breach, CLUSTER, Lane, Record, State, Story, What};
+use vsr_sim::report::timeline::{Breach, CLUSTER, Lane, Record, State, Story, What};
 
 const MS: u64 = 1_000_000;
 const REPLICAS: u32 = 3;
