@@ -22,9 +22,9 @@ pub use options::{DelayShape, Limits, Options, Ppm};
 pub use report::{Detail, Report, Trace, Verdict};
 pub use run::{CrossCheck, Simulation, cross_check};
 pub use scenario::script;
-pub use test::{Failed, Passed, Trial, simulate};
+pub use test::{SimFailure, SimReport, SimTest, simulate};
 pub use workload::{Change, Registers, Replied, Simulated, Step};
-pub use world::{Heard, SimSocket};
+pub use world::{SimSocket, SocketEvent};
 
 /// The run of a seed, with the simulator's own state machine.
 #[must_use]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use vsr::protocol::Random;
 use vsr::{Network, Storage, StorageError};
 
-use crate::check::linearizability::Model;
+use crate::check::linearizability::ReferenceModel;
 use crate::files::SimFolder;
 use crate::options::Options;
 use crate::report::{Detail, Report, Verdict, render};
@@ -18,7 +18,7 @@ use crate::workload::{Simulated, Step};
 use crate::world::SimSocket;
 
 /// A test of a state machine: see [`simulate`].
-pub struct Trial<S: Simulated> {
+pub struct SimTest<S: Simulated> {
     simulation: Simulation<S>,
     seeds: Range<u64>,
     tune: Arc<dyn Fn(&mut Options) + Send + Sync>,
@@ -26,9 +26,9 @@ pub struct Trial<S: Simulated> {
     folder: PathBuf,
 }
 
-/// What the seeds of a trial came to.
+/// What the seeds of a test came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct SimReport {
     /// Seeds that passed.
     pub seeds: u64,
     /// Seeds whose faults took the last intact copy of something: waiting was right.
@@ -37,13 +37,13 @@ pub struct Passed {
     pub acknowledged: u64,
 }
 
-/// The first seed of a trial that failed.
+/// The first seed of a test that failed.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{}seed {seed}: {}: {verdict}\n  scenario: {} ({lines} lines)\n  picture: {}",
     if *repeats { "" } else { DOES_NOT_REPEAT }, verdict.name(), scenario.display(), picture.display()
 )]
-pub struct Failed {
+pub struct SimFailure {
     /// The seed.
     pub seed: u64,
     /// Whether the run repeats: no, when the state machine makes something else of the same commands. Then nothing that is
@@ -51,7 +51,7 @@ pub struct Failed {
     pub repeats: bool,
     /// What went wrong, in the reduced run.
     pub verdict: Verdict,
-    /// The scenario that still fails, as text; [`Trial::play`] plays it.
+    /// The scenario that still fails, as text; [`SimTest::play`] plays it.
     pub text: String,
     /// Its lines, without comments.
     pub lines: usize,
@@ -137,8 +137,8 @@ const DOES_NOT_REPEAT: &str = "the run does not repeat: the state machine is not
 pub fn simulate<S: Simulated>(
     machine: impl Fn() -> S + Send + Sync + 'static,
     workload: impl Fn(&mut Random) -> Step<S::Command, S::Query> + Send + Sync + 'static,
-) -> Trial<S> {
-    Trial {
+) -> SimTest<S> {
+    SimTest {
         simulation: Simulation::new(Options::calm(0, 3), machine, workload),
         seeds: 0..30,
         tune: Arc::new(|options| options.requests = options.requests.min(300 / options.clients as u32)),
@@ -147,10 +147,10 @@ pub fn simulate<S: Simulated>(
     }
 }
 
-impl<S: Simulated> Trial<S> {
+impl<S: Simulated> SimTest<S> {
     /// Which seeds; 0 to 29 if none are given.
     #[must_use]
-    pub fn seeds(mut self, seeds: Range<u64>) -> Trial<S> {
+    pub fn seeds(mut self, seeds: Range<u64>) -> SimTest<S> {
         self.seeds = seeds;
         self
     }
@@ -161,16 +161,16 @@ impl<S: Simulated> Trial<S> {
         mut self,
         name: &'static str,
         holds: impl Fn(&S) -> Result<(), String> + Send + Sync + 'static,
-    ) -> Trial<S> {
+    ) -> SimTest<S> {
         self.simulation = self.simulation.invariant(name, holds);
         self
     }
 
     /// Compares replies and answers with this model, not with another instance of the state machine.
     #[must_use]
-    pub fn model<M>(mut self, model: impl Fn() -> M + Send + Sync + 'static) -> Trial<S>
+    pub fn model<M>(mut self, model: impl Fn() -> M + Send + Sync + 'static) -> SimTest<S>
     where
-        M: Model<S::Command, S::Reply, S::Query, S::Answer> + 'static,
+        M: ReferenceModel<S::Command, S::Reply, S::Query, S::Answer> + 'static,
     {
         self.simulation = self.simulation.model(model);
         self
@@ -178,7 +178,7 @@ impl<S: Simulated> Trial<S> {
 
     /// Compares replies and answers with nothing: the order of operations is still checked.
     #[must_use]
-    pub fn without_model(mut self) -> Trial<S> {
+    pub fn without_model(mut self) -> SimTest<S> {
         self.simulation = self.simulation.without_model();
         self
     }
@@ -188,35 +188,35 @@ impl<S: Simulated> Trial<S> {
     pub fn storage<D: Storage>(
         mut self,
         open: impl Fn(SimFolder) -> Result<D, StorageError> + Send + Sync + 'static,
-    ) -> Trial<S> {
+    ) -> SimTest<S> {
         self.simulation = self.simulation.storage(open);
         self
     }
 
     /// As [`Simulation::network`].
     #[must_use]
-    pub fn network<N: Network>(mut self, network: impl Fn(SimSocket) -> N + Send + Sync + 'static) -> Trial<S> {
+    pub fn network<N: Network>(mut self, network: impl Fn(SimSocket) -> N + Send + Sync + 'static) -> SimTest<S> {
         self.simulation = self.simulation.network(network);
         self
     }
 
     /// Changes what the seeds draw: a larger load, a class of faults off, a cluster of five.
     #[must_use]
-    pub fn options(mut self, tune: impl Fn(&mut Options) + Send + Sync + 'static) -> Trial<S> {
+    pub fn options(mut self, tune: impl Fn(&mut Options) + Send + Sync + 'static) -> SimTest<S> {
         self.tune = Arc::new(tune);
         self
     }
 
     /// How long a failure is reduced.
     #[must_use]
-    pub fn effort(mut self, effort: Effort) -> Trial<S> {
+    pub fn effort(mut self, effort: Effort) -> SimTest<S> {
         self.effort = effort;
         self
     }
 
     /// Where the scenario and the picture of a failure go; `vsr-sim` in the target folder if nothing is said.
     #[must_use]
-    pub fn output(mut self, folder: impl Into<PathBuf>) -> Trial<S> {
+    pub fn output(mut self, folder: impl Into<PathBuf>) -> SimTest<S> {
         self.folder = folder.into();
         self
     }
@@ -225,8 +225,8 @@ impl<S: Simulated> Trial<S> {
     ///
     /// # Errors
     /// The first failure, reduced to a scenario, with its picture.
-    pub fn run(&self) -> Result<Passed, Box<Failed>> {
-        let mut passed = Passed::default();
+    pub fn run(&self) -> Result<SimReport, Box<SimFailure>> {
+        let mut passed = SimReport::default();
         for seed in self.seeds.clone() {
             let mut options = Options::from_seed(seed);
             // The machine's commands and replies may be longer than the simulator's own.
@@ -260,7 +260,7 @@ impl<S: Simulated> Trial<S> {
         self.simulation.play(text)
     }
 
-    fn reduce(&self, simulation: &Simulation<S>, seed: u64, first: Report) -> Failed {
+    fn reduce(&self, simulation: &Simulation<S>, seed: u64, first: Report) -> SimFailure {
         let repeats = repeats(&first, &simulation.clone().run());
         let verdict = first.verdict;
         let shrunk = shrink(simulation, self.effort, |_, _| {});
@@ -268,11 +268,11 @@ impl<S: Simulated> Trial<S> {
         let name = format!("{}-seed-{seed}", verdict.class());
         let (scenario, picture) = (self.folder.join(format!("{name}.vsr")), self.folder.join(format!("{name}.html")));
         let mut played = Simulation { detail: Detail::Messages, ..simulation.clone() }.play(&text);
-        let page = render::html(&played.report.story(&format!("play {} in a test", scenario.display())));
+        let page = render::html(&played.report.timeline(&format!("play {} in a test", scenario.display())));
         // A folder that cannot be written is no reason to hide the failure.
         let _ = std::fs::create_dir_all(&self.folder);
         let _ = std::fs::write(&scenario, &text).and_then(|()| std::fs::write(&picture, page));
-        Failed { seed, repeats, verdict, lines: lines_of(&text), text, scenario, picture }
+        SimFailure { seed, repeats, verdict, lines: lines_of(&text), text, scenario, picture }
     }
 }
 

@@ -16,7 +16,7 @@ use vsr::{
 };
 use vsr_sim::files::{Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage};
 use vsr_sim::run::three_bad_sectors;
-use vsr_sim::{Damage, Heard, Options, Ppm, Registers, Report, SimDisk, SimSocket, Simulation, Verdict};
+use vsr_sim::{Damage, Options, Ppm, Registers, Report, SimDisk, SimSocket, Simulation, SocketEvent, Verdict};
 use vsr_storage_file::medium::Medium;
 
 fn folder() -> SimFolder {
@@ -439,14 +439,14 @@ impl Network for Framed {
     }
 }
 
-fn arrival(heard: Heard) -> Option<Arrival> {
+fn arrival(heard: SocketEvent) -> Option<Arrival> {
     match heard {
-        Heard::Frame { from, bytes } => {
+        SocketEvent::Frame { from, bytes } => {
             let message = wire::decode_frame(&bytes, Limits::default()).ok()?;
             Some(Arrival::Message { from, message })
         }
-        Heard::Up(peer) => Some(Arrival::PeerUp(peer)),
-        Heard::Down { peer, refused } => Some(Arrival::PeerDown { peer, refused }),
+        SocketEvent::Up(peer) => Some(Arrival::PeerUp(peer)),
+        SocketEvent::Down { peer, refused } => Some(Arrival::PeerDown { peer, refused }),
     }
 }
 

@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use vsr_sim::report::render::{VERSION, html, json_lines, perfetto};
-use vsr_sim::report::timeline::{Breach, CLUSTER, Lane, Record, State, Story, What};
+use vsr_sim::report::timeline::{Breach, CLUSTER, Lane, Record, State, Timeline, What};
 
 const HOSTILE: &str =
     "</script><script>document.body.dataset.error='owned'</script><!-- \u{2028}\u{2029} /* story */ \\ \" \u{0}";
 
 /// A story whose every text is hostile, and whose every reference leads nowhere or to the wrong place.
-fn hostile() -> Story {
+fn hostile() -> Timeline {
     let text = || HOSTILE.to_owned();
     let whats = [
         What::Sent { to: 1, kind: "Prepare", text: text() },
@@ -34,7 +34,7 @@ fn hostile() -> Story {
     let lanes = [CLUSTER, 0, 1, 2, 99];
     let record =
         |(index, what)| Record { at: index as u64 / 3, lane: lanes[index % 5], cause: Some(index as u32 + 7), what };
-    Story {
+    Timeline {
         title: text(),
         repeat: text(),
         verdict: text(),
@@ -52,14 +52,14 @@ fn data_of(page: &str) -> Value {
     serde_json::from_str(data).expect("the data is JSON")
 }
 
-fn lines_of(story: &Story) -> Vec<Value> {
+fn lines_of(story: &Timeline) -> Vec<Value> {
     let mut out = Vec::new();
     json_lines(story, &mut out).expect("a vector takes everything");
     let text = String::from_utf8(out).expect("JSON is UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
 }
 
-fn events_of(story: &Story) -> Vec<Value> {
+fn events_of(story: &Timeline) -> Vec<Value> {
     let trace: Value = serde_json::from_str(&perfetto(story)).expect("the trace is JSON");
     trace["traceEvents"].as_array().expect("the trace has events").clone()
 }
@@ -74,7 +74,7 @@ fn the_page_asks_the_network_for_nothing() {
 
 #[test]
 fn the_page_itself_is_small() {
-    assert!(html(&Story::default()).len() < 100_000);
+    assert!(html(&Timeline::default()).len() < 100_000);
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_hundred_thousand_records_take_a_few_megabytes() {
 
 #[test]
 fn hostile_texts_stay_texts() {
-    let (page, innocent) = (html(&hostile()), html(&Story::default()));
+    let (page, innocent) = (html(&hostile()), html(&Timeline::default()));
     let count = |page: &str, what: &str| page.matches(what).count();
     for mark in ["<script", "</script", "<!--"] {
         assert_eq!(count(&page, mark), count(&innocent, mark), "{mark}");
@@ -198,7 +198,7 @@ fn each_lane_has_a_name_in_the_perfetto_trace() {
 
 #[test]
 fn an_empty_story_breaks_nothing() {
-    let story = Story::default();
+    let story = Timeline::default();
     assert_eq!(data_of(&html(&story))["what"], "");
     assert_eq!(lines_of(&story).len(), 1);
     assert!(events_of(&story).iter().all(|event| event["ph"] == "M"));

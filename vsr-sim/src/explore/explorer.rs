@@ -6,7 +6,7 @@ use super::cluster::{Cluster, Failure, Step};
 use super::facts::Broken;
 use super::graph::Graph;
 use super::visited::Visited;
-use super::{Bounds, BoundsError, Exploration, Progress, REPLICAS_MAX, REQUESTS_MAX, Violation};
+use super::{Bounds, BoundsError, Counterexample, Exploration, Progress, REPLICAS_MAX, REQUESTS_MAX};
 
 /// States between two reports of progress.
 const REPORT: usize = 1 << 16;
@@ -123,7 +123,7 @@ impl Explorer {
     }
 
     /// The story of a violation, without the steps that can be left out.
-    fn explain(&mut self, state: u32, last: Vec<Step>, broken: Broken) -> Violation {
+    fn explain(&mut self, state: u32, last: Vec<Step>, broken: Broken) -> Counterexample {
         let mut steps = self.way_to(state);
         steps.extend(last);
         let mut message = broken.message;
@@ -142,7 +142,7 @@ impl Explorer {
         let (_, cluster, _) = self.replay(&steps);
         let replicas = (0..self.graph.bounds.replicas).map(|at| cluster.describe_replica(at, &mut self.graph));
         let replicas = replicas.collect();
-        Violation { rule: broken.rule, message, trace: self.describe(&steps), replicas }
+        Counterexample { rule: broken.rule, message, trace: self.describe(&steps), replicas }
     }
 
     /// Makes those of the steps that are possible, up to one that breaks a property: what was made, the state

@@ -122,7 +122,7 @@ pub enum ReadFate {
 
 /// A fault that has a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happening {
+pub enum TimedFault {
     /// The process dies.
     Crash(usize, Unsynced),
     /// It is started again.
@@ -180,7 +180,7 @@ pub enum Happening {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// At this moment, in nanoseconds of virtual time.
-    At(u64, Happening),
+    At(u64, TimedFault),
     /// To this message.
     Message(MessageKey, MessageFate),
     /// To the so manieth write of a replica, from 1.

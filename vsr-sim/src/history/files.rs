@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::edn::Edn;
 use super::error::{HistoryError, Problem};
 use super::jepsen::{Lines, Recorded, parse};
-use super::{Keyed, Limits, Model, Operation, Register, Text, Verdict, check};
+use super::{Keyed, Linearizability, Model, Operation, Register, SearchLimits, Text, check};
 
 /// Checks the history in a file, within the default limits.
 ///
@@ -18,11 +18,11 @@ use super::{Keyed, Limits, Model, Operation, Register, Text, Verdict, check};
 /// # Errors
 ///
 /// The file cannot be read, or holds something else.
-pub fn check_file(path: impl AsRef<Path>) -> Result<Verdict, HistoryError> {
+pub fn check_file(path: impl AsRef<Path>) -> Result<Linearizability, HistoryError> {
     let path = path.as_ref();
     let located = |(line, problem)| HistoryError { file: path.to_owned(), line, problem };
     let text = std::fs::read_to_string(path).map_err(|error| located((0, error.into())))?;
-    check_text(&text, &Limits::default()).map_err(located)
+    check_text(&text, &SearchLimits::default()).map_err(located)
 }
 
 /// Checks the history in a text; as [`check_file`].
@@ -30,7 +30,7 @@ pub fn check_file(path: impl AsRef<Path>) -> Result<Verdict, HistoryError> {
 /// # Errors
 ///
 /// The text is something else: the line, counted from 1 (0 is the text as a whole), and what is wrong there.
-pub fn check_text(text: &str, limits: &Limits) -> Result<Verdict, (usize, Problem)> {
+pub fn check_text(text: &str, limits: &SearchLimits) -> Result<Linearizability, (usize, Problem)> {
     let (recorded, lines) = parse(text)?;
     Ok(match recorded {
         Recorded::Texts(history) => check_lines(&Keyed::new(Text), &history, &lines, limits),
@@ -52,16 +52,16 @@ fn check_lines<M: Model>(
     model: &M,
     history: &[Operation<M::Input, M::Output>],
     lines: &Lines,
-    limits: &Limits,
-) -> Verdict {
+    limits: &SearchLimits,
+) -> Linearizability {
     match check(model, history, limits) {
-        Verdict::NotLinearizable { operation, why } => {
+        Linearizability::NotLinearizable { operation, why } => {
             let at = match lines.get(operation) {
                 Some((invoked, Some(completed))) => format!("lines {invoked} to {completed}: "),
                 Some((invoked, None)) => format!("line {invoked}: "),
                 None => String::new(),
             };
-            Verdict::NotLinearizable { operation, why: at + &why }
+            Linearizability::NotLinearizable { operation, why: at + &why }
         }
         verdict => verdict,
     }
@@ -78,12 +78,12 @@ pub fn check_files(paths: &[PathBuf], out: &mut dyn Write) -> u8 {
     for path in paths {
         let file = path.display();
         let line = match check_file(path) {
-            Ok(Verdict::Linearizable) => format!("{file}: linearizable"),
-            Ok(Verdict::NotLinearizable { why, .. }) => {
+            Ok(Linearizability::Linearizable) => format!("{file}: linearizable"),
+            Ok(Linearizability::NotLinearizable { why, .. }) => {
                 refuted = true;
                 format!("{file}: not linearizable: {why}")
             }
-            Ok(Verdict::Unknown { why }) => {
+            Ok(Linearizability::Unknown { why }) => {
                 unknown = true;
                 format!("{file}: unknown: {why}")
             }

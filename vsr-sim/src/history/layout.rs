@@ -3,7 +3,7 @@
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::rc::Rc;
 
-use super::{Effect, Model, Operation, Outcome};
+use super::{Completion, Effect, Model, Operation};
 
 /// A `HashMap` without random state, never iterated.
 #[allow(clippy::disallowed_types, reason = "the hasher is fixed, and iteration is denied by a lint")]
@@ -86,7 +86,7 @@ impl<'a, I, O> Seen<'a, I, O> {
             let Operation { invoked, outcome, .. } = &history[index];
             // What returns at the moment of an invocation is concurrent with it, so invocations go first.
             moments.push((*invoked, false, index));
-            if let Outcome::Returned { at, .. } = outcome {
+            if let Completion::Returned { at, .. } = outcome {
                 moments.push((*at.max(invoked), true, index));
             }
         }
@@ -97,7 +97,7 @@ impl<'a, I, O> Seen<'a, I, O> {
         for (position, (_, returned, index)) in moments.into_iter().enumerate() {
             let (Operation { input, outcome, .. }, position) = (&history[index], position as u32);
             match outcome {
-                Outcome::Returned { output, .. } if returned => {
+                Completion::Returned { output, .. } if returned => {
                     if left == 0 {
                         break;
                     }

@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use super::layout::{Demand, Layout, Numbered};
 use super::memo::{Memo, Visit};
-use super::{Limits, Model};
+use super::{Model, SearchLimits};
 
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,12 +148,12 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     /// Searches within the limits; also says how many steps it took.
-    pub(super) fn run(mut self, limits: &Limits) -> (Conclusion, u64) {
+    pub(super) fn run(mut self, limits: &SearchLimits) -> (Conclusion, u64) {
         let conclusion = self.search(limits);
         (conclusion, self.steps + self.memo.cost)
     }
 
-    fn search(&mut self, limits: &Limits) -> Conclusion {
+    fn search(&mut self, limits: &SearchLimits) -> Conclusion {
         // Where to go on among the choices; none in a situation that was just reached.
         let mut after = None;
         while (self.first as usize) < self.layout.known.len() {

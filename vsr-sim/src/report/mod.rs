@@ -14,7 +14,7 @@ use crate::options::Options;
 
 use budget::Figures;
 use describe::moment;
-use timeline::{Breach, Lane, Record, Story};
+use timeline::{Breach, Lane, Record, Timeline};
 
 pub use trace::{Detail, Trace};
 pub use verdict::Verdict;
@@ -48,9 +48,9 @@ impl Report {
         records.iter().filter_map(move |record| Some(format!("{}  {}", moment(record.at), line(record)?)))
     }
 
-    /// The run as a story, for pictures and exports. `repeat` is the command that makes it again.
+    /// The run as a timeline, for pictures and exports. `repeat` is the command that makes it again.
     #[must_use]
-    pub fn story(&mut self, repeat: &str) -> Story {
+    pub fn timeline(&mut self, repeat: &str) -> Timeline {
         let (options, verdict) = (&self.options, &self.verdict);
         let violation = match verdict {
             Verdict::Safety(violation) => Some((violation.at, violation.checker, violation.message.clone())),
@@ -74,7 +74,7 @@ impl Report {
         let lane = |name: String, replica: bool| Lane { name, replica };
         let replicas = (0..options.replicas).map(|at| lane(format!("r{at}"), true));
         let clients = (0..options.clients + options.rogues).map(|at| lane(format!("c{at}"), false));
-        Story {
+        Timeline {
             title: format!("seed {} · {} replicas · {} clients", options.seed, options.replicas, options.clients),
             repeat: repeat.to_owned(),
             verdict: match verdict {

@@ -1,11 +1,11 @@
-//! The story of a run: what every lane did and why, for pictures and exports.
+//! The timeline of a run: what every lane did and why, for pictures and exports.
 
 /// The lane of what concerns the whole cluster.
 pub const CLUSTER: u32 = u32::MAX;
 
 /// A run as a list of records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Story {
+pub struct Timeline {
     /// What was run: `seed 1729 · 3 replicas · crash, partition`.
     pub title: String,
     /// The command that runs it again.
@@ -51,7 +51,7 @@ pub struct Lane {
 pub struct Record {
     /// When, in nanoseconds of virtual time.
     pub at: u64,
-    /// Where: an index into [`Story::lanes`], or [`CLUSTER`].
+    /// Where: an index into [`Timeline::lanes`], or [`CLUSTER`].
     pub lane: u32,
     /// The index of the earlier record that led to this one.
     pub cause: Option<u32>,
@@ -153,7 +153,7 @@ pub struct Posted<'a> {
     pub text: &'a str,
 }
 
-impl Story {
+impl Timeline {
     /// A lane's name; `cluster` for [`CLUSTER`], as for a lane that does not exist.
     #[must_use]
     pub fn lane_name(&self, lane: u32) -> &str {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use vsr::protocol::Random;
 use vsr::{Checksum, Client, Handle, Monotonic, OpNumber, Peer, Position, QueryError, SubmitError};
 
-use super::instrument::{Recorder, Witnessed, asked_command};
+use super::instrument::{Instrumented, Recorder, asked_command};
 use crate::check::linearizability::{Asked, Heard};
 use crate::check::{Observation, Unheard};
 use crate::report::Detail;
@@ -36,7 +36,7 @@ impl<S: Simulated> Worker<S> {
         vsr::Clock::sleep_until(&clock, Monotonic(local + nanos)).await;
     }
 
-    pub(crate) async fn on_client(&mut self, client: Client<Witnessed<S>>, requests: u32) {
+    pub(crate) async fn on_client(&mut self, client: Client<Instrumented<S>>, requests: u32) {
         for _ in 0..requests {
             self.pause().await;
             let safety = lock(&self.life.world).faults_on;
@@ -57,7 +57,7 @@ impl<S: Simulated> Worker<S> {
     }
 
     /// A client that breaks its own rule waits for each answer for a while only, and ends with the faults. Whether it goes on.
-    pub(crate) async fn on_rogue(&mut self, client: Client<Witnessed<S>>, requests: u32) -> bool {
+    pub(crate) async fn on_rogue(&mut self, client: Client<Instrumented<S>>, requests: u32) -> bool {
         for _ in 0..requests {
             self.pause().await;
             if !lock(&self.life.world).faults_on {
@@ -73,7 +73,7 @@ impl<S: Simulated> Worker<S> {
     /// One operation of a client, answered within a limit or not. Whether there was no place for it.
     pub(crate) async fn ask_client(
         &mut self,
-        client: &Client<Witnessed<S>>,
+        client: &Client<Instrumented<S>>,
         step: Step<S::Command, S::Query>,
         limit: Duration,
     ) -> bool {
@@ -99,7 +99,7 @@ impl<S: Simulated> Worker<S> {
     }
 
     /// An application beside a replica uses its handle, until the replica is gone.
-    pub(crate) async fn on_handle(&mut self, handle: Handle<Witnessed<S>>) {
+    pub(crate) async fn on_handle(&mut self, handle: Handle<Instrumented<S>>) {
         for _ in 0..20 {
             self.pause().await;
             if !lock(&self.life.world).faults_on {
@@ -117,7 +117,11 @@ impl<S: Simulated> Worker<S> {
     }
 
     /// One operation through the handle of a replica. False when the replica is gone.
-    pub(crate) async fn ask_handle(&mut self, handle: &Handle<Witnessed<S>>, step: Step<S::Command, S::Query>) -> bool {
+    pub(crate) async fn ask_handle(
+        &mut self,
+        handle: &Handle<Instrumented<S>>,
+        step: Step<S::Command, S::Query>,
+    ) -> bool {
         match step {
             Step::Command(command) => {
                 let (asked, id) = self.invoke_command(&command);

@@ -15,10 +15,10 @@ use vsr::{
 };
 
 use super::client::Worker;
-use super::instrument::{Recorder, Witnessed};
-use super::simulation::{Invariant, Judge, Simulation};
+use super::instrument::{Instrumented, Recorder};
+use super::simulation::{Invariant, Oracle, Simulation};
 use crate::check::{self, Observation, Violation};
-use crate::faults::{Fault, Happening, KEPT, MessageFate, Plan, Unsynced};
+use crate::faults::{Fault, KEPT, MessageFate, Plan, TimedFault, Unsynced};
 use crate::files::{Grain, SimDisk, boxed_file_storage};
 use crate::options::{Limits, Options};
 use crate::report::budget::Figures;
@@ -26,8 +26,8 @@ use crate::report::timeline::State;
 use crate::report::{Report, Trace, Verdict};
 use crate::workload::{Registers, Simulated, Workload, machine_name};
 use crate::world::{
-    FileDisks, Flag, Life, NetworkOf, OnFiles, OnSocket, Open, Planned, Shared, SimClock, SimNetwork, SimStorage,
-    Witness, World, lock, site,
+    CheckerObserver, FileDisks, Flag, Life, NetworkOf, OnFiles, OnSocket, Open, Planned, Shared, SimClock, SimNetwork,
+    SimStorage, World, lock, site,
 };
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = Option<Stopped>> + Send>>;
@@ -53,12 +53,12 @@ pub(crate) struct Run<S: Simulated> {
     pub(crate) machine: Arc<dyn Fn() -> S + Send + Sync>,
     pub(crate) workload: Workload<S>,
     pub(crate) invariants: Vec<Invariant<S>>,
-    pub(crate) judge: Judge<S>,
+    pub(crate) oracle: Oracle<S>,
     pub(crate) given: Option<Vec<Fault>>,
     pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
     pub(crate) slots: Vec<Option<Slot>>,
-    pub(crate) handles: Vec<Option<Handle<Witnessed<S>>>>,
-    pub(crate) clients: Vec<(Life, Client<Witnessed<S>>)>,
+    pub(crate) handles: Vec<Option<Handle<Instrumented<S>>>>,
+    pub(crate) clients: Vec<(Life, Client<Instrumented<S>>)>,
     /// The replicas that must go on, once they are healed.
     pub(crate) core: Vec<usize>,
     /// How many faults of each class were drawn.
@@ -76,7 +76,7 @@ const POLLS_AT_ONCE_MAX: u64 = 200_000;
 
 impl<S: Simulated> Run<S> {
     pub(crate) fn new(simulation: Simulation<S>) -> Run<S> {
-        let Simulation { mut options, machine, workload, detail, faults, invariants, judge, storage, network } =
+        let Simulation { mut options, machine, workload, detail, faults, invariants, oracle, storage, network } =
             simulation;
         if network.is_some() {
             // They speak the simulated network's own language.
@@ -122,7 +122,7 @@ impl<S: Simulated> Run<S> {
             machine,
             workload,
             invariants,
-            judge,
+            oracle,
             given: faults,
             recorder: Arc::new(Mutex::new(Recorder::new())),
             core: Vec::new(),
@@ -325,10 +325,10 @@ impl<S: Simulated> Run<S> {
             }
             Planned::Wake { waker } => waker.wake(),
             Planned::Class(class) => self.draw_class(class),
-            Planned::Happening(happening) => self.happen_now(happening),
+            Planned::TimedFault(happening) => self.happen_now(happening),
             Planned::EndOfPartition(which) => {
                 if lock(&self.world).links.partitions() == which {
-                    self.happen_now(Happening::Heal);
+                    self.happen_now(TimedFault::Heal);
                 }
             }
         }
@@ -386,7 +386,7 @@ impl<S: Simulated> Run<S> {
             }
         }
         let config = self.options.config(replica, life.life, &self.membership).expect("valid");
-        let machine = Witnessed {
+        let machine = Instrumented {
             inner: (self.machine)(),
             life: life.clone(),
             recorder: self.recorder.clone(),
@@ -394,7 +394,7 @@ impl<S: Simulated> Run<S> {
         };
         let builder = Replica::builder(config, machine).storage(storage);
         let builder = builder.network(self.network(&life)).clock(SimClock(life.clone()));
-        let (running, handle) = builder.observer(Box::new(Witness::of(life.clone()))).build().expect("valid");
+        let (running, handle) = builder.observer(Box::new(CheckerObserver::of(life.clone()))).build().expect("valid");
         if self.options.handles {
             let handle = handle.clone();
             let mut work = self.worker(life.clone(), 1000 + replica as u64);
@@ -448,7 +448,7 @@ impl<S: Simulated> Run<S> {
         config.seed = random.next_u64();
         config.window = self.options.window;
         config.queue_max = self.options.limits.queue_max;
-        let (handle, runner) = Client::<Witnessed<S>>::new(config, self.network(&life), SimClock(life.clone()));
+        let (handle, runner) = Client::<Instrumented<S>>::new(config, self.network(&life), SimClock(life.clone()));
         let task = async move {
             runner.run().await.err().map(|error| Stopped::Other(format!("client {client} stopped: {error}")))
         };

@@ -6,7 +6,7 @@ use super::cluster::Run;
 use super::instrument::{Logged, Recorded};
 use super::simulation::Simulation;
 use crate::check::linearizability::{Asked, Heard};
-use crate::history::{self, Limits, Model, Operation};
+use crate::history::{self, Model, Operation, SearchLimits};
 use crate::report::Report;
 use crate::workload::{Change, Registers, Replied};
 
@@ -16,7 +16,7 @@ pub struct CrossCheck {
     /// The run, with the verdict of the positions.
     pub report: Report,
     /// The verdict of the search.
-    pub searched: history::Verdict,
+    pub searched: history::Linearizability,
     /// Operations in the history.
     pub operations: usize,
 }
@@ -29,7 +29,7 @@ pub fn cross_check(simulation: Simulation<Registers>) -> CrossCheck {
     let report = run.run();
     let recorder = recorder.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let history: Vec<_> = recorder.history.iter().filter_map(operation).collect();
-    let searched = history::check(&Registry, &history, &Limits::default());
+    let searched = history::check(&Registry, &history, &SearchLimits::default());
     CrossCheck { report, searched, operations: history.len() }
 }
 

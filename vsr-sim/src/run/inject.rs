@@ -1,7 +1,7 @@
 //! The faults of a run that have a moment: when they come, and what they do.
 
 use super::cluster::Run;
-use crate::faults::{Fault, Happening, Unsynced};
+use crate::faults::{Fault, TimedFault, Unsynced};
 use crate::workload::Simulated;
 use crate::world::{CLASSES, Class, Drawn, Planned, lock, site};
 
@@ -11,7 +11,7 @@ impl<S: Simulated> Run<S> {
         let mut world = lock(&self.world);
         for fault in given {
             if let Fault::At(at, happening) = fault {
-                world.plan(*at, Planned::Happening(happening.clone()));
+                world.plan(*at, Planned::TimedFault(happening.clone()));
             }
         }
         drop(world);
@@ -45,7 +45,7 @@ impl<S: Simulated> Run<S> {
         now.into_iter().for_each(|happening| self.happen_now(happening));
         let mut world = lock(&self.world);
         let moment = world.now;
-        later.into_iter().for_each(|(after, happening)| world.plan(moment + after, Planned::Happening(happening)));
+        later.into_iter().for_each(|(after, happening)| world.plan(moment + after, Planned::TimedFault(happening)));
         drop(world);
         if CLASSES[class] != Class::LoseDisk || self.drawn[class] < 2 {
             self.plan_next(class);
@@ -53,7 +53,7 @@ impl<S: Simulated> Run<S> {
     }
 
     /// Lets a fault happen, while faults are on, and notes that it did.
-    pub(crate) fn happen_now(&mut self, happening: Happening) {
+    pub(crate) fn happen_now(&mut self, happening: TimedFault) {
         if lock(&self.world).faults_on && self.carry_out(&happening) {
             let mut world = lock(&self.world);
             let now = world.now;
@@ -62,12 +62,12 @@ impl<S: Simulated> Run<S> {
     }
 
     /// Whether it had any effect.
-    pub(crate) fn carry_out(&mut self, happening: &Happening) -> bool {
+    pub(crate) fn carry_out(&mut self, happening: &TimedFault) -> bool {
         match happening {
-            Happening::Crash(replica, unsynced) => self.crash(*replica, *unsynced),
-            Happening::Restart(replica) => self.restart(*replica),
-            Happening::Resume(replica) => self.resume(*replica),
-            Happening::LoseDisk(replica) => self.lose_disk(*replica),
+            TimedFault::Crash(replica, unsynced) => self.crash(*replica, *unsynced),
+            TimedFault::Restart(replica) => self.restart(*replica),
+            TimedFault::Resume(replica) => self.resume(*replica),
+            TimedFault::LoseDisk(replica) => self.lose_disk(*replica),
             _ => lock(&self.world).carry_out(happening),
         }
     }
@@ -118,7 +118,7 @@ impl<S: Simulated> Run<S> {
         }
         let mut random = world.draw(site::RESTART, replica as u64, world.nodes[replica].life);
         let at = world.now + random.below(2 * self.options.restart_after.as_nanos() as u64 + 1);
-        world.plan(at, Planned::Happening(Happening::Restart(replica)));
+        world.plan(at, Planned::TimedFault(TimedFault::Restart(replica)));
     }
 
     pub(crate) fn restart(&mut self, replica: usize) -> bool {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
 
 use super::simulation::{Invariant, ModelOf};
-use crate::check::linearizability::{Asked, Heard, Model, Operation};
+use crate::check::linearizability::{Asked, Call, Heard, ReferenceModel};
 use crate::check::{Digested, Observation, Violation};
 use crate::workload::Simulated;
 use crate::world::{Life, lock};
@@ -23,7 +23,7 @@ pub(crate) struct InContext<S: StateMachine> {
     checksum: Checksum,
 }
 pub(crate) type Recorded<S> =
-    Operation<InContextOption<S>, <S as StateMachine>::Reply, <S as StateMachine>::Query, <S as StateMachine>::Answer>;
+    Call<InContextOption<S>, <S as StateMachine>::Reply, <S as StateMachine>::Query, <S as StateMachine>::Answer>;
 type InContextOption<S> = Logged<<S as StateMachine>::Command>;
 
 /// A command, with what it was executed with, once it was.
@@ -64,7 +64,7 @@ impl<S: Simulated> Recorder<S> {
 
     pub(crate) fn invoke(&mut self, client: u64, now: u64, asked: Asked<InContextOption<S>, S::Query>) -> usize {
         let heard = Heard::Unknown;
-        self.history.push(Operation { client, invoked: now, returned: u64::MAX, asked, heard });
+        self.history.push(Call { client, invoked: now, returned: u64::MAX, asked, heard });
         self.history.len() - 1
     }
 
@@ -118,14 +118,14 @@ impl<S: Simulated> Recorder<S> {
 }
 
 /// The user's machine, watched.
-pub(crate) struct Witnessed<S: StateMachine> {
+pub(crate) struct Instrumented<S: StateMachine> {
     pub(crate) inner: S,
     pub(crate) life: Life,
     pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
     pub(crate) invariants: Vec<Invariant<S>>,
 }
 
-impl<S: Simulated> StateMachine for Witnessed<S> {
+impl<S: Simulated> StateMachine for Instrumented<S> {
     type Command = (u64, S::Command);
     type Reply = S::Reply;
     type Query = S::Query;
@@ -179,7 +179,7 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
 /// The checkers that notice when two replicas make different things of the same command.
 pub(crate) const DIFFERS: [&str; 2] = ["equal-state-after-equal-ops", "one-reply-per-command"];
 
-impl<S: Simulated> Witnessed<S> {
+impl<S: Simulated> Instrumented<S> {
     /// A query is told of the timestamp of the last op: that with which its commands were executed.
     fn look_at_context(&self, QueryContext { applied, timestamp }: &QueryContext) {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -221,7 +221,7 @@ fn shortened(text: &str, chars: usize) -> String {
 /// The user's machine as the model of its own history.
 pub(crate) struct Replay<S>(pub(crate) S, pub(crate) QueryContext);
 
-impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for Replay<S> {
+impl<S: Simulated> ReferenceModel<InContextOption<S>, S::Reply, S::Query, S::Answer> for Replay<S> {
     fn apply(&mut self, Logged(context, command): &InContextOption<S>) -> S::Reply {
         let context = context.unwrap_or(ApplyContext {
             position: Position::default(),
@@ -240,7 +240,7 @@ impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for 
 /// A user's model, which knows nothing of contexts.
 pub(crate) struct Borrowed<S: StateMachine>(pub(crate) ModelOf<S>);
 
-impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for Borrowed<S> {
+impl<S: Simulated> ReferenceModel<InContextOption<S>, S::Reply, S::Query, S::Answer> for Borrowed<S> {
     fn apply(&mut self, Logged(_, command): &InContextOption<S>) -> S::Reply {
         self.0.apply(command)
     }

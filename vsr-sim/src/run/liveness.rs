@@ -6,11 +6,11 @@ use std::time::Duration;
 use vsr::{Handle, OpNumber, QueryContext, Timestamp};
 
 use super::cluster::{Run, Slot, Task};
-use super::excuse::{Excuse, excuse};
 use super::instrument::{Borrowed, Logged, Replay};
-use super::simulation::{Judge, Simulation};
+use super::simulation::{Oracle, Simulation};
+use super::unrecoverable::{Unrecoverable, unrecoverable};
 use crate::check::Violation;
-use crate::check::linearizability::{Model, check_model, check_real_time};
+use crate::check::linearizability::{ReferenceModel, check_model, check_real_time};
 use crate::faults::Unsynced;
 use crate::report::budget::Measure;
 use crate::report::{Report, Verdict};
@@ -99,17 +99,17 @@ impl<S: Simulated> Run<S> {
         let stuck_for = Duration::from_nanos(lock(&self.world).now - healed);
         let answers = self.answered() - before;
         let why = self.explain(&core);
-        match self.excuse(&core) {
-            Some(excuse) => self.rightly_stuck(&excuse, stuck_for),
+        match self.unrecoverable(&core) {
+            Some(why) => self.rightly_stuck(&why, stuck_for),
             None => Verdict::Liveness(format!("core {core:?} does not go on, after {answers} answers: {why}")),
         }
     }
 
     /// Nothing can be served: then nothing may be made of it, either.
-    fn rightly_stuck(&mut self, excuse: &Excuse, stuck_for: Duration) -> Verdict {
+    fn rightly_stuck(&mut self, why: &Unrecoverable, stuck_for: Duration) -> Verdict {
         self.figures.stuck_for = stuck_for;
         match self.check_budgets() {
-            Verdict::Pass => Verdict::Unrecoverable(excuse.to_string()),
+            Verdict::Pass => Verdict::Unrecoverable(why.to_string()),
             over => over,
         }
     }
@@ -146,7 +146,7 @@ impl<S: Simulated> Run<S> {
                 let gone = random.below(core.len() as u64) as usize;
                 core.remove(gone);
             }
-            if self.excuse(&core).is_none() {
+            if self.unrecoverable(&core).is_none() {
                 break;
             }
         }
@@ -243,12 +243,12 @@ impl<S: Simulated> Run<S> {
     }
 
     /// Why a core may rightly be stuck: something that may be committed has no intact copy in it.
-    fn excuse(&self, core: &[usize]) -> Option<Excuse> {
+    fn unrecoverable(&self, core: &[usize]) -> Option<Unrecoverable> {
         let world = lock(&self.world);
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let committed = recorder.executed.last_key_value().map_or(0, |(position, _)| position.op.0);
         let disks: Vec<_> = core.iter().map(|&at| &world.disks[at]).collect();
-        excuse(&disks, OpNumber(committed), world.quorums)
+        unrecoverable(&disks, OpNumber(committed), world.quorums)
     }
 
     /// The whole history is linearizable, and every reply is the model's.
@@ -260,13 +260,13 @@ impl<S: Simulated> Run<S> {
             .iter()
             .map(|(position, done)| (*position, Logged(Some(done.context), done.command.clone())))
             .collect();
-        let check = |model: &mut dyn Model<_, _, _, _>| check_model(history, &executed, model);
-        let result = check_real_time(history).and_then(|()| match &self.judge {
-            Judge::Nobody => Ok(()),
-            Judge::Machine => {
+        let check = |model: &mut dyn ReferenceModel<_, _, _, _>| check_model(history, &executed, model);
+        let result = check_real_time(history).and_then(|()| match &self.oracle {
+            Oracle::None => Ok(()),
+            Oracle::Machine => {
                 check(&mut Replay((self.machine)(), QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) }))
             }
-            Judge::Model(make) => check(&mut Borrowed::<S>(make())),
+            Oracle::Model(make) => check(&mut Borrowed::<S>(make())),
         });
         let message = result.err()?.to_string();
         Some(Violation { checker: "linearizable", message, at: lock(&self.world).now })

@@ -8,14 +8,13 @@
 //! | `instrument.rs` | the user's state machine, watched; what clients saw |
 //! | `inject.rs` | faults that have a moment: when they come, and what they do |
 //! | `liveness.rs` | the two phases: first faults, then a core that is healed and must serve |
-//! | `excuse.rs` | when a core may rightly be stuck |
+//! | `unrecoverable.rs` | when a core may rightly be stuck |
 //! | `sweep.rs` | many seeds |
 //! | `cross_check.rs`, `trials.rs` | runs of a kind of their own |
 
 mod client;
 mod cluster;
 mod cross_check;
-mod excuse;
 mod inject;
 mod instrument;
 mod liveness;
@@ -23,11 +22,12 @@ mod rogue;
 mod simulation;
 pub mod sweep;
 mod trials;
+mod unrecoverable;
 
 pub use cross_check::{CrossCheck, cross_check};
-pub use excuse::{Excuse, excuse};
 pub use simulation::Simulation;
 pub use trials::three_bad_sectors;
+pub use unrecoverable::{Unrecoverable, unrecoverable};
 
 pub(crate) use cluster::Run;
 pub(crate) use instrument::DIFFERS;

@@ -7,7 +7,7 @@ use futures::future::{Either, select};
 use vsr::{Client, ClientConfig, ClientId, Peer};
 
 use super::cluster::{Run, Slot};
-use super::instrument::Witnessed;
+use super::instrument::Instrumented;
 use crate::workload::Simulated;
 use crate::world::{Flag, Life, Misdeed, SimClock, SimNetwork, lock, site};
 
@@ -45,7 +45,7 @@ impl<S: Simulated> Run<S> {
                 let mut config = ClientConfig::new(members);
                 (config.id, config.seed, config.window) = (id, random.next_u64(), window);
                 let (client, runner) =
-                    Client::<Witnessed<S>>::new(config, SimNetwork(life.clone()), SimClock(life.clone()));
+                    Client::<Instrumented<S>>::new(config, SimNetwork(life.clone()), SimClock(life.clone()));
                 let requests = 1 + random.below(8) as u32;
                 let work = std::pin::pin!(worker.on_rogue(client, requests));
                 let run = std::pin::pin!(runner.run());

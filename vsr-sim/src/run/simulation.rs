@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vsr::protocol::Random;
 use vsr::{Network, StateMachine, Storage, StorageError};
 
-use crate::check::linearizability::Model;
+use crate::check::linearizability::ReferenceModel;
 use crate::faults::Fault;
 use crate::files::SimFolder;
 use crate::options::Options;
@@ -16,7 +16,7 @@ use crate::world::{NetworkOf, Open, SimSocket};
 /// What a user says must hold of every state.
 pub(crate) type Invariant<S> = (&'static str, Arc<dyn Fn(&S) -> Result<(), String> + Send + Sync>);
 pub(crate) type ModelOf<S> = Box<
-    dyn Model<
+    dyn ReferenceModel<
             <S as StateMachine>::Command,
             <S as StateMachine>::Reply,
             <S as StateMachine>::Query,
@@ -25,21 +25,21 @@ pub(crate) type ModelOf<S> = Box<
 >;
 
 /// What replies and answers are compared with.
-pub(crate) enum Judge<S: StateMachine> {
+pub(crate) enum Oracle<S: StateMachine> {
     /// Another instance of the state machine.
     Machine,
     /// Nothing.
-    Nobody,
+    None,
     /// A model of the user's.
     Model(Arc<dyn Fn() -> ModelOf<S> + Send + Sync>),
 }
 
-impl<S: StateMachine> Clone for Judge<S> {
+impl<S: StateMachine> Clone for Oracle<S> {
     fn clone(&self) -> Self {
         match self {
-            Judge::Machine => Judge::Machine,
-            Judge::Nobody => Judge::Nobody,
-            Judge::Model(make) => Judge::Model(make.clone()),
+            Oracle::Machine => Oracle::Machine,
+            Oracle::None => Oracle::None,
+            Oracle::Model(make) => Oracle::Model(make.clone()),
         }
     }
 }
@@ -52,7 +52,7 @@ pub struct Simulation<S: Simulated> {
     pub(crate) detail: Detail,
     pub(crate) faults: Option<Vec<Fault>>,
     pub(crate) invariants: Vec<Invariant<S>>,
-    pub(crate) judge: Judge<S>,
+    pub(crate) oracle: Oracle<S>,
     /// How storages are opened on simulated files, when they are the user's own.
     pub(crate) storage: Option<Open>,
     /// How networks are made on simulated sockets, when they are the user's own.
@@ -68,7 +68,7 @@ impl<S: Simulated> Clone for Simulation<S> {
             detail: self.detail,
             faults: self.faults.clone(),
             invariants: self.invariants.clone(),
-            judge: self.judge.clone(),
+            oracle: self.oracle.clone(),
             storage: self.storage.clone(),
             network: self.network.clone(),
         }
@@ -98,7 +98,7 @@ impl<S: Simulated> Simulation<S> {
             detail: Detail::Counters,
             faults: None,
             invariants: Vec::new(),
-            judge: Judge::Machine,
+            oracle: Oracle::Machine,
             storage: None,
             network: None,
         }
@@ -154,16 +154,16 @@ impl<S: Simulated> Simulation<S> {
     #[must_use]
     pub fn model<M>(mut self, model: impl Fn() -> M + Send + Sync + 'static) -> Simulation<S>
     where
-        M: Model<S::Command, S::Reply, S::Query, S::Answer> + 'static,
+        M: ReferenceModel<S::Command, S::Reply, S::Query, S::Answer> + 'static,
     {
-        self.judge = Judge::Model(Arc::new(move || Box::new(model())));
+        self.oracle = Oracle::Model(Arc::new(move || Box::new(model())));
         self
     }
 
     /// Compares replies and answers with nothing: the order of operations is still checked.
     #[must_use]
     pub fn without_model(mut self) -> Simulation<S> {
-        self.judge = Judge::Nobody;
+        self.oracle = Oracle::None;
         self
     }
 }

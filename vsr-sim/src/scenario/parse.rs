@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use vsr::OpNumber;
 
 use crate::faults::{
-    Damage, Fault, Happening, KINDS, MessageFate, MessageKey, Nanos, ReadFate, Unsynced, WriteFate, kind_of,
+    Damage, Fault, KINDS, MessageFate, MessageKey, Nanos, ReadFate, TimedFault, Unsynced, WriteFate, kind_of,
 };
 use crate::options::parse_duration;
 use crate::world::MessageFilter;
@@ -160,14 +160,14 @@ impl<'a> Words<'a> {
     }
 
     /// A fault that happens now.
-    pub(super) fn happening(&mut self, verb: &str) -> Result<Option<Vec<Happening>>, String> {
+    pub(super) fn happening(&mut self, verb: &str) -> Result<Option<Vec<TimedFault>>, String> {
         let one = match verb {
-            "crash" => Happening::Crash(self.replica()?, self.unsynced()?),
-            "restart" => Happening::Restart(self.replica()?),
+            "crash" => TimedFault::Crash(self.replica()?, self.unsynced()?),
+            "restart" => TimedFault::Restart(self.replica()?),
             "partition" => self.partition()?,
             "cut" | "mend" => {
                 let word = self.next("a link, as in r0>r1,")?;
-                let make = if verb == "cut" { Happening::Cut } else { Happening::Mend };
+                let make = if verb == "cut" { TimedFault::Cut } else { TimedFault::Mend };
                 if let Some((a, b)) = word.split_once('|') {
                     let (a, b) = (self.node_of(a)?, self.node_of(b)?);
                     return Ok(Some(vec![make(a, b), make(b, a)]));
@@ -175,21 +175,21 @@ impl<'a> Words<'a> {
                 let (from, to) = word.split_once('>').ok_or_else(|| format!("{word} is no link: r0>r1 or r0|r1"))?;
                 make(self.node_of(from)?, self.node_of(to)?)
             }
-            "heal" => Happening::Heal,
+            "heal" => TimedFault::Heal,
             "clog" => {
                 let (from, to) = self.link()?;
-                Happening::Clog(from, to, self.nanos()?)
+                TimedFault::Clog(from, to, self.nanos()?)
             }
-            "mute" => Happening::Mute(self.node()?, self.kind()?, self.nanos()?),
-            "pause" => Happening::Pause(self.replica()?),
-            "suspend" => Happening::Suspend(self.replica()?),
-            "resume" => Happening::Resume(self.replica()?),
+            "mute" => TimedFault::Mute(self.node()?, self.kind()?, self.nanos()?),
+            "pause" => TimedFault::Pause(self.replica()?),
+            "suspend" => TimedFault::Suspend(self.replica()?),
+            "resume" => TimedFault::Resume(self.replica()?),
             "skew-clock" => {
                 let (node, by) = (self.node()?, self.next("a time, as in +1h or -5ms,")?);
                 let nanos = parse_duration(by.trim_start_matches(['+', '-']))?.as_nanos() as i64;
-                Happening::JumpWall(node, if by.starts_with('-') { -nanos } else { nanos })
+                TimedFault::JumpWall(node, if by.starts_with('-') { -nanos } else { nanos })
             }
-            "leap-clock" => Happening::LeapClock(self.node()?, self.nanos()?),
+            "leap-clock" => TimedFault::LeapClock(self.node()?, self.nanos()?),
             "corrupt" => {
                 let (replica, op) = (self.replica()?, self.value("op")?);
                 let op = OpNumber(op.parse().map_err(|_| format!("op={op} is no op"))?);
@@ -199,22 +199,22 @@ impl<'a> Words<'a> {
                     Some("end") => Damage::End,
                     Some(word) => return Err(format!("{word}: body, header (and body), or end")),
                 };
-                Happening::Rot(replica, op, damage)
+                TimedFault::Rot(replica, op, damage)
             }
             "slow-disk" => {
                 let (replica, times) = (self.replica()?, self.next("how many times, as in x50,")?);
                 let times = times.strip_prefix('x').and_then(|times| times.parse().ok());
                 let times = times.filter(|times| (1..=100_000).contains(times));
-                Happening::SlowDisk(
+                TimedFault::SlowDisk(
                     replica,
                     times.ok_or("write x50 for fifty times as slow, up to x100000")?,
                     self.nanos()?,
                 )
             }
-            "stall-disk" => Happening::StallDisk(self.replica()?),
-            "release-disk" => Happening::ReleaseDisk(self.replica()?),
-            "fill-disk" => Happening::FullDisk(self.replica()?, self.nanos()?),
-            "wipe" => Happening::LoseDisk(self.replica()?),
+            "stall-disk" => TimedFault::StallDisk(self.replica()?),
+            "release-disk" => TimedFault::ReleaseDisk(self.replica()?),
+            "fill-disk" => TimedFault::FullDisk(self.replica()?, self.nanos()?),
+            "wipe" => TimedFault::LoseDisk(self.replica()?),
             "bad-sector" => {
                 let (replica, op) = (self.replica()?, self.value("op")?);
                 let op = op
@@ -227,16 +227,16 @@ impl<'a> Words<'a> {
                     let text = self.value("puts")?;
                     puts = text.parse().map_err(|_| format!("puts={text} is no number"))?;
                 }
-                Happening::BadSector(replica, OpNumber(op), puts)
+                TimedFault::BadSector(replica, OpNumber(op), puts)
             }
-            "no-space" => Happening::NoSpace(self.replica()?, self.nanos()?),
+            "no-space" => TimedFault::NoSpace(self.replica()?, self.nanos()?),
             "peer-down" => {
                 let (node, peer) = (self.node()?, self.node()?);
                 let refused = self.peek() == Some("refused");
                 if refused {
                     self.maybe();
                 }
-                Happening::PeerDown(node, peer, refused)
+                TimedFault::PeerDown(node, peer, refused)
             }
             _ => return Ok(None),
         };
@@ -244,7 +244,7 @@ impl<'a> Words<'a> {
     }
 
     /// `r0 c0 | rest`, or `r0 > rest` when only messages from left to right are lost.
-    fn partition(&mut self) -> Result<Happening, String> {
+    fn partition(&mut self) -> Result<TimedFault, String> {
         let mut side = Vec::new();
         let one_way = loop {
             match self.next("| or >")? {
@@ -267,7 +267,7 @@ impl<'a> Words<'a> {
         let missing = (0..self.replicas).find(|node| !rest && !side.contains(node) && !other.contains(node));
         match missing {
             Some(node) => Err(format!("r{node} is on neither side: name it, or write rest")),
-            None => Ok(Happening::Partition { side, one_way, noticed }),
+            None => Ok(TimedFault::Partition { side, one_way, noticed }),
         }
     }
 
@@ -387,30 +387,30 @@ pub(crate) fn write_fault(fault: &Fault, replicas: usize) -> String {
 }
 
 /// A fault that happens now, in the words that [`Words`] reads.
-pub(crate) fn write_happening(happening: &Happening, replicas: usize) -> String {
+pub(crate) fn write_happening(happening: &TimedFault, replicas: usize) -> String {
     let node = |node: usize| if node < replicas { format!("r{node}") } else { format!("c{}", node - replicas) };
     let unsynced = unsynced_text;
     match happening {
-        Happening::Crash(replica, how) => format!("crash r{replica} {}", unsynced(*how)),
-        Happening::Restart(replica) => format!("restart r{replica}"),
-        Happening::Partition { side, one_way, noticed } => {
+        TimedFault::Crash(replica, how) => format!("crash r{replica} {}", unsynced(*how)),
+        TimedFault::Restart(replica) => format!("restart r{replica}"),
+        TimedFault::Partition { side, one_way, noticed } => {
             let side: Vec<String> = side.iter().map(|at| node(*at)).collect();
             let (sign, noticed) = (if *one_way { ">" } else { "|" }, if *noticed { " noticed" } else { "" });
             format!("partition {} {sign} rest{noticed}", side.join(" "))
         }
-        Happening::Cut(from, to) => format!("cut {}>{}", node(*from), node(*to)),
-        Happening::Mend(from, to) => format!("mend {}>{}", node(*from), node(*to)),
-        Happening::Heal => "heal".to_owned(),
-        Happening::Clog(from, to, lasts) => format!("clog {}>{} {}", node(*from), node(*to), Nanos(*lasts)),
-        Happening::Mute(from, kind, lasts) => format!("mute {} {kind} {}", node(*from), Nanos(*lasts)),
-        Happening::Pause(replica) => format!("pause r{replica}"),
-        Happening::Suspend(replica) => format!("suspend r{replica}"),
-        Happening::Resume(replica) => format!("resume r{replica}"),
-        Happening::JumpWall(at, by) => {
+        TimedFault::Cut(from, to) => format!("cut {}>{}", node(*from), node(*to)),
+        TimedFault::Mend(from, to) => format!("mend {}>{}", node(*from), node(*to)),
+        TimedFault::Heal => "heal".to_owned(),
+        TimedFault::Clog(from, to, lasts) => format!("clog {}>{} {}", node(*from), node(*to), Nanos(*lasts)),
+        TimedFault::Mute(from, kind, lasts) => format!("mute {} {kind} {}", node(*from), Nanos(*lasts)),
+        TimedFault::Pause(replica) => format!("pause r{replica}"),
+        TimedFault::Suspend(replica) => format!("suspend r{replica}"),
+        TimedFault::Resume(replica) => format!("resume r{replica}"),
+        TimedFault::JumpWall(at, by) => {
             format!("skew-clock {} {}{}", node(*at), if *by < 0 { '-' } else { '+' }, Nanos(by.unsigned_abs()))
         }
-        Happening::LeapClock(at, by) => format!("leap-clock {} {}", node(*at), Nanos(*by)),
-        Happening::Rot(replica, op, damage) => {
+        TimedFault::LeapClock(at, by) => format!("leap-clock {} {}", node(*at), Nanos(*by)),
+        TimedFault::Rot(replica, op, damage) => {
             format!(
                 "corrupt r{replica} op={op}{}",
                 match damage {
@@ -420,17 +420,17 @@ pub(crate) fn write_happening(happening: &Happening, replicas: usize) -> String 
                 }
             )
         }
-        Happening::SlowDisk(replica, times, lasts) => {
+        TimedFault::SlowDisk(replica, times, lasts) => {
             format!("slow-disk r{replica} x{times} {}", Nanos(*lasts))
         }
-        Happening::StallDisk(replica) => format!("stall-disk r{replica}"),
-        Happening::ReleaseDisk(replica) => format!("release-disk r{replica}"),
-        Happening::FullDisk(replica, lasts) => format!("fill-disk r{replica} {}", Nanos(*lasts)),
-        Happening::LoseDisk(replica) => format!("wipe r{replica}"),
-        Happening::BadSector(replica, op, u64::MAX) => format!("bad-sector r{replica} op={op}"),
-        Happening::BadSector(replica, op, puts) => format!("bad-sector r{replica} op={op} puts={puts}"),
-        Happening::NoSpace(replica, lasts) => format!("no-space r{replica} {}", Nanos(*lasts)),
-        Happening::PeerDown(at, peer, refused) => {
+        TimedFault::StallDisk(replica) => format!("stall-disk r{replica}"),
+        TimedFault::ReleaseDisk(replica) => format!("release-disk r{replica}"),
+        TimedFault::FullDisk(replica, lasts) => format!("fill-disk r{replica} {}", Nanos(*lasts)),
+        TimedFault::LoseDisk(replica) => format!("wipe r{replica}"),
+        TimedFault::BadSector(replica, op, u64::MAX) => format!("bad-sector r{replica} op={op}"),
+        TimedFault::BadSector(replica, op, puts) => format!("bad-sector r{replica} op={op} puts={puts}"),
+        TimedFault::NoSpace(replica, lasts) => format!("no-space r{replica} {}", Nanos(*lasts)),
+        TimedFault::PeerDown(at, peer, refused) => {
             format!("peer-down {} {}{}", node(*at), node(*peer), if *refused { " refused" } else { "" })
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::condition::Condition;
 use super::parse::{Words, write_fault, write_happening};
 use super::{Failure, Played, Speak, base};
-use crate::faults::{Fault, Happening};
+use crate::faults::{Fault, TimedFault};
 use crate::options::{Options, parse_duration};
 use crate::report::timeline::What;
 use crate::report::{Detail, Verdict, describe};
@@ -101,12 +101,12 @@ pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: 
         let result = player.command(&line);
         let shown = player.show_new();
         shown.iter().for_each(|line| _ = writeln!(output, "{line}"));
-        let next_is_excuse = lines
+        let violation_is_next = lines
             .clone()
             .map(|(_, line)| line.trim())
             .find(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('>'))
-            .is_some_and(is_excuse);
-        let violated = player.violation().filter(|_| !next_is_excuse && !is_excuse(command));
+            .is_some_and(expects_violation);
+        let violated = player.violation().filter(|_| !violation_is_next && !expects_violation(command));
         failure = result.err();
         if failure.is_none()
             && let Some(verdict) = violated
@@ -131,7 +131,7 @@ pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: 
 }
 
 /// Whether a command is about a property that is to be broken.
-fn is_excuse(command: &str) -> bool {
+fn expects_violation(command: &str) -> bool {
     command.starts_with("expect violation") || command.starts_with("until violation")
 }
 
@@ -383,7 +383,7 @@ impl<S: Simulated> Player<'_, S> {
                 self.planned.push((number, fault.clone()));
             }
             if let Fault::At(at, happening) = fault {
-                world.plan(at, Planned::Happening(happening));
+                world.plan(at, Planned::TimedFault(happening));
             }
         }
         Ok(())
@@ -406,7 +406,7 @@ impl<S: Simulated> Player<'_, S> {
             None if own == default => Ok(()),
             Some(named) if own == default => Err(format!(
                 "this scenario is for the state machine {named}, and here is {own}; play it in the test of {named}, with \
-                 `Trial::play`"
+                 `SimTest::play`"
             )),
             Some(named) => Err(format!("this scenario is for the state machine {named}; here is {own}")),
             None => Err(format!(
@@ -446,7 +446,7 @@ impl<S: Simulated> Player<'_, S> {
         Ok(())
     }
 
-    fn happen(&mut self, happenings: Vec<Happening>) -> Result<(), String> {
+    fn happen(&mut self, happenings: Vec<TimedFault>) -> Result<(), String> {
         let Some(run) = &mut self.run else { return Ok(()) };
         for happening in happenings {
             if !run.carry_out(&happening) {

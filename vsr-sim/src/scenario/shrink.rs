@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use super::base;
 use super::parse::write_fault;
-use crate::faults::{Fault, Happening};
+use crate::faults::{Fault, TimedFault};
 use crate::options::{DelayShape, Limits, Options};
 use crate::report::Verdict;
 use crate::run::Simulation;
@@ -244,7 +244,7 @@ fn text_of(candidate: &Candidate, seed: u64, machine: &str) -> String {
     let mut faults = faults.clone();
     // Those with a moment in order, each of the others as its own line before them.
     faults.sort_by_key(|fault| match fault {
-        Fault::At(at, Happening::Restart(_)) => (1, *at, 1),
+        Fault::At(at, TimedFault::Restart(_)) => (1, *at, 1),
         Fault::At(at, _) => (1, *at, 0),
         _ => (0, 0, 0),
     });

@@ -187,7 +187,7 @@ impl Clock for SimClock {
 }
 
 /// Tells the checkers what a replica's protocol reports.
-pub(crate) struct Witness {
+pub(crate) struct CheckerObserver {
     life: Life,
     turns: u64,
     was_primary: bool,
@@ -196,13 +196,13 @@ pub(crate) struct Witness {
 /// Turns of a replica after which its accounts are counted anew: that takes as long as much is held.
 const AUDIT_EVERY: u64 = 128;
 
-impl Witness {
-    pub(crate) fn of(life: Life) -> Witness {
-        Witness { life, turns: 0, was_primary: false }
+impl CheckerObserver {
+    pub(crate) fn of(life: Life) -> CheckerObserver {
+        CheckerObserver { life, turns: 0, was_primary: false }
     }
 }
 
-impl Observer for Witness {
+impl Observer for CheckerObserver {
     fn on_event(&mut self, core: &Core, event: &Event) {
         let mut world = lock(&self.life.world);
         let (replica, now) = (self.life.node, world.now);

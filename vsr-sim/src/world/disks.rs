@@ -5,7 +5,7 @@ use vsr::{Batch, OpNumber};
 
 use super::{Planned, World, Wrote, site};
 use crate::check::Observation;
-use crate::faults::{Damage, Happening, ReadFate, Unsynced, WriteFate};
+use crate::faults::{Damage, ReadFate, TimedFault, Unsynced, WriteFate};
 
 impl World {
     /// Whether a replica that starts now from this disk knows where its log ends.
@@ -114,8 +114,8 @@ impl World {
                 let mut random = self.draw(site::WRITE_FATE, node as u64, self.now);
                 if !given && random.chance(1, 2) {
                     let after = random.below(2 * self.options.restart_after.as_nanos() as u64 + 1);
-                    let lost = Happening::Crash(node, unsynced(&mut random, true));
-                    self.plan(self.now + after, Planned::Happening(lost));
+                    let lost = TimedFault::Crash(node, unsynced(&mut random, true));
+                    self.plan(self.now + after, Planned::TimedFault(lost));
                 }
             }
             Some(WriteFate::Silent) => {

@@ -7,7 +7,7 @@ use vsr::protocol::Random;
 
 use super::disks::unsynced;
 use super::{World, site};
-use crate::faults::{Damage, Happening, Unsynced};
+use crate::faults::{Damage, TimedFault, Unsynced};
 use crate::options::Options;
 
 /// What is drawn again and again, each class with its mean time between two.
@@ -76,13 +76,13 @@ impl Class {
 #[derive(Debug, Default)]
 pub(crate) struct Drawn {
     /// What happens now.
-    pub(crate) now: Vec<Happening>,
+    pub(crate) now: Vec<TimedFault>,
     /// What happens later, and after how many nanoseconds.
-    pub(crate) later: Vec<(u64, Happening)>,
+    pub(crate) later: Vec<(u64, TimedFault)>,
 }
 
 impl Drawn {
-    fn now(faults: impl IntoIterator<Item = Happening>) -> Drawn {
+    fn now(faults: impl IntoIterator<Item = TimedFault>) -> Drawn {
         Drawn { now: faults.into_iter().collect(), later: Vec::new() }
     }
 }
@@ -107,24 +107,24 @@ impl World {
             Class::Clog => {
                 let (from, to) = self.any_link(random);
                 let (from, to) = if random.chance(1, 2) { (from, to) } else { (to, from) };
-                Drawn::now([Happening::Clog(from, to, millis(random, 1000))])
+                Drawn::now([TimedFault::Clog(from, to, millis(random, 1000))])
             }
             Class::Mute => {
                 let kind = MUTED[random.below(MUTED.len() as u64) as usize];
-                Drawn::now([Happening::Mute(self.any_replica(random), kind, millis(random, 2000))])
+                Drawn::now([TimedFault::Mute(self.any_replica(random), kind, millis(random, 2000))])
             }
             Class::Pause => self.some_pause(random),
             Class::SlowDisk => {
                 let (replica, times) = (self.any_replica(random), 10 + random.below(90));
-                Drawn::now([Happening::SlowDisk(replica, times, millis(random, 2000))])
+                Drawn::now([TimedFault::SlowDisk(replica, times, millis(random, 2000))])
             }
-            Class::FullDisk => Drawn::now([Happening::FullDisk(self.any_replica(random), millis(random, 3000))]),
+            Class::FullDisk => Drawn::now([TimedFault::FullDisk(self.any_replica(random), millis(random, 3000))]),
             // The first time is only the moment from which on they may go.
-            Class::LoseDisk if nth > 1 => Drawn::now(self.atlas.may_lose().iter().map(|at| Happening::LoseDisk(*at))),
+            Class::LoseDisk if nth > 1 => Drawn::now(self.atlas.may_lose().iter().map(|at| TimedFault::LoseDisk(*at))),
             Class::LoseDisk => Drawn::default(),
             Class::Rot => Drawn::now(self.some_rot(random)),
             Class::BadSector => Drawn::now(self.some_bad_sector(random)),
-            Class::NoSpace => Drawn::now([Happening::NoSpace(self.any_replica(random), millis(random, 2000))]),
+            Class::NoSpace => Drawn::now([TimedFault::NoSpace(self.any_replica(random), millis(random, 2000))]),
             Class::ClockJump => Drawn::now([self.some_clock_jump(random)]),
             Class::Depose => {
                 self.trace.count("deposed primaries");
@@ -148,10 +148,10 @@ impl World {
             let step = self.options.restart_after.as_nanos() as u64 * 2 + 20_000_000;
             for victim in &victims {
                 let moments: Vec<u64> = (1..=4).map(|turn| turn * step + random.below(20_000_000)).collect();
-                later.extend(moments.iter().map(|at| (*at, Happening::Crash(*victim, unsynced(random, torn)))));
+                later.extend(moments.iter().map(|at| (*at, TimedFault::Crash(*victim, unsynced(random, torn)))));
             }
         }
-        let now = victims.into_iter().map(|victim| Happening::Crash(victim, unsynced(random, torn))).collect();
+        let now = victims.into_iter().map(|victim| TimedFault::Crash(victim, unsynced(random, torn))).collect();
         Drawn { now, later }
     }
 
@@ -161,14 +161,14 @@ impl World {
         let (period, both) = (millis(random, 200), random.chance(1, 2));
         let mut later = Vec::new();
         for turn in 0..=(2 + random.below(10)) * 2 {
-            let happening = |a, b| if turn % 2 == 0 { Happening::Cut(a, b) } else { Happening::Mend(a, b) };
+            let happening = |a, b| if turn % 2 == 0 { TimedFault::Cut(a, b) } else { TimedFault::Mend(a, b) };
             later.push((turn * period, happening(from, to)));
             if both {
                 later.push((turn * period, happening(to, from)));
             }
         }
         let end = later.last().map_or(0, |(at, _)| *at) + period;
-        later.extend([(end, Happening::Mend(from, to)), (end, Happening::Mend(to, from))]);
+        later.extend([(end, TimedFault::Mend(from, to)), (end, TimedFault::Mend(to, from))]);
         Drawn { now: Vec::new(), later }
     }
 
@@ -177,16 +177,16 @@ impl World {
         let replica = self.any_replica(random);
         let lasts = random.below(self.options.pause_max.as_nanos() as u64) + 1;
         let suspend = random.below(100) < self.options.suspend_percent;
-        let pause = if suspend { Happening::Suspend(replica) } else { Happening::Pause(replica) };
-        Drawn { now: vec![pause], later: vec![(lasts, Happening::Resume(replica))] }
+        let pause = if suspend { TimedFault::Suspend(replica) } else { TimedFault::Pause(replica) };
+        Drawn { now: vec![pause], later: vec![(lasts, TimedFault::Resume(replica))] }
     }
 
-    fn some_clock_jump(&self, random: &mut Random) -> Happening {
+    fn some_clock_jump(&self, random: &mut Random) -> TimedFault {
         let (replica, by) = (self.any_replica(random), millis(random, 3_600_000));
         match random.below(3) {
-            0 => Happening::JumpWall(replica, by as i64),
-            1 => Happening::JumpWall(replica, -(by as i64)),
-            _ => Happening::LeapClock(replica, by / 1000),
+            0 => TimedFault::JumpWall(replica, by as i64),
+            1 => TimedFault::JumpWall(replica, -(by as i64)),
+            _ => TimedFault::LeapClock(replica, by / 1000),
         }
     }
 }
@@ -224,7 +224,7 @@ impl World {
         one.into_iter().collect()
     }
 
-    fn some_partition(&self, random: &mut Random) -> Happening {
+    fn some_partition(&self, random: &mut Random) -> TimedFault {
         let one_way = random.below(100) < self.options.one_way_percent;
         let isolate = random.chance(1, 2);
         // The primary in a minority, with some of the clients, is what deposes it unawares.
@@ -234,11 +234,11 @@ impl World {
         };
         let side = (0..self.nodes.len()).filter(|&node| inside(node, random)).collect();
         // Transports notice some of it: then the other side votes at once, and the cut-off one does not know.
-        Happening::Partition { side, one_way, noticed: random.chance(1, 2) }
+        TimedFault::Partition { side, one_way, noticed: random.chance(1, 2) }
     }
 
     /// A slot that the atlas lets rot, mostly near the end, where it hurts.
-    fn some_rot(&self, random: &mut Random) -> Option<Happening> {
+    fn some_rot(&self, random: &mut Random) -> Option<TimedFault> {
         let replica = self.any_replica(random);
         let head = self.disks[replica].head().0;
         let back = if random.chance(2, 3) { random.below(head.min(8)) } else { random.below(head) };
@@ -248,12 +248,12 @@ impl World {
             1 => Damage::End,
             _ => Damage::Body,
         };
-        self.atlas.may_rot(op, replica).then_some(Happening::Rot(replica, op, damage))
+        self.atlas.may_rot(op, replica).then_some(TimedFault::Rot(replica, op, damage))
     }
 
     /// Power is lost, and with it the last records, whole, of a log whose copies the atlas lets go: they were acknowledged, and
     /// all that is left is that the end cannot be read. Mostly one log at a time, as two of three may be too many.
-    fn some_lost_tail(&self, random: &mut Random) -> Vec<Happening> {
+    fn some_lost_tail(&self, random: &mut Random) -> Vec<TimedFault> {
         let all_certain = (0..self.replicas).all(|replica| self.is_head_certain(replica));
         let may_lose = |replica: usize, op: OpNumber| op > OpNumber::ZERO && self.atlas.may_rot(op, replica);
         let fits = |&replica: &usize| self.nodes[replica].up && may_lose(replica, self.disks[replica].head());
@@ -264,9 +264,9 @@ impl World {
         let victim = victims[random.below(victims.len() as u64) as usize];
         let (head, length) = (self.disks[victim].head().0, 1 + random.below(3));
         let tail = (0..length).map(|back| OpNumber(head.saturating_sub(back)));
-        let tail = tail.take_while(|op| may_lose(victim, *op)).map(|op| Happening::Rot(victim, op, Damage::End));
+        let tail = tail.take_while(|op| may_lose(victim, *op)).map(|op| TimedFault::Rot(victim, op, Damage::End));
         // What was not synced is gone, too: else it would come after them.
-        std::iter::once(Happening::Crash(victim, Unsynced::Lost)).chain(tail).collect()
+        std::iter::once(TimedFault::Crash(victim, Unsynced::Lost)).chain(tail).collect()
     }
 
     /// Cuts the primary off from the other replicas, for about as long as it takes them to notice; its clients still reach it.
@@ -284,22 +284,22 @@ impl World {
             for (from, to) in [(other, primary), (primary, other)] {
                 let is_cut = if to == primary { deaf } else { mute };
                 if is_cut {
-                    now.push(Happening::Cut(from, to));
-                    later.push((lasts, Happening::Mend(from, to)));
+                    now.push(TimedFault::Cut(from, to));
+                    later.push((lasts, TimedFault::Mend(from, to)));
                 }
             }
             if random.chance(1, 2) {
-                later.push((200_000 + random.below(3_000_000), Happening::PeerDown(other, primary, true)));
+                later.push((200_000 + random.below(3_000_000), TimedFault::PeerDown(other, primary, true)));
             }
         }
         Drawn { now, later }
     }
 
     /// A place that the atlas lets go bad, for a while or for ever: with what is there, or before anything is.
-    fn some_bad_sector(&self, random: &mut Random) -> Option<Happening> {
+    fn some_bad_sector(&self, random: &mut Random) -> Option<TimedFault> {
         let replica = self.any_replica(random);
         let op = OpNumber((self.disks[replica].head().0 + random.below(24)).saturating_sub(8).max(1));
         let puts = [1, 2, 5, u64::MAX][random.below(4) as usize];
-        self.atlas.may_rot(op, replica).then_some(Happening::BadSector(replica, op, puts))
+        self.atlas.may_rot(op, replica).then_some(TimedFault::BadSector(replica, op, puts))
     }
 }

@@ -3,40 +3,40 @@
 use vsr::{Arrival, OpNumber};
 
 use super::{Planned, World, site};
-use crate::faults::{Damage, Happening};
+use crate::faults::{Damage, TimedFault};
 use crate::report::timeline::State;
 
 impl World {
     /// Carries out a fault, but for those that end or begin a process. Whether it had any effect.
-    pub(crate) fn carry_out(&mut self, happening: &Happening) -> bool {
+    pub(crate) fn carry_out(&mut self, happening: &TimedFault) -> bool {
         if !self.has_nodes_of(happening) {
             return false;
         }
         match happening {
-            Happening::Crash(..) | Happening::Restart(_) | Happening::Resume(_) | Happening::LoseDisk(_) => {
+            TimedFault::Crash(..) | TimedFault::Restart(_) | TimedFault::Resume(_) | TimedFault::LoseDisk(_) => {
                 return false;
             }
-            Happening::Partition { side, one_way, noticed } => self.begin_partition(side, *one_way, *noticed),
-            Happening::Cut(from, to) => self.cut(*from, *to),
-            Happening::Mend(from, to) => self.mend(*from, *to),
-            Happening::Heal => self.heal_partition(),
-            Happening::Clog(from, to, lasts) => self.clog(*from, *to, *lasts),
-            Happening::Mute(node, kind, lasts) => self.mute(*node, kind, *lasts),
-            Happening::Pause(replica) => return self.stand_still(*replica, false),
-            Happening::Suspend(replica) => return self.stand_still(*replica, true),
-            Happening::JumpWall(node, by) => self.jump_wall(*node, *by),
-            Happening::LeapClock(node, by) => self.leap_clock(*node, *by),
-            Happening::Rot(replica, op, damage) => return self.rot(*replica, *op, *damage),
-            Happening::SlowDisk(replica, times, lasts) => self.slow_disk(*replica, *times, *lasts),
-            Happening::StallDisk(replica) => self.stall_disk(*replica),
-            Happening::ReleaseDisk(replica) => {
+            TimedFault::Partition { side, one_way, noticed } => self.begin_partition(side, *one_way, *noticed),
+            TimedFault::Cut(from, to) => self.cut(*from, *to),
+            TimedFault::Mend(from, to) => self.mend(*from, *to),
+            TimedFault::Heal => self.heal_partition(),
+            TimedFault::Clog(from, to, lasts) => self.clog(*from, *to, *lasts),
+            TimedFault::Mute(node, kind, lasts) => self.mute(*node, kind, *lasts),
+            TimedFault::Pause(replica) => return self.stand_still(*replica, false),
+            TimedFault::Suspend(replica) => return self.stand_still(*replica, true),
+            TimedFault::JumpWall(node, by) => self.jump_wall(*node, *by),
+            TimedFault::LeapClock(node, by) => self.leap_clock(*node, *by),
+            TimedFault::Rot(replica, op, damage) => return self.rot(*replica, *op, *damage),
+            TimedFault::SlowDisk(replica, times, lasts) => self.slow_disk(*replica, *times, *lasts),
+            TimedFault::StallDisk(replica) => self.stall_disk(*replica),
+            TimedFault::ReleaseDisk(replica) => {
                 self.release_disk(*replica);
                 self.fault(*replica, None, || format!("r{replica}'s disk goes on"));
             }
-            Happening::FullDisk(replica, lasts) => self.fill_disk(*replica, *lasts),
-            Happening::BadSector(replica, op, puts) => return self.spoil(*replica, *op, *puts),
-            Happening::NoSpace(replica, lasts) => self.take_space(*replica, *lasts),
-            Happening::PeerDown(node, peer, refused) => {
+            TimedFault::FullDisk(replica, lasts) => self.fill_disk(*replica, *lasts),
+            TimedFault::BadSector(replica, op, puts) => return self.spoil(*replica, *op, *puts),
+            TimedFault::NoSpace(replica, lasts) => self.take_space(*replica, *lasts),
+            TimedFault::PeerDown(node, peer, refused) => {
                 let peer = self.nodes[*peer].peer;
                 self.arrive(*node, Arrival::PeerDown { peer, refused: *refused });
             }
@@ -45,27 +45,28 @@ impl World {
     }
 
     /// Whether this run has the nodes that a fault names.
-    fn has_nodes_of(&self, happening: &Happening) -> bool {
+    fn has_nodes_of(&self, happening: &TimedFault) -> bool {
         let (nodes, replicas) = (self.nodes.len(), self.replicas);
         match *happening {
-            Happening::Partition { .. } | Happening::Heal => true,
-            Happening::Cut(a, b) | Happening::Mend(a, b) | Happening::Clog(a, b, _) | Happening::PeerDown(a, b, _) => {
-                a < nodes && b < nodes
-            }
-            Happening::Mute(node, ..) | Happening::JumpWall(node, _) | Happening::LeapClock(node, _) => node < nodes,
-            Happening::Crash(replica, _)
-            | Happening::Restart(replica)
-            | Happening::Pause(replica)
-            | Happening::Resume(replica)
-            | Happening::Suspend(replica)
-            | Happening::Rot(replica, ..)
-            | Happening::SlowDisk(replica, ..)
-            | Happening::StallDisk(replica)
-            | Happening::ReleaseDisk(replica)
-            | Happening::FullDisk(replica, _)
-            | Happening::LoseDisk(replica)
-            | Happening::BadSector(replica, ..)
-            | Happening::NoSpace(replica, _) => replica < replicas,
+            TimedFault::Partition { .. } | TimedFault::Heal => true,
+            TimedFault::Cut(a, b)
+            | TimedFault::Mend(a, b)
+            | TimedFault::Clog(a, b, _)
+            | TimedFault::PeerDown(a, b, _) => a < nodes && b < nodes,
+            TimedFault::Mute(node, ..) | TimedFault::JumpWall(node, _) | TimedFault::LeapClock(node, _) => node < nodes,
+            TimedFault::Crash(replica, _)
+            | TimedFault::Restart(replica)
+            | TimedFault::Pause(replica)
+            | TimedFault::Resume(replica)
+            | TimedFault::Suspend(replica)
+            | TimedFault::Rot(replica, ..)
+            | TimedFault::SlowDisk(replica, ..)
+            | TimedFault::StallDisk(replica)
+            | TimedFault::ReleaseDisk(replica)
+            | TimedFault::FullDisk(replica, _)
+            | TimedFault::LoseDisk(replica)
+            | TimedFault::BadSector(replica, ..)
+            | TimedFault::NoSpace(replica, _) => replica < replicas,
         }
     }
 

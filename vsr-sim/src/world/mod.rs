@@ -38,15 +38,15 @@ use self::links::{Delivery, Links};
 use self::socket::Sockets;
 use self::traffic::Traffic;
 use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
-use crate::faults::{Atlas, Happening, Plan, Unsynced, WriteFate, draw};
+use crate::faults::{Atlas, Plan, TimedFault, Unsynced, WriteFate, draw};
 use crate::files::SimDisk;
 use crate::options::Options;
 use crate::report::Trace;
 use crate::report::timeline::State;
 
-pub use self::socket::{Heard, SimSocket};
+pub use self::socket::{SimSocket, SocketEvent};
 
-pub(crate) use self::adapters::{Life, SimClock, SimNetwork, SimStorage, Witness};
+pub(crate) use self::adapters::{CheckerObserver, Life, SimClock, SimNetwork, SimStorage};
 pub(crate) use self::disks::unsynced;
 pub(crate) use self::draws::{CLASSES, Class, Drawn};
 pub(crate) use self::links::MessageFilter;
@@ -130,7 +130,7 @@ pub(crate) enum Planned {
     /// The next fault of a class is drawn.
     Class(usize),
     /// A fault that was written down, or that ends another.
-    Happening(Happening),
+    TimedFault(TimedFault),
     /// A partition ends, unless another one came since.
     EndOfPartition(u64),
 }

@@ -27,7 +27,7 @@ pub struct SimSocket {
 
 /// What a socket hears.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum SocketEvent {
     /// A frame, and who sent it.
     Frame {
         /// The sender.
@@ -59,7 +59,7 @@ impl SimSocket {
     }
 
     /// What has arrived; waits for something. Dropping the future loses nothing.
-    pub async fn recv(&self) -> Vec<Heard> {
+    pub async fn recv(&self) -> Vec<SocketEvent> {
         poll_fn(|_: &mut Context<'_>| {
             let mut world = lock(&self.life.world);
             let heard = world.take_heard(self.life.node);
@@ -82,18 +82,18 @@ impl std::fmt::Debug for SimSocket {
 /// The frames of all sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
-    arrived: BTreeMap<usize, Vec<Heard>>,
+    arrived: BTreeMap<usize, Vec<SocketEvent>>,
     /// How many frames went from one node to another.
     counts: BTreeMap<(usize, usize), u32>,
 }
 
 impl World {
-    fn take_heard(&mut self, node: usize) -> Vec<Heard> {
+    fn take_heard(&mut self, node: usize) -> Vec<SocketEvent> {
         let mut heard = self.sockets.arrived.remove(&node).unwrap_or_default();
         // Hints come the way they do without sockets.
         heard.extend(std::mem::take(&mut self.nodes[node].inbox).into_iter().filter_map(|arrival| match arrival {
-            Arrival::PeerUp(peer) => Some(Heard::Up(peer)),
-            Arrival::PeerDown { peer, refused } => Some(Heard::Down { peer, refused }),
+            Arrival::PeerUp(peer) => Some(SocketEvent::Up(peer)),
+            Arrival::PeerDown { peer, refused } => Some(SocketEvent::Down { peer, refused }),
             Arrival::Message { .. } | Arrival::Refused { .. } => None,
         }));
         heard
@@ -143,7 +143,7 @@ impl World {
         self.trace.count("deliveries");
         self.trace.note(self.now, 1010, from as u64, to as u64, bytes.len() as u64);
         let from = self.nodes[from].peer;
-        self.sockets.arrived.entry(to).or_default().push(Heard::Frame { from, bytes });
+        self.sockets.arrived.entry(to).or_default().push(SocketEvent::Frame { from, bytes });
         if let Some(flag) = &self.nodes[to].inbox_flag {
             flag.set();
         }

@@ -201,16 +201,16 @@ impl Pictures {
         if !self.are_wanted() {
             return Ok(());
         }
-        let story = report.story(repeat);
+        let timeline = report.timeline(repeat);
         if let Some(path) = &self.html {
-            write_file(path, render::html(&story).as_bytes())?;
+            write_file(path, render::html(&timeline).as_bytes())?;
         }
         if let Some(path) = &self.perfetto {
-            write_file(path, render::perfetto(&story).as_bytes())?;
+            write_file(path, render::perfetto(&timeline).as_bytes())?;
         }
         if let Some(path) = &self.json {
             let mut lines = Vec::new();
-            render::json_lines(&story, &mut lines).map_err(|error| error.to_string())?;
+            render::json_lines(&timeline, &mut lines).map_err(|error| error.to_string())?;
             write_file(path, &lines)?;
         }
         Ok(())

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 
 /// What became of one bug.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Outcome {
+struct Hunt {
     /// The verdict and the checker; `None` when it was not found.
     found: Option<(u64, String)>,
     seeds: u64,
@@ -115,7 +115,7 @@ fn clone_tree(tree: &Path) -> Result<(), String> {
     output(Command::new("git").args(["reset", "-q", "--hard", "FETCH_HEAD"]).current_dir(tree)).map(|_| ())
 }
 
-fn try_one(arguments: &Arguments, tree: &Path, patch: &Path) -> Result<Outcome, String> {
+fn try_one(arguments: &Arguments, tree: &Path, patch: &Path) -> Result<Hunt, String> {
     output(Command::new("git").args(["checkout", "-q", "--", "."]).current_dir(tree))?;
     output(Command::new("git").arg("apply").arg(patch).current_dir(tree))
         .map_err(|why| format!("{} no longer applies: {why}", patch.display()))?;
@@ -149,7 +149,7 @@ fn try_one(arguments: &Arguments, tree: &Path, patch: &Path) -> Result<Outcome, 
         let last = |line: &str| line.split_once("lines=").and_then(|(_, lines)| lines.trim().parse().ok());
         lines = String::from_utf8_lossy(&text).lines().find_map(last);
     }
-    Ok(Outcome { found, seeds: seeds.unwrap_or(0), lines })
+    Ok(Hunt { found, seeds: seeds.unwrap_or(0), lines })
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
@@ -160,7 +160,7 @@ fn output(command: &mut Command) -> Result<String, String> {
     Err(format!("{command:?}: {}", String::from_utf8_lossy(&output.stderr).trim()))
 }
 
-fn line(name: &str, outcome: &Outcome) -> String {
+fn line(name: &str, outcome: &Hunt) -> String {
     match &outcome.found {
         Some((seed, why)) => {
             let why: String = why.chars().take(160).collect();
@@ -170,7 +170,7 @@ fn line(name: &str, outcome: &Outcome) -> String {
     }
 }
 
-fn read_results(path: &Path, commit: &str, seeds: u64) -> BTreeMap<String, Outcome> {
+fn read_results(path: &Path, commit: &str, seeds: u64) -> BTreeMap<String, Hunt> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut lines = text.lines();
     if lines.next() != Some(commit) {
@@ -182,14 +182,14 @@ fn read_results(path: &Path, commit: &str, seeds: u64) -> BTreeMap<String, Outco
         let (lines, why) = (parts.next()?.parse().ok(), parts.next()?);
         let found = seed.parse().ok().map(|seed| (seed, why.to_owned()));
         // A bug that was looked for less long is looked for again.
-        (found.is_some() || ran >= seeds).then(|| (name.to_owned(), Outcome { found, seeds: ran, lines }))
+        (found.is_some() || ran >= seeds).then(|| (name.to_owned(), Hunt { found, seeds: ran, lines }))
     };
     lines.filter_map(result).collect()
 }
 
-fn write_results(path: &Path, commit: &str, results: &BTreeMap<String, Outcome>) -> Result<(), String> {
+fn write_results(path: &Path, commit: &str, results: &BTreeMap<String, Hunt>) -> Result<(), String> {
     let mut text = format!("{commit}\n");
-    for (name, Outcome { found, seeds, lines }) in results {
+    for (name, Hunt { found, seeds, lines }) in results {
         let lines = lines.map_or(String::new(), |lines| lines.to_string());
         let (seed, why) = found.as_ref().map_or((String::new(), ""), |(seed, why)| (seed.to_string(), why.as_str()));
         let _ = writeln!(text, "{name}\t{seeds}\t{seed}\t{lines}\t{why}");
@@ -197,14 +197,14 @@ fn write_results(path: &Path, commit: &str, results: &BTreeMap<String, Outcome>)
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn table(commit: &str, results: &BTreeMap<String, Outcome>, patches: &Path) -> Result<String, String> {
+fn table(commit: &str, results: &BTreeMap<String, Hunt>, patches: &Path) -> Result<String, String> {
     let short: String = commit.chars().take(10).collect();
     let mut text =
         format!("Made by `vsr-sim mutants` on commit {short}; a seed means something on its own commit only.\n\n");
     let shrunk = results.values().any(|outcome| outcome.lines.is_some());
     let (head, rule) = if shrunk { (" scenario, lines |", "---|") } else { ("", "") };
     let _ = writeln!(text, "| bug | rule | found by | at seed | after seeds |{head}\n|---|---|---|---|---|{rule}");
-    for (name, Outcome { found, seeds, lines }) in results {
+    for (name, Hunt { found, seeds, lines }) in results {
         let lines = lines.map_or(String::new(), |lines| format!(" {lines}"));
         let lines = if shrunk { format!("{lines} |") } else { String::new() };
         let path = patches.join(format!("{name}.patch"));

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::report::timeline::{Breach, State, Story, What};
+use crate::report::timeline::{Breach, State, Timeline, What};
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = concat!(include_str!("decode.js"), include_str!("draw.js"), include_str!("page.js"));
 
-/// A story as the page reads it: a column for each field that every record has, and the rest in one list. What is a text is an index into
+/// A timeline as the page reads it: a column for each field that every record has, and the rest in one list. What is a text is an index into
 /// `texts`, what points to another record is the distance back to it (0: there is none), so that most numbers have few digits.
 #[derive(Default, Serialize)]
 struct Columns<'a> {
@@ -41,35 +41,39 @@ struct Violation<'a> {
     record: Option<u32>,
 }
 
-/// A story as one page of HTML with a space-time diagram. The page asks no network for anything, and what the story's texts contain
+/// A timeline as one page of HTML with a space-time diagram. The page asks no network for anything, and what the timeline's texts contain
 /// stays text.
 #[must_use]
-pub fn html(story: &Story) -> String {
+pub fn html(timeline: &Timeline) -> String {
     // The data goes in last: no later step searches it for marks.
-    PAGE.replacen("/* style */", STYLE, 1).replacen("/* script */", SCRIPT, 1).replacen("/* story */", &data(story), 1)
+    PAGE.replacen("/* style */", STYLE, 1).replacen("/* script */", SCRIPT, 1).replacen(
+        "/* story */",
+        &data(timeline),
+        1,
+    )
 }
 
 /// JSON that may stand inside a script element: outside of strings it has no such characters, and inside it may escape them.
-fn data(story: &Story) -> String {
-    let json = serde_json::to_string(&columns(story)).unwrap_or_default();
+fn data(timeline: &Timeline) -> String {
+    let json = serde_json::to_string(&columns(timeline)).unwrap_or_default();
     json.replace('<', "\\u003c").replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
 }
 
-fn columns(story: &Story) -> Columns<'_> {
+fn columns(timeline: &Timeline) -> Columns<'_> {
     let mut texts = Texts::default();
-    let lanes = story.lanes.len();
+    let lanes = timeline.lanes.len();
     let lane_of = |lane: u32| (lane as usize).min(lanes);
     let mut columns = Columns {
-        title: &story.title,
-        repeat: &story.repeat,
-        verdict: &story.verdict,
-        lanes: story.lanes.iter().map(|lane| (lane.name.as_str(), lane.replica)).collect(),
-        counters: story.counters.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
-        violation: story.violation.as_ref().map(violation),
+        title: &timeline.title,
+        repeat: &timeline.repeat,
+        verdict: &timeline.verdict,
+        lanes: timeline.lanes.iter().map(|lane| (lane.name.as_str(), lane.replica)).collect(),
+        counters: timeline.counters.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
+        violation: timeline.violation.as_ref().map(violation),
         ..Columns::default()
     };
     let mut before = 0;
-    for (index, record) in story.records.iter().enumerate() {
+    for (index, record) in timeline.records.iter().enumerate() {
         let back = |to: u32| index.saturating_sub(to as usize) as u64;
         columns.at.push(record.at.saturating_sub(before));
         before = record.at.max(before);

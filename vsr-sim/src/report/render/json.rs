@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::report::timeline::{Story, What};
+use crate::report::timeline::{Timeline, What};
 
 /// The version of the format of [`json_lines`]. Another field does not change it; another meaning does.
 pub const VERSION: u32 = 1;
@@ -66,7 +66,7 @@ struct Violation<'a> {
     record: Option<u32>,
 }
 
-/// Writes a story as one JSON object a line.
+/// Writes a timeline as one JSON object a line.
 ///
 /// - The first line: `version` ([`VERSION`]), `title`, `repeat` (the command that runs it again), `verdict`, `lanes` (each a `name` and
 ///   whether it is a `replica`), `records` (how many follow), `counters`.
@@ -79,25 +79,25 @@ struct Violation<'a> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn json_lines(story: &Story, out: &mut dyn io::Write) -> io::Result<()> {
-    let lanes = story.lanes.iter().map(|lane| Participant { name: &lane.name, replica: lane.replica }).collect();
+pub fn json_lines(timeline: &Timeline, out: &mut dyn io::Write) -> io::Result<()> {
+    let lanes = timeline.lanes.iter().map(|lane| Participant { name: &lane.name, replica: lane.replica }).collect();
     let header = Header {
         version: VERSION,
-        title: &story.title,
-        repeat: &story.repeat,
-        verdict: &story.verdict,
+        title: &timeline.title,
+        repeat: &timeline.repeat,
+        verdict: &timeline.verdict,
         lanes,
-        records: story.records.len(),
-        counters: story.counters.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
+        records: timeline.records.len(),
+        counters: timeline.counters.iter().map(|(name, count)| (name.as_str(), *count)).collect(),
     };
     line(out, &header)?;
-    for (index, record) in story.records.iter().enumerate() {
-        let (lane, what) = (story.lane_name(record.lane), record.what.name());
-        let fields = fields(story, &record.what);
+    for (index, record) in timeline.records.iter().enumerate() {
+        let (lane, what) = (timeline.lane_name(record.lane), record.what.name());
+        let fields = fields(timeline, &record.what);
         line(out, &Line { record: index, at: record.at, lane, cause: record.cause, what, fields })?;
     }
-    if let Some(breach) = &story.violation {
-        let lane = breach.lane.map(|lane| story.lane_name(lane));
+    if let Some(breach) = &timeline.violation {
+        let lane = breach.lane.map(|lane| timeline.lane_name(lane));
         let (checker, message) = (&breach.checker, &breach.message);
         line(out, &Last { violation: Violation { at: breach.at, lane, checker, message, record: breach.record } })?;
     }
@@ -109,9 +109,9 @@ fn line(out: &mut dyn io::Write, value: &impl Serialize) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn fields<'a>(story: &'a Story, what: &'a What) -> Fields<'a> {
+fn fields<'a>(timeline: &'a Timeline, what: &'a What) -> Fields<'a> {
     match what {
-        What::Sent { to, kind, text } => Fields::Sent { to: story.lane_name(*to), kind, text },
+        What::Sent { to, kind, text } => Fields::Sent { to: timeline.lane_name(*to), kind, text },
         What::Delivered { sent } => Fields::Delivered { sent: *sent },
         What::Lost { sent, why } => Fields::Lost { sent: *sent, why },
         What::Status { view, state, primary } => Fields::Status { view: *view, state: state.name(), primary: *primary },

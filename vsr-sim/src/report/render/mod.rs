@@ -1,4 +1,4 @@
-//! A [`Story`](crate::report::timeline::Story) as a page to look at, as lines for a program, and as a trace for Perfetto.
+//! A [`Timeline`](crate::report::timeline::Timeline) as a page to look at, as lines for a program, and as a trace for Perfetto.
 
 mod html;
 mod json;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::report::timeline::{CLUSTER, State, Story, What};
+use crate::report::timeline::{CLUSTER, State, Timeline, What};
 
 /// How long a message's sending and arrival are drawn, in nanoseconds: the arrows of the format bind to slices.
 const TOUCH_NS: u64 = 1_000;
@@ -58,14 +58,14 @@ impl<'a> Event<'a> {
     }
 }
 
-/// A story in Chrome's trace event format: process 1 is the cluster. Each lane has a thread for its status or its operations, and one
+/// A timeline in Chrome's trace event format: process 1 is the cluster. Each lane has a thread for its status or its operations, and one
 /// beside it for its messages, which are joined by arrows; thread 0 is what concerns the whole cluster. Times are virtual.
 #[must_use]
-pub fn perfetto(story: &Story) -> String {
-    let mut events = names(story);
-    periods(story, &mut events);
-    messages(story, &mut events);
-    rest(story, &mut events);
+pub fn perfetto(timeline: &Timeline) -> String {
+    let mut events = names(timeline);
+    periods(timeline, &mut events);
+    messages(timeline, &mut events);
+    rest(timeline, &mut events);
     let trace = Trace { display_time_unit: "ns", trace_events: events };
     serde_json::to_string(&trace).unwrap_or_default()
 }
@@ -75,20 +75,20 @@ fn micros(ns: u64) -> f64 {
 }
 
 /// The thread of a lane's status, operations, faults and notes; 0 is the cluster's.
-fn thread(story: &Story, lane: u32) -> u32 {
-    if (lane as usize) < story.lanes.len() { 2 * lane + 1 } else { 0 }
+fn thread(timeline: &Timeline, lane: u32) -> u32 {
+    if (lane as usize) < timeline.lanes.len() { 2 * lane + 1 } else { 0 }
 }
 
-fn names(story: &Story) -> Vec<Event<'_>> {
+fn names(timeline: &Timeline) -> Vec<Event<'_>> {
     let meta = |tid, kind, args| Event { args, ..Event::new("M", tid, 0, kind) };
-    let mut events = vec![meta(0, "process_name", json!({ "name": story.title }))];
+    let mut events = vec![meta(0, "process_name", json!({ "name": timeline.title }))];
     let mut name = |tid: u32, name: &str| {
         events.push(meta(tid, "thread_name", json!({ "name": name })));
         events.push(meta(tid, "thread_sort_index", json!({ "sort_index": tid })));
     };
-    name(0, story.lane_name(CLUSTER));
-    for (lane, participant) in story.lanes.iter().enumerate() {
-        let tid = thread(story, lane as u32);
+    name(0, timeline.lane_name(CLUSTER));
+    for (lane, participant) in timeline.lanes.iter().enumerate() {
+        let tid = thread(timeline, lane as u32);
         name(tid, &participant.name);
         name(tid + 1, &format!("{} messages", participant.name));
     }
@@ -96,15 +96,15 @@ fn names(story: &Story) -> Vec<Event<'_>> {
 }
 
 /// Slices for statuses and client operations: each lasts until the next status, or until its answer, or until the end.
-fn periods<'a>(story: &'a Story, events: &mut Vec<Event<'a>>) {
+fn periods<'a>(timeline: &'a Timeline, events: &mut Vec<Event<'a>>) {
     let mut status_ends = BTreeMap::new();
     let mut answers = BTreeMap::new();
     let from = events.len();
-    for (index, record) in story.records.iter().enumerate().rev() {
-        let tid = thread(story, record.lane);
+    for (index, record) in timeline.records.iter().enumerate().rev() {
+        let tid = thread(timeline, record.lane);
         match &record.what {
             What::Status { view, state, primary } => {
-                let until = status_ends.insert(record.lane, record.at).unwrap_or(story.end());
+                let until = status_ends.insert(record.lane, record.at).unwrap_or(timeline.end());
                 let name = match (state, primary) {
                     (State::Normal, true) => format!("view {view} · primary"),
                     (State::Normal, false) => format!("view {view}"),
@@ -119,7 +119,7 @@ fn periods<'a>(story: &'a Story, events: &mut Vec<Event<'a>>) {
             What::Asked { text } => {
                 let (until, args) = match answers.get(&index) {
                     Some((until, answer)) => (*until, json!({ "answer": answer })),
-                    None => (story.end(), json!({ "answer": null })),
+                    None => (timeline.end(), json!({ "answer": null })),
                 };
                 let slice = Event::slice(tid, record.at, until, text);
                 events.push(Event { cat: Some("operation"), args, ..slice });
@@ -131,23 +131,23 @@ fn periods<'a>(story: &'a Story, events: &mut Vec<Event<'a>>) {
 }
 
 /// A slice for each message sent and each that arrived, and an arrow for each arrival.
-fn messages<'a>(story: &'a Story, events: &mut Vec<Event<'a>>) {
+fn messages<'a>(timeline: &'a Timeline, events: &mut Vec<Event<'a>>) {
     let mut arrivals: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (index, record) in story.records.iter().enumerate() {
+    for (index, record) in timeline.records.iter().enumerate() {
         if let What::Delivered { sent } = record.what {
             arrivals.entry(sent).or_default().push(index as u32);
         }
     }
-    let ends = touch_ends(story);
-    for (index, (record, end)) in story.records.iter().zip(ends).enumerate() {
-        let (index, tid) = (index as u32, thread(story, record.lane) + 1);
+    let ends = touch_ends(timeline);
+    for (index, (record, end)) in timeline.records.iter().zip(ends).enumerate() {
+        let (index, tid) = (index as u32, thread(timeline, record.lane) + 1);
         let sent = match record.what {
             What::Sent { .. } => index,
             What::Delivered { sent } => sent,
             _ => continue,
         };
-        let Some(posted) = story.posted(sent) else { continue };
-        let (from, to) = (story.lane_name(posted.from), story.lane_name(posted.to));
+        let Some(posted) = timeline.posted(sent) else { continue };
+        let (from, to) = (timeline.lane_name(posted.from), timeline.lane_name(posted.to));
         let args = json!({ "from": from, "to": to, "text": posted.text });
         events.push(Event { cat: Some("message"), args, ..Event::slice(tid, record.at, end, posted.kind) });
         let arrow =
@@ -161,10 +161,10 @@ fn messages<'a>(story: &'a Story, events: &mut Vec<Event<'a>>) {
 }
 
 /// When the slice of each record's message ends: before the lane's next one begins, as slices of a thread may only nest.
-fn touch_ends(story: &Story) -> Vec<u64> {
-    let mut ends = vec![0; story.records.len()];
+fn touch_ends(timeline: &Timeline) -> Vec<u64> {
+    let mut ends = vec![0; timeline.records.len()];
     let mut next: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    for (record, end) in story.records.iter().zip(&mut ends).rev() {
+    for (record, end) in timeline.records.iter().zip(&mut ends).rev() {
         if !matches!(record.what, What::Sent { .. } | What::Delivered { .. }) {
             continue;
         }
@@ -179,12 +179,12 @@ fn touch_ends(story: &Story) -> Vec<u64> {
 }
 
 /// Instants for losses, faults, notes and the violation; counters for op numbers.
-fn rest<'a>(story: &'a Story, events: &mut Vec<Event<'a>>) {
-    for record in &story.records {
-        let tid = thread(story, record.lane);
+fn rest<'a>(timeline: &'a Timeline, events: &mut Vec<Event<'a>>) {
+    for record in &timeline.records {
+        let tid = thread(timeline, record.lane);
         match &record.what {
             What::Lost { sent, why } => {
-                let (kind, text) = story.posted(*sent).map_or(("message", ""), |posted| (posted.kind, posted.text));
+                let (kind, text) = timeline.posted(*sent).map_or(("message", ""), |posted| (posted.kind, posted.text));
                 let args = json!({ "why": why, "text": text });
                 events.push(Event { args, ..Event::instant(tid, record.at, format!("lost {kind}")) });
             }
@@ -196,14 +196,14 @@ fn rest<'a>(story: &'a Story, events: &mut Vec<Event<'a>>) {
                 events.push(Event { cat: Some("note"), ..Event::instant(tid, record.at, text) });
             }
             What::Numbers { head, commit } => {
-                let name = format!("{} op numbers", story.lane_name(record.lane));
+                let name = format!("{} op numbers", timeline.lane_name(record.lane));
                 let args = json!({ "head": head, "commit": commit });
                 events.push(Event { args, ..Event::new("C", tid, record.at, name) });
             }
             _ => {}
         }
     }
-    if let Some(breach) = &story.violation {
+    if let Some(breach) = &timeline.violation {
         let name = format!("violation {}", breach.checker);
         let args = json!({ "message": breach.message });
         events.push(Event { s: Some("g"), args, ..Event::instant(0, breach.at, name) });

@@ -7,7 +7,7 @@ use crate::files::SimDisk;
 /// Why a core may rightly not go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Excuse {
+pub enum Unrecoverable {
     /// Too many disks are lost: no quorum is left.
     #[error("{disks} disks are left, and a quorum takes {quorum}")]
     TooFewDisks {
@@ -42,10 +42,10 @@ pub enum Excuse {
 
 /// Whether, and by which rule, a core of these disks may be stuck, when ops up to `committed` are known to be committed.
 #[must_use]
-pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Option<Excuse> {
+pub fn unrecoverable(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Option<Unrecoverable> {
     let quorum = usize::from(quorums.view_change.max(quorums.replication));
     if disks.len() < quorum {
-        return Some(Excuse::TooFewDisks { disks: disks.len(), quorum });
+        return Some(Unrecoverable::TooFewDisks { disks: disks.len(), quorum });
     }
     let head = disks.iter().map(|disk| disk.head()).max().unwrap_or_default();
     let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
@@ -54,7 +54,7 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
     let log_view = disks.iter().map(|disk| disk.state().log_view).max();
     let hides = disks.iter().any(|disk| !is_certain(disk) && Some(disk.state().log_view) == log_view);
     if hides && disks.len() - uncertain < usize::from(quorums.nack.min(quorums.view_change)) {
-        return Some(Excuse::RottenEnds { uncertain, disks: disks.len() });
+        return Some(Unrecoverable::RottenEnds { uncertain, disks: disks.len() });
     }
     // A view takes the logs of the newest view: an op that only older ones doubt, above all that these name, is not asked for.
     let newest_logs = disks.iter().filter(|disk| Some(disk.state().log_view) == log_view);
@@ -69,7 +69,7 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
             continue;
         }
         if op <= committed {
-            return Some(Excuse::NoCopy { op });
+            return Some(Unrecoverable::NoCopy { op });
         }
         if !disks.iter().any(|disk| disk.is_damaged(op) || (op <= named && doubts(disk, op))) {
             continue;
@@ -79,7 +79,7 @@ pub fn excuse(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Opti
             |disk: &&&SimDisk| disk.is_damaged(op) || doubts(disk, op) || (op > disk.head() && !is_certain(disk));
         let silent = disks.iter().filter(is_silent).count();
         if disks.len() - silent < usize::from(quorums.nack) {
-            return Some(Excuse::NoVerdict { op, silent });
+            return Some(Unrecoverable::NoVerdict { op, silent });
         }
     }
     None
@@ -142,17 +142,17 @@ mod tests {
             verdict(&disks, 3)
         };
         assert_eq!(doubtful(&[0]), None, "two can deny op 4");
-        assert_eq!(doubtful(&[0, 1]), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }));
+        assert_eq!(doubtful(&[0, 1]), Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 2 }));
     }
 
     #[test]
     fn a_copy_at_a_rotten_end_and_one_in_doubt_are_an_excuse_where_two_of_four_can_deny() {
-        let verdict = |disks: &[SimDisk]| excuse(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(4));
+        let verdict = |disks: &[SimDisk]| unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(4));
         let mut disks = disks(&[4, 3, 3, 3]);
         assert!(disks[0].rot(OpNumber(4), Damage::End));
         assert_eq!(verdict(&disks), None, "three certain ends deny op 4");
         name_lost_op_4(&mut disks[1]);
-        assert_eq!(verdict(&disks), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }));
+        assert_eq!(verdict(&disks), Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 2 }));
     }
 
     #[test]
@@ -171,10 +171,10 @@ mod tests {
             disks[2].begin(Batch { state: Some(state), ..Batch::default() });
             disks[2].complete();
             // Three of five: all that a view takes, and a nack takes all three.
-            excuse(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(5))
+            unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(5))
         };
         assert_eq!(newest(3), None, "view 3 has dropped op 4");
-        assert_eq!(newest(4), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }), "view 3 names op 4");
+        assert_eq!(newest(4), Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 2 }), "view 3 names op 4");
     }
 
     #[test]
@@ -190,8 +190,8 @@ mod tests {
         assert!(!again.head_certain && again.slots.len() == 2);
     }
 
-    fn verdict(disks: &[SimDisk], committed: u64) -> Option<Excuse> {
-        excuse(&disks.iter().collect::<Vec<_>>(), OpNumber(committed), Quorums::of(3))
+    fn verdict(disks: &[SimDisk], committed: u64) -> Option<Unrecoverable> {
+        unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(committed), Quorums::of(3))
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
     fn too_few_disks_are_an_excuse_and_a_quorum_of_them_is_not() {
         let mut disks = disks(&[4, 4, 4]);
         disks.truncate(1);
-        assert_eq!(verdict(&disks, 4), Some(Excuse::TooFewDisks { disks: 1, quorum: 2 }));
+        assert_eq!(verdict(&disks, 4), Some(Unrecoverable::TooFewDisks { disks: 1, quorum: 2 }));
         let quorum = self::disks(&[4, 4, 4]);
         assert_eq!(verdict(&quorum[..2], 4), None);
     }
@@ -217,7 +217,7 @@ mod tests {
         let mut disks = disks(&[4, 4, 3]);
         assert!(disks[0].rot(OpNumber(4), Damage::Body));
         assert!(disks[1].rot(OpNumber(4), Damage::Body));
-        assert_eq!(verdict(&disks, 4), Some(Excuse::NoCopy { op: OpNumber(4) }));
+        assert_eq!(verdict(&disks, 4), Some(Unrecoverable::NoCopy { op: OpNumber(4) }));
         disks.remove(1);
         let mut healed = disks;
         healed.insert(1, self::disks(&[4, 4, 3]).remove(1));
@@ -229,7 +229,7 @@ mod tests {
         let mut disks = disks(&[4, 4, 3]);
         assert!(disks[0].rot(OpNumber(4), Damage::Body));
         assert!(disks[1].rot(OpNumber(4), Damage::Body));
-        assert_eq!(verdict(&disks, 3), Some(Excuse::NoVerdict { op: OpNumber(4), silent: 2 }));
+        assert_eq!(verdict(&disks, 3), Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 2 }));
         let mut refused = self::disks(&[4, 3, 3]);
         assert!(refused[0].rot(OpNumber(4), Damage::Body));
         assert_eq!(verdict(&refused, 3), None, "two certainly never had it");
@@ -241,7 +241,7 @@ mod tests {
         assert!(disks[0].rot(OpNumber(4), Damage::Both));
         assert_eq!(verdict(&disks, 3), None);
         assert!(disks[1].rot(OpNumber(4), Damage::Both));
-        assert_eq!(verdict(&disks, 3), Some(Excuse::RottenEnds { uncertain: 2, disks: 3 }));
+        assert_eq!(verdict(&disks, 3), Some(Unrecoverable::RottenEnds { uncertain: 2, disks: 3 }));
     }
 
     #[test]
@@ -261,7 +261,10 @@ mod tests {
         assert!(disks[0].rot(OpNumber(4), Damage::Both));
         let all: Vec<&SimDisk> = disks.iter().collect();
         let quorums = |view_change, nack| Quorums { view_change, nack, ..Quorums::of(3) };
-        assert_eq!(excuse(&all, OpNumber(3), quorums(2, 3)), None);
-        assert_eq!(excuse(&all, OpNumber(3), quorums(3, 3)), Some(Excuse::RottenEnds { uncertain: 1, disks: 3 }));
+        assert_eq!(unrecoverable(&all, OpNumber(3), quorums(2, 3)), None);
+        assert_eq!(
+            unrecoverable(&all, OpNumber(3), quorums(3, 3)),
+            Some(Unrecoverable::RottenEnds { uncertain: 1, disks: 3 })
+        );
     }
 }
