@@ -190,45 +190,13 @@ impl<'a> Words<'a> {
                 TimedFault::JumpWall(node, if by.starts_with('-') { -nanos } else { nanos })
             }
             "leap-clock" => TimedFault::LeapClock(self.node()?, self.nanos()?),
-            "corrupt" => {
-                let (replica, op) = (self.replica()?, self.value("op")?);
-                let op = OpNumber(op.parse().map_err(|_| format!("op={op} is no op"))?);
-                let damage = match self.maybe() {
-                    None | Some("body") => Damage::Body,
-                    Some("header") => Damage::Both,
-                    Some("end") => Damage::End,
-                    Some(word) => return Err(format!("{word}: body, header (and body), or end")),
-                };
-                TimedFault::Rot(replica, op, damage)
-            }
-            "slow-disk" => {
-                let (replica, times) = (self.replica()?, self.next("how many times, as in x50,")?);
-                let times = times.strip_prefix('x').and_then(|times| times.parse().ok());
-                let times = times.filter(|times| (1..=100_000).contains(times));
-                TimedFault::SlowDisk(
-                    replica,
-                    times.ok_or("write x50 for fifty times as slow, up to x100000")?,
-                    self.nanos()?,
-                )
-            }
+            "corrupt" => self.rot()?,
+            "slow-disk" => self.slow_disk()?,
             "stall-disk" => TimedFault::StallDisk(self.replica()?),
             "release-disk" => TimedFault::ReleaseDisk(self.replica()?),
             "fill-disk" => TimedFault::FullDisk(self.replica()?, self.nanos()?),
             "wipe" => TimedFault::LoseDisk(self.replica()?),
-            "bad-sector" => {
-                let (replica, op) = (self.replica()?, self.value("op")?);
-                let op = op
-                    .parse::<u64>()
-                    .ok()
-                    .filter(|op| *op > 0)
-                    .ok_or_else(|| format!("op={op} is no op; ops are 1, 2, 3…"))?;
-                let mut puts = u64::MAX;
-                if self.peek().is_some_and(|word| word.starts_with("puts=")) {
-                    let text = self.value("puts")?;
-                    puts = text.parse().map_err(|_| format!("puts={text} is no number"))?;
-                }
-                TimedFault::BadSector(replica, OpNumber(op), puts)
-            }
+            "bad-sector" => self.bad_sector()?,
             "no-space" => TimedFault::NoSpace(self.replica()?, self.nanos()?),
             "peer-down" => {
                 let (node, peer) = (self.node()?, self.node()?);
@@ -241,6 +209,44 @@ impl<'a> Words<'a> {
             _ => return Ok(None),
         };
         Ok(Some(vec![one]))
+    }
+
+    /// `r1 op=7`, and what of it rots.
+    fn rot(&mut self) -> Result<TimedFault, String> {
+        let (replica, op) = (self.replica()?, self.value("op")?);
+        let op = OpNumber(op.parse().map_err(|_| format!("op={op} is no op"))?);
+        let damage = match self.maybe() {
+            None | Some("body") => Damage::Body,
+            Some("header") => Damage::Both,
+            Some("end") => Damage::End,
+            Some(word) => return Err(format!("{word}: body, header (and body), or end")),
+        };
+        Ok(TimedFault::Rot(replica, op, damage))
+    }
+
+    /// `r1 x50 1s`.
+    fn slow_disk(&mut self) -> Result<TimedFault, String> {
+        let (replica, times) = (self.replica()?, self.next("how many times, as in x50,")?);
+        let times = times.strip_prefix('x').and_then(|times| times.parse().ok());
+        let times = times.filter(|times| (1..=100_000).contains(times));
+        Ok(TimedFault::SlowDisk(
+            replica,
+            times.ok_or("write x50 for fifty times as slow, up to x100000")?,
+            self.nanos()?,
+        ))
+    }
+
+    /// `r1 op=7`, and how many puts come to nothing there.
+    fn bad_sector(&mut self) -> Result<TimedFault, String> {
+        let (replica, op) = (self.replica()?, self.value("op")?);
+        let op =
+            op.parse::<u64>().ok().filter(|op| *op > 0).ok_or_else(|| format!("op={op} is no op; ops are 1, 2, 3…"))?;
+        let mut puts = u64::MAX;
+        if self.peek().is_some_and(|word| word.starts_with("puts=")) {
+            let text = self.value("puts")?;
+            puts = text.parse().map_err(|_| format!("puts={text} is no number"))?;
+        }
+        Ok(TimedFault::BadSector(replica, OpNumber(op), puts))
     }
 
     /// `r0 c0 | rest`, or `r0 > rest` when only messages from left to right are lost.
