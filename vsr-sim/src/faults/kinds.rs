@@ -15,7 +15,7 @@ pub struct MessageKey {
     pub kind: &'static str,
     /// Its op, view or number.
     pub subject: u64,
-    /// The how manieth of its kind, on this link and of this subject, from 1.
+    /// Its number among the messages of this kind and subject on this link, counted from 1.
     pub nth: u32,
 }
 
@@ -183,9 +183,9 @@ pub enum Fault {
     At(u64, TimedFault),
     /// To this message.
     Message(MessageKey, MessageFate),
-    /// To the so manieth write of a replica, from 1.
+    /// To a write of a replica: which replica, and which of its writes, counted from 1.
     Write(usize, u64, WriteFate),
-    /// To the so manieth read of a replica, from 1.
+    /// To a read of a replica: which replica, and which of its reads, counted from 1.
     Read(usize, u64, ReadFate),
 }
 

@@ -1,4 +1,4 @@
-//! State machines around the user's: one that the checkers can see into, and the default workload.
+//! The user's state machine, watched: what it executes is told to the checkers, and what clients ask and hear is recorded.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;

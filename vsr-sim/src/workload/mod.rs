@@ -44,6 +44,7 @@ impl<S> Simulated for S where
 /// Draws the next step of a client; it is told how many queries, in percent, the options want.
 pub(crate) type Workload<S> =
     Arc<dyn Fn(&mut Random, u64) -> Step<<S as StateMachine>::Command, <S as StateMachine>::Query> + Send + Sync>;
+
 /// The name of a state machine in scenario files: that of its type, without its path.
 pub(crate) fn machine_name<S>() -> String {
     let full = std::any::type_name::<S>();

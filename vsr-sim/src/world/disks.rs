@@ -217,7 +217,7 @@ impl World {
 }
 
 /// What becomes of an unsynced write.
-pub(crate) fn unsynced(random: &mut Random, torn: bool) -> Unsynced {
+pub(super) fn unsynced(random: &mut Random, torn: bool) -> Unsynced {
     match random.below(if torn { 3 } else { 2 }) {
         0 => Unsynced::Lost,
         1 => Unsynced::Kept,

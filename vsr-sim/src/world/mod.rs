@@ -47,7 +47,6 @@ use crate::report::timeline::State;
 pub use self::socket::{SimSocket, SocketEvent};
 
 pub(crate) use self::adapters::{CheckerObserver, Life, SimClock, SimNetwork, SimStorage};
-pub(crate) use self::disks::unsynced;
 pub(crate) use self::draws::{CLASSES, Class, Drawn};
 pub(crate) use self::links::MessageFilter;
 pub(crate) use self::misdeeds::Misdeed;
@@ -194,7 +193,7 @@ pub(crate) struct Node {
     pub(crate) no_sync_until: u64,
 }
 
-/// Everything.
+/// A run, as everything in it sees it: the time, what is planned, the nodes, their disks and links.
 pub(crate) struct World {
     pub(crate) now: u64,
     heap: BinaryHeap<Reverse<(u64, u64, usize)>>,
