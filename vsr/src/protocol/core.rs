@@ -674,18 +674,6 @@ impl Core {
         }
     }
 
-    /// The quorum-th highest of the members' numbers.
-    pub(crate) fn quorum_value(&self, values: impl Iterator<Item = u64>, quorum: u8) -> u64 {
-        let mut sorted = [0; super::membership::MEMBERS_MAX];
-        let mut count = 0;
-        for value in values {
-            sorted[count] = value;
-            count += 1;
-        }
-        sorted[..count].sort_unstable_by(|a, b| b.cmp(a));
-        sorted[usize::from(quorum) - 1]
-    }
-
     pub(crate) fn on_ping_due(&mut self) {
         self.ping_at = self.now.after(self.options.timing.ping);
         let ping = super::message::Ping {
@@ -728,7 +716,7 @@ impl Core {
     /// run away with the cluster (rule 5.11).
     pub(crate) fn agreed_clock(&self) -> Timestamp {
         let age_max = self.options.timing.ping * 8;
-        let mut clocks = [0; super::membership::MEMBERS_MAX];
+        let mut clocks = [0; super::quorum::MEMBERS_MAX];
         let mut count = 0;
         for (at, peer) in self.peers.iter().enumerate() {
             let reported = if at == self.index { Some((self.wall, self.now)) } else { peer.wall };

@@ -29,6 +29,7 @@ mod message;
 mod number;
 mod outbox;
 mod primary;
+mod quorum;
 mod random;
 mod reads;
 mod repair;
@@ -51,7 +52,7 @@ pub use self::fault::Fault;
 pub(crate) use self::forwards::CLIENT_PAUSE_MAX;
 pub use self::lives::{Distrust, Known, Life};
 pub use self::log::Diverged;
-pub use self::membership::{Constants, MEMBERS_MAX, Member, Membership, MembershipError, Quorums};
+pub use self::membership::{Constants, Member, Membership, MembershipError};
 pub use self::message::{
     Busy, DoViewChange, Envelope, Fact, Message, Outcome, Peer, Ping, Refusal, Reply, Request, StartView,
 };
@@ -60,6 +61,7 @@ pub use self::number::{
     RequestNumber, SessionId, Timestamp, View,
 };
 pub(crate) use self::primary::in_messages;
+pub use self::quorum::{MEMBERS_MAX, Quorums};
 pub use self::random::Random;
 pub use self::repair::ReadRequest;
 pub use self::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, VsrState};

@@ -11,6 +11,7 @@ use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind,
 use super::map::FastMap;
 use super::message::{Busy, Message, Outcome, Peer, Refusal, Reply, Request};
 use super::number::{ClientId, CommitNumber, Monotonic, OpNumber, Position, RequestNumber, SessionId, Timestamp, View};
+use super::quorum;
 use super::sessions::Lookup;
 use super::writes::disk_bytes;
 
@@ -547,11 +548,8 @@ impl Core {
             return;
         }
         self.primary.acks[self.index] = self.durable;
-        let quorum = self.membership.quorums.replication;
-        let acked = self.quorum_value(self.primary.acks.iter().map(|op| op.0), quorum);
-        if acked > self.commit.0 {
-            self.raise_commit(CommitNumber(acked));
-        }
+        let committed = self.membership.quorums.committed(self.primary.acks.iter().copied());
+        self.raise_commit(committed);
     }
 
     /// A `Commit` was answered: the primary is still heard by this member.
@@ -574,7 +572,7 @@ impl Core {
         let own = self.primary.commit_number;
         let rounds = self.primary.confirmed.iter().enumerate();
         let rounds = rounds.map(|(at, (number, _))| if at == self.index { own } else { *number });
-        self.quorum_value(rounds, self.membership.quorums.replication)
+        quorum::reached(self.membership.quorums.replication, rounds)
     }
 
     /// Tells the backups the commit number, and that the primary is there.

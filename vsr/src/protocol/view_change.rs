@@ -15,6 +15,7 @@ use super::log::Diverged;
 use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
 use super::number::{CommitNumber, Monotonic, OpNumber, Position, ReplicaId, View};
 use super::primary::NEVER;
+use super::quorum;
 use super::vsr_state::{Doubted, Suffix};
 
 /// What a replica keeps while it votes, and while a view has not started.
@@ -244,7 +245,7 @@ impl Core {
         let timing = self.options.timing;
         let heard = self.primary.confirmed.iter().enumerate();
         let heard = heard.map(|(at, (_, when))| if at == self.index { self.now.0 } else { when.0 });
-        let quorum_heard = Monotonic(self.quorum_value(heard, self.membership.quorums.replication));
+        let quorum_heard = Monotonic(quorum::reached(self.membership.quorums.replication, heard));
         let deaf = self.now.since(quorum_heard) >= timing.abdicate;
         let stalled = self.membership.n() > 1
             && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
