@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::apply::{Applying, Machine};
 use super::event::Event;
 use super::fault::Fault;
-use super::lives::{Distrust, Life};
 use super::log::{Body, Log};
 use super::membership::Membership;
 use super::message::{Envelope, Message, Peer, Reply, Request};
@@ -17,6 +16,7 @@ use super::number::{
 };
 use super::outbox::Outbox;
 use super::primary::Primary;
+use super::progress::Tracker;
 use super::random::Random;
 use super::reads::Reads;
 use super::repair::Repair;
@@ -127,7 +127,7 @@ pub struct Core {
     pub(crate) repair: Repair,
     pub(crate) reads: Reads,
     pub(crate) applying: Applying,
-    pub(crate) peers: Vec<PeerState>,
+    pub(crate) progress: Tracker,
     pub(crate) random: Random,
     pub(crate) now: Monotonic,
     pub(crate) wall: Timestamp,
@@ -151,26 +151,6 @@ pub struct Core {
     /// The commit number at the last ping, to tell whether the log rests.
     pub(crate) commit_at_ping: CommitNumber,
     pub(crate) stall: super::explain::Stall,
-}
-
-/// What is known of another member.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PeerState {
-    pub(crate) heard_at: Monotonic,
-    /// The connection is down now: since when, and whether a reconnect was refused.
-    pub(crate) down: Option<(Monotonic, bool)>,
-    pub(crate) wall: Option<(Timestamp, Monotonic)>,
-    pub(crate) machine_version: Option<u32>,
-    /// The view that it is in, in normal operation, and the head of its log there, as it said last.
-    pub(crate) log: Option<(View, OpNumber)>,
-    /// Whether it has room for more ops, as it said last.
-    pub(crate) has_room: Option<(bool, Monotonic)>,
-    /// How far its log is known to reach in this life: what it says may arrive late.
-    pub(crate) reach: OpNumber,
-    /// A life of it that began with less than the member had acknowledged.
-    pub(crate) older: Option<Life>,
-    /// Why its word does not count.
-    pub(crate) distrust: Option<Distrust>,
 }
 
 impl Core {
@@ -333,9 +313,9 @@ impl Core {
             self.ignore(message.name(), "too many views ahead");
             return;
         }
-        // Whoever is heard is not down, whatever a hint said: hints may be wrong, and their end may be lost.
-        self.peers[index].down = None;
-        self.peers[index].heard_at = self.now;
+        if let Some(member) = self.progress.get_mut(from) {
+            member.on_heard(self.now);
+        }
         match message {
             Message::Requests { requests, forwarded } => {
                 self.on_requests(Some(Peer::Replica(from)), requests, forwarded, machine);
@@ -345,13 +325,13 @@ impl Core {
             Message::PrepareOk { life, .. }
             | Message::CommitOk { life, .. }
             | Message::StartViewChange { life, .. }
-                if !self.counts(index, life) =>
+                if !self.counts(from, life) =>
             {
                 self.ignore(message.name(), "a life of the sender that does not count");
             }
-            Message::PrepareOk { view, op, checksum, .. } => self.on_prepare_ok(index, view, op, checksum),
+            Message::PrepareOk { view, op, checksum, .. } => self.on_prepare_ok(from, view, op, checksum),
             Message::Commit { view, commit, head, number } => self.on_commit(from, view, commit, head, number),
-            Message::CommitOk { view, number, .. } => self.on_commit_ok(index, view, number),
+            Message::CommitOk { view, number, .. } => self.on_commit_ok(from, view, number),
             Message::StartViewChange { view, .. } => self.on_start_view_change(index, view),
             Message::DoViewChange(dvc) => self.on_do_view_change(index, dvc),
             Message::StartView(start) => self.on_start_view(from, start),
@@ -360,7 +340,7 @@ impl Core {
             Message::Headers { headers } => self.on_headers(headers),
             Message::RequestEntries { wanted } => self.on_request_entries(from, wanted),
             Message::Entries { entries } => self.on_entries(entries),
-            Message::Ping(ping) => self.on_ping(index, ping),
+            Message::Ping(ping) => self.on_ping(from, ping),
             Message::ReadIndex { nonce } => self.on_read_index(from, nonce),
             Message::ReadIndexOk { nonce, index } => self.on_read_index_ok(nonce, index),
             Message::Query { .. } | Message::Answer { .. } | Message::RequestStatus { .. } | Message::Status { .. } => {
@@ -488,18 +468,16 @@ impl Core {
     /// The transport lost its connection to a peer. A hint: it speeds up suspicion and is never
     /// believed (rule 7.9).
     pub fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
-        if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
-            let (since, was_refused) = self.peers[index].down.unwrap_or((self.now, false));
-            self.peers[index].down = Some((since, was_refused || refused));
-            self.on_hint(index);
+        if let Some(member) = self.progress.get_mut(peer).filter(|_| self.fault.is_none()) {
+            member.on_down(self.now, refused);
+            self.on_hint(peer);
         }
     }
 
     /// The transport has a connection to a peer again.
     pub fn on_peer_up(&mut self, peer: ReplicaId) {
-        if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
-            self.peers[index].down = None;
-            self.primary.resend_soon(index);
+        if let Some(member) = self.progress.get_mut(peer).filter(|_| self.fault.is_none()) {
+            member.on_up();
             // Who this is, and how far its log reaches, is the first thing that a peer has to know.
             self.ping_at = self.now;
         }
@@ -689,11 +667,10 @@ impl Core {
             life: self.life(),
             known: self.state.known.clone(),
         };
-        self.peers[self.index].wall = Some((self.wall, self.now));
         self.broadcast(&Message::Ping(ping));
     }
 
-    fn on_ping(&mut self, from: usize, ping: super::message::Ping) {
+    fn on_ping(&mut self, from: ReplicaId, ping: super::message::Ping) {
         self.check_own(from, ping.life, &ping.known);
         if self.fault.is_some() {
             return;
@@ -702,34 +679,12 @@ impl Core {
             return self.ignore("Ping", "a life of the sender that does not count");
         }
         self.on_known(&ping.known);
-        self.peers[from].has_room = Some((ping.has_room, self.now));
-        self.peers[from].log = ping.normal.then_some((ping.view, ping.head));
+        if let Some(member) = self.progress.get_mut(from) {
+            member.on_ping(&ping, self.now);
+        }
         self.on_first_ping();
-        self.peers[from].wall = Some((ping.wall, self.now));
-        self.peers[from].machine_version = Some(ping.machine_version);
         if ping.view > self.view || (ping.view == self.view && ping.normal && self.status == Status::ViewChange) {
             self.ask_for_start_view(ping.view);
-        }
-    }
-
-    /// The clock for timestamps: the median of what a quorum reported, so that one mad clock cannot
-    /// run away with the cluster (rule 5.11).
-    pub(crate) fn agreed_clock(&self) -> Timestamp {
-        let age_max = self.options.timing.ping * 8;
-        let mut clocks = [0; super::quorum::MEMBERS_MAX];
-        let mut count = 0;
-        for (at, peer) in self.peers.iter().enumerate() {
-            let reported = if at == self.index { Some((self.wall, self.now)) } else { peer.wall };
-            if let Some((wall, when)) = reported.filter(|(_, when)| self.now.since(*when) <= age_max) {
-                clocks[count] = wall.0.saturating_add(self.now.since(when).as_nanos() as u64);
-                count += 1;
-            }
-        }
-        clocks[..count].sort_unstable();
-        if count >= usize::from(self.membership.quorums.replication) {
-            Timestamp(clocks[(count - 1) / 2])
-        } else {
-            Timestamp(0)
         }
     }
 

@@ -7,6 +7,7 @@
 //! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`. Requests
 //! that a backup passes on are watched by `forwards`.
 
+mod agreed_clock;
 mod apply;
 mod audit;
 mod backup;
@@ -29,6 +30,7 @@ mod message;
 mod number;
 mod outbox;
 mod primary;
+mod progress;
 mod quorum;
 mod random;
 mod reads;

@@ -222,12 +222,13 @@ impl Core {
             *tried = Tried::default();
         }
         let primary = self.membership.index_of(self.primary_id()).unwrap_or(0);
-        let prefer = primary != self.index && self.peers[primary].down.is_none() && self.random.chance(1, 2);
+        let is_up = |at: usize| self.progress.is_up(self.membership.members[at].id);
+        let prefer = primary != self.index && is_up(primary) && self.random.chance(1, 2);
         let start = self.random.below(n as u64) as usize;
         // Now and then whoever comes first: a hint is never believed for ever.
         let believe = self.random.chance(3, 4);
         let ring = || (0..n).map(|step| (start + step) % n).filter(|&at| at != self.index && !tried.has(at));
-        let up = ring().find(|&at| !believe || self.peers[at].down.is_none());
+        let up = ring().find(|&at| !believe || is_up(at));
         let at = Some(primary).filter(|&at| prefer && !tried.has(at)).or(up).or_else(|| ring().next())?;
         tried.add(at);
         Some(self.membership.members[at].id)

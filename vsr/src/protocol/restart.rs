@@ -1,12 +1,13 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
-use super::core::{Core, Options, PeerState, Status};
+use super::core::{Core, Options, Status};
 use super::entry::Header;
 use super::fault::Fault;
 use super::log::{Body, Log, LogSlot};
 use super::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
 use super::outbox::Outbox;
 use super::primary::{NEVER, Primary};
+use super::progress::Tracker;
 use super::random::Random;
 use super::reads::Reads;
 use super::repair::Repair;
@@ -63,12 +64,12 @@ impl Core {
             durable: commit.op().min(head),
             writes: Writes { room: u64::MAX, ..Writes::default() },
             outbox: Outbox::default(),
-            primary: Primary::new(members),
+            primary: Primary::new(),
             view_change: ViewChange::new(members),
             repair,
             reads: Reads::default(),
             applying: super::apply::Applying::default(),
-            peers: vec![PeerState::default(); members],
+            progress: Tracker::new(membership.members.iter().map(|member| member.id)),
             random,
             now,
             wall,
