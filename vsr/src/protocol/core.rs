@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::apply::{Applying, Machine};
+use super::body_cache::BodyCache;
 use super::event::Event;
 use super::fault::Fault;
 use super::log::{Body, Log};
@@ -127,6 +128,7 @@ pub struct Core {
     pub(crate) repair: Repair,
     pub(crate) reads: Reads,
     pub(crate) applying: Applying,
+    pub(crate) cache: BodyCache,
     pub(crate) progress: Tracker,
     pub(crate) random: Random,
     pub(crate) now: Monotonic,

@@ -11,6 +11,7 @@ mod agreed_clock;
 mod apply;
 mod audit;
 mod backup;
+mod body_cache;
 mod checksum;
 mod core;
 mod decide;

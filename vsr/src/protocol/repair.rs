@@ -11,7 +11,7 @@ use super::entry::{Entry, Header};
 use super::forwards::Forwards;
 use super::log::{Body, LogSlot};
 use super::message::Message;
-use super::number::{BatchNumber, Monotonic, OpNumber, ReplicaId, View};
+use super::number::{Monotonic, OpNumber, ReplicaId, View};
 use super::writes::disk_bytes;
 
 const HEADERS_MAX: u32 = 256;
@@ -71,10 +71,6 @@ pub(crate) struct Repair {
     /// Members that were asked for headers, and for bodies, in this round: nobody is asked twice before everybody was asked.
     tried_for_headers: Tried,
     tried_for_bodies: Tried,
-    pub(crate) cached_from: OpNumber,
-    pub(crate) cached_bytes: u64,
-    /// The last durable batch when bodies were to leave the memory last.
-    pub(crate) cache_looked_at: BatchNumber,
 }
 
 /// A set of members, by their places.
@@ -93,7 +89,7 @@ impl Tried {
 
 impl Repair {
     pub(crate) fn new(nonce: u64) -> Repair {
-        Repair { nonce, cached_from: OpNumber(1), ..Repair::default() }
+        Repair { nonce, ..Repair::default() }
     }
 
     pub(crate) fn note_lag(&mut self, now: Monotonic) {

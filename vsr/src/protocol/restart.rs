@@ -1,5 +1,6 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
+use super::body_cache::BodyCache;
 use super::core::{Core, Options, Status};
 use super::entry::Header;
 use super::fault::Fault;
@@ -69,6 +70,7 @@ impl Core {
             repair,
             reads: Reads::default(),
             applying: super::apply::Applying::default(),
+            cache: BodyCache::new(),
             progress: Tracker::new(membership.members.iter().map(|member| member.id)),
             random,
             now,
