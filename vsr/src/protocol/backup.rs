@@ -132,34 +132,6 @@ impl Core {
         true
     }
 
-    /// Slots have become durable: the acknowledgement is decided anew from the present log.
-    pub(crate) fn on_slots_durable(&mut self) {
-        let before = self.durable;
-        self.advance_durable();
-        if self.durable == before {
-            return;
-        }
-        if self.is_primary() {
-            self.advance_commit();
-        } else {
-            self.send_prepare_ok();
-        }
-    }
-
-    /// Walks `durable` up over slots that are durable, or known to be committed by others.
-    pub(crate) fn advance_durable(&mut self) {
-        let as_backup = !self.is_primary();
-        loop {
-            let op = self.durable.next();
-            let durable = self.log.slot(op).is_some_and(|slot| slot.is_durable(self.writes.completed));
-            let committed = as_backup && op.is_committed(self.commit) && op <= self.log.head();
-            if !durable && !committed {
-                return;
-            }
-            self.durable = op;
-        }
-    }
-
     /// Acknowledges the log up to the last durable op, if it is connected to the log of this view.
     pub(crate) fn send_prepare_ok(&mut self) {
         if self.status != Status::Normal || self.log_view != self.view || !self.views_are_durable() {

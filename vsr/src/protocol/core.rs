@@ -9,6 +9,7 @@ use super::apply::{Applying, Machine};
 use super::body_cache::BodyCache;
 use super::event::Event;
 use super::fault::Fault;
+use super::invariants::BrokenInvariant;
 use super::log::{Body, Log};
 use super::membership::Membership;
 use super::message::{Envelope, Message, Peer, Reply, Request};
@@ -351,21 +352,16 @@ impl Core {
         }
     }
 
-    /// A batch is durable.
+    /// A batch is durable: the one that [`take_batch`](Self::take_batch) handed out last. At any other the replica stops.
     pub fn on_written(&mut self, batch: BatchNumber) {
         if self.fault.is_some() {
             self.writes.in_flight = None;
             self.last_batch = self.last_batch.filter(|last| *last > batch);
             return;
         }
-        assert!(
-            self.writes.in_flight.is_some_and(|(in_flight, _)| in_flight == batch),
-            "batch {batch} completed, but {:?} is in flight",
-            self.writes.in_flight
-        );
-        self.writes.in_flight = None;
-        self.writes.in_flight_bytes = 0;
-        self.writes.completed = batch;
+        if let Err(in_flight) = self.writes.complete(batch) {
+            return self.stop(BrokenInvariant::UnknownWrite { completed: batch, in_flight }.into());
+        }
         self.outbox.release(batch);
         match self.status {
             Status::ViewChange => {
@@ -380,6 +376,26 @@ impl Core {
                 self.on_slots_durable();
             }
         }
+    }
+
+    /// Slots have become durable: the acknowledgement is decided anew from the present log.
+    fn on_slots_durable(&mut self) {
+        let before = self.durable;
+        self.advance_durable();
+        if self.durable == before {
+            return;
+        }
+        if self.is_primary() {
+            self.advance_commit();
+        } else {
+            self.send_prepare_ok();
+        }
+    }
+
+    /// Walks `durable` up over slots that are durable; at a backup, too, over what is known to be committed by others.
+    pub(crate) fn advance_durable(&mut self) {
+        let believed = if self.is_primary() { CommitNumber(0) } else { self.commit };
+        self.durable = self.writes.durable_up_to(&self.log, self.durable, believed);
     }
 
     /// A timer may be due.
@@ -432,13 +448,7 @@ impl Core {
     /// The next batch to write, when none is in flight: the group commit.
     pub fn take_batch(&mut self) -> Option<(BatchNumber, Batch)> {
         let is_over = self.fault.is_some() && self.last_batch.is_none();
-        if self.writes.in_flight.is_some() || self.writes.staging.is_empty() || is_over {
-            return None;
-        }
-        self.writes.issued = self.writes.next();
-        self.writes.in_flight = Some((self.writes.issued, self.now));
-        self.writes.in_flight_bytes = std::mem::take(&mut self.writes.staged_bytes);
-        Some((self.writes.issued, std::mem::take(&mut self.writes.staging)))
+        if is_over { None } else { self.writes.take(self.now) }
     }
 
     /// Messages that may leave now, in order. The caller drains them.
@@ -620,15 +630,13 @@ impl Core {
                 return self.writes.unstage(op, bytes);
             }
             slot.staged = Some(next);
-            self.writes.staged_bytes += disk_bytes(body.len() as u64);
-            let entry = super::entry::Entry { header, body: body.clone() };
-            self.writes.staging.entries.push(entry);
+            self.writes.stage(super::entry::Entry { header, body: body.clone() });
         }
     }
 
     /// Whether the durable view and log_view are the present ones.
     pub(crate) fn views_are_durable(&self) -> bool {
-        self.writes.view_batch.max(self.writes.log_view_batch) <= self.writes.completed
+        self.writes.awaited() <= self.writes.completed
     }
 
     pub(crate) fn ignore(&mut self, message: &'static str, why: &'static str) {
