@@ -9,7 +9,7 @@ use super::apply::{Applying, Machine};
 use super::body_cache::BodyCache;
 use super::event::Event;
 use super::fault::Fault;
-use super::invariants::BrokenInvariant;
+use super::invariants::{BrokenInvariant, Numbers, Promises};
 use super::log::{Body, Log};
 use super::membership::Membership;
 use super::message::{Envelope, Message, Peer, Reply, Request};
@@ -135,6 +135,8 @@ pub struct Core {
     pub(crate) now: Monotonic,
     pub(crate) wall: Timestamp,
     pub(crate) fault: Option<Fault>,
+    /// The numbers at the end of the last turn.
+    pub(crate) checked: Numbers,
     pub(crate) local_replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
     pub(crate) heard_of_primary: Monotonic,
@@ -437,6 +439,35 @@ impl Core {
             self.flush_reads();
             self.refresh_record();
             self.note_stall();
+            self.check_invariants();
+        }
+    }
+
+    /// Stops when the replica's numbers contradict each other, or those of the turn before. Nothing of this turn leaves
+    /// then.
+    fn check_invariants(&mut self) {
+        let numbers = self.numbers();
+        match numbers.check(&self.checked) {
+            Ok(()) => self.checked = numbers,
+            Err(broken) => self.stop(broken.into()),
+        }
+    }
+
+    fn numbers(&self) -> Numbers {
+        let VsrState { view, log_view, commit, .. } = self.state;
+        Numbers {
+            promises: Promises { view: self.view, log_view: self.log_view, commit: self.commit },
+            record: Promises { view, log_view, commit },
+            is_normal: self.status == Status::Normal,
+            is_primary: self.is_primary(),
+            head_certain: self.head_certain,
+            applied: self.applied,
+            durable: self.durable,
+            head: self.log.head(),
+            issued: self.writes.issued,
+            completed: self.writes.completed,
+            in_flight: self.writes.in_flight.map(|(batch, _)| batch),
+            awaited: self.writes.awaited(),
         }
     }
 

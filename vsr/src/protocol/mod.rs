@@ -54,7 +54,7 @@ pub use self::event::{Event, Suspicion};
 pub use self::explain::{Health, Refusals};
 pub use self::fault::Fault;
 pub(crate) use self::forwards::CLIENT_PAUSE_MAX;
-pub use self::invariants::BrokenInvariant;
+pub use self::invariants::{BrokenInvariant, Promises};
 pub use self::lives::{Distrust, Known, Life};
 pub use self::log::Diverged;
 pub use self::membership::{Constants, Member, Membership, MembershipError};

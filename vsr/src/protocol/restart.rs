@@ -4,6 +4,7 @@ use super::body_cache::BodyCache;
 use super::core::{Core, Options, Status};
 use super::entry::Header;
 use super::fault::Fault;
+use super::invariants::Numbers;
 use super::log::{Body, Log, LogSlot};
 use super::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
 use super::outbox::Outbox;
@@ -76,6 +77,7 @@ impl Core {
             now,
             wall,
             fault: None,
+            checked: Numbers::default(),
             local_replies: Vec::new(),
             events: Vec::new(),
             heard_of_primary: now,
