@@ -20,7 +20,7 @@ use super::outbox::Outbox;
 use super::primary::Primary;
 use super::progress::Tracker;
 use super::random::Random;
-use super::reads::Reads;
+use super::read_rounds::ReadRounds;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
@@ -127,7 +127,7 @@ pub struct Core {
     pub(crate) primary: Primary,
     pub(crate) view_change: ViewChange,
     pub(crate) repair: Repair,
-    pub(crate) reads: Reads,
+    pub(crate) reads: ReadRounds,
     pub(crate) applying: Applying,
     pub(crate) cache: BodyCache,
     pub(crate) progress: Tracker,

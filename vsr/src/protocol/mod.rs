@@ -35,6 +35,7 @@ mod primary;
 mod progress;
 mod quorum;
 mod random;
+mod read_rounds;
 mod reads;
 mod repair;
 mod restart;

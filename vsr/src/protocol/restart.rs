@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use super::primary::{NEVER, Primary};
 use super::progress::Tracker;
 use super::random::Random;
-use super::reads::Reads;
+use super::read_rounds::ReadRounds;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
@@ -69,7 +69,7 @@ impl Core {
             primary: Primary::new(),
             view_change: ViewChange::new(members),
             repair,
-            reads: Reads::default(),
+            reads: ReadRounds::default(),
             applying: super::apply::Applying::default(),
             cache: BodyCache::new(),
             progress: Tracker::new(membership.members.iter().map(|member| member.id)),
