@@ -1,7 +1,8 @@
 //! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (rules 6.2, 6.6, VRR 4.1).
 
-use super::core::{Core, LEAP_MAX, Status};
+use super::core::{Core, Status};
 use super::entry::Entry;
+use super::limits::LEAP_MAX;
 use super::message::Message;
 use super::number::{CommitNumber, OpNumber, ReplicaId, View};
 use super::writes::disk_bytes;

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::core::{Core, Options, Timing};
+use super::core::Core;
 use super::membership::Membership;
 use super::message::Message;
 use super::number::{BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, ReplicaId, Timestamp};
+use super::options::{Options, Timing};
 use super::vsr_state::{Recovered, VsrState};
 use crate::wire::tests::messages;
 

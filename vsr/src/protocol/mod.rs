@@ -30,6 +30,7 @@ mod map;
 mod membership;
 mod message;
 mod number;
+mod options;
 mod outbox;
 mod primary;
 mod progress;
@@ -47,7 +48,7 @@ mod writes;
 pub use self::apply::{ApplyContext, Machine};
 pub use self::audit::Account;
 pub use self::checksum::Checksum;
-pub use self::core::{Core, Options, Status, Timing};
+pub use self::core::{Core, Status};
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
@@ -59,14 +60,16 @@ pub use self::invariants::{BrokenInvariant, Promises};
 pub use self::lives::{Distrust, Known, Life};
 pub use self::log::Diverged;
 pub use self::membership::{Constants, Member, Membership, MembershipError};
+pub(crate) use self::message::in_messages;
 pub use self::message::{
     Busy, DoViewChange, Envelope, Fact, Message, Outcome, Peer, Ping, Refusal, Reply, Request, StartView,
 };
+pub(crate) use self::number::NEVER;
 pub use self::number::{
     BatchNumber, ClientId, ClusterId, CommitNumber, Epoch, Incarnation, Monotonic, OpNumber, Position, ReplicaId,
     RequestNumber, SessionId, Timestamp, View,
 };
-pub(crate) use self::primary::in_messages;
+pub use self::options::{Options, Timing};
 pub use self::quorum::{MEMBERS_MAX, Quorums};
 pub use self::random::Random;
 pub use self::repair::ReadRequest;

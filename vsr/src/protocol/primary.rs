@@ -10,9 +10,9 @@ use super::checksum::Checksum;
 use super::core::{Core, Status};
 use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
 use super::map::FastMap;
-use super::message::{Busy, Message, Outcome, Peer, Refusal, Reply, Request};
+use super::message::{Busy, MESSAGE_BYTES, Message, Outcome, Peer, Refusal, Reply, Request, in_messages};
 use super::number::{
-    ClientId, CommitNumber, Monotonic, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View,
+    ClientId, CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View,
 };
 use super::quorum;
 use super::sessions::Lookup;
@@ -78,31 +78,10 @@ pub(crate) struct Primary {
     answers: Vec<(Peer, Reply)>,
 }
 
-/// Bytes of requests or replies after which the next message begins: what one frame carries stays small.
-pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
-
-/// Requests as messages of a bounded size.
-pub(crate) fn in_messages(requests: Vec<Request>) -> impl Iterator<Item = Vec<Request>> {
-    let mut rest = requests.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let mut message = vec![rest.next()?];
-        let mut bytes = message[0].command.len() + 64;
-        while bytes < MESSAGE_BYTES
-            && let Some(request) = rest.next_if(|next| bytes + next.command.len() <= MESSAGE_BYTES)
-        {
-            bytes += request.command.len() + 64;
-            message.push(request);
-        }
-        Some(message)
-    })
-}
-
 const TELL: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The origin of inherited requests: whoever sent them asks again.
 const NOBODY: Origin = Some(Peer::Client(ClientId(0)));
-
-pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
 
 impl Primary {
     pub(crate) fn new() -> Primary {

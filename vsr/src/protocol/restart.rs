@@ -1,14 +1,15 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
 use super::body_cache::BodyCache;
-use super::core::{Core, Options, Status};
+use super::core::{Core, Status};
 use super::entry::Header;
 use super::fault::Fault;
 use super::invariants::Numbers;
 use super::log::{Body, Log, LogSlot};
-use super::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
+use super::number::{BatchNumber, Monotonic, NEVER, OpNumber, Timestamp, View};
+use super::options::Options;
 use super::outbox::Outbox;
-use super::primary::{NEVER, Primary};
+use super::primary::Primary;
 use super::progress::Tracker;
 use super::random::Random;
 use super::read_rounds::ReadRounds;

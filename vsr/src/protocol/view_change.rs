@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, LEAP_MAX, Status};
+use super::core::{Core, Status};
 use super::entry::{Entry, Header};
 use super::event::{Event, Suspicion};
 use super::fault::Fault;
+use super::limits::LEAP_MAX;
 use super::log::Diverged;
 use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
-use super::number::{CommitNumber, Monotonic, OpNumber, Position, ReplicaId, View};
-use super::primary::NEVER;
+use super::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
 use super::progress::Down;
 use super::quorum;
 use super::vsr_state::{Doubted, Suffix};
