@@ -7,9 +7,6 @@ use super::message::Message;
 use super::number::{CommitNumber, OpNumber, ReplicaId, View};
 use super::writes::disk_bytes;
 
-/// Bytes of repaired entries that may wait for the disk in any case.
-const REPAIR_BYTES: u64 = 4 << 20;
-
 impl Core {
     /// An op for the log, from the primary of the view.
     pub(crate) fn on_prepare(&mut self, from: ReplicaId, view: View, commit: CommitNumber, entry: Entry) {
@@ -51,14 +48,6 @@ impl Core {
             }
         }
         self.raise_commit(commit);
-    }
-
-    /// Whether as much waits for the disk as a full pipeline holds.
-    pub(crate) fn is_disk_behind(&self) -> bool {
-        let constants = &self.membership.constants;
-        let pipeline = u64::from(constants.pipeline_max) * disk_bytes(constants.batch_bytes_max.into());
-        // Where the pipeline is short, repair may still write more than that at once.
-        self.writes.is_congested(pipeline.max(REPAIR_BYTES))
     }
 
     /// The most that the bodies of a pipeline take.

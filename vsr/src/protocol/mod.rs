@@ -4,8 +4,12 @@
 //! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
 //! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
 //! fails: `view_change` (votes, `DoViewChange`, `StartView`) and `decide` (the choice of the log).
-//! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`. Requests
-//! that a backup passes on are watched by `forwards`.
+//! After a crash: `restart`. What is missing comes by `repair`, and goes into the log by `intake`. Reads go by `reads`.
+//! Requests that a backup passes on are watched by `forwards`. What is not answered is said again by `tick`.
+//!
+//! `Core` composes parts that know nothing of it, each with its tests: `quorum` (arithmetic), `progress` (one struct a
+//! member), `agreed_clock`, `log`, `body_cache`, `writes` (staged, in flight, durable), `outbox`, `sessions`,
+//! `read_rounds`, `forwards`. `invariants` says what must hold of all their numbers together.
 
 mod agreed_clock;
 mod apply;
@@ -22,6 +26,7 @@ mod event;
 mod explain;
 mod fault;
 mod forwards;
+mod intake;
 mod invariants;
 pub mod limits;
 mod lives;
@@ -41,6 +46,7 @@ mod reads;
 mod repair;
 mod restart;
 mod sessions;
+mod tick;
 mod view_change;
 mod vsr_state;
 mod writes;
