@@ -1,6 +1,6 @@
 //! Every scenario file passes, and shows what it says; a scenario can fail in every way that it should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use vsr_sim::scenario::{Failure, files, play};
@@ -61,6 +61,39 @@ fn every_scenario_is_in_the_folder_of_a_behaviour_and_names_its_id_in_its_first_
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What a section of the course shows: the path of a scenario in the repository.
+fn shown(section: &str) -> Option<&str> {
+    let (_, rest) = section.split_once("{{#include ../../")?;
+    Some(rest.split_once("}}")?.0)
+}
+
+#[test]
+fn the_course_of_the_book_shows_ten_scenarios_and_points_at_what_is_in_them() {
+    let course = std::fs::read_to_string(here().join("../book/src/course.md")).expect("the chapter");
+    let (played, mut seen, mut wrong) = (scenarios(), BTreeSet::new(), Vec::new());
+    for section in course.split("\n## ").skip(1) {
+        let Some(path) = shown(section) else { continue };
+        seen.insert(path);
+        // Those that are played in `every_scenario_passes_and_shows_what_it_says`.
+        let file = here().join(path.strip_prefix("vsr-sim/").unwrap_or(path));
+        let Some(text) = played.get(&file) else {
+            wrong.push(format!("there is no {path}"));
+            continue;
+        };
+        if !section.contains(&format!("\ncargo run --release -p vsr-sim -- run {path}\n")) {
+            wrong.push(format!("{path}: its section does not say how to play it"));
+        }
+        let points: Vec<&str> = section.lines().filter(|line| line.starts_with("- ")).collect();
+        if points.is_empty() {
+            wrong.push(format!("{path}: its section does not say what to look for"));
+        }
+        let spans = points.into_iter().flat_map(|line| line.split('`').skip(1).step_by(2));
+        wrong.extend(spans.filter(|span| !text.contains(*span)).map(|span| format!("{path}: it has no `{span}`")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(seen.len(), 10, "{seen:?}");
 }
 
 fn failure(text: &str) -> Failure {
