@@ -3,16 +3,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use vsr::protocol::{Busy, Outcome, Ping, Request};
-use vsr::{
-    Checksum, ClientId, CommitNumber, Epoch, Message, OpNumber, Peer, Position, ReplicaId, RequestNumber, Timestamp,
-    View,
-};
+use vsr::protocol::{Busy, Outcome, Ping};
+use vsr::{Checksum, CommitNumber, Epoch, Message, OpNumber, Peer, Position, ReplicaId, Timestamp, View};
 use vsr_sim::script::{Flight, Script};
 
 use crate::support::{
-    depose, ms, next_view, ping, replica, replied, stale, submit, submit_together, times, until, watch, write,
+    depose, ms, next_view, ping, replica, replied, request, stale, submit, submit_together, times, until, watch, write,
 };
 
 /// NO-01: a backup without op 2 does not acknowledge op 3, as long as op 2 is not committed without it.
@@ -430,16 +426,6 @@ fn f4_an_older_put_of_the_same_entry_proves_nothing() {
     }
     s.settle();
     assert_eq!(s.executed(2), ["A"]);
-}
-
-fn request(s: &Script, client: ClientId, number: u64, command: &'static [u8]) -> Request {
-    Request {
-        client,
-        session: s.session(client).expect("the session is open"),
-        number: RequestNumber(number),
-        floor: RequestNumber(1),
-        command: Bytes::from_static(command),
-    }
 }
 
 /// B-13: no order is promised between requests in flight together, and each is executed once; those of one op are

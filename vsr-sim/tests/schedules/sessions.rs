@@ -8,8 +8,8 @@ use vsr::{ClientId, Membership, Message, OpNumber, Peer, Position, ReplicaId, Re
 use vsr_sim::script::Script;
 
 use crate::support::{
-    clogged, depose, eventually, members, membership, ms, refused, replied, submit, submit_together, times, until,
-    write,
+    clogged, depose, eventually, members, membership, ms, refused, replied, request, submit, submit_together, times,
+    until, write,
 };
 
 /// B-01: two `Register`s in one op open two sessions.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{DoViewChange, Outcome, Ping, Refusal, Request};
-use vsr::{ClientId, Membership, Message, OpNumber, Peer, ReplicaId, Timestamp};
+use vsr::{ClientId, Membership, Message, OpNumber, Peer, ReplicaId, RequestNumber, Timestamp};
 use vsr_sim::script::{Flight, Script};
 
 pub(crate) fn ms(millis: u64) -> Duration {
@@ -246,4 +246,15 @@ pub(crate) fn clogged() -> (Script, ClientId) {
         assert!(s.reply(client, number).is_some(), "request {number}");
     }
     (s, client)
+}
+
+/// Request `number` of a client whose session is open.
+pub(crate) fn request(s: &Script, client: ClientId, number: u64, command: &'static [u8]) -> Request {
+    Request {
+        client,
+        session: s.session(client).expect("the session is open"),
+        number: RequestNumber(number),
+        floor: RequestNumber(1),
+        command: Bytes::from_static(command),
+    }
 }
