@@ -360,7 +360,12 @@ fn run_many(seeds: Range<u64>, arguments: &Seed) -> ExitCode {
     let bar = progress(seeds.end - seeds.start);
     let run = |seed| {
         let start = std::time::Instant::now();
-        (run_seed(seed, Detail::Counters), start.elapsed())
+        let report = run_seed(seed, Detail::Counters);
+        if arguments.stop && report.verdict.is_failure() {
+            // Said at once: another thread may have a seed that does not end.
+            say!("STOP seed={seed} {}: {}", report.verdict.name(), report.verdict);
+        }
+        (report, start.elapsed())
     };
     let summary = sweep(seeds, arguments.jobs.max(1), arguments.stop, run, || bar.inc(1));
     bar.finish_and_clear();

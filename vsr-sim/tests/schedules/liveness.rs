@@ -15,7 +15,7 @@ use vsr::{
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 
-use crate::support::{clogged, leader, ms, numbers, replica, submit, times, until, watch, write};
+use crate::support::{clogged, leader, membership, ms, numbers, replica, submit, times, until, watch, write};
 
 /// Sends a request to every replica, again and again, until it is answered. Says how long that took.
 fn until_answered(s: &mut Script, client: ClientId, number: u64) -> Duration {
@@ -538,6 +538,59 @@ fn l_07_a_prepared_request_is_no_reason_to_vote() {
     s.heal();
     s.pass(ms(500));
     assert!(s.reply(client, 1).is_some() && s.reply(client, 2).is_some(), "{}", s.describe(0));
+    s.settle();
+}
+
+/// B-08 with L-07: requests that backups pass on wait in the primary's queue for longer than `forward`, behind others that
+/// are committed one after the other. A primary that works through its queue is not deposed.
+#[test]
+fn l_07_a_request_in_the_queue_of_a_primary_that_commits_is_no_reason_to_vote() {
+    let mut members = membership(3);
+    (members.constants.pipeline_max, members.constants.batch_requests_max) = (1, 1);
+    let mut s = Script::with_membership(members);
+    let Timing { forward, .. } = Timing::default();
+    let (busy, first, second) = (s.register(0), s.register(0), s.register(0));
+    let before = s.core(0).commit().0;
+    let mut acks = s.hold(|f| f.name() == "PrepareOk");
+    (1..=30).for_each(|number| s.submit_with_floor(0, busy, number, 1, b"w"));
+    s.run();
+    write(&mut s, 1, first, 1, b"1");
+    write(&mut s, 2, second, 1, b"2");
+    let mut waited = Duration::ZERO;
+    for op in 1..=30 {
+        // Nobody has acknowledged the next op yet.
+        s.pass(ms(100));
+        waited += ms(100);
+        assert_eq!(s.core(0).commit().0, before + op - 1, "{}", s.describe(0));
+        let held = s.held(acks);
+        s.forget(acks);
+        held.into_iter().for_each(|flight| s.inject(flight));
+        acks = s.hold(|f| f.name() == "PrepareOk");
+    }
+    assert!(waited >= forward * 3 && s.reply(first, 1).is_none() && s.reply(second, 1).is_none());
+    assert!(s.marks("a request is passed on again") >= 2, "the backups have asked again");
+    assert_eq!(s.views_entered(), 0);
+    s.forget(acks);
+    s.pass(ms(500));
+    assert!(s.reply(first, 1).is_some() && s.reply(second, 1).is_some(), "{}", s.describe(0));
+    assert_eq!(s.views_entered(), 0);
+    s.settle();
+}
+
+/// The other half: when nothing is committed any more, what waits in the queue is a reason to vote.
+#[test]
+fn l_07_a_request_in_the_queue_of_a_primary_that_commits_nothing_is_a_reason_to_vote() {
+    let mut members = membership(3);
+    (members.constants.pipeline_max, members.constants.batch_requests_max) = (1, 1);
+    let mut s = Script::with_membership(members);
+    let Timing { forward, .. } = Timing::default();
+    let (busy, first, second) = (s.register(0), s.register(0), s.register(0));
+    s.lose(|f| f.to == replica(0) && f.name() == "PrepareOk");
+    s.submit(0, busy, 1, b"w");
+    write(&mut s, 1, first, 1, b"1");
+    write(&mut s, 2, second, 1, b"2");
+    let passed = until(&mut s, "r0 is replaced", |s| s.core(1).is_primary());
+    assert!(passed >= forward && passed <= forward * 2, "{passed:?}");
     s.settle();
 }
 

@@ -61,6 +61,8 @@ pub(crate) struct Repair {
     headers_asked: Option<(OpNumber, Monotonic)>,
     pub(crate) reads: VecDeque<ReadRequest>,
     pub(crate) forwards: Forwards,
+    /// When the commit number rose last.
+    pub(crate) committed_at: Monotonic,
     /// Since when the primary is known to be ahead.
     pub(crate) lagging_since: Option<Monotonic>,
     start_view_asked: Option<(View, Monotonic)>,
