@@ -10,7 +10,7 @@ use super::number::{BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, Re
 use super::vsr_state::{Recovered, VsrState};
 use crate::wire::tests::messages;
 
-fn any_core() -> Core {
+pub(super) fn any_core() -> Core {
     let membership = Membership::new(["a", "b", "c"]).unwrap();
     let state = VsrState::formatted(ClusterId(1), ReplicaId(1), Incarnation(1), membership);
     let options = Options {
