@@ -33,7 +33,8 @@ impl Bench {
 
 /// So much later.
 fn pass(core: &mut Core, millis: u64) {
-    core.set_time(core.time().after(Duration::from_millis(millis)), Timestamp(2));
+    let now = core.time().after(Duration::from_millis(millis));
+    core.turn(&mut Inputs { now, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
 }
 
 fn voted(of: u64, why: Suspicion) -> Event {

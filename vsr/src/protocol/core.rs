@@ -1,7 +1,7 @@
 //! The protocol as a value: inputs in, effects out; no I/O, no clock, no entropy of its own.
 //!
-//! One method a kind of input (`on_…`), and one a kind of effect (`take_…`, `apply`). Whoever drives it
-//! tells the time with every input, writes the batches in order, and says when each is durable.
+//! [`turn`](super::turn) is the one way in and out. Here is what the roles share: dispatch, timers, staging, and the way out
+//! for messages.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::lives::{Distrust, Life};
 use super::log::{Body, Log};
 use super::membership::Membership;
-use super::message::{Envelope, Message, Peer, Reply, Request};
+use super::message::{Message, Peer, Reply};
 use super::number::{
     BatchNumber, ClientId, CommitNumber, Incarnation, Monotonic, OpNumber, ReplicaId, Timestamp, View,
 };
@@ -22,7 +22,7 @@ use super::reads::Reads;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
-use super::vsr_state::{Batch, Doubted, Suffix, VsrState};
+use super::vsr_state::{Doubted, Suffix, VsrState};
 use super::writes::{Writes, disk_bytes};
 
 /// How long a replica waits before it does something about it. Its own business: no rule of safety
@@ -289,12 +289,6 @@ impl Core {
         self.fault.as_ref().filter(|_| self.last_batch.is_none())
     }
 
-    /// Tells the time. Call before every other input.
-    pub fn set_time(&mut self, now: Monotonic, wall: Timestamp) {
-        self.now = self.now.max(now);
-        self.wall = wall;
-    }
-
     /// The time that it was told last.
     #[must_use]
     pub fn time(&self) -> Monotonic {
@@ -302,10 +296,7 @@ impl Core {
     }
 
     /// A message has arrived.
-    pub fn on_message(&mut self, from: Peer, message: Message, machine: &dyn Machine) {
-        if self.fault.is_some() {
-            return;
-        }
+    pub(crate) fn on_message(&mut self, from: Peer, message: Message, machine: &dyn Machine) {
         let from = match from {
             Peer::Client(client) => {
                 match message {
@@ -370,12 +361,7 @@ impl Core {
     }
 
     /// A batch is durable.
-    pub fn on_written(&mut self, batch: BatchNumber) {
-        if self.fault.is_some() {
-            self.writes.in_flight = None;
-            self.last_batch = self.last_batch.filter(|last| *last > batch);
-            return;
-        }
+    pub(crate) fn on_written(&mut self, batch: BatchNumber) {
         assert!(
             self.writes.in_flight.is_some_and(|(in_flight, _)| in_flight == batch),
             "batch {batch} completed, but {:?} is in flight",
@@ -401,10 +387,7 @@ impl Core {
     }
 
     /// A timer may be due.
-    pub fn on_timer(&mut self) {
-        if self.fault.is_some() {
-            return;
-        }
+    pub(crate) fn on_timer(&mut self) {
         if self.now >= self.ping_at {
             self.on_ping_due();
             self.refresh_commit();
@@ -422,7 +405,8 @@ impl Core {
         }
     }
 
-    /// When [`on_timer`](Self::on_timer) wants to be called.
+    /// When the next turn is due, if nothing arrives before: in the past when it is overdue, `Monotonic(u64::MAX)` once
+    /// the replica has stopped.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
         if self.fault.is_some() {
@@ -431,64 +415,10 @@ impl Core {
         self.ping_at.min(self.primary.heartbeat_at).min(self.view_change.deadline).min(self.retry_at)
     }
 
-    /// The end of a turn: closes a batch of requests if the pipeline has room. Batches form by
-    /// themselves, because a turn takes in everything that has arrived.
-    pub fn end_turn(&mut self) {
-        if self.fault.is_none() {
-            self.prepare_queued();
-            self.flush_reads();
-            self.refresh_record();
-            self.note_stall();
-        }
-    }
-
-    /// How many bytes storage can still take.
-    pub fn set_room(&mut self, bytes: u64) {
-        self.writes.room = bytes;
-    }
-
-    /// The next batch to write, when none is in flight: the group commit.
-    pub fn take_batch(&mut self) -> Option<(BatchNumber, Batch)> {
-        let is_over = self.fault.is_some() && self.last_batch.is_none();
-        if self.writes.in_flight.is_some() || self.writes.staging.is_empty() || is_over {
-            return None;
-        }
-        self.writes.issued = self.writes.next();
-        self.writes.in_flight = Some((self.writes.issued, self.now));
-        self.writes.in_flight_bytes = std::mem::take(&mut self.writes.staged_bytes);
-        Some((self.writes.issued, std::mem::take(&mut self.writes.staging)))
-    }
-
-    /// Messages that may leave now, in order. The caller drains them.
-    pub fn outgoing(&mut self) -> &mut Vec<Envelope> {
-        if self.fault.is_some() {
-            self.outbox.ready().clear();
-        }
-        self.outbox.ready()
-    }
-
-    /// Answers for the replica's own handle.
-    pub fn take_local_replies(&mut self) -> Vec<Reply> {
-        std::mem::take(&mut self.local_replies)
-    }
-
-    /// What happened since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
-    }
-
-    /// Requests of the replica's own handle.
-    pub fn submit(&mut self, requests: Vec<Request>, machine: &dyn Machine) {
-        if self.fault.is_none() {
-            let plausible = self.refuse_absurd(None, requests);
-            self.on_requests(None, plausible, false, machine);
-        }
-    }
-
     /// The transport lost its connection to a peer. A hint: it speeds up suspicion and is never
     /// believed (rule 7.9).
-    pub fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
-        if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
+    pub(crate) fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
+        if let Some(index) = self.membership.index_of(peer) {
             let (since, was_refused) = self.peers[index].down.unwrap_or((self.now, false));
             self.peers[index].down = Some((since, was_refused || refused));
             self.on_hint(index);
@@ -496,8 +426,8 @@ impl Core {
     }
 
     /// The transport has a connection to a peer again.
-    pub fn on_peer_up(&mut self, peer: ReplicaId) {
-        if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
+    pub(crate) fn on_peer_up(&mut self, peer: ReplicaId) {
+        if let Some(index) = self.membership.index_of(peer) {
             self.peers[index].down = None;
             self.primary.resend_soon(index);
             // Who this is, and how far its log reaches, is the first thing that a peer has to know.
@@ -746,12 +676,6 @@ impl Core {
         }
     }
 
-    /// Reads of entries that the driver has to do, at most `max` of them.
-    pub fn take_reads(&mut self, max: usize) -> Vec<super::repair::ReadRequest> {
-        let max = max.min(self.repair.reads.len());
-        self.repair.reads.drain(..max).collect()
-    }
-
     /// The timestamp of the last applied op.
     #[must_use]
     pub fn applied_timestamp(&self) -> Timestamp {
@@ -762,10 +686,5 @@ impl Core {
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()
-    }
-
-    /// Sends a client something that the driver made, through the choke point.
-    pub fn send_to_client(&mut self, client: ClientId, message: Message) {
-        self.send_to(Peer::Client(client), message);
     }
 }

@@ -50,17 +50,13 @@ pub(crate) struct Reads {
 impl Core {
     /// A query has arrived; the token comes back from [`take_ready_queries`](Self::take_ready_queries)
     /// when it may be served from the state machine as it then is.
-    pub fn query(&mut self, token: u64) {
+    pub(crate) fn query(&mut self, token: u64) {
         self.reads.arrived.push(Waiter::Query(token));
     }
 
     /// Queries that may be served now.
-    pub fn take_ready_queries(&mut self) -> Vec<u64> {
-        if self.reads.confirmed.is_empty() || self.fault.is_some() {
-            return Vec::new();
-        }
+    pub(crate) fn take_ready_queries(&mut self, ready: &mut Vec<u64>) {
         let applied = self.applied;
-        let mut ready = Vec::new();
         self.reads.confirmed.retain(|&(index, token)| {
             let serve = index <= applied;
             if serve {
@@ -68,7 +64,6 @@ impl Core {
             }
             !serve
         });
-        ready
     }
 
     /// Starts a round for everything that has arrived, or asks the primary for one.
