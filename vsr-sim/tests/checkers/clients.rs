@@ -33,7 +33,11 @@ impl Bench {
 
 /// So much later.
 fn pass(core: &mut Core, millis: u64) {
-    let now = core.time().after(Duration::from_millis(millis));
+    pass_time(core, Duration::from_millis(millis));
+}
+
+fn pass_time(core: &mut Core, time: Duration) {
+    let now = core.time().after(time);
     core.turn(&mut Inputs { now, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
 }
 
@@ -170,7 +174,7 @@ cases! {
         for _ in 0..=100_000 {
             bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })?;
             bench.turn(1, &core)?;
-            core.set_time(core.time().after(Duration::from_micros(if broken { 1 } else { 3 })), Timestamp(2));
+            pass_time(&mut core, Duration::from_micros(if broken { 1 } else { 3 }));
         }
         Ok(())
     };
