@@ -19,6 +19,7 @@ mod machine;
 mod net;
 mod node;
 mod options;
+mod pace;
 mod phases;
 pub mod picture;
 pub mod plan;

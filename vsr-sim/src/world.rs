@@ -15,6 +15,7 @@ use crate::disk::SimDisk;
 use crate::files::FileDisks;
 use crate::net::{Links, Traffic};
 use crate::options::Options;
+use crate::pace::Pace;
 use crate::plan::{Happening, Plan, ReadFate, Unsynced, WriteFate, draw};
 use crate::socket::Sockets;
 use crate::story::{Record, State, What};
@@ -158,6 +159,8 @@ pub(crate) struct Node {
     pub(crate) no_space_until: u64,
     /// Until when no sync of its disk succeeds.
     pub(crate) no_sync_until: u64,
+    /// Whether time passes while it works.
+    pub(crate) pace: Pace,
 }
 
 /// Everything.
@@ -288,6 +291,7 @@ impl World {
             executed: 0,
             no_space_until: 0,
             no_sync_until: 0,
+            pace: Pace::default(),
         });
         if let Peer::Client(client) = peer {
             self.clients.insert(client, self.nodes.len() - 1);

@@ -6,6 +6,7 @@
 //! part of all seeds.
 
 mod cluster;
+mod evidence;
 mod file_storage;
 mod folder;
 mod inline;

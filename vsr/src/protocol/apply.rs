@@ -66,8 +66,8 @@ impl Core {
     }
 
     /// Applies committed ops until `requests_max` requests are done or nothing is left that can be
-    /// applied. Returns whether there is more: the caller comes back, after a look at the network.
-    pub fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
+    /// applied. Returns whether there is more: the next turn goes on, after a look at the network.
+    pub(crate) fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
         let mut done = 0;
         while self.fault.is_none() && done < requests_max {
             if self.applying.partial.is_none()

@@ -1,7 +1,7 @@
 //! The protocol as a value: inputs in, effects out; no I/O, no clock, no entropy of its own.
 //!
-//! One method a kind of input (`on_…`), and one a kind of effect (`take_…`, `apply`). Whoever drives it
-//! tells the time with every input, writes the batches in order, and says when each is durable.
+//! [`turn`](super::turn) is the one way in and out. Here is what the roles share: dispatch, timers, staging, and the way out
+//! for messages.
 
 use std::time::Duration;
 
@@ -12,10 +12,8 @@ use super::fault::Fault;
 use super::invariants::{BrokenInvariant, Numbers, Promises};
 use super::log::{Body, Log};
 use super::membership::Membership;
-use super::message::{Envelope, Message, Peer, Reply, Request};
-use super::number::{
-    BatchNumber, ClientId, CommitNumber, Incarnation, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View,
-};
+use super::message::{Message, Peer, Reply};
+use super::number::{BatchNumber, CommitNumber, Incarnation, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View};
 use super::options::Options;
 use super::outbox::Outbox;
 use super::primary::Primary;
@@ -25,7 +23,7 @@ use super::read_rounds::ReadRounds;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
-use super::vsr_state::{Batch, Doubted, Suffix, VsrState};
+use super::vsr_state::{Doubted, Suffix, VsrState};
 use super::writes::{Writes, disk_bytes};
 
 /// Whether a replica takes part in normal operation.
@@ -212,12 +210,6 @@ impl Core {
         self.fault.as_ref().filter(|_| self.last_batch.is_none())
     }
 
-    /// Tells the time. Call before every other input.
-    pub fn set_time(&mut self, now: Monotonic, wall: Timestamp) {
-        self.now = self.now.max(now);
-        self.wall = wall;
-    }
-
     /// The time that it was told last.
     #[must_use]
     pub fn time(&self) -> Monotonic {
@@ -225,10 +217,7 @@ impl Core {
     }
 
     /// A message has arrived.
-    pub fn on_message(&mut self, from: Peer, message: Message, machine: &dyn Machine) {
-        if self.fault.is_some() {
-            return;
-        }
+    pub(crate) fn on_message(&mut self, from: Peer, message: Message, machine: &dyn Machine) {
         let from = match from {
             Peer::Client(client) => {
                 match message {
@@ -292,13 +281,8 @@ impl Core {
         }
     }
 
-    /// A batch is durable: the one that [`take_batch`](Self::take_batch) handed out last. At any other the replica stops.
-    pub fn on_written(&mut self, batch: BatchNumber) {
-        if self.fault.is_some() {
-            self.writes.in_flight = None;
-            self.last_batch = self.last_batch.filter(|last| *last > batch);
-            return;
-        }
+    /// A batch is durable. At any but the one in flight the replica stops: messages would leave before they are true.
+    pub(crate) fn on_written(&mut self, batch: BatchNumber) {
         if let Err(in_flight) = self.writes.complete(batch) {
             return self.stop(BrokenInvariant::UnknownWrite { completed: batch, in_flight }.into());
         }
@@ -339,10 +323,7 @@ impl Core {
     }
 
     /// A timer may be due.
-    pub fn on_timer(&mut self) {
-        if self.fault.is_some() {
-            return;
-        }
+    pub(crate) fn on_timer(&mut self) {
         if self.now >= self.ping_at {
             self.on_ping_due();
             self.refresh_commit();
@@ -360,7 +341,8 @@ impl Core {
         }
     }
 
-    /// When [`on_timer`](Self::on_timer) wants to be called.
+    /// When the next turn is due, if nothing arrives before: in the past when it is overdue, `Monotonic(u64::MAX)` once
+    /// the replica has stopped.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
         if self.fault.is_some() {
@@ -369,25 +351,16 @@ impl Core {
         self.ping_at.min(self.primary.heartbeat_at).min(self.view_change.deadline).min(self.retry_at)
     }
 
-    /// The end of a turn: closes a batch of requests if the pipeline has room. Batches form by
-    /// themselves, because a turn takes in everything that has arrived.
-    pub fn end_turn(&mut self) {
-        if self.fault.is_none() {
-            self.prepare_queued();
-            self.flush_reads();
-            self.refresh_record();
-            self.note_stall();
-            self.check_invariants();
-        }
-    }
-
-    /// Stops when the replica's numbers contradict each other, or those of the turn before. Nothing of this turn leaves
-    /// then.
-    fn check_invariants(&mut self) {
+    /// Stops when the replica's numbers contradict each other, or those of the turn before. Nothing of this turn is
+    /// told or written then.
+    pub(crate) fn check_invariants(&mut self) {
         let numbers = self.numbers();
         match numbers.check(&self.checked) {
             Ok(()) => self.checked = numbers,
-            Err(broken) => self.stop(broken.into()),
+            Err(broken) => {
+                self.local_replies.clear();
+                self.stop(broken.into());
+            }
         }
     }
 
@@ -409,55 +382,18 @@ impl Core {
         }
     }
 
-    /// How many bytes storage can still take.
-    pub fn set_room(&mut self, bytes: u64) {
-        self.writes.room = bytes;
-    }
-
-    /// The next batch to write, when none is in flight: the group commit.
-    pub fn take_batch(&mut self) -> Option<(BatchNumber, Batch)> {
-        let is_over = self.fault.is_some() && self.last_batch.is_none();
-        if is_over { None } else { self.writes.take(self.now) }
-    }
-
-    /// Messages that may leave now, in order. The caller drains them.
-    pub fn outgoing(&mut self) -> &mut Vec<Envelope> {
-        if self.fault.is_some() {
-            self.outbox.ready().clear();
-        }
-        self.outbox.ready()
-    }
-
-    /// Answers for the replica's own handle.
-    pub fn take_local_replies(&mut self) -> Vec<Reply> {
-        std::mem::take(&mut self.local_replies)
-    }
-
-    /// What happened since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
-    }
-
-    /// Requests of the replica's own handle.
-    pub fn submit(&mut self, requests: Vec<Request>, machine: &dyn Machine) {
-        if self.fault.is_none() {
-            let plausible = self.refuse_absurd(None, requests);
-            self.on_requests(None, plausible, false, machine);
-        }
-    }
-
     /// The transport lost its connection to a peer. A hint: it speeds up suspicion and is never
     /// believed (rule 7.9).
-    pub fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
-        if let Some(member) = self.progress.get_mut(peer).filter(|_| self.fault.is_none()) {
+    pub(crate) fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
+        if let Some(member) = self.progress.get_mut(peer) {
             member.on_down(self.now, refused);
             self.on_hint(peer);
         }
     }
 
     /// The transport has a connection to a peer again.
-    pub fn on_peer_up(&mut self, peer: ReplicaId) {
-        if let Some(member) = self.progress.get_mut(peer).filter(|_| self.fault.is_none()) {
+    pub(crate) fn on_peer_up(&mut self, peer: ReplicaId) {
+        if let Some(member) = self.progress.get_mut(peer) {
             member.on_up();
             // Who this is, and how far its log reaches, is the first thing that a peer has to know.
             self.ping_at = self.now;
@@ -628,6 +564,7 @@ impl Core {
             self.view_change.backoff = 0;
             self.view_change.fast_votes = 0;
             self.events.push(Event::Committed { commit });
+            self.repair.committed_at = self.now;
         }
     }
 
@@ -667,12 +604,6 @@ impl Core {
         }
     }
 
-    /// Reads of entries that the driver has to do, at most `max` of them.
-    pub fn take_reads(&mut self, max: usize) -> Vec<super::repair::ReadRequest> {
-        let max = max.min(self.repair.reads.len());
-        self.repair.reads.drain(..max).collect()
-    }
-
     /// The timestamp of the last applied op.
     #[must_use]
     pub fn applied_timestamp(&self) -> Timestamp {
@@ -683,10 +614,5 @@ impl Core {
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()
-    }
-
-    /// Sends a client something that the driver made, through the choke point.
-    pub fn send_to_client(&mut self, client: ClientId, message: Message) {
-        self.send_to(Peer::Client(client), message);
     }
 }

@@ -192,8 +192,13 @@ impl Numbers {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
+    use super::super::apply::{ApplyContext, Machine};
+    use super::super::core::Core;
     use super::super::documented::any_core;
     use super::super::fault::Fault;
+    use super::super::turn::{Effects, Inputs};
     use super::*;
 
     fn view(number: u64) -> View {
@@ -296,40 +301,64 @@ mod tests {
         }
     }
 
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn decodes(&self, _: &Bytes) -> bool {
+            true
+        }
+
+        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    fn turn(core: &mut Core, written: Option<BatchNumber>) -> Effects {
+        let (mut inputs, mut effects) = (Inputs { written, ..Inputs::default() }, Effects::default());
+        core.turn(&mut inputs, &mut Nothing, &mut effects);
+        effects
+    }
+
+    /// What a core says and does that has just been stopped.
+    fn assert_silent(effects: &Effects) {
+        let Effects { replies, queries, write, reads, messages, .. } = effects;
+        assert!(replies.is_empty() && queries.is_empty() && write.is_none(), "{effects:?}");
+        assert!(reads.is_empty() && messages.is_empty(), "{effects:?}");
+    }
+
     #[test]
     fn a_replica_whose_numbers_contradict_each_other_halts_with_them() {
         let mut core = any_core();
-        core.end_turn();
+        let (batch, _) = turn(&mut core, None).write.expect("a start writes its record");
         assert_eq!(core.fault(), None);
         core.applied = OpNumber(7);
-        core.end_turn();
+        // The write of the start lets the first pings out: they stay.
+        assert_silent(&turn(&mut core, Some(batch)));
         let (applied, commit, head) = (OpNumber(7), CommitNumber(0), OpNumber::ZERO);
         let fault = Fault::Broken(BrokenInvariant::AppliedAhead { applied, commit, head });
         assert_eq!(core.fault(), Some(&fault));
         assert!(fault.to_string().contains("op 7 is applied, the commit number is 0"), "{fault}");
-        assert!(core.take_batch().is_none() && core.outgoing().is_empty(), "it says and writes nothing any more");
     }
 
     #[test]
     fn a_replica_that_goes_back_halts() {
         let mut core = any_core();
         core.raise_commit(CommitNumber(5));
-        core.end_turn();
+        turn(&mut core, None);
         assert_eq!(core.fault(), None, "a backup hears of commits before it has the ops");
         core.commit = CommitNumber(4);
-        core.end_turn();
+        assert_silent(&turn(&mut core, None));
         assert!(matches!(core.fault(), Some(Fault::Broken(BrokenInvariant::WentBack { .. }))), "{:?}", core.fault());
     }
 
     #[test]
     fn a_write_that_is_not_under_way_halts_the_replica_with_the_numbers() {
         let mut core = any_core();
-        let (batch, _) = core.take_batch().expect("a start writes its record");
+        let (batch, _) = turn(&mut core, None).write.expect("a start writes its record");
         let (completed, in_flight) = (batch.next(), Some(batch));
-        core.on_written(completed);
+        assert_silent(&turn(&mut core, Some(completed)));
         let fault = Fault::Broken(BrokenInvariant::UnknownWrite { completed, in_flight });
         assert_eq!(core.fault(), Some(&fault));
         assert!(fault.to_string().contains("batch b2 completed, and b1 is in flight"), "{fault}");
-        assert!(core.take_batch().is_none() && core.outgoing().is_empty(), "it says and writes nothing any more");
     }
 }

@@ -1,6 +1,9 @@
 //! Viewstamped Replication without I/O: no async, no clock, no thread, no entropy of its own. The same
 //! inputs give the same effects, byte for byte.
 //!
+//! [`turn`] is the one way in and out of [`Core`]; it says what a caller passes, what comes back, and in which order it is
+//! carried out. The [guide of the crate](crate#the-way-of-a-request) has the ways through the code function by function.
+//!
 //! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
 //! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
 //! fails: `view_change` (votes, `DoViewChange`, `StartView`) and `decide` (the choice of the log).
@@ -47,6 +50,7 @@ mod repair;
 mod restart;
 mod sessions;
 mod tick;
+pub mod turn;
 mod view_change;
 mod vsr_state;
 mod writes;
@@ -79,4 +83,5 @@ pub use self::options::{Options, Timing};
 pub use self::quorum::{MEMBERS_MAX, Quorums};
 pub use self::random::Random;
 pub use self::repair::ReadRequest;
+pub use self::turn::{Effects, Input, Inputs};
 pub use self::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, VsrState};

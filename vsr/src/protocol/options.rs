@@ -24,8 +24,8 @@ pub struct Timing {
     pub abdicate: Duration,
     /// How long a primary's own write may take before it gives up the role. Default 2 s.
     pub disk: Duration,
-    /// How long a forwarded request may be neither prepared nor answered before it is a reason to vote. After half of
-    /// it the primary is asked again. Default 1 s.
+    /// How long a forwarded request may be neither prepared nor answered, while nothing is committed, before it is a
+    /// reason to vote. After half of it the primary is asked again. Default 1 s.
     pub forward: Duration,
 }
 

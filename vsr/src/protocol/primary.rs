@@ -172,11 +172,11 @@ impl Core {
             self.flush_answers();
             return;
         }
-        let now = self.now;
+        let (now, log_bytes) = (self.now, self.log.bytes());
         for requests in in_messages(requests) {
             // What does not leave is no reason to wait for an answer.
             if self.send(primary, Message::Requests { requests: requests.clone(), forwarded: true }) {
-                requests.iter().for_each(|request| self.repair.forwards.sent(request, now));
+                requests.iter().for_each(|request| self.repair.forwards.sent(request, now, log_bytes));
             }
         }
     }

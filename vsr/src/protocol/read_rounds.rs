@@ -163,9 +163,8 @@ impl ReadRounds {
         self.arrived.extend(asks.into_iter().flat_map(|ask| ask.queries).map(Waiter::Query));
     }
 
-    /// Queries whose index is applied.
-    pub(crate) fn take_ready(&mut self, applied: OpNumber) -> Vec<u64> {
-        let mut ready = Vec::new();
+    /// Moves the queries whose index is applied to the end of `ready`.
+    pub(crate) fn take_ready(&mut self, applied: OpNumber, ready: &mut Vec<u64>) {
         self.confirmed.retain(|&(index, token)| {
             let serve = index <= applied;
             if serve {
@@ -173,7 +172,6 @@ impl ReadRounds {
             }
             !serve
         });
-        ready
     }
 
     /// Queries and peers that wait, wherever they are.
@@ -194,6 +192,12 @@ mod tests {
 
     const PEER: ReplicaId = ReplicaId(2);
 
+    fn ready(reads: &mut ReadRounds, applied: u64) -> Vec<u64> {
+        let mut ready = Vec::new();
+        reads.take_ready(OpNumber(applied), &mut ready);
+        ready
+    }
+
     /// Schedule B-20.
     #[test]
     fn a_round_serves_what_had_arrived_before_it_and_nothing_later() {
@@ -203,10 +207,10 @@ mod tests {
         reads.begin_round(5, OpNumber(3));
         reads.arrive(2);
         assert!(reads.confirm(4).is_empty());
-        assert!(reads.take_ready(OpNumber(9)).is_empty());
+        assert!(ready(&mut reads, 9).is_empty());
         assert_eq!(reads.confirm(5), [Confirmed { peer: PEER, nonce: 77, index: OpNumber(3) }]);
-        assert!(reads.take_ready(OpNumber(2)).is_empty(), "its index is not applied");
-        assert_eq!(reads.take_ready(OpNumber(3)), [1]);
+        assert!(ready(&mut reads, 2).is_empty(), "its index is not applied");
+        assert_eq!(ready(&mut reads, 3), [1]);
         assert!(reads.has_arrivals() && !reads.has_rounds());
     }
 
@@ -218,7 +222,7 @@ mod tests {
             reads.begin_round(number, OpNumber(number));
         }
         assert!(reads.confirm(2).is_empty());
-        assert_eq!(reads.take_ready(OpNumber(9)), [1, 2]);
+        assert_eq!(ready(&mut reads, 9), [1, 2]);
         assert!(reads.has_rounds());
     }
 
@@ -235,7 +239,7 @@ mod tests {
         assert_eq!(reads.to_ask_again(Monotonic(13), Duration::from_nanos(8)), [20]);
         assert!(!reads.answer_ask(30, OpNumber(1)));
         assert!(reads.answer_ask(20, OpNumber(1)));
-        assert_eq!(reads.take_ready(OpNumber(1)), [2]);
+        assert_eq!(ready(&mut reads, 1), [2]);
         assert!(!reads.answer_ask(20, OpNumber(1)), "it is answered once");
     }
 
@@ -262,10 +266,10 @@ mod tests {
         reads.arrive_from(PEER, 9);
         reads.restart(OpNumber(5));
         assert!(reads.confirm(u64::MAX).is_empty(), "no round of the view is left, nor a peer that asked in it");
-        assert_eq!(reads.take_ready(OpNumber(9)), [1]);
+        assert_eq!(ready(&mut reads, 9), [1]);
         reads.begin_round(1, OpNumber(0));
         reads.confirm(1);
-        let again: BTreeSet<u64> = reads.take_ready(OpNumber(9)).into_iter().collect();
+        let again: BTreeSet<u64> = ready(&mut reads, 9).into_iter().collect();
         assert_eq!(again, BTreeSet::from([2, 3]));
     }
 
@@ -296,7 +300,7 @@ mod tests {
                         if random.chance(1, 4) {
                             reads.restart(op);
                         }
-                        served.extend(reads.take_ready(op));
+                        reads.take_ready(op, &mut served);
                     }
                     _ => {}
                 }
@@ -305,7 +309,7 @@ mod tests {
             reads.restart(OpNumber::ZERO);
             reads.begin_round(number + 1, OpNumber(10));
             reads.confirm(number + 1);
-            served.extend(reads.take_ready(OpNumber(10)));
+            reads.take_ready(OpNumber(10), &mut served);
             served.sort_unstable();
             assert_eq!(served, (0..arrived).collect::<Vec<_>>());
         }

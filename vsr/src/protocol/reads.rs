@@ -8,13 +8,13 @@ use super::number::{OpNumber, ReplicaId};
 impl Core {
     /// A query has arrived; the token comes back from [`take_ready_queries`](Self::take_ready_queries)
     /// when it may be served from the state machine as it then is.
-    pub fn query(&mut self, token: u64) {
+    pub(crate) fn query(&mut self, token: u64) {
         self.reads.arrive(token);
     }
 
     /// Queries that may be served now.
-    pub fn take_ready_queries(&mut self) -> Vec<u64> {
-        if self.fault.is_some() { Vec::new() } else { self.reads.take_ready(self.applied) }
+    pub(crate) fn take_ready_queries(&mut self, ready: &mut Vec<u64>) {
+        self.reads.take_ready(self.applied, ready);
     }
 
     /// Starts a round for everything that has arrived, or asks the primary for one.

@@ -60,6 +60,8 @@ pub(crate) struct Repair {
     headers_asked: Option<(OpNumber, Monotonic)>,
     pub(crate) reads: VecDeque<ReadRequest>,
     pub(crate) forwards: Forwards,
+    /// When the commit number rose last.
+    pub(crate) committed_at: Monotonic,
     /// Since when the primary is known to be ahead.
     pub(crate) lagging_since: Option<Monotonic>,
     start_view_asked: Option<(View, Monotonic)>,
@@ -123,8 +125,8 @@ impl Core {
     }
 
     /// Asks a peer for what is missing, if anything is.
-    pub fn run_repair(&mut self) {
-        if !std::mem::take(&mut self.repair.due) || self.fault.is_some() {
+    pub(crate) fn run_repair(&mut self) {
+        if !std::mem::take(&mut self.repair.due) {
             return;
         }
         if let Err(diverged) = self.log.prove(self.applied) {
@@ -322,7 +324,7 @@ impl Core {
     }
 
     /// A read that was asked for has ended; `None` is an entry that storage cannot give.
-    pub fn on_read(&mut self, request: &ReadRequest, entries: Vec<(OpNumber, Option<Entry>)>) {
+    pub(crate) fn on_read(&mut self, request: &ReadRequest, entries: Vec<(OpNumber, Option<Entry>)>) {
         match *request {
             ReadRequest::Apply { .. } => {
                 self.applying.reading = false;

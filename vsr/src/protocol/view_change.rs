@@ -273,8 +273,8 @@ impl Core {
     }
 
     /// Gives up the role on purpose, so that a restart costs no time-out.
-    pub fn hand_over(&mut self) {
-        if self.is_primary() && self.membership.n() > 1 && self.fault.is_none() {
+    pub(crate) fn hand_over(&mut self) {
+        if self.is_primary() && self.membership.n() > 1 {
             self.enter_view(self.view.next());
         }
     }
