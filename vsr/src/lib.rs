@@ -194,7 +194,9 @@
 //! | `protocol/primary.rs` | `prepare_queued`, `prepare_one`, `append` | make one op of all that is queued |
 //! | `protocol/core.rs` | `stage_put`, `broadcast`, `needs` | stage its write, and bind the `Prepare` to the writes that it needs |
 //! | `protocol/outbox.rs` | `send` | keep the message back, or let it go |
-//! | `protocol/turn.rs` | `hand_out`, `take_batch` | give the driver the write and the messages |
+//! | `protocol/core.rs` | `check_invariants` | at the end of the turn: do its numbers fit together |
+//! | `protocol/turn.rs` | `hand_out` | give the driver the write and the messages |
+//! | `protocol/writes.rs` | `take` | the write: all that was staged, when none is in flight |
 //! | `replica.rs` | `start_io` | start the write; the messages go to the network in the same turn |
 //! | `protocol/core.rs` | `on_message` | at a backup, validated |
 //! | `protocol/backup.rs` | `on_prepare`, `accepts_from_primary` | take the op into the log |
@@ -203,8 +205,11 @@
 //! | `protocol/turn.rs` | `end_write` | which is an input of the next turn |
 //! | `protocol/core.rs` | `on_written` | |
 //! | `protocol/outbox.rs` | `release` | what waited for it may leave |
-//! | `protocol/backup.rs` | `on_slots_durable`, `advance_durable`, `send_prepare_ok` | acknowledge the log up to the last durable op; at the primary this counts its own copy |
-//! | `protocol/primary.rs` | `on_prepare_ok`, `advance_commit` | count acknowledgements; a quorum commits |
+//! | `protocol/core.rs` | `on_slots_durable`, `advance_durable` | how far the log is durable now; at the primary this counts its own copy |
+//! | `protocol/backup.rs` | `send_prepare_ok` | acknowledge the log up to the last durable op |
+//! | `protocol/primary.rs` | `on_prepare_ok`, `advance_commit` | count acknowledgements |
+//! | `protocol/progress.rs` | `acknowledge`, `acknowledged` | what each member has acknowledged in this view |
+//! | `protocol/quorum.rs` | `committed` | what a quorum of them has is committed |
 //! | `protocol/apply.rs` | `apply`, `next_to_apply`, `begin_op`, `apply_some`, `apply_request` | apply the op, in slices |
 //! | `protocol/sessions.rs` | `begin`, `finish` | once, with the reply kept |
 //! | `state_machine.rs` | `apply` | the application's code, guarded |
@@ -234,7 +239,8 @@
 //! | `protocol/view_change.rs` | `install` | truncation, headers, view and log_view in one write |
 //! | `protocol/view_change.rs` | `on_install_durable`, `start_view` | when it is durable: `StartView` |
 //! | `protocol/primary.rs` | `begin_as_primary` | heartbeats, while bodies are repaired |
-//! | `protocol/repair.rs` | `run_repair`, `repair_bodies`, `on_entries`, `take_in` | bodies of inherited ops that are not here |
+//! | `protocol/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here |
+//! | `protocol/intake.rs` | `take_in` | into the log, and to the disk |
 //! | `protocol/view_change.rs` | `try_become_primary`, `enter_normal` | all are here: normal operation |
 //! | `protocol/primary.rs` | `index_inherited`, `advance_commit` | inherited requests are in flight; acknowledgements start from nothing |
 //! | `protocol/view_change.rs` | `on_start_view`, `become_backup` | at a backup: the same `install`, then normal operation |

@@ -11,7 +11,8 @@
 //!    [`Effects::again`] says so, and else when something arrives or [`Core::next_deadline`] has come.
 //!
 //! Within a turn the core works in a fixed order: the write that became durable, the room of the disk, the inputs as they
-//! stand in [`Inputs::arrived`], due timers, applying, a new op of the requests that wait, read rounds, repair, the next write.
+//! stand in [`Inputs::arrived`], due timers, applying, a new op of the requests that wait, read rounds, repair, a look at its
+//! own numbers, the next write.
 //! Inputs come first so that the batching follows from the load: what has arrived together becomes one op, one write and
 //! one message to each peer.
 //!
