@@ -138,7 +138,7 @@ impl ReadRounds {
 
     /// Asks that were not answered within `patience` are asked again, with the same nonce: a round that began after the
     /// first time serves them as well, however long the answer takes.
-    pub(crate) fn to_ask_again(&mut self, now: Monotonic, patience: Duration) -> Vec<u64> {
+    pub(crate) fn ask_again(&mut self, now: Monotonic, patience: Duration) -> Vec<u64> {
         let mut again = Vec::new();
         for ask in &mut self.asks {
             if now.since(ask.sent_at) >= patience {
@@ -235,8 +235,8 @@ mod tests {
         reads.arrive(2);
         assert!(reads.begin_ask(20, Monotonic(5)));
         assert!(!reads.begin_ask(30, Monotonic(5)), "nothing has arrived");
-        assert_eq!(reads.to_ask_again(Monotonic(8), Duration::from_nanos(8)), [10]);
-        assert_eq!(reads.to_ask_again(Monotonic(13), Duration::from_nanos(8)), [20]);
+        assert_eq!(reads.ask_again(Monotonic(8), Duration::from_nanos(8)), [10]);
+        assert_eq!(reads.ask_again(Monotonic(13), Duration::from_nanos(8)), [20]);
         assert!(!reads.answer_ask(30, OpNumber(1)));
         assert!(reads.answer_ask(20, OpNumber(1)));
         assert_eq!(ready(&mut reads, 1), [2]);

@@ -66,7 +66,7 @@ impl Core {
 
     /// Asks that were not answered are asked again.
     pub(crate) fn retry_reads(&mut self) {
-        for nonce in self.reads.to_ask_again(self.now, self.options.timing.retry) {
+        for nonce in self.reads.ask_again(self.now, self.options.timing.retry) {
             self.send(self.primary_id(), Message::ReadIndex { nonce });
         }
     }

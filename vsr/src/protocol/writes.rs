@@ -85,7 +85,8 @@ impl Writes {
         loop {
             let op = durable.next();
             let is_durable = log.slot(op).is_some_and(|slot| slot.is_durable(self.completed));
-            if !is_durable && !(op.is_committed(believed) && op <= log.head()) {
+            let is_known = op.is_committed(believed) && op <= log.head();
+            if !is_durable && !is_known {
                 return durable;
             }
             durable = op;
