@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsr::protocol::{ApplyContext, BatchNumber, Core, DoViewChange, Event, Machine, Options, Outcome, Status};
+use vsr::protocol::{
+    self, ApplyContext, BatchNumber, Core, DoViewChange, Event, Inputs, Machine, Options, Outcome, Status,
+};
 use vsr::{
     Checksum, ClientId, CommitNumber, Fault, Incarnation, Membership, Message, Monotonic, OpNumber, Peer, Position,
     ReplicaId, Timestamp, Timing, View, VsrState,
@@ -158,38 +160,37 @@ impl Replica {
         }
     }
 
-    /// One turn, as the driver makes it, with every check that needs this replica only.
+    /// A turn as the driver makes it, and those that follow from what it reads, with every check that needs this replica
+    /// only. Timers fire when the search says so.
     ///
     /// # Errors
     /// The property that was broken.
     pub(super) fn step(&mut self, input: Input) -> Result<Effects, Broken> {
         let mut known = Some(self.core.commit());
+        let mut inputs = Inputs { wall: Timestamp(START.0), timers: false, ..Inputs::default() };
         match input {
             Input::Start => {
                 known = None;
-                self.core.on_timer();
+                inputs.timers = true;
             }
             Input::Messages(messages) => {
-                for (from, message) in messages {
-                    self.core.on_message(from, message, &self.machine);
-                }
+                let arrived = messages.into_iter();
+                inputs.arrived.extend(arrived.map(|(from, message)| protocol::Input::Message { from, message }));
             }
-            Input::Written => self.complete_write()?,
+            Input::Written => inputs.written = self.complete_write()?,
             Input::Timer => {
                 self.now = self.now.after(MOMENT);
-                self.core.set_time(self.now, Timestamp(START.0));
-                self.core.on_timer();
+                inputs.timers = true;
             }
             Input::Crash { outcome, forget_above } => {
                 known = None;
                 self.restart(outcome, forget_above)?;
+                inputs.timers = true;
             }
         }
-        self.settle();
-        let events = self.core.take_events();
+        let protocol::Effects { events, messages, .. } = self.settle(inputs);
         let mut effects = Effects { sent: Vec::new(), facts: self.observe(known, &events)? };
-        let outgoing: Vec<_> = self.core.outgoing().drain(..).collect();
-        for envelope in outgoing {
+        for envelope in messages {
             self.check_message(&envelope.message)?;
             self.send(envelope.to, envelope.message, &mut effects)?;
         }
@@ -208,8 +209,8 @@ impl Replica {
         Ok(effects)
     }
 
-    fn complete_write(&mut self) -> Result<(), Broken> {
-        let Some(batch) = self.writing.take() else { return Ok(()) };
+    fn complete_write(&mut self) -> Result<Option<BatchNumber>, Broken> {
+        let Some(batch) = self.writing.take() else { return Ok(None) };
         let before = numbers(self.disk.state());
         self.disk.complete();
         let after = numbers(self.disk.state());
@@ -222,8 +223,7 @@ impl Replica {
             return Err(Broken::new("monotone-view-log-view-commit", message));
         }
         self.written = batch;
-        self.core.on_written(batch);
-        Ok(())
+        Ok(Some(batch))
     }
 
     /// The process dies and comes back at once: how long it is down makes no difference to the others, who
@@ -236,29 +236,27 @@ impl Replica {
         (self.writing, self.written, self.introduced) = (None, BatchNumber(0), false);
         self.core = recover(self.at, &self.disk, self.now)?;
         self.machine = Listing::default();
-        self.core.on_timer();
         Ok(())
     }
 
-    /// Lets the protocol do all that it can do without an input.
-    fn settle(&mut self) {
-        self.core.set_room(u64::MAX);
+    /// Makes turns until nothing is read any more: what is read is there at once. Returns what all of them have sent.
+    fn settle(&mut self, mut inputs: Inputs) -> protocol::Effects {
+        inputs.now = self.now;
+        let mut effects = protocol::Effects::default();
         loop {
-            while self.core.apply(&mut self.machine, 1 << 20) {}
-            self.core.end_turn();
-            self.core.run_repair();
-            if let Some((number, batch)) = self.core.take_batch() {
+            self.core.turn(&mut inputs, &mut self.machine, &mut effects);
+            if let Some((number, batch)) = effects.write.take() {
                 self.disk.begin(batch);
                 self.writing = Some(number);
             }
-            let reads = self.core.take_reads(16);
-            if reads.is_empty() {
-                return;
+            if effects.reads.is_empty() {
+                return effects;
             }
-            for read in reads {
-                let ops = (read.ops().start().0..=read.ops().end().0).map(OpNumber);
+            inputs.timers = false;
+            for request in effects.reads.drain(..) {
+                let ops = (request.ops().start().0..=request.ops().end().0).map(OpNumber);
                 let entries = ops.map(|op| (op, self.disk.entry(op).cloned())).collect();
-                self.core.on_read(&read, entries);
+                inputs.arrived.push(protocol::Input::Read { request, entries });
             }
         }
     }

@@ -265,7 +265,8 @@ impl Options {
         }
         // A third of all seeds comes here.
         if random.chance(3, FULL_LOG_ONE_IN) {
-            limits.log_bytes_max = (u64::from(limits.batch_bytes_max) * 2).max(16_384 << random.below(3));
+            let constants = Constants { batch_bytes_max: limits.batch_bytes_max, ..Constants::default() };
+            limits.log_bytes_max = constants.log_room_min().max(16_384 << random.below(3));
         }
     }
 

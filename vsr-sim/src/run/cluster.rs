@@ -26,8 +26,8 @@ use crate::report::timeline::State;
 use crate::report::{Report, Trace, Verdict};
 use crate::workload::{Registers, Simulated, Workload, machine_name};
 use crate::world::{
-    CheckerObserver, FileDisks, Flag, Life, NetworkOf, OnFiles, OnSocket, Open, Planned, Shared, SimClock, SimNetwork,
-    SimStorage, World, lock, site,
+    CheckerObserver, Endless, FileDisks, Flag, Life, NetworkOf, OnFiles, OnSocket, Open, Planned, Shared, SimClock,
+    SimNetwork, SimStorage, World, lock, site,
 };
 
 pub(crate) type Task = Pin<Box<dyn Future<Output = Option<Stopped>> + Send>>;
@@ -71,8 +71,6 @@ pub(crate) struct Run<S: Simulated> {
     /// Clients that break their own rule.
     pub(crate) rogues: Vec<Life>,
 }
-
-const POLLS_AT_ONCE_MAX: u64 = 200_000;
 
 impl<S: Simulated> Run<S> {
     pub(crate) fn new(simulation: Simulation<S>) -> Run<S> {
@@ -238,9 +236,7 @@ impl<S: Simulated> Run<S> {
         let result = catch_unwind(AssertUnwindSafe(|| slot.task.as_mut().poll(&mut context)));
         let node = slot.node;
         self.polls_at_once += 1;
-        if self.polls_at_once > POLLS_AT_ONCE_MAX {
-            self.crash = Some("livelock: time does not move on".to_owned());
-        }
+        lock(&self.world).polled(node);
         match result {
             Ok(std::task::Poll::Pending) => {}
             Ok(std::task::Poll::Ready(stopped)) => {
@@ -249,6 +245,8 @@ impl<S: Simulated> Run<S> {
                     self.stopped(node, stopped);
                 }
             }
+            // The world has noted what it was that did not end.
+            Err(endless) if endless.is::<Endless>() => self.slots[at] = None,
             Err(panic) => {
                 let text = panic.downcast_ref::<String>().cloned();
                 let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

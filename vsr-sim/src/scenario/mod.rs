@@ -49,6 +49,9 @@ mod runner;
 pub mod script;
 pub mod shrink;
 
+use std::io;
+use std::path::{Path, PathBuf};
+
 use crate::options::Options;
 use crate::report::Report;
 use crate::run::Simulation;
@@ -171,6 +174,32 @@ impl<S: Simulated> Simulation<S> {
                 .to_owned())
         })
     }
+}
+
+/// The scenario files at a path: a file itself, or of a folder every file in it whose name ends in `.vsr`, at any depth, in the order
+/// of their paths. An empty list if a folder has none.
+///
+/// # Errors
+///
+/// If a folder cannot be read. Whether a file can be read is not looked at.
+pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "vsr") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// `add 1 5` and so on: commands of [`Registers`].

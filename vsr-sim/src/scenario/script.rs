@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, BatchNumber, Core, Envelope, Event, Fault, Machine, Message, Monotonic, Options, Outcome, Peer,
-    Reply, Request, Status, Timing,
+    ApplyContext, BatchNumber, Core, Effects, Envelope, Event, Fault, Input, Inputs, Machine, Message, Monotonic,
+    Options, Outcome, Peer, Reply, Request, Status, Timing,
 };
 use vsr::{
     Checksum, ClientId, ClusterId, Incarnation, Membership, OpNumber, ReplicaId, RequestNumber, SessionId, Timestamp,
@@ -234,7 +234,7 @@ impl Script {
         while self.now < end {
             self.now = self.now.after(Duration::from_millis(5)).min(end);
             for at in 0..self.nodes.len() {
-                self.turn(at, |core, _| core.on_timer());
+                self.turn(at, |inputs| inputs.timers = true);
             }
             self.run();
         }
@@ -368,7 +368,7 @@ impl Script {
 
     /// The transport of one replica reports that its connection to another is gone.
     pub fn peer_down(&mut self, at: usize, peer: usize, refused: bool) {
-        self.turn(at, |core, _| core.on_peer_down(ReplicaId(peer as u8), refused));
+        self.turn(at, |inputs| inputs.arrived.push(Input::PeerDown { peer: ReplicaId(peer as u8), refused }));
     }
 
     // ---- processes and disks ----
@@ -418,7 +418,7 @@ impl Script {
         node.machine = Listing::default();
         node.answers.clear();
         self.observe(&Observation::Started { replica: at });
-        self.turn(at, |_, _| {});
+        self.turn(at, |_| {});
         Ok(())
     }
 
@@ -572,7 +572,7 @@ impl Script {
 
     /// Asks a linearizable query at a replica. The token is a number of the test's own.
     pub fn query(&mut self, at: usize, token: u64) {
-        self.turn(at, |core, _| core.query(token));
+        self.turn(at, |inputs| inputs.arrived.push(Input::Query(token)));
     }
 
     /// How many commands the answer to a query contains, once it was served.
@@ -676,7 +676,7 @@ impl Script {
                 if self.nodes[at].core.is_some() {
                     self.observe(&Observation::Received { replica: at, from, message: &message });
                 }
-                self.turn(at, |core, machine| core.on_message(from, message, machine));
+                self.turn(at, |inputs| inputs.arrived.push(Input::Message { from, message }));
             }
             Peer::Client(client) => {
                 let Message::Replies { replies, .. } = message else { return };
@@ -698,48 +698,69 @@ impl Script {
         let Some(batch) = node.writing.take() else { return false };
         self.disks[at].complete();
         self.observe(&Observation::Written { replica: at });
-        self.turn(at, |core, _| core.on_written(batch));
+        self.turn(at, |inputs| inputs.written = Some(batch));
         true
     }
 
-    /// One turn of a replica, as the driver makes it.
-    fn turn(&mut self, at: usize, input: impl FnOnce(&mut Core, &Listing)) {
-        let now = self.now;
+    /// One turn of a replica, as the driver makes it, but for two things: timers fire only in [`pass`](Self::pass), and what
+    /// is read from a disk is there at once, as the input of the next turn.
+    fn turn(&mut self, at: usize, fill: impl FnOnce(&mut Inputs)) {
+        if self.nodes[at].core.is_none() || self.nodes[at].paused {
+            return;
+        }
+        let (now, room) = (self.now, self.nodes[at].room);
+        let mut inputs = Inputs { now, wall: Timestamp(now.0), room, timers: false, ..Inputs::default() };
+        fill(&mut inputs);
+        loop {
+            let read = self.turn_once(at, &mut inputs);
+            inputs.arrived.extend(read);
+            inputs.timers = false;
+            if inputs.arrived.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// One turn of a core that is there, with its effects. Returns what it has read.
+    fn turn_once(&mut self, at: usize, inputs: &mut Inputs) -> Vec<Input> {
         let node = &mut self.nodes[at];
-        let Some(core) = node.core.as_mut().filter(|_| !node.paused) else { return };
-        core.set_time(now, Timestamp(now.0));
-        core.set_room(node.room);
-        input(core, &node.machine);
-        while core.apply(&mut node.machine, 1 << 20) {}
-        core.end_turn();
-        core.run_repair();
-        for token in core.take_ready_queries() {
+        let Some(core) = node.core.as_mut() else { return Vec::new() };
+        let mut effects = Effects::default();
+        core.turn(inputs, &mut node.machine, &mut effects);
+        for token in effects.queries {
             node.answers.insert(token, node.machine.executed.len());
         }
-        let _ = core.take_local_replies();
-        if let Some((number, batch)) = core.take_batch() {
+        if let Some((number, batch)) = effects.write {
             let bytes: u64 = batch.entries.iter().map(|entry| entry.body.len() as u64).sum();
             node.over_room = node.over_room.max(bytes.saturating_sub(node.room));
             self.disks[at].begin(batch);
             node.writing = Some(number);
         }
-        for read in core.take_reads(16) {
-            let ops = (read.ops().start().0..=read.ops().end().0).map(OpNumber);
+        let mut read = Vec::new();
+        for request in effects.reads {
+            let ops = (request.ops().start().0..=request.ops().end().0).map(OpNumber);
             let entries = ops.map(|op| (op, self.disks[at].intact(op).cloned())).collect();
-            core.on_read(&read, entries);
+            read.push(Input::Read { request, entries });
         }
-        while core.apply(&mut node.machine, 1 << 20) {}
-        let events = core.take_events();
-        let outgoing: Vec<Envelope> = core.outgoing().drain(..).collect();
         if let Some(fault) = core.fault() {
             assert!(node.may_stop, "replica {at} has stopped: {fault}");
             node.stopped = Some(fault.clone());
             self.crash(at);
-            return;
+            return Vec::new();
         }
+        self.observe_turn(at, &effects.events);
+        self.events.extend(effects.events.into_iter().map(|event| (at, event)));
+        for Envelope { to, message } in effects.messages {
+            self.observe(&Observation::Sent { replica: at, message: &message });
+            self.send(Flight { from: replica(at), to, message });
+        }
+        read
+    }
+
+    fn observe_turn(&mut self, at: usize, events: &[Event]) {
         // The core is put aside so that the checkers can look at it and at the disks.
         if let Some(core) = self.nodes[at].core.take() {
-            for event in &events {
+            for event in events {
                 self.observe(&Observation::Event { replica: at, core: &core, event });
             }
             self.observe(&Observation::Turn { replica: at, core: &core });
@@ -747,11 +768,6 @@ impl Script {
                 self.observe(&Observation::Audited { replica: at, account });
             }
             self.nodes[at].core = Some(core);
-        }
-        self.events.extend(events.into_iter().map(|event| (at, event)));
-        for Envelope { to, message } in outgoing {
-            self.observe(&Observation::Sent { replica: at, message: &message });
-            self.send(Flight { from: replica(at), to, message });
         }
     }
 

@@ -5,22 +5,25 @@
 //! |---|---|
 //! | `mod.rs` | [`World`]: the queue of what is planned, and the nodes |
 //! | `links.rs`, `network.rs` | what passes, waits or is lost; what becomes of a message between its sender and its receiver |
-//! | `disks.rs`, `on_files.rs` | how long writes take and what becomes of them; the same for storages on simulated files |
+//! | `disks.rs`, `on_files.rs`, `evidence.rs` | how long writes take and what becomes of them; the same for storages on simulated files |
 //! | `clocks.rs` | clocks that drift, jump and stand still |
 //! | `adapters.rs`, `socket.rs` | the traits of `vsr` on this world; a user's own network on it |
 //! | `draws.rs`, `harm.rs` | which faults are drawn, and what they hit; what they do |
 //! | `misdeeds.rs` | what clients do that break their rules |
+//! | `pace.rs` | whether time passes while the nodes work |
 //! | `record.rs`, `traffic.rs` | what is kept of it for a person, and counted |
 
 mod adapters;
 mod clocks;
 mod disks;
 mod draws;
+mod evidence;
 mod harm;
 mod links;
 mod misdeeds;
 mod network;
 mod on_files;
+mod pace;
 mod record;
 mod socket;
 mod traffic;
@@ -35,6 +38,7 @@ use vsr::protocol::Random;
 use vsr::{Arrival, ClientId, Peer, Quorums, SessionId};
 
 use self::links::{Delivery, Links};
+use self::pace::Pace;
 use self::socket::Sockets;
 use self::traffic::Traffic;
 use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
@@ -51,6 +55,7 @@ pub(crate) use self::draws::{CLASSES, Class, Drawn};
 pub(crate) use self::links::MessageFilter;
 pub(crate) use self::misdeeds::Misdeed;
 pub(crate) use self::on_files::{FileDisks, OnFiles, Open};
+pub(crate) use self::pace::Endless;
 pub(crate) use self::socket::{NetworkOf, OnSocket};
 
 /// What a random number is for; see [`draw`].
@@ -191,6 +196,8 @@ pub(crate) struct Node {
     pub(crate) no_space_until: u64,
     /// Until when no sync of its disk succeeds.
     pub(crate) no_sync_until: u64,
+    /// Whether time passes while it works.
+    pace: Pace,
 }
 
 /// A run, as everything in it sees it: the time, what is planned, the nodes, their disks and links.
@@ -321,6 +328,7 @@ impl World {
             executed: 0,
             no_space_until: 0,
             no_sync_until: 0,
+            pace: Pace::default(),
         });
         if let Peer::Client(client) = peer {
             self.clients.insert(client, self.nodes.len() - 1);

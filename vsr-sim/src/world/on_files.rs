@@ -9,6 +9,7 @@ use vsr::protocol::Random;
 use vsr::{Batch, Entries, OpNumber, Recovered, Storage, StorageError, VsrState};
 
 use super::adapters::{io_error, read_time, write_time};
+use super::evidence::Evidence;
 use super::{Life, Node, World, lock, site};
 use crate::check::Violation;
 use crate::faults::{Damage, ReadFate, Unsynced, WriteFate};
@@ -30,6 +31,8 @@ struct FileDisk {
     /// The sectors of a write that was reported as done: once a later one is durable, they were never written. (Before
     /// that no storage could know.)
     late: Vec<Lost>,
+    /// What shows those that were lost.
+    evidence: Evidence,
 }
 
 /// What opening a storage has given: it, and what it has recovered.
@@ -45,7 +48,8 @@ impl FileDisks {
         let folder = SimFolder::new(state.clone());
         drop((self.open)(folder.clone())?);
         folder.formatted();
-        self.disks.push(FileDisk { folder, ledger: Ledger::new(state.clone()), late: Vec::new() });
+        let (ledger, evidence) = (Ledger::new(state.clone()), Evidence::default());
+        self.disks.push(FileDisk { folder, ledger, late: Vec::new(), evidence });
         Ok(())
     }
 
@@ -136,9 +140,17 @@ impl World {
                 }
                 _ => Vec::new(),
             };
+            let none_is_lost = disk.late.is_empty() && disk.evidence.is_empty();
+            let written = if none_is_lost { Vec::new() } else { disk.folder.under_last_write() };
+            let written = written.iter().map(Lost::place);
             disk.folder.settle();
             let is_log = disk.ledger.complete();
-            if is_log && !disk.late.is_empty() {
+            if !is_log {
+                disk.evidence.end();
+            } else if disk.late.is_empty() {
+                disk.evidence.add(written);
+            } else {
+                disk.evidence.begin(written);
                 let ops = disk.folder.lose(&std::mem::take(&mut disk.late));
                 disk.ledger.hurt_all();
                 for op in ops {
@@ -165,7 +177,9 @@ impl World {
         let places = disk.folder.places(write);
         let mut random = self.draw(site::SECTOR, node as u64, onto.0);
         let Some(place) = any(&places, &mut random) else { return };
-        if disk.folder.ops(write).iter().all(|op| self.atlas.may_rot(*op, node)) {
+        let may_take = disk.folder.ops(write).iter().all(|op| self.atlas.may_rot(*op, node));
+        if may_take && disk.evidence.outlives(&[place]) {
+            disk.evidence.take(&[place]);
             let taken = disk.ledger.hurt_sector(&disk.folder, place, grain);
             disk.folder.harm(place, &Harm::Content(disk.folder.sector(from).to_vec()));
             for op in taken {
@@ -215,7 +229,8 @@ impl World {
         true
     }
 
-    /// Sectors of an op go bad. False when there are none, or when that would take more copies than may be lost.
+    /// Sectors of an op go bad. False when there are none, or when that would take more copies than may be lost, or the
+    /// last that shows a lost write.
     pub(crate) fn rot_on_files(&mut self, node: usize, op: OpNumber, damage: Damage) -> bool {
         let Some(mut files) = self.files.take() else { return false };
         let disk = &mut files.disks[node];
@@ -236,8 +251,19 @@ impl World {
         let places = folder.places(write);
         let Some(one) = any(&places, &mut random) else { return false };
         let page = one.sector / SECTORS_PER_PAGE as u64 * SECTORS_PER_PAGE as u64;
-        let mut in_page = (page..page + SECTORS_PER_PAGE as u64).map(|sector| Place { sector, ..one });
-        let may_take_page = in_page.all(|place| may_take(folder.write_at(place)));
+        let in_page = (page..page + SECTORS_PER_PAGE as u64).map(|sector| Place { sector, ..one });
+        let may_take_page = in_page.clone().all(|place| may_take(folder.write_at(place)));
+        let is_whole = matches!(damage, Damage::Both | Damage::End);
+        let by_page = !is_whole && may_take_page && random.chance(1, 4);
+        let bad = match (is_whole, by_page) {
+            (true, _) => places.clone(),
+            (_, true) => in_page.collect(),
+            _ => vec![one],
+        };
+        if !disk.evidence.outlives(&bad) {
+            return false;
+        }
+        disk.evidence.take(&bad);
         let taken = match damage {
             // It may not even be known that there was something.
             Damage::Both | Damage::End => {
@@ -245,7 +271,7 @@ impl World {
                 places.iter().for_each(|place| folder.harm(*place, &Harm::Flip(random.below(4096) as u32)));
                 folder.ops(write)
             }
-            _ if may_take_page && random.chance(1, 4) => {
+            _ if by_page => {
                 self.trace.count("unreadable sectors");
                 let taken = disk.ledger.hurt_page(&folder, one, grain);
                 folder.harm(one, &Harm::Unreadable { stays: folder.is_left_behind(one) && random.chance(1, 2) });
@@ -271,6 +297,7 @@ impl World {
         let disk = &mut files.disks[node];
         let Some(write) = disk.folder.last_write_of(op) else { return Vec::new() };
         let Some(place) = any(&disk.folder.places(write), random) else { return Vec::new() };
+        disk.evidence.take(&[place]);
         disk.ledger.hurt_sector(&disk.folder, place, files.grain);
         disk.folder.harm(place, &Harm::Flip(random.below(8 * SECTOR as u64) as u32));
         disk.folder.ops(write)

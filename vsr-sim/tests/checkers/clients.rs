@@ -1,4 +1,4 @@
-//! Cases of the checkers of what clients send and hear, of time-outs and of votes.
+//! Cases of the checkers of what clients send and hear, of time-outs, of votes, and of time that does not pass.
 
 use std::time::Duration;
 
@@ -33,7 +33,12 @@ impl Bench {
 
 /// So much later.
 fn pass(core: &mut Core, millis: u64) {
-    core.set_time(core.time().after(Duration::from_millis(millis)), Timestamp(2));
+    pass_time(core, Duration::from_millis(millis));
+}
+
+fn pass_time(core: &mut Core, time: Duration) {
+    let now = core.time().after(time);
+    core.turn(&mut Inputs { now, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
 }
 
 fn voted(of: u64, why: Suspicion) -> Event {
@@ -162,6 +167,28 @@ cases! {
         pass(&mut core, if broken { 361 } else { 360 });
         bench.event(1, &core, &voted(1, Suspicion::Silence))?;
         bench.event(1, &core, &Event::ViewEntered { view: view(2) })
+    };
+    a_replica_that_takes_turn_after_turn_is_noticed: "time-moves-on", |bench, broken| {
+        let mut core = Replica::alone(0).core;
+        bench.names(&[&"r1 takes 100001 turns in 100ms", &"in the last 1000", &"sends CommitOk 1000 times"]);
+        for _ in 0..=100_000 {
+            bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })?;
+            bench.turn(1, &core)?;
+            pass_time(&mut core, Duration::from_micros(if broken { 1 } else { 3 }));
+        }
+        Ok(())
+    };
+    a_timer_that_is_due_again_at_once_is_noticed: "time-moves-on", |bench, broken| {
+        let mut core = Replica::alone(0).core;
+        pass(&mut core, 10_000);
+        bench.names(&[&"r1", &"in 0ns", &"takes in and sends nothing", &"its timer is due again at once"]);
+        for turn in 0..=100_000 {
+            if !broken && turn == 50_000 {
+                pass(&mut core, 200);
+            }
+            bench.turn(1, &core)?;
+        }
+        Ok(())
     };
     a_message_that_asks_for_too_many_entries_is_noticed: "queues-are-bounded", |bench, broken| {
         let count = if broken { 65 } else { 64 };

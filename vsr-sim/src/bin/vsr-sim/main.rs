@@ -120,7 +120,7 @@ struct Explore {
 
 #[derive(Debug, Args)]
 struct RunFiles {
-    /// The scenarios.
+    /// The scenarios: files, or folders of files that end in `.vsr`, at any depth.
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Writes what each shows now into the file.
@@ -299,15 +299,24 @@ fn explore_bounds(arguments: &Explore) -> Result<ExitCode, String> {
 }
 
 fn run_files(arguments: &RunFiles) -> Result<ExitCode, String> {
-    let mut worst = ExitCode::SUCCESS;
+    let mut files = Vec::new();
     for path in &arguments.files {
+        let name = path.display();
+        let found = scenario::files(path).map_err(|error| format!("{name}: {error}"))?;
+        if found.is_empty() {
+            return Err(format!("{name}: there is no file in it that ends in .vsr"));
+        }
+        files.extend(found);
+    }
+    let mut worst = ExitCode::SUCCESS;
+    for path in &files {
         let name = path.display();
         let text = std::fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
         let mut played = scenario::play(&text);
         if arguments.rewrite && played.failure.as_ref().is_none_or(|why| matches!(why, Failure::Differs { .. })) {
             played = scenario::play(&without_expectations(&text));
             write_file(path, played.text.as_bytes())?;
-        } else if !arguments.rewrite && arguments.files.len() == 1 {
+        } else if !arguments.rewrite && files.len() == 1 {
             say!("{}", played.text.trim_end());
         }
         arguments.pictures.write(&mut played.report, &format!("cargo run --release -p vsr-sim -- run {name}"))?;
@@ -352,7 +361,12 @@ fn run_many(seeds: Range<u64>, arguments: &Seed) -> ExitCode {
     let bar = progress(seeds.end - seeds.start);
     let run = |seed| {
         let start = std::time::Instant::now();
-        (run_seed(seed, Detail::Counters), start.elapsed())
+        let report = run_seed(seed, Detail::Counters);
+        if arguments.stop && report.verdict.is_failure() {
+            // Said at once: another thread may have a seed that does not end.
+            say!("STOP seed={seed} {}: {}", report.verdict.name(), report.verdict);
+        }
+        (report, start.elapsed())
     };
     let summary = sweep(seeds, arguments.jobs.max(1), arguments.stop, run, || bar.inc(1));
     bar.finish_and_clear();

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::say;
 
@@ -25,6 +27,9 @@ pub(crate) struct Arguments {
     /// Writes the kill table, as Markdown.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
+    /// Seconds of real time for the seeds of each bug, its build not counted: one that takes longer is ended, and not found.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    patch_timeout: u64,
     /// Where trees, builds and results are kept, so that an interrupted run goes on where it was.
     #[arg(long, value_name = "FOLDER", default_value = "target/mutants")]
     folder: PathBuf,
@@ -39,8 +44,10 @@ pub(crate) struct Arguments {
 /// What became of one bug.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Hunt {
-    /// The verdict and the checker; `None` when it was not found.
+    /// The seed, the verdict and the checker; `None` when it was not found.
     found: Option<(u64, String)>,
+    /// The seconds after which its seeds were ended, if they had to be.
+    timed_out: Option<u64>,
     seeds: u64,
     /// Lines of the scenario it was reduced to.
     lines: Option<u64>,
@@ -54,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, String> {
     let tree = arguments.folder.join("tree");
     clone_tree(&tree)?;
     let commit = output(Command::new("git").args(["rev-parse", "HEAD"]).current_dir(&tree))?;
-    let mut known = read_results(&results, commit.trim(), arguments.seeds);
+    let mut known = read_results(&results, commit.trim(), arguments.seeds, arguments.patch_timeout);
     known.retain(|name, _| !(arguments.again && names.contains(name)));
     let mut untried = 0;
     for (at, name) in names.iter().enumerate() {
@@ -81,9 +88,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, String> {
         std::fs::write(path, table(commit.trim(), &known, &patches)?)
             .map_err(|error| format!("{}: {error}", path.display()))?;
     }
-    let missed = known.values().filter(|outcome| outcome.found.is_none()).count();
-    say!("planted={} found={} missed={missed} untried={untried}", names.len(), known.len() - missed);
-    Ok(if missed > arguments.missed_max || untried > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let unfound = known.values().filter(|outcome| outcome.found.is_none());
+    let (timed_out, missed): (Vec<_>, Vec<_>) = unfound.partition(|outcome| outcome.timed_out.is_some());
+    let (timed_out, missed) = (timed_out.len(), missed.len());
+    let found = known.len() - missed - timed_out;
+    say!("planted={} found={found} missed={missed} timed_out={timed_out} untried={untried}", names.len());
+    let is_enough = missed + timed_out <= arguments.missed_max && untried == 0;
+    Ok(if is_enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn chosen(arguments: &Arguments, patches: &Path) -> Result<Vec<String>, String> {
@@ -133,23 +144,60 @@ fn try_one(arguments: &Arguments, tree: &Path, patch: &Path) -> Result<Hunt, Str
     output(&mut build).map_err(|why| format!("{} does not compile: {why}", patch.display()))?;
     let mut sweep = Command::new(target.join("release/vsr-sim"));
     sweep.args(["--stop", "--quiet", "--seeds", &format!("0..{}", arguments.seeds)]).stdin(Stdio::null());
-    let text = sweep.output().map_err(|error| format!("the patched simulator: {error}"))?.stdout;
-    let text = String::from_utf8_lossy(&text);
-    let found = text.lines().find_map(|line| {
-        let (seed, why) = line.strip_prefix("FAIL seed=")?.split_once(' ')?;
-        Some((seed.parse::<u64>().ok()?, why.to_owned()))
-    });
-    let seeds = text.lines().find_map(|line| line.strip_prefix("seeds=")?.split(' ').next()?.parse().ok());
-    let mut lines = None;
-    if let (true, Some((seed, _))) = (arguments.shrink, &found) {
+    let limit = Duration::from_secs(arguments.patch_timeout);
+    let (text, ended) = output_within(&mut sweep, limit).map_err(|error| format!("the patched simulator: {error}"))?;
+    let mut outcome = judge(&text, (!ended).then_some(arguments.patch_timeout));
+    if let (true, Some((seed, _))) = (arguments.shrink, &outcome.found) {
         let scenario = arguments.folder.join(patch.with_extension("vsr").file_name().unwrap_or_default());
         let mut shrink = Command::new(target.join("release/vsr-sim"));
         shrink.args(["shrink", &seed.to_string(), "--output"]).arg(&scenario).stdin(Stdio::null());
-        let text = shrink.output().map_err(|error| format!("the patched simulator: {error}"))?.stdout;
+        let (text, _) = output_within(&mut shrink, limit).map_err(|error| format!("the patched simulator: {error}"))?;
         let last = |line: &str| line.split_once("lines=").and_then(|(_, lines)| lines.trim().parse().ok());
-        lines = String::from_utf8_lossy(&text).lines().find_map(last);
+        outcome.lines = text.lines().find_map(last);
     }
-    Ok(Hunt { found, seeds: seeds.unwrap_or(0), lines })
+    Ok(outcome)
+}
+
+/// The verdicts of a run that has failed: see the exit codes of the program.
+const VERDICTS: [&str; 3] = ["safety", "liveness", "crash"];
+
+/// What the output of a sweep says. One that had to be ended has found the bug if it had said so before.
+fn judge(text: &str, timed_out: Option<u64>) -> Hunt {
+    let failure = |mark: &str| {
+        text.lines().find_map(|line| {
+            let (seed, why) = line.strip_prefix(mark)?.strip_prefix(" seed=")?.split_once(' ')?;
+            let is_verdict = VERDICTS.contains(&why.split(':').next()?);
+            Some((seed.parse::<u64>().ok()?, why.to_owned())).filter(|_| is_verdict)
+        })
+    };
+    let found = failure("FAIL").or_else(|| failure("STOP"));
+    let seeds = text.lines().find_map(|line| line.strip_prefix("seeds=")?.split(' ').next()?.parse().ok());
+    let timed_out = timed_out.filter(|_| found.is_none());
+    Hunt { found, timed_out, seeds: seeds.unwrap_or(0), lines: None }
+}
+
+/// Runs a command to its end, or ends it, and nothing else, when its time is over. What it has said, and whether it came to
+/// its end.
+fn output_within(command: &mut Command, limit: Duration) -> std::io::Result<(String, bool)> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut stdout = child.stdout.take();
+    let (closes, closed) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            let result = stdout.as_mut().map_or(Ok(0), |stdout| stdout.read_to_end(&mut bytes));
+            // Nobody listens any more when the time is over.
+            let _ = closes.send(());
+            result.map(|_| bytes)
+        });
+        let ended = closed.recv_timeout(limit).is_ok();
+        if !ended {
+            child.kill()?;
+        }
+        child.wait()?;
+        let bytes = reader.join().unwrap_or_else(|_| Ok(Vec::new()))?;
+        Ok((String::from_utf8_lossy(&bytes).into_owned(), ended))
+    })
 }
 
 fn output(command: &mut Command) -> Result<String, String> {
@@ -166,11 +214,17 @@ fn line(name: &str, outcome: &Hunt) -> String {
             let why: String = why.chars().take(160).collect();
             format!("{name}: found at seed {seed}, after {} seeds: {why}", outcome.seeds)
         }
-        None => format!("{name}: MISSED in {} seeds", outcome.seeds),
+        None => match outcome.timed_out {
+            Some(seconds) => format!("{name}: TIMED OUT, its seeds were ended after {seconds} s"),
+            None => format!("{name}: MISSED in {} seeds", outcome.seeds),
+        },
     }
 }
 
-fn read_results(path: &Path, commit: &str, seeds: u64) -> BTreeMap<String, Hunt> {
+/// In the place of a seed, with the seconds in that of its verdict.
+const TIMED_OUT: &str = "timed-out";
+
+fn read_results(path: &Path, commit: &str, seeds: u64, patch_timeout: u64) -> BTreeMap<String, Hunt> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut lines = text.lines();
     if lines.next() != Some(commit) {
@@ -181,17 +235,23 @@ fn read_results(path: &Path, commit: &str, seeds: u64) -> BTreeMap<String, Hunt>
         let (name, ran, seed) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?);
         let (lines, why) = (parts.next()?.parse().ok(), parts.next()?);
         let found = seed.parse().ok().map(|seed| (seed, why.to_owned()));
+        let timed_out = (seed == TIMED_OUT).then(|| why.parse().ok()).flatten();
         // A bug that was looked for less long is looked for again.
-        (found.is_some() || ran >= seeds).then(|| (name.to_owned(), Hunt { found, seeds: ran, lines }))
+        let is_known = found.is_some() || timed_out.map_or(ran >= seeds, |seconds: u64| seconds >= patch_timeout);
+        is_known.then(|| (name.to_owned(), Hunt { found, timed_out, seeds: ran, lines }))
     };
     lines.filter_map(result).collect()
 }
 
 fn write_results(path: &Path, commit: &str, results: &BTreeMap<String, Hunt>) -> Result<(), String> {
     let mut text = format!("{commit}\n");
-    for (name, Hunt { found, seeds, lines }) in results {
+    for (name, Hunt { found, timed_out, seeds, lines }) in results {
         let lines = lines.map_or(String::new(), |lines| lines.to_string());
-        let (seed, why) = found.as_ref().map_or((String::new(), ""), |(seed, why)| (seed.to_string(), why.as_str()));
+        let (seed, why) = match (found, timed_out) {
+            (Some((seed, why)), _) => (seed.to_string(), why.clone()),
+            (None, Some(seconds)) => (TIMED_OUT.to_owned(), seconds.to_string()),
+            (None, None) => (String::new(), String::new()),
+        };
         let _ = writeln!(text, "{name}\t{seeds}\t{seed}\t{lines}\t{why}");
     }
     std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))
@@ -204,7 +264,7 @@ fn table(commit: &str, results: &BTreeMap<String, Hunt>, patches: &Path) -> Resu
     let shrunk = results.values().any(|outcome| outcome.lines.is_some());
     let (head, rule) = if shrunk { (" scenario, lines |", "---|") } else { ("", "") };
     let _ = writeln!(text, "| bug | rule | found by | at seed | after seeds |{head}\n|---|---|---|---|---|{rule}");
-    for (name, Hunt { found, seeds, lines }) in results {
+    for (name, Hunt { found, timed_out, seeds, lines }) in results {
         let lines = lines.map_or(String::new(), |lines| format!(" {lines}"));
         let lines = if shrunk { format!("{lines} |") } else { String::new() };
         let path = patches.join(format!("{name}.patch"));
@@ -218,9 +278,53 @@ fn table(commit: &str, results: &BTreeMap<String, Hunt>, patches: &Path) -> Resu
                 let (verdict, checker) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
                 (if verdict == "safety" { checker.to_owned() } else { verdict.to_owned() }, seed.to_string())
             }
+            None if timed_out.is_some() => ("timed out".to_owned(), String::new()),
             None => ("not found".to_owned(), String::new()),
         };
         let _ = writeln!(text, "| {bug} | {rule} | {by} | {seed} | {seeds} |{lines}");
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sweep_that_had_to_be_ended_has_found_only_what_it_had_said() {
+        let found = judge("STOP seed=9 safety: a: b\nFAIL seed=7 liveness: c\nseeds=12 passed=10\n", None);
+        assert_eq!((found.found, found.seeds), (Some((7, "liveness: c".to_owned())), 12));
+        let ended = judge("STOP seed=9 safety: a: b\n", Some(600));
+        assert_eq!((ended.found, ended.timed_out), (Some((9, "safety: a: b".to_owned())), None));
+        for text in ["", "seeds=3", "STOP seed=9 killed: by the system", "STOP seed=x safety: a"] {
+            let ended = judge(text, Some(600));
+            assert_eq!((ended.found.clone(), ended.timed_out), (None, Some(600)), "{text}");
+            assert!(line("bug", &ended).contains("TIMED OUT, its seeds were ended after 600 s"));
+        }
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_ended() {
+        let mut endless = Command::new("sh");
+        endless.args(["-c", "echo said; exec sleep 1000"]).stdin(Stdio::null());
+        let (text, ended) = output_within(&mut endless, Duration::from_millis(1)).expect("a shell");
+        assert!(!ended && (text.is_empty() || text == "said\n"), "{text}");
+        let mut short = Command::new("sh");
+        short.args(["-c", "echo said"]).stdin(Stdio::null());
+        assert_eq!(output_within(&mut short, Duration::from_secs(600)).expect("a shell"), ("said\n".to_owned(), true));
+    }
+
+    #[test]
+    fn what_timed_out_is_remembered_until_more_time_is_given() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("results.txt");
+        let timed_out = Hunt { found: None, timed_out: Some(600), seeds: 0, lines: None };
+        let found = Hunt { found: Some((3, "safety: a: b".to_owned())), timed_out: None, seeds: 4, lines: Some(9) };
+        let results = BTreeMap::from([("a".to_owned(), timed_out), ("b".to_owned(), found.clone())]);
+        write_results(&path, "commit", &results).expect("written");
+        assert_eq!(read_results(&path, "commit", 10_000, 600), results);
+        let rest = BTreeMap::from([("b".to_owned(), found)]);
+        assert_eq!(read_results(&path, "commit", 10_000, 601), rest);
+        assert_eq!(read_results(&path, "another", 10_000, 600), BTreeMap::new());
+    }
 }
