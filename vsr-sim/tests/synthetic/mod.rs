@@ -55,7 +55,7 @@ struct World {
     isolated: Option<u32>,
 }
 
-/// A story of about so many records, with a violation in it.
+/// A timeline of about so many records, with a violation in it.
 pub(crate) fn timeline(records: usize) -> Timeline {
     let mut world = World { random: 0x5eed, ..World::default() };
     for lane in 0..REPLICAS {
