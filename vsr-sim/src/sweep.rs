@@ -139,6 +139,7 @@ pub const FAULT_CLASSES: &[&str] = &[
     "drops in the core",
     "storages on files",
     "damaged sectors",
+    "copies of disks harmed after a run",
     "bad sectors",
     "writes without room",
     "failed syncs",

@@ -39,6 +39,7 @@ pub(crate) mod site {
     pub(crate) const CORE_LOSS: u64 = 15;
     pub(crate) const SECTOR: u64 = 16;
     pub(crate) const ROGUE: u64 = 17;
+    pub(crate) const EXAMINE: u64 = 18;
 }
 
 /// A task's "poll me".

@@ -6,6 +6,7 @@
 //! part of all seeds.
 
 mod cluster;
+mod examine;
 mod file_storage;
 mod folder;
 mod inline;
