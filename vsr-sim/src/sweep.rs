@@ -135,6 +135,8 @@ pub const FAULT_CLASSES: &[&str] = &[
     "deposed primaries",
     "led again",
     "lost tails",
+    "reigns cut short",
+    "doubted tails",
     "starts with an uncertain head",
     "drops in the core",
     "storages on files",
