@@ -36,9 +36,10 @@ enum Class {
     LostTail,
     BadSector,
     NoSpace,
+    Doubt,
 }
 
-const CLASSES: [Class; 15] = [
+const CLASSES: [Class; 16] = [
     Class::Crash,
     Class::Partition,
     Class::Flap,
@@ -54,6 +55,7 @@ const CLASSES: [Class; 15] = [
     Class::LostTail,
     Class::BadSector,
     Class::NoSpace,
+    Class::Doubt,
 ];
 
 impl Class {
@@ -75,6 +77,7 @@ impl Class {
             Class::LostTail => options.lost_tail_every,
             Class::BadSector => options.bad_sector_every,
             Class::NoSpace => options.no_space_every,
+            Class::Doubt => options.doubts_every,
         }
     }
 }
@@ -90,7 +93,7 @@ impl World {
     }
 
     /// The primary, as far as anybody knows.
-    fn primary(&self) -> usize {
+    pub(crate) fn primary(&self) -> usize {
         (self.highest_view % self.replicas as u64) as usize
     }
 
@@ -150,9 +153,15 @@ impl World {
             return Vec::new();
         }
         let victim = victims[random.below(victims.len() as u64) as usize];
-        let (head, length) = (self.disks[victim].head().0, 1 + random.below(3));
+        self.lost_tail(victim, 1 + random.below(3))
+    }
+
+    /// Power is lost at a replica, and with it so many of the last records, as far as the atlas lets them go.
+    pub(crate) fn lost_tail(&self, victim: usize, length: u64) -> Vec<Happening> {
+        let head = self.disks[victim].head().0;
         let tail = (0..length).map(|back| OpNumber(head.saturating_sub(back)));
-        let tail = tail.take_while(|op| may_lose(victim, *op)).map(|op| Happening::Rot(victim, op, Damage::End));
+        let may_lose = |op: &OpNumber| *op > OpNumber::ZERO && self.atlas.may_rot(*op, victim);
+        let tail = tail.take_while(may_lose).map(|op| Happening::Rot(victim, op, Damage::End));
         // What was not synced is gone, too: else it would come after them.
         std::iter::once(Happening::Crash(victim, Unsynced::Lost)).chain(tail).collect()
     }
@@ -299,6 +308,7 @@ impl<S: Simulated> Run<S> {
             Class::LoseDisk => Vec::new(),
             Class::Rot => world.some_rot(random).into_iter().collect(),
             Class::BadSector => world.some_bad_sector(random).into_iter().collect(),
+            Class::Doubt => world.some_doubt(random, &mut later),
             Class::NoSpace => vec![Happening::NoSpace(world.any_replica(random), millis(random, 2000))],
             Class::ClockJump => {
                 let (replica, by) = (world.any_replica(random), millis(random, 3_600_000));

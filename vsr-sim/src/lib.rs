@@ -27,6 +27,7 @@ mod rogue;
 mod run;
 pub mod scenario;
 pub mod script;
+mod sequences;
 pub mod shrink;
 mod simulation;
 mod socket;

@@ -325,6 +325,7 @@ impl<S: Simulated> Run<S> {
             Planned::Wake { waker } => waker.wake(),
             Planned::Class(class) => self.draw_class(class),
             Planned::Happening(happening) => self.happen_now(happening),
+            Planned::LoseTail { victim, tries } => self.lose_tail(victim, tries),
             Planned::EndOfPartition(which) => {
                 if lock(&self.world).links.partition == which {
                     self.happen_now(crate::plan::Happening::Heal);

@@ -17,6 +17,7 @@ use crate::net::{Links, Traffic};
 use crate::options::Options;
 use crate::pace::Pace;
 use crate::plan::{Happening, Plan, ReadFate, Unsynced, WriteFate, draw};
+use crate::sequences::Moment;
 use crate::socket::Sockets;
 use crate::story::{Record, State, What};
 use crate::trace::{Detail, Trace};
@@ -40,6 +41,10 @@ pub(crate) mod site {
     pub(crate) const CORE_LOSS: u64 = 15;
     pub(crate) const SECTOR: u64 = 16;
     pub(crate) const ROGUE: u64 = 17;
+    pub(crate) const EXAMINE: u64 = 18;
+    pub(crate) const REIGN: u64 = 19;
+    pub(crate) const DOUBT: u64 = 20;
+    pub(crate) const NAMED: u64 = 21;
 }
 
 /// A task's "poll me".
@@ -100,6 +105,11 @@ pub(crate) enum Planned {
     Happening(Happening),
     /// A partition ends, unless another one came since.
     EndOfPartition(u64),
+    /// A replica loses what it has acknowledged; tried again so often where the atlas does not let it go.
+    LoseTail {
+        victim: usize,
+        tries: u32,
+    },
 }
 
 /// How a write that has ended ended.
@@ -144,6 +154,8 @@ pub(crate) struct Node {
     ahead: (u64, u64),
     /// The last view that it led.
     led: Option<u64>,
+    /// The last view in which it has committed something as primary.
+    pub(crate) ruled: Option<u64>,
     /// The record that made it do what it does now.
     pub(crate) cause: Option<u32>,
     write_cause: Option<u32>,
@@ -282,6 +294,7 @@ impl World {
             wall_offset,
             ahead: (u64::MAX, 0),
             led: None,
+            ruled: None,
             cause: None,
             write_cause: None,
             status: None,
@@ -422,6 +435,7 @@ impl World {
             }
         }
         self.release_kept(replica, view, started);
+        self.shorten_reign(replica, view, if started { Moment::Started } else { Moment::Elected });
     }
 
     // ---- disks ----
@@ -438,8 +452,9 @@ impl World {
         self.nodes[node].writes += 1;
         let nth = self.nodes[node].writes;
         let ops: Vec<_> = batch.entries.iter().map(|entry| entry.header.op).collect();
+        let names_end = batch.state.as_ref().is_some_and(|state| state.head_certain) && !self.knows_end(node);
         self.disks[node].begin(batch);
-        let fate = if self.faults_on { self.write_fate(node, nth, &ops) } else { None };
+        let fate = if self.faults_on { self.write_fate(node, nth, &ops, names_end) } else { None };
         let mut latency = self.write_latency(node, site::WRITE, nth);
         self.nodes[node].wrote = None;
         self.nodes[node].write_cause = self.nodes[node].cause;
@@ -466,8 +481,9 @@ impl World {
         (self.options.write_min.as_nanos() as u64 + random.below(spread / fraction + 1)).saturating_mul(times)
     }
 
-    fn write_fate(&mut self, node: usize, nth: u64, ops: &[vsr::OpNumber]) -> Option<WriteFate> {
+    fn write_fate(&mut self, node: usize, nth: u64, ops: &[vsr::OpNumber], names_end: bool) -> Option<WriteFate> {
         let mut random = self.draw(site::WRITE_FATE, node as u64, nth);
+        let named = if names_end { self.fate_of_named_end(node, nth) } else { None };
         let options = &self.options;
         let (atlas, head) = (&self.atlas, self.disks[node].head());
         let (torn, on_files) = (options.torn_writes, self.files.is_some());
@@ -497,10 +513,8 @@ impl World {
             if options.lost_records.happens(&mut random) && may_go {
                 return Some(WriteFate::Vanish);
             }
-            options
-                .failed_syncs
-                .happens(&mut random)
-                .then(|| WriteFate::FailSync(random.below(2) * random.below(1_000_000_000)))
+            let fails = options.failed_syncs.happens(&mut random);
+            fails.then(|| WriteFate::FailSync(random.below(2) * random.below(1_000_000_000))).or(named)
         })
     }
 
@@ -511,8 +525,12 @@ impl World {
         self.nodes[node].wrote = Some(wrote);
         match fate {
             Some(WriteFate::CrashAfter) => {
+                let knew_end = self.knows_end(node);
                 self.disks[node].complete();
                 self.written(node);
+                if !given && !knew_end && self.knows_end(node) {
+                    self.doubt_what_was_named(node);
+                }
                 return self.die(node, Unsynced::Kept, "crashes after a write");
             }
             Some(WriteFate::Fail(unsynced)) => {

@@ -7,6 +7,7 @@
 
 mod cluster;
 mod evidence;
+mod examine;
 mod file_storage;
 mod folder;
 mod inline;
