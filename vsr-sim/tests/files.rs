@@ -251,6 +251,31 @@ fn a_bad_sector_in_each_of_two_writes_may_take_what_says_what_the_first_one_was(
     }
 }
 
+/// The bodies of a write have words in common: those that lie in other sectors than the bad one are not in doubt.
+#[test]
+fn a_bad_sector_puts_no_body_in_doubt_that_lies_elsewhere() {
+    let folder = folder();
+    drop(file_storage(folder.clone()).expect("formatting"));
+    folder.formatted();
+    let mut ledger = Ledger::new(folder.first_state());
+    let storage = file_storage(folder.clone()).expect("opening");
+    block_on(storage.recover()).expect("recovering");
+    folder.settle();
+    let entries = (1..=6_u64).map(|op| {
+        let body = Bytes::from([vec![0; 60], vec![op as u8; 140]].concat());
+        vsr_sim::conformance::storage::entry(op, 0, Checksum(op.into()), body)
+    });
+    let batch = Batch { entries: entries.collect(), ..Batch::default() };
+    let write = folder.begin((1..=6).map(OpNumber).collect());
+    ledger.begin(batch.clone(), write);
+    block_on(storage.write(batch)).expect("a write");
+    folder.settle();
+    ledger.complete();
+    let first = folder.places(write).into_iter().find(|place| place.file == 0).expect("a record");
+    // The headers fill the first sector; the bodies of two ops begin in the next one, and count as if they began here.
+    assert_eq!(ledger.hurt_sector(&folder, first, Grain::Sector), [OpNumber(1), OpNumber(2)]);
+}
+
 #[test]
 fn a_torture_does_the_same_each_time() {
     let torture = Torture::new(7).points(300);

@@ -321,6 +321,20 @@ impl SimFolder {
         files.flat_map(|(file, of)| of.durable.written_by(write).map(move |sector| Place { file, sector })).collect()
     }
 
+    /// The sectors that each write of ops has left in a file, by the number of the write.
+    pub(crate) fn records(&self, file: usize) -> BTreeMap<u32, Vec<u64>> {
+        let disk = self.lock();
+        let mut records: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let Some(File { durable, .. }) = disk.files.get(file) else { return records };
+        for sector in 0..durable.sectors() {
+            let write = durable.tag(sector);
+            if disk.ops.get(write as usize).is_some_and(|ops| !ops.is_empty()) {
+                records.entry(write).or_default().push(sector);
+            }
+        }
+        records
+    }
+
     /// Whether the storage has gone on behind the page of this sector: what becomes unreadable for good is where nothing
     /// is written any more.
     #[must_use]

@@ -292,6 +292,19 @@ impl Options {
         timing.forward = (delay + write) * 4 + log_uniform(random, millis(300), Duration::from_secs(2));
     }
 
+    /// Sequences of faults that hardly come about by themselves, each in a few seeds. By a generator of its own: they change nothing
+    /// else of a seed.
+    pub(crate) fn draw_sequences(&mut self) {
+        let mut random = draw(self.seed, CONFIGURATION, 2, 0);
+        let (short_reigns, doubts) = (random.chance(1, 10), random.chance(1, 10));
+        if self.replicas >= 3 && short_reigns {
+            self.short_reigns = one_of(&mut random, &[50, 75, 100]);
+        }
+        if self.replicas >= 3 && doubts {
+            self.doubts_every = log_uniform(&mut random, Duration::from_secs(1), Duration::from_secs(6));
+        }
+    }
+
     /// Messages of earlier terms, terms that come again, and lost ends of logs.
     pub(crate) fn draw_terms(&mut self, random: &mut Random, on: &mut impl FnMut(&mut Random, u64) -> bool) {
         let (micros, millis, secs) = (Duration::from_micros, Duration::from_millis, Duration::from_secs);

@@ -153,6 +153,10 @@ pub struct Options {
     pub depose_every: Duration,
     /// Mean time between two power losses that take the last records of a log whole, though they were acknowledged.
     pub lost_tail_every: Duration,
+    /// Views in percent whose primary is cut off when its reign has just begun.
+    pub short_reigns: u64,
+    /// Mean time between two replicas that are told of what they have acknowledged and lost, and die before they have it again.
+    pub doubts_every: Duration,
     /// Messages that are lost in the liveness phase, too.
     pub core_loss: Ppm,
     /// What is added at most to the delays of the liveness phase.
@@ -246,6 +250,8 @@ impl Options {
             late_terms: Ppm(0),
             depose_every: Duration::ZERO,
             lost_tail_every: Duration::ZERO,
+            short_reigns: 0,
+            doubts_every: Duration::ZERO,
             core_loss: Ppm(0),
             core_delay: Duration::ZERO,
             files: false,
@@ -285,6 +291,9 @@ impl Options {
         options.draw_lasting_damage(random, &mut on);
         if on(random, 25) {
             options.rogues = 1 + random.below(3) as usize;
+        }
+        if !calm {
+            options.draw_sequences();
         }
         // Clocks that are off are no fault: every report of them arrives, so that their median is known.
         let mut clocks = Random::new(seed ^ 0x736b_6577);
@@ -481,6 +490,8 @@ impl Options {
             ("late-terms", &mut self.late_terms),
             ("depose", &mut self.depose_every),
             ("lost-tail", &mut self.lost_tail_every),
+            ("short-reigns", &mut self.short_reigns),
+            ("doubts", &mut self.doubts_every),
             ("core-loss", &mut self.core_loss),
             ("core-delay", &mut self.core_delay),
             ("files", &mut self.files),

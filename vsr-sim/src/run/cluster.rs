@@ -324,6 +324,7 @@ impl<S: Simulated> Run<S> {
             Planned::Wake { waker } => waker.wake(),
             Planned::Class(class) => self.draw_class(class),
             Planned::TimedFault(happening) => self.happen_now(happening),
+            Planned::LoseTail { victim, tries } => self.lose_tail(victim, tries),
             Planned::EndOfPartition(which) => {
                 if lock(&self.world).links.partitions() == which {
                     self.happen_now(TimedFault::Heal);

@@ -52,6 +52,12 @@ impl<S: Simulated> Run<S> {
         }
     }
 
+    /// A replica loses the end of its log, if it may, and starts again soon.
+    pub(crate) fn lose_tail(&mut self, victim: usize, tries: u32) {
+        let lost = lock(&self.world).lose_tail(victim, tries);
+        lost.into_iter().for_each(|happening| self.happen_now(happening));
+    }
+
     /// Lets a fault happen, while faults are on, and notes that it did.
     pub(crate) fn happen_now(&mut self, happening: TimedFault) {
         if lock(&self.world).faults_on && self.carry_out(&happening) {

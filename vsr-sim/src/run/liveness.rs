@@ -36,7 +36,16 @@ impl<S: Simulated> Run<S> {
             Some(verdict) => verdict,
             None => self.liveness(),
         };
+        let verdict = self.examine(verdict);
         self.report(verdict)
+    }
+
+    /// A run that has gone well: would its storages also say the truth of worse damage?
+    fn examine(&self, verdict: Verdict) -> Verdict {
+        if verdict.is_failure() {
+            return verdict;
+        }
+        lock(&self.world).examine_files().map_or(verdict, Verdict::Safety)
     }
 
     /// Heals a core that is large enough to go on; what is broken outside it stays broken. Every

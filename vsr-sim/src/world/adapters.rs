@@ -239,6 +239,9 @@ impl Observer for CheckerObserver {
                 world.say(replica, || format!("r{replica} drops ops {} to {head}", above.next()));
             }
             Event::Committed { commit } => {
+                if core.is_primary() {
+                    world.commits_as_primary(replica, core.view().number);
+                }
                 world.trace.note(now, 1003, replica as u64, commit.0, 0);
             }
             Event::Applied { op, checksum } => {

@@ -20,8 +20,9 @@ impl World {
         self.nodes[node].writes += 1;
         let nth = self.nodes[node].writes;
         let ops: Vec<_> = batch.entries.iter().map(|entry| entry.header.op).collect();
+        let names_end = batch.state.as_ref().is_some_and(|state| state.head_certain) && !self.knows_end(node);
         self.disks[node].begin(batch);
-        let fate = if self.faults_on { self.write_fate(node, nth, &ops) } else { None };
+        let fate = if self.faults_on { self.write_fate(node, nth, &ops, names_end) } else { None };
         let mut latency = self.write_latency(node, site::WRITE, nth);
         self.nodes[node].wrote = None;
         self.nodes[node].write_cause = self.nodes[node].cause;
@@ -48,8 +49,9 @@ impl World {
         (self.options.write_min.as_nanos() as u64 + random.below(spread / fraction + 1)).saturating_mul(times)
     }
 
-    fn write_fate(&mut self, node: usize, nth: u64, ops: &[OpNumber]) -> Option<WriteFate> {
+    fn write_fate(&mut self, node: usize, nth: u64, ops: &[OpNumber], names_end: bool) -> Option<WriteFate> {
         let mut random = self.draw(site::WRITE_FATE, node as u64, nth);
+        let named = if names_end { self.fate_of_named_end(node, nth) } else { None };
         let options = &self.options;
         let (atlas, head) = (&self.atlas, self.disks[node].head());
         let (torn, on_files) = (options.torn_writes, self.files.is_some());
@@ -79,10 +81,8 @@ impl World {
             if options.lost_records.happens(&mut random) && may_go {
                 return Some(WriteFate::Vanish);
             }
-            options
-                .failed_syncs
-                .happens(&mut random)
-                .then(|| WriteFate::FailSync(random.below(2) * random.below(1_000_000_000)))
+            let fails = options.failed_syncs.happens(&mut random);
+            fails.then(|| WriteFate::FailSync(random.below(2) * random.below(1_000_000_000))).or(named)
         })
     }
 
@@ -93,8 +93,12 @@ impl World {
         self.nodes[node].wrote = Some(wrote);
         match fate {
             Some(WriteFate::CrashAfter) => {
+                let knew_end = self.knows_end(node);
                 self.disks[node].complete();
                 self.written(node);
+                if !given && !knew_end && self.knows_end(node) {
+                    self.doubt_what_was_named(node);
+                }
                 return self.die(node, Unsynced::Kept, "crashes after a write");
             }
             Some(WriteFate::Fail(unsynced)) => {

@@ -28,10 +28,11 @@ pub(crate) enum Class {
     LostTail,
     BadSector,
     NoSpace,
+    Doubt,
 }
 
 /// Every class; its place here is its number.
-pub(crate) const CLASSES: [Class; 15] = [
+pub(crate) const CLASSES: [Class; 16] = [
     Class::Crash,
     Class::Partition,
     Class::Flap,
@@ -47,6 +48,7 @@ pub(crate) const CLASSES: [Class; 15] = [
     Class::LostTail,
     Class::BadSector,
     Class::NoSpace,
+    Class::Doubt,
 ];
 
 impl Class {
@@ -68,6 +70,7 @@ impl Class {
             Class::LostTail => options.lost_tail_every,
             Class::BadSector => options.bad_sector_every,
             Class::NoSpace => options.no_space_every,
+            Class::Doubt => options.doubts_every,
         }
     }
 }
@@ -124,6 +127,7 @@ impl World {
             Class::LoseDisk => Drawn::default(),
             Class::Rot => Drawn::now(self.some_rot(random)),
             Class::BadSector => Drawn::now(self.some_bad_sector(random)),
+            Class::Doubt => self.some_doubt(random),
             Class::NoSpace => Drawn::now([TimedFault::NoSpace(self.any_replica(random), millis(random, 2000))]),
             Class::ClockJump => Drawn::now([self.some_clock_jump(random)]),
             Class::Depose => {
@@ -202,7 +206,7 @@ impl World {
     }
 
     /// The primary, as far as anybody knows.
-    fn primary(&self) -> usize {
+    pub(super) fn primary(&self) -> usize {
         (self.highest_view % self.replicas as u64) as usize
     }
 
@@ -262,9 +266,15 @@ impl World {
             return Vec::new();
         }
         let victim = victims[random.below(victims.len() as u64) as usize];
-        let (head, length) = (self.disks[victim].head().0, 1 + random.below(3));
+        self.lost_tail(victim, 1 + random.below(3))
+    }
+
+    /// Power is lost at a replica, and with it so many of the last records, as far as the atlas lets them go.
+    pub(super) fn lost_tail(&self, victim: usize, length: u64) -> Vec<TimedFault> {
+        let head = self.disks[victim].head().0;
         let tail = (0..length).map(|back| OpNumber(head.saturating_sub(back)));
-        let tail = tail.take_while(|op| may_lose(victim, *op)).map(|op| TimedFault::Rot(victim, op, Damage::End));
+        let may_lose = |op: &OpNumber| *op > OpNumber::ZERO && self.atlas.may_rot(*op, victim);
+        let tail = tail.take_while(may_lose).map(|op| TimedFault::Rot(victim, op, Damage::End));
         // What was not synced is gone, too: else it would come after them.
         std::iter::once(TimedFault::Crash(victim, Unsynced::Lost)).chain(tail).collect()
     }

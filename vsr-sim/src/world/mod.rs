@@ -6,9 +6,11 @@
 //! | `mod.rs` | [`World`]: the queue of what is planned, and the nodes |
 //! | `links.rs`, `network.rs` | what passes, waits or is lost; what becomes of a message between its sender and its receiver |
 //! | `disks.rs`, `on_files.rs`, `evidence.rs` | how long writes take and what becomes of them; the same for storages on simulated files |
+//! | `examine.rs` | what storages on simulated files say of worse damage, after a run |
 //! | `clocks.rs` | clocks that drift, jump and stand still |
 //! | `adapters.rs`, `socket.rs` | the traits of `vsr` on this world; a user's own network on it |
 //! | `draws.rs`, `harm.rs` | which faults are drawn, and what they hit; what they do |
+//! | `sequences.rs` | faults that follow each other, as they hardly would by themselves |
 //! | `misdeeds.rs` | what clients do that break their rules |
 //! | `pace.rs` | whether time passes while the nodes work |
 //! | `record.rs`, `traffic.rs` | what is kept of it for a person, and counted |
@@ -18,6 +20,7 @@ mod clocks;
 mod disks;
 mod draws;
 mod evidence;
+mod examine;
 mod harm;
 mod links;
 mod misdeeds;
@@ -25,6 +28,7 @@ mod network;
 mod on_files;
 mod pace;
 mod record;
+mod sequences;
 mod socket;
 mod traffic;
 
@@ -39,6 +43,7 @@ use vsr::{Arrival, ClientId, Peer, Quorums, SessionId};
 
 use self::links::{Delivery, Links};
 use self::pace::Pace;
+use self::sequences::Moment;
 use self::socket::Sockets;
 use self::traffic::Traffic;
 use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
@@ -77,6 +82,10 @@ pub(crate) mod site {
     pub(crate) const CORE_LOSS: u64 = 15;
     pub(crate) const SECTOR: u64 = 16;
     pub(crate) const ROGUE: u64 = 17;
+    pub(crate) const EXAMINE: u64 = 18;
+    pub(crate) const REIGN: u64 = 19;
+    pub(crate) const DOUBT: u64 = 20;
+    pub(crate) const NAMED: u64 = 21;
 }
 
 /// A task's "poll me".
@@ -137,6 +146,11 @@ pub(crate) enum Planned {
     TimedFault(TimedFault),
     /// A partition ends, unless another one came since.
     EndOfPartition(u64),
+    /// A replica loses what it has acknowledged; tried again so often where the atlas does not let it go.
+    LoseTail {
+        victim: usize,
+        tries: u32,
+    },
 }
 
 /// How a write that has ended ended.
@@ -181,6 +195,8 @@ pub(crate) struct Node {
     ahead: (u64, u64),
     /// The last view that it led.
     led: Option<u64>,
+    /// The last view in which it has committed something as primary.
+    ruled: Option<u64>,
     /// The record that made it do what it does now.
     pub(crate) cause: Option<u32>,
     write_cause: Option<u32>,
@@ -319,6 +335,7 @@ impl World {
             wall_offset,
             ahead: (u64::MAX, 0),
             led: None,
+            ruled: None,
             cause: None,
             write_cause: None,
             status: None,
@@ -396,6 +413,7 @@ impl World {
             }
         }
         self.release_kept(replica, view, started);
+        self.shorten_reign(replica, view, if started { Moment::Started } else { Moment::Elected });
     }
 
     /// The process of a node ends before it does anything else.

@@ -21,13 +21,13 @@ pub(crate) type Open = Arc<dyn Fn(SimFolder) -> Result<Box<dyn Storage>, Storage
 /// The disks of all replicas, where they are simulated by sector.
 pub(crate) struct FileDisks {
     open: Open,
-    grain: Grain,
-    disks: Vec<FileDisk>,
+    pub(super) grain: Grain,
+    pub(super) disks: Vec<FileDisk>,
 }
 
-struct FileDisk {
-    folder: SimFolder,
-    ledger: Ledger,
+pub(super) struct FileDisk {
+    pub(super) folder: SimFolder,
+    pub(super) ledger: Ledger,
     /// The sectors of a write that was reported as done: once a later one is durable, they were never written. (Before
     /// that no storage could know.)
     late: Vec<Lost>,
@@ -53,8 +53,8 @@ impl FileDisks {
         Ok(())
     }
 
-    fn open(&self, node: usize) -> Opened {
-        let folder = &self.disks[node].folder;
+    /// Opens the storage on a disk.
+    pub(super) fn open(&self, folder: &SimFolder) -> Opened {
         folder.idle();
         folder.set_full(false);
         let storage = (self.open)(folder.clone())?;
@@ -76,7 +76,11 @@ impl World {
             let salt = self.draw(site::SECTOR, node as u64, self.now).next_u64();
             files.disks[node].folder.fail_sync(0, salt);
         }
-        let opened = if lost { Err(StorageError::NotFormatted("the disk".to_owned())) } else { files.open(node) };
+        let opened = if lost {
+            Err(StorageError::NotFormatted("the disk".to_owned()))
+        } else {
+            files.open(&files.disks[node].folder)
+        };
         if let Ok((_, recovered)) = &opened {
             let ledger = &mut files.disks[node].ledger;
             match ledger.judge(recovered) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::Suspicion;
+use vsr::protocol::{Known, Ping, Suspicion};
 use vsr::{QueryError, SubmitError};
 use vsr_sim::check::Unheard;
 
@@ -47,6 +47,23 @@ fn voted(of: u64, why: Suspicion) -> Event {
 
 fn vote(of: u64) -> Message {
     Message::StartViewChange { view: view(of), life: Life::default() }
+}
+
+/// A `Ping` of a start of its sender: how far the log reaches, and what is remembered of others.
+fn ping(starts: u64, head: u64, known: Vec<Known>) -> Message {
+    Message::Ping(Ping {
+        view: view(0),
+        normal: true,
+        commit: CommitNumber(0),
+        head: OpNumber(head),
+        wall: Timestamp(1),
+        checkpoint: OpNumber::ZERO,
+        machine_version: 1,
+        head_certain: true,
+        has_room: true,
+        life: Life { starts, ..Life::default() },
+        known,
+    })
 }
 
 cases! {
@@ -137,6 +154,42 @@ cases! {
         bench.event(1, &core, &Event::ViewEntered { view: view(1) })?;
         pass(&mut core, 600);
         bench.event(1, &core, &voted(1, Suspicion::NoProgress))
+    };
+    a_time_out_that_outlasts_progress_is_noticed: "time-outs-are-kept", |bench, broken| {
+        let mut core = Replica::on(SimDisk::new(formatted(1, &membership(3))), 1 << 30).core;
+        bench.names(&[&"r1", &"view 1", &"1.25s at most"]);
+        core.on_message(Peer::Replica(ReplicaId(0)), vote(1), &Nothing);
+        bench.turn(1, &core)?;
+        pass(&mut core, 700);
+        core.on_timer();
+        bench.turn(1, &core)?;
+        if broken {
+            // The back-off stays what it was.
+            bench.event(1, &core, &Event::Committed { commit: CommitNumber(1) })?;
+            bench.turn(1, &core)?;
+        }
+        pass(&mut core, 1300);
+        core.on_timer();
+        bench.turn(1, &core)
+    };
+    a_member_that_is_not_believed_after_a_late_ping_is_noticed: "members-are-believed-again", |bench, broken| {
+        let mut core = Replica::on(SimDisk::new(formatted(1, &membership(3))), 1 << 30).core;
+        let life = Life { starts: 1, ..Life::default() };
+        let known = Known { replica: ReplicaId(0), life, acknowledged: OpNumber(9) };
+        let mut hears = |bench: &mut Bench, from: u8, message: Message| {
+            core.on_message(Peer::Replica(ReplicaId(from)), message.clone(), &Nothing);
+            bench.received(1, from, &message)?;
+            bench.turn(1, &core)
+        };
+        bench.names(&[&"r1", &"r0", &"op 9"]);
+        hears(bench, 0, ping(1, 5, Vec::new()))?;
+        hears(bench, 2, ping(2, 5, vec![known]))?;
+        hears(bench, 0, ping(1, 7, Vec::new()))?;
+        assert!(core.distrusted().any(|(id, _)| id == ReplicaId(0)));
+        // It says so, and the replica goes on as it is.
+        let late = if broken { 9 } else { 8 };
+        bench.received(1, 0, &ping(1, late, Vec::new()))?;
+        bench.turn(1, &core)
     };
     a_view_that_is_left_without_a_quorum_is_noticed: "views-are-left-by-quorums", |bench, broken| {
         let core = Replica::alone(0).core;

@@ -71,6 +71,12 @@ impl Core {
         Life { incarnation: self.state.incarnation, starts: self.state.starts, nonce: self.repair.nonce }
     }
 
+    /// What is remembered of the other members; and of this one, if it was told that its disk is an old one.
+    #[must_use]
+    pub fn known(&self) -> &[Known] {
+        &self.state.known
+    }
+
     /// Members whose word does not count at present, and why.
     pub fn distrusted(&self) -> impl Iterator<Item = (ReplicaId, Distrust)> + '_ {
         self.progress.iter().filter_map(|member| member.distrust.map(|why| (member.id, why)))

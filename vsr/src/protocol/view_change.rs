@@ -237,6 +237,13 @@ impl Core {
         self.view_change.deadline = self.now.after(base + Duration::from_nanos(jitter));
     }
 
+    /// When this replica acts if nothing happens until then: a backup suspects its primary, a view change is given up.
+    /// Never as primary. For observers.
+    #[must_use]
+    pub fn view_deadline(&self) -> Monotonic {
+        self.view_change.deadline
+    }
+
     /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
     /// heartbeats and votes (rule 7.2).
     pub(crate) fn check_quorum(&mut self) {
