@@ -426,7 +426,7 @@ impl Replica {
         // What a primary counts starts from nothing when a replica takes up the role; what a view change
         // gathers is forgotten when the next begins.
         if core.primary_id() != core.id() {
-            cut(text, "acks: [", ", heartbeat_at");
+            cut_answers(text);
         }
         cut(text, "backoff: ", ", fast_votes");
         if core.is_primary() {
@@ -465,6 +465,16 @@ fn cut(text: &mut String, from: &str, to: &str) {
     let Some(start) = text.find(from) else { return };
     if let Some(len) = text[start..].find(to) {
         text.drain(start..start + len);
+    }
+}
+
+/// Takes out what each member has answered: the last fields of its `Progress`.
+fn cut_answers(text: &mut String) {
+    let mut from = text.find("progress: ").unwrap_or(text.len());
+    while let Some(start) = text[from..].find(", acknowledged: ").map(|start| from + start) {
+        let Some(len) = text[start..].find(" } }") else { return };
+        text.drain(start..start + len);
+        from = start;
     }
 }
 
