@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 
+use crate::config::ConfigError;
 use crate::protocol::{Batch, Recovered};
 use crate::protocol::{Entry, OpNumber};
 
@@ -121,6 +122,9 @@ pub enum StorageError {
         /// Bytes that it needs: [`Constants::log_room_min`](crate::Constants::log_room_min).
         needed: u64,
     },
+    /// The configuration cannot work: nothing was formatted. A disk keeps what it was formatted with.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Nothing was ever formatted here, as far as can be seen: a disk that is not mounted looks the same.
     #[error(
         "{0} is not formatted: if this replica has never run, run the format command once, on an empty folder; if it has, \

@@ -67,7 +67,7 @@ fn code_of(error: &Error) -> u8 {
         || matches!(asked, Some(QueryError::TimedOut | QueryError::Stopped | QueryError::Busy));
     if again {
         NO_ANSWER
-    } else if error.is::<StorageError>() {
+    } else if error.downcast_ref::<StorageError>().is_some_and(|error| !matches!(error, StorageError::Config(_))) {
         STORAGE
     } else if error.is::<MetricsServerError>() || error.downcast_ref::<TcpError>().is_some_and(is_of_the_network) {
         NETWORK
@@ -162,6 +162,7 @@ mod tests {
             (ReplicaError::Fault(older).into(), REFUSED),
             (ReplicaError::Fault(Fault::OldDisk { heard: 3, acknowledged: OpNumber(2) }).into(), REFUSED),
             (ReplicaError::Fault(Fault::OtherDisk { by, known: Incarnation(1), own: Incarnation(2) }).into(), REFUSED),
+            (StorageError::Config(unfit.clone()).into(), USAGE),
             (ReplicaError::MembershipDiffers.into(), USAGE),
             (TcpError::Listen { address, error: io() }.into(), NETWORK),
             (TcpError::NotLoopback(address).into(), USAGE),
