@@ -46,7 +46,7 @@ use crate::protocol::{Entry, OpNumber};
 /// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// Reads everything once, after opening.
+    /// Reads everything once, after opening. After [`StorageError::Full`] the replica asks again until there is room.
     async fn recover(&self) -> Result<Recovered, StorageError>;
 
     /// Writes a batch; durable when it returns `Ok`. One call at a time. Dropping the future midway
