@@ -59,6 +59,9 @@
 //! the sync, is [`Io`](vsr::StorageError::Io), ends the process, and says so in its text. Keep room free there, or
 //! switch copying off for the folder.
 //!
+//! A limit on the size of files (`ulimit -f`) is a full disk as well, if the process handles the signal `SIGXFSZ`; where it does not, the
+//! operating system ends it at the first write over the limit. The programs in `examples` handle it.
+//!
 //! On the hot path a batch is one contiguous write and one sync, and a small op one sector of 512 bytes, at most
 //! two. A state is written beside at a start, by the replica, and in the rare cases of 4 and 5.
 //!

@@ -83,9 +83,9 @@ pub enum Fault {
     },
     /// The disk is an older copy, or another process runs on a copy of it.
     #[error(
-        "replica {by} has heard start {known} of this replica, and this is start {own}: the disk is an older copy (restored \
+        "replica {by} has heard {heard} of this replica, and this is start {own}: the disk is an older copy (restored \
          from a backup or a snapshot), or another process runs on a copy of it. Stop the other process, or start the \
-         replica on its newest disk; if that is lost, the replica has to be replaced"
+         replica on its newest disk; if that is lost, the replica has to be replaced", heard = heard(*known, *own)
     )]
     OlderStart {
         /// Who says so.
@@ -132,4 +132,9 @@ pub enum Fault {
         /// The first damaged op.
         op: OpNumber,
     },
+}
+
+/// Two starts may have one number: one of each of two copies of a disk.
+fn heard(known: u64, own: u64) -> String {
+    if known == own { format!("another start {known}") } else { format!("start {known}") }
 }
