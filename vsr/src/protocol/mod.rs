@@ -12,7 +12,8 @@
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: `quorum` (arithmetic), `progress` (one struct a
 //! member), `agreed_clock`, `log`, `body_cache`, `writes` (staged, in flight, durable), `outbox`, `sessions`,
-//! `read_rounds`, `forwards`. `invariants` says what must hold of all their numbers together.
+//! `read_rounds`, `forwards`. `invariants` says what must hold of all their numbers together. `tests` plays three cores on
+//! three disks in memory, message by message.
 
 mod agreed_clock;
 mod apply;
@@ -49,6 +50,8 @@ mod reads;
 mod repair;
 mod restart;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod tick;
 pub mod turn;
 mod view_change;
