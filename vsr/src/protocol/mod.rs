@@ -3,14 +3,15 @@
 //!
 //! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
 //! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
-//! fails: `view_change` (votes, `DoViewChange`, `StartView`) and `decide` (the choice of the log).
-//! After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`. Requests
-//! that a backup passes on are watched by `forwards`.
+//! fails: `view_change` (votes, `DoViewChange`, `StartView`), `choose` (the choice of the log, a pure
+//! function) and `decide` (what is done about it). After a crash: `restart`. What is missing comes by
+//! `repair`. Reads go by `reads`. Requests that a backup passes on are watched by `forwards`.
 
 mod apply;
 mod audit;
 mod backup;
 mod checksum;
+mod choose;
 mod core;
 mod decide;
 #[cfg(test)]
