@@ -560,25 +560,27 @@ impl Core {
         }
     }
 
-    /// Stages the vsr state into the batch being gathered. Puts that were not handed out yet are
-    /// dropped from it, as no slot that a view change touches may be written beside a state.
-    pub(crate) fn stage_state(&mut self, suffix: Suffix) {
-        self.state.head_certain = self.head_certain;
-        self.state.view = self.view;
-        self.state.log_view = self.log_view;
-        self.state.commit = self.commit;
-        self.state.suffix = suffix;
-        self.put_state();
+    /// The record of where the replica stands now, with the headers that its view fixes.
+    pub(crate) fn record(&self, suffix: Suffix) -> VsrState {
+        VsrState {
+            head_certain: self.head_certain,
+            view: self.view,
+            log_view: self.log_view,
+            commit: self.commit,
+            suffix,
+            ..self.state.clone()
+        }
     }
 
     /// Stages the record as it was staged last, with a newer commit number in normal operation: what a view has fixed stays.
     pub(crate) fn restage_state(&mut self) {
         let commit = self.recordable_commit();
-        if self.status == Status::Normal && self.views_are_durable() && commit > self.state.commit {
-            self.state.commit = commit;
-            self.state.suffix.headers.retain(|header| header.op >= commit.op());
+        let mut record = self.state.clone();
+        if self.status == Status::Normal && self.views_are_durable() && commit > record.commit {
+            record.commit = commit;
+            record.suffix.headers.retain(|header| header.op >= commit.op());
         }
-        self.put_state();
+        self.stage_state(record);
     }
 
     /// What the record may call committed: it is on this disk, too (rule 6.12).
@@ -593,7 +595,10 @@ impl Core {
         CommitNumber(stored.0)
     }
 
-    pub(crate) fn put_state(&mut self) {
+    /// Stages the record that is to be written into the batch being gathered; a staged one is never edited, only
+    /// followed by another. Puts that were not handed out yet are dropped from the batch, as no slot that a view change
+    /// touches may be written beside a state.
+    pub(crate) fn stage_state(&mut self, mut record: VsrState) {
         let entries = std::mem::take(&mut self.writes.staging.entries);
         for entry in entries {
             if let Some(slot) = self.log.slot_mut(entry.header.op) {
@@ -602,28 +607,20 @@ impl Core {
             }
         }
         self.writes.staged_bytes = 0;
-        self.state.doubted = self.still_doubted();
-        self.writes.staging.state = Some(self.state.clone());
+        record.doubted = self.still_doubted(&record);
+        self.state = record.clone();
+        self.writes.staging.state = Some(record);
     }
 
-    /// Of the ops that may have been lost here, the range in which some are not on the disk again.
-    fn still_doubted(&self) -> Option<Doubted> {
-        let Doubted { above, to } = self.state.doubted?;
+    /// Of the ops that the record calls lost, perhaps, the range in which some are not on the disk again.
+    fn still_doubted(&self, record: &VsrState) -> Option<Doubted> {
+        let Doubted { above, to } = record.doubted?;
         // An op that is known to be committed is never denied.
-        let above = above.max(self.state.commit.op());
+        let above = above.max(record.commit.op());
         let mut missing = (above.0 + 1..=to.0.min(self.log.head().0)).map(OpNumber);
         let is_missing = |op: &OpNumber| !self.log.slot(*op).is_some_and(|slot| slot.is_durable(self.writes.completed));
         let first = missing.find(is_missing)?;
         Some(Doubted { above: first.prev(), to: to.min(self.log.head()) })
-    }
-
-    /// The staged state installs a log whose head the view's primary has named: once it is durable, the
-    /// head is certain.
-    pub(crate) fn certify_head(&mut self) {
-        self.state.head_certain = true;
-        if let Some(staged) = &mut self.writes.staging.state {
-            staged.head_certain = true;
-        }
     }
 
     /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable

@@ -179,11 +179,12 @@ impl Core {
         if self.fault.is_some() {
             return;
         }
+        let mut record = self.state.clone();
         if let Err(at) = self.find(self.id) {
-            self.state.known.insert(at, known);
+            record.known.insert(at, known);
         }
         self.last_batch = Some(self.writes.next());
-        self.put_state();
+        self.stage_state(record);
         self.stop(fault);
     }
 

@@ -12,7 +12,7 @@ use super::reads::Reads;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
-use super::vsr_state::{Recovered, Slot};
+use super::vsr_state::{Recovered, Slot, VsrState};
 use super::writes::Writes;
 
 impl Core {
@@ -103,7 +103,7 @@ impl Core {
         }
         if self.status == Status::ViewChange {
             let suffix = self.state.suffix.clone();
-            self.stage_state(suffix);
+            self.stage_state(self.record(suffix));
             self.on_view_durable();
         } else if self.primary_id() == self.id && self.is_first_life() {
             // Nothing was ever sent from this disk, so there is nothing to take back. What is sent now
@@ -114,15 +114,13 @@ impl Core {
             self.view_change.installed = true;
             self.is_first_start = self.membership.n() > 1;
             self.arm_deadline();
-            self.stage_state(self.state.suffix.clone());
+            self.stage_state(self.record(self.state.suffix.clone()));
         } else if self.primary_id() == self.id {
             self.enter_view(self.view.next());
         } else {
-            let (commit, suffix) = (self.commit, self.state.suffix.clone());
             // The record keeps its own commit number: the suffix begins after it.
-            self.commit = self.state.commit;
-            self.stage_state(suffix);
-            self.commit = commit;
+            let commit = self.state.commit;
+            self.stage_state(VsrState { commit, ..self.record(self.state.suffix.clone()) });
             self.advance_durable();
         }
         // Before anything else of this life counts with the others, they have to know how far its log reaches.
@@ -148,12 +146,7 @@ fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
 
 /// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it
 /// is right: it was fixed for this view, or log_view, by the last durable view change.
-fn rebuild(
-    root: super::checksum::Checksum,
-    slots: Vec<Slot>,
-    state: &super::vsr_state::VsrState,
-    head_certain: bool,
-) -> Log {
+fn rebuild(root: super::checksum::Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: bool) -> Log {
     let mut log = Log::new(root);
     let read = slots.len() as u64;
     for slot in slots {

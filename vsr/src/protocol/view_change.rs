@@ -15,7 +15,7 @@ use super::log::Diverged;
 use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
 use super::number::{CommitNumber, Monotonic, OpNumber, Position, ReplicaId, View};
 use super::primary::NEVER;
-use super::vsr_state::{Doubted, Suffix};
+use super::vsr_state::{Doubted, Suffix, VsrState};
 
 /// What a replica keeps while it votes, and while a view has not started.
 #[derive(Clone, Debug)]
@@ -289,7 +289,7 @@ impl Core {
         let suffix = self.leave_view();
         self.view = view;
         self.writes.view_batch = self.writes.next();
-        self.stage_state(suffix);
+        self.stage_state(self.record(suffix));
         self.events.push(Event::ViewEntered { view });
         self.arm_deadline();
         self.vote_if_primary_is_down();
@@ -504,12 +504,13 @@ impl Core {
                 self.log.adopt(*header);
             }
         }
+        let mut doubted = self.state.doubted;
         if !self.head_certain {
             // What is named here may have been at the lost end of the log, acknowledged: until its body is durable it is
             // damaged, not missing, over restarts too (rule 7.5 c).
             self.log.mark_missing_as_damaged(keep.min(old_head));
             if let Some(first) = self.log.first_damaged(self.commit.op()) {
-                self.state.doubted = Some(Doubted { above: first.prev(), to: head });
+                doubted = Some(Doubted { above: first.prev(), to: head });
             }
         }
         self.log.doubt();
@@ -524,8 +525,8 @@ impl Core {
             return self.stop(diverged.into());
         }
         let suffix = self.uncommitted_suffix();
-        self.stage_state(suffix);
-        self.certify_head();
+        // When this is durable, the head is what the primary of the view has named: it is certain.
+        self.stage_state(VsrState { head_certain: true, doubted, ..self.record(suffix) });
         self.view_change.copies_bytes = 0;
         for entry in std::mem::take(&mut self.view_change.copies).into_values() {
             self.take_in(entry);
