@@ -16,6 +16,7 @@ use super::number::{
     BatchNumber, ClientId, CommitNumber, Incarnation, Monotonic, OpNumber, ReplicaId, Timestamp, View,
 };
 use super::outbox::Outbox;
+use super::phase::{Phase, Status};
 use super::primary::Primary;
 use super::random::Random;
 use super::reads::Reads;
@@ -84,15 +85,6 @@ pub struct Options {
     pub queue_bytes_max: usize,
 }
 
-/// Whether a replica takes part in normal operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It follows, or is, the primary of its view.
-    Normal,
-    /// It waits for a view to start.
-    ViewChange,
-}
-
 /// Ops by which a message may be ahead of the own head: blanks for them are kept in memory. A replica that
 /// is further behind will take a checkpoint, once there are any.
 pub(crate) const LEAP_MAX: u64 = 1 << 21;
@@ -110,7 +102,7 @@ pub struct Core {
     pub(crate) options: Options,
     /// The vsr state as last staged.
     pub(crate) state: VsrState,
-    pub(crate) status: Status,
+    pub(crate) phase: Phase,
     pub(crate) view: View,
     pub(crate) log_view: View,
     pub(crate) commit: CommitNumber,
@@ -138,8 +130,6 @@ pub struct Core {
     pub(crate) last_heartbeat: u64,
     pub(crate) retry_at: Monotonic,
     pub(crate) ping_at: Monotonic,
-    /// Nothing was ever done on this disk before this start.
-    pub(crate) is_first_start: bool,
     /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
     pub(crate) stored: OpNumber,
     /// What the record remembers of the members has changed.
@@ -189,7 +179,13 @@ impl Core {
     /// Whether the replica takes part in normal operation.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status
+        self.phase.status()
+    }
+
+    /// Where the replica stands between two views.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
     }
 
     /// The view, as last staged: it may not be durable yet.
@@ -273,7 +269,7 @@ impl Core {
     /// Whether this replica is the primary of its view, in normal operation.
     #[must_use]
     pub fn is_primary(&self) -> bool {
-        self.status == Status::Normal && self.primary_id() == self.id
+        self.phase == Phase::Normal && self.primary_id() == self.id
     }
 
     /// The primary of the present view, whether or not it has started.
@@ -385,7 +381,7 @@ impl Core {
         self.writes.in_flight_bytes = 0;
         self.writes.completed = batch;
         self.outbox.release(batch);
-        match self.status {
+        match self.status() {
             Status::ViewChange => {
                 self.on_view_durable();
                 if self.is_repairing_primary() {
@@ -576,7 +572,7 @@ impl Core {
     pub(crate) fn restage_state(&mut self) {
         let commit = self.recordable_commit();
         let mut record = self.state.clone();
-        if self.status == Status::Normal && self.views_are_durable() && commit > record.commit {
+        if self.status() == Status::Normal && self.views_are_durable() && commit > record.commit {
             record.commit = commit;
             record.suffix.headers.retain(|header| header.op >= commit.op());
         }
@@ -687,7 +683,7 @@ impl Core {
         self.ping_at = self.now.after(self.options.timing.ping);
         let ping = super::message::Ping {
             view: self.view,
-            normal: self.status == Status::Normal,
+            normal: self.status() == Status::Normal,
             commit: self.commit,
             head: self.log.head(),
             wall: self.wall,
@@ -716,7 +712,7 @@ impl Core {
         self.on_first_ping();
         self.peers[from].wall = Some((ping.wall, self.now));
         self.peers[from].machine_version = Some(ping.machine_version);
-        if ping.view > self.view || (ping.view == self.view && ping.normal && self.status == Status::ViewChange) {
+        if ping.view > self.view || (ping.view == self.view && ping.normal && self.status() == Status::ViewChange) {
             self.ask_for_start_view(ping.view);
         }
     }

@@ -2,7 +2,7 @@
 //! choice itself is in `choose`.
 
 use super::choose::{Choice, Missing, Own, choose, undecided};
-use super::core::{Core, Status};
+use super::core::Core;
 use super::event::Event;
 use super::fault::Fault;
 use super::message::Message;
@@ -11,8 +11,7 @@ use super::number::OpNumber;
 impl Core {
     /// Chooses the log, if enough is known. Called whenever more is.
     pub(crate) fn try_decide(&mut self) {
-        let waits = self.status == Status::ViewChange && self.primary_id() == self.id && !self.view_change.installed;
-        if !waits {
+        if self.phase.has_log() || self.primary_id() != self.id {
             return;
         }
         if !self.head_certain {

@@ -4,8 +4,9 @@
 //! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
 //! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
 //! fails: `view_change` (votes, `DoViewChange`, `StartView`), `choose` (the choice of the log, a pure
-//! function) and `decide` (what is done about it). After a crash: `restart`. What is missing comes by
-//! `repair`. Reads go by `reads`. Requests that a backup passes on are watched by `forwards`.
+//! function) and `decide` (what is done about it); `phase` names where a replica stands, and what may
+//! follow. After a crash: `restart`. What is missing comes by `repair`. Reads go by `reads`. Requests
+//! that a backup passes on are watched by `forwards`.
 
 mod apply;
 mod audit;
@@ -29,6 +30,7 @@ mod membership;
 mod message;
 mod number;
 mod outbox;
+mod phase;
 mod primary;
 mod random;
 mod reads;
@@ -42,7 +44,7 @@ mod writes;
 pub use self::apply::{ApplyContext, Machine};
 pub use self::audit::Account;
 pub use self::checksum::Checksum;
-pub use self::core::{Core, Options, Status, Timing};
+pub use self::core::{Core, Options, Timing};
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
@@ -60,6 +62,7 @@ pub use self::number::{
     BatchNumber, ClientId, ClusterId, CommitNumber, Epoch, Incarnation, Monotonic, OpNumber, Position, ReplicaId,
     RequestNumber, SessionId, Timestamp, View,
 };
+pub use self::phase::{IllegalTransition, LogSource, Phase, Status};
 pub(crate) use self::primary::in_messages;
 pub use self::random::Random;
 pub use self::repair::ReadRequest;

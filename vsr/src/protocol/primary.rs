@@ -6,11 +6,12 @@ use bytes::Bytes;
 
 use super::apply::Machine;
 use super::checksum::Checksum;
-use super::core::{Core, Status};
+use super::core::Core;
 use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
 use super::map::FastMap;
 use super::message::{Busy, Message, Outcome, Peer, Refusal, Reply, Request};
 use super::number::{ClientId, CommitNumber, Monotonic, OpNumber, Position, RequestNumber, SessionId, Timestamp, View};
+use super::phase::Status;
 use super::sessions::Lookup;
 use super::writes::disk_bytes;
 
@@ -230,7 +231,7 @@ impl Core {
     /// Passes requests on to the primary, which passes them on to nobody (rule 5.7).
     fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
         let primary = self.primary_id();
-        if self.status != Status::Normal || primary == self.id {
+        if self.status() != Status::Normal || primary == self.id {
             for request in requests {
                 self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
             }

@@ -85,7 +85,9 @@ impl Core {
                 self.reads.rounds.push_back(Round { number, index, waiters });
                 self.on_round_confirmed();
             }
-        } else if self.status == super::core::Status::Normal && self.reads.asks.len() < ROUNDS_MAX && self.head_certain
+        } else if self.status() == super::phase::Status::Normal
+            && self.reads.asks.len() < ROUNDS_MAX
+            && self.head_certain
         {
             let nonce = self.random.next_u64();
             let queries = self.reads.arrived.drain(..).filter_map(|waiter| match waiter {

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, Status};
+use super::core::Core;
 use super::entry::{Entry, Header};
 use super::forwards::Forwards;
 use super::log::{Body, LogSlot};
 use super::message::Message;
 use super::number::{BatchNumber, Monotonic, OpNumber, ReplicaId, View};
+use super::phase::Status;
 use super::writes::disk_bytes;
 
 const HEADERS_MAX: u32 = 256;
@@ -311,7 +312,9 @@ impl Core {
         let copies_max = self.pipeline_bytes_max();
         for entry in entries {
             let op = entry.header.op;
-            self.view_change.note_copy(&entry, copies_max);
+            if self.phase.awaits_log() {
+                self.view_change.note_copy(&entry, copies_max);
+            }
             // What finds no room is not asked for again at once: that would go on as fast as the network can.
             if self.take_in(entry) || self.log.slot(op).is_some_and(LogSlot::is_present) {
                 self.repair.asked.remove(&op);
@@ -423,7 +426,7 @@ impl Core {
     /// Everything that is not answered is said again (rule 6.1).
     pub(crate) fn on_retry(&mut self) {
         self.retry_votes();
-        match self.status {
+        match self.status() {
             Status::Normal if self.is_primary() => {
                 self.resend_prepares();
                 self.check_quorum();

@@ -1,11 +1,12 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
-use super::core::{Core, Options, PeerState, Status};
+use super::core::{Core, Options, PeerState};
 use super::entry::Header;
 use super::fault::Fault;
 use super::log::{Body, Log, LogSlot};
 use super::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
 use super::outbox::Outbox;
+use super::phase::{LogSource, Phase, Status};
 use super::primary::{NEVER, Primary};
 use super::random::Random;
 use super::reads::Reads;
@@ -53,7 +54,7 @@ impl Core {
             index,
             sessions: SessionTable::new(membership.constants.clone()),
             options,
-            status: if log_view == view { Status::Normal } else { Status::ViewChange },
+            phase: Phase::Recovering { was: if log_view == view { Status::Normal } else { Status::ViewChange } },
             view,
             log_view,
             commit,
@@ -79,7 +80,6 @@ impl Core {
             last_heartbeat: 0,
             retry_at: now,
             ping_at: now,
-            is_first_start: false,
             stored: OpNumber::ZERO,
             record_due: false,
             began_with: if head_certain { head } else { OpNumber(u64::MAX) },
@@ -101,23 +101,23 @@ impl Core {
         if let Err(diverged) = self.log.prove(self.applied) {
             return self.stop(diverged.into());
         }
-        if self.status == Status::ViewChange {
+        if self.status() == Status::ViewChange {
             let suffix = self.state.suffix.clone();
             self.stage_state(self.record(suffix));
-            self.on_view_durable();
+            self.await_log();
         } else if self.primary_id() == self.id && self.is_first_life() {
             // Nothing was ever sent from this disk, so there is nothing to take back. What is sent now
             // waits until the start is durable: the next life is not the first.
             let batch = self.writes.next();
             (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
-            self.status = Status::ViewChange;
-            self.view_change.installed = true;
-            self.is_first_start = self.membership.n() > 1;
+            if !self.enter_phase(Phase::Installing { write: batch, log: LogSource::FreshDisk }) {
+                return;
+            }
             self.arm_deadline();
             self.stage_state(self.record(self.state.suffix.clone()));
         } else if self.primary_id() == self.id {
             self.enter_view(self.view.next());
-        } else {
+        } else if self.enter_phase(Phase::Normal) {
             // The record keeps its own commit number: the suffix begins after it.
             let commit = self.state.commit;
             self.stage_state(VsrState { commit, ..self.record(self.state.suffix.clone()) });
