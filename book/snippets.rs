@@ -39,6 +39,9 @@ pub mod mutants {}
 #[doc = include_str!("src/protocol.md")]
 pub mod protocol {}
 
+#[doc = include_str!("src/course.md")]
+pub mod course {}
+
 #[doc = include_str!("src/formats.md")]
 pub mod formats {}
 

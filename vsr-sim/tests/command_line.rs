@@ -1,6 +1,6 @@
 //! The program, as a person meets it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn run(arguments: &[&str]) -> Output {
@@ -25,7 +25,7 @@ fn a_seed_a_sweep_a_scenario_and_a_history_end_with_their_lines_and_exit_codes()
     assert_eq!(sweep.status.code(), Some(0), "{sweep:?}");
     assert!(text(&sweep).contains("seeds=4 passed=4 failed=0 unrecoverable=0"), "{}", text(&sweep));
 
-    let file = "vsr-sim/scenarios/no-01-a-gap-is-not-acknowledged.vsr";
+    let file = "vsr-sim/scenarios/normal/no-01-a-gap-is-not-acknowledged.vsr";
     let scenario = run(&["run", file]);
     assert_eq!(scenario.status.code(), Some(0), "{scenario:?}");
     assert!(text(&scenario).ends_with(&format!("{file}: pass\n")));
@@ -37,6 +37,26 @@ fn a_seed_a_sweep_a_scenario_and_a_history_end_with_their_lines_and_exit_codes()
     let lines: Vec<&str> = lines.lines().collect();
     assert_eq!(lines[0], format!("{good}: linearizable"));
     assert!(lines[1].starts_with(&format!("{bad}: not linearizable")) && lines.len() == 2, "{lines:?}");
+}
+
+#[test]
+fn a_folder_of_scenarios_is_played_with_the_folders_in_it_and_one_without_any_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let inner = folder.path().join("b/c");
+    std::fs::create_dir_all(&inner).expect("a folder");
+    for file in [folder.path().join("a.vsr"), inner.join("d.vsr"), folder.path().join("b/notes.md")] {
+        std::fs::write(file, "# Nothing happens.\ncluster 3\n").expect("a file");
+    }
+    let path = |path: &Path| path.to_str().expect("a path").to_owned();
+    let output = run(&["run", &path(folder.path())]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let passed = [folder.path().join("a.vsr"), inner.join("d.vsr")].map(|file| format!("{}: pass\n", file.display()));
+    assert_eq!(text(&output), passed.concat());
+
+    std::fs::remove_file(inner.join("d.vsr")).expect("the file is there");
+    let output = run(&["run", &path(&folder.path().join("b"))]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no file in it that ends in .vsr"), "{output:?}");
 }
 
 /// It used to be played with the simulator's own machine, and to pass.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use vsr::{Batch, Checksum, ClusterId, Entry, Header, Incarnation, Membership, OpNumber, ReplicaId, Slot, VsrState};
 use vsr_sim::conformance::storage::entry;
-use vsr_sim::plan::Unsynced;
+use vsr_sim::faults::Unsynced;
 use vsr_sim::scenario::{Failure, play};
 use vsr_sim::{Options, Ppm, Registers, SimDisk, Simulation};
 

@@ -1,27 +1,99 @@
 //! Every scenario file passes, and shows what it says; a scenario can fail in every way that it should.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
-use vsr_sim::scenario::{Failure, play};
+use vsr_sim::scenario::{Failure, files, play};
+
+fn here() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+}
+
+/// Every scenario of the project, with its text.
+fn scenarios() -> BTreeMap<PathBuf, String> {
+    let text = |file: PathBuf| {
+        let text = std::fs::read_to_string(&file).expect("a scenario");
+        (file, text)
+    };
+    files(&here().join("scenarios")).expect("the scenarios").into_iter().map(text).collect()
+}
 
 #[test]
 fn every_scenario_passes_and_shows_what_it_says() {
-    let folder = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("scenarios");
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(&folder).expect("the scenarios").map(|entry| entry.expect("a file").path()).collect();
-    files.sort();
-    assert!(files.len() >= 40, "there are {} scenarios", files.len());
+    let files = scenarios();
+    assert!(files.len() >= 130, "there are {} scenarios", files.len());
     let mut failed = Vec::new();
-    for file in files.iter().filter(|file| file.extension().is_some_and(|end| end == "vsr")) {
-        let text = std::fs::read_to_string(file).expect("a scenario");
-        let played = play(&text);
+    for (file, text) in &files {
+        let played = play(text);
         if let Some(why) = played.failure {
             failed.push(format!("{}: {why}", file.display()));
-        } else if played.text != text && text.lines().any(|line| line.starts_with('>')) {
+        } else if played.text != *text && text.lines().any(|line| line.starts_with('>')) {
             failed.push(format!("{}: it shows something else now", file.display()));
         }
     }
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// The ways in which the id of a scenario is written: of `no-01-a-gap…` it is `NO-01`, of `d-03-…` `D03`, of `b-08-…` `B8`.
+fn ids(name: &str) -> Option<[String; 3]> {
+    let (series, rest) = name.split_once('-')?;
+    let series = series.to_uppercase();
+    let digits = rest.split('-').next()?;
+    let number: u32 = digits.parse().ok()?;
+    Some([format!("{series}-{digits}"), format!("{series}{digits}"), format!("{series}{number}")])
+}
+
+#[test]
+fn every_scenario_is_in_the_folder_of_a_behaviour_and_names_its_id_in_its_first_line() {
+    let mut wrong = Vec::new();
+    for (file, text) in scenarios() {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let folder = file.strip_prefix(here().join("scenarios")).ok().and_then(Path::parent).unwrap_or(Path::new(""));
+        // Forged messages are tried in Rust, in the module of the same name.
+        if folder == Path::new("") || !here().join("tests/schedules").join(folder).with_extension("rs").is_file() {
+            wrong.push(format!("{name} is in `{}`, and the schedules have no such module", folder.display()));
+        }
+        let first = text.lines().next().unwrap_or_default();
+        let words: Vec<&str> = first.split(|c: char| !c.is_alphanumeric() && c != '-').collect();
+        let is_named = ids(&name).is_some_and(|ids| ids.iter().any(|id| words.contains(&id.as_str())));
+        if !first.starts_with('#') || !is_named {
+            wrong.push(format!("{name} does not begin with a comment that names its id"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// What a section of the course shows: the path of a scenario in the repository.
+fn shown(section: &str) -> Option<&str> {
+    let (_, rest) = section.split_once("{{#include ../../")?;
+    Some(rest.split_once("}}")?.0)
+}
+
+#[test]
+fn the_course_of_the_book_shows_ten_scenarios_and_points_at_what_is_in_them() {
+    let course = std::fs::read_to_string(here().join("../book/src/course.md")).expect("the chapter");
+    let (played, mut seen, mut wrong) = (scenarios(), BTreeSet::new(), Vec::new());
+    for section in course.split("\n## ").skip(1) {
+        let Some(path) = shown(section) else { continue };
+        seen.insert(path);
+        // Those that are played in `every_scenario_passes_and_shows_what_it_says`.
+        let file = here().join(path.strip_prefix("vsr-sim/").unwrap_or(path));
+        let Some(text) = played.get(&file) else {
+            wrong.push(format!("there is no {path}"));
+            continue;
+        };
+        if !section.contains(&format!("\ncargo run --release -p vsr-sim -- run {path}\n")) {
+            wrong.push(format!("{path}: its section does not say how to play it"));
+        }
+        let points: Vec<&str> = section.lines().filter(|line| line.starts_with("- ")).collect();
+        if points.is_empty() {
+            wrong.push(format!("{path}: its section does not say what to look for"));
+        }
+        let spans = points.into_iter().flat_map(|line| line.split('`').skip(1).step_by(2));
+        wrong.extend(spans.filter(|span| !text.contains(*span)).map(|span| format!("{path}: it has no `{span}`")));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(seen.len(), 10, "{seen:?}");
 }
 
 fn failure(text: &str) -> Failure {

@@ -42,7 +42,8 @@
 //! # What it cannot prove
 //!
 //! A disk that says of a write that it is done, and never does it, leaves intact old sectors there. The record after
-//! it notices. A whole *suffix* of records that was lost so, nobody notices: say 41 to 43 are acknowledged, their
+//! it notices, as long as a sector of that one, or of a later one, can be read: bad sectors where nothing is written yet
+//! are no loss, and those of the last record behind a lost one look alike. A whole *suffix* of records that was lost so, nobody notices: say 41 to 43 are acknowledged, their
 //! sectors hold the blanks from before, and the power is lost; the log then ends after 40, for certain, exactly as
 //! if 41 had never been begun. So does a log file that was put back, alone and in place, as it was earlier in the
 //! same generation. Only a second durable write for each batch, elsewhere, could tell: one more sync, which is what a

@@ -2,6 +2,7 @@
 //! gets a verdict. The rules are those of the crate's documentation, by number.
 
 use bytes::Bytes;
+use vsr::protocol::limits::LEAP_MAX;
 use vsr::{Header, StorageError};
 
 use crate::io_error;
@@ -12,8 +13,6 @@ use crate::record::{GENERATION, RECORD, RecordHeader};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, judge};
 use crate::state::{SKIPPED_MAX, StateRecord};
 
-/// Ops by which a record may be ahead of the log before it: as far as a replica lets a `Prepare` be ahead.
-const LEAP_MAX: u64 = 1 << 21;
 /// Rotten sectors at the end of the log that are left alone: they may go bad again. More than that is no bad spot of
 /// a disk, but a file that was cut or overwritten, and is prepared anew.
 const SKIP_MAX: usize = 128;

@@ -149,6 +149,35 @@ fn a_slot_that_was_lost_and_repaired_does_not_fall_back_to_what_it_was_before_bo
     }
 }
 
+/// The disk never wrote op 2, and said that it had. Any sector of the record behind it is enough to know. With none left it
+/// looks like a disk on which neither was begun, with bad sectors where nothing is written yet: these are no loss.
+#[test]
+fn a_lost_record_is_known_as_long_as_a_sector_of_a_later_one_can_be_read() {
+    let disk = Disk::new();
+    let (storage, _) = disk.start();
+    put(&storage, vec![entry(1, 0, 100)]);
+    let ended = disk.copy();
+    let lost = disk.changed(|| put(&storage, vec![entry(2, 0, 100)]));
+    let behind = disk.changed(|| put(&storage, vec![entry(3, 0, 1500)]));
+    drop(storage);
+    let (lost, before) = (lost.start * SECTOR..lost.end * SECTOR, ended.log.content());
+    disk.log.change(|bytes| bytes[lost.clone()].copy_from_slice(&before[lost]));
+    for left in behind.clone() {
+        let disk = disk.copy();
+        disk.log.rot(behind.start..left);
+        disk.log.rot(left + 1..behind.end);
+        let recovered = disk.recover().expect("recovering");
+        let said = verdicts(&recovered);
+        let is_known = recovered.slots.get(1).map_or(!recovered.head_certain, |slot| matches!(slot, Slot::Corrupt(_)));
+        assert!(is_known && is_clean(&recovered, 1), "sector {left} is left: {said:?}");
+    }
+    for disk in [&disk, &ended] {
+        disk.log.lock().bad.extend(behind.clone());
+        let recovered = disk.recover().expect("recovering");
+        assert!(recovered.head_certain && verdicts(&recovered) == ["clean v0"], "{:?}", verdicts(&recovered));
+    }
+}
+
 /// The replica calls ops committed of which it holds stale entries, and replaces these where they stand.
 #[test]
 fn a_lost_record_may_have_replaced_a_slot_that_is_called_committed() {

@@ -19,7 +19,8 @@ pub struct Config {
     /// How long the replica waits before it acts. Its own business; see [`Timing`].
     pub timing: Timing,
     /// Bytes of entries the log may hold; then requests are answered with a typed error. Default 1 GiB,
-    /// or what the storage can hold, if that is less. Until checkpoints exist nothing is dropped.
+    /// or what the storage can hold, if that is less; at least [`Constants::log_room_min`]. Until checkpoints
+    /// exist nothing is dropped.
     pub log_bytes_max: u64,
     /// Bytes of applied entries kept in memory for slow peers. Default 64 MiB. Less: they are read from
     /// disk instead.
@@ -193,7 +194,9 @@ impl Config {
         let query = ("query_max", u64::from(self.query_max));
         check_limit(QUERY_MAX, self.query_max.into())?;
         check_limit(ANSWER_MAX, self.answer_max.into())?;
-        check_holds(("log_bytes_max", self.log_bytes_max), batch, 2 * batch.1)?;
+        // What formatting asks of a storage: with less, hardly a request would be taken in.
+        let log_room_min = self.membership.constants.log_room_min();
+        check_holds(("log_bytes_max", self.log_bytes_max), batch, log_room_min)?;
         check_holds(("queue_bytes_max", self.queue_bytes_max as u64), batch, batch.1)?;
         check_holds(("handle_bytes_max", self.handle_bytes_max as u64), request, request.1 + Config::OVERHEAD)?;
         check_holds(("queries_bytes_max", self.queries_bytes_max as u64), query, query.1 + Config::OVERHEAD)?;
@@ -330,7 +333,7 @@ mod tests {
     fn numbers_that_cannot_be_are_refused_in_words() {
         type Set = fn(&mut Config);
         let sets: [(Set, &[&str]); 9] = [
-            (|c| c.log_bytes_max = 10, &["log_bytes_max = 10", "batch_bytes_max = 1048576", "to 2097152"]),
+            (|c| c.log_bytes_max = 10, &["log_bytes_max = 10", "batch_bytes_max = 1048576", "to 8929280"]),
             (|c| c.queue_bytes_max = 0, &["queue_bytes_max = 0", "batch_bytes_max = 1048576", "to 1048576"]),
             (|c| c.handle_bytes_max = 0, &["handle_bytes_max = 0", "request_max = 262144", "to 262208"]),
             (|c| c.queries_bytes_max = 9, &["queries_bytes_max = 9", "query_max = 1048576", "to 1048640"]),
@@ -346,6 +349,22 @@ mod tests {
             let words = config.validate().unwrap_err().to_string();
             assert!(parts.iter().all(|part| words.contains(part)), "{words}");
         }
+    }
+
+    /// B10: the log of a configuration is held to the least that formatting asks of a storage, and names it.
+    #[test]
+    fn a_log_in_which_hardly_anything_can_be_done_is_refused() {
+        let mut config = config();
+        config.membership.constants.request_max = 1000;
+        config.membership.constants.batch_bytes_max = 4096;
+        let least = config.membership.constants.log_room_min();
+        config.log_bytes_max = least;
+        assert_eq!(config.validate(), Ok(()));
+        config.log_bytes_max = least - 1;
+        let (field, other) = ("log_bytes_max", "batch_bytes_max");
+        let misfit = ConfigError::Misfit { field, value: least - 1, other, other_value: 4096, least };
+        assert_eq!(config.validate(), Err(misfit.clone()));
+        assert!(misfit.to_string().contains(&format!("raise log_bytes_max to {least} at least")), "{misfit}");
     }
 
     /// B10: a transport that could never send the longest message is refused when it starts.

@@ -1,6 +1,260 @@
 //! Viewstamped Replication for your own state machine.
 //!
-//! Rules are those of `docs/protocol.md` in the repository: `rule 7.5 c` in a comment is part c of rule 7.5 there.
+//! Several replicas hold the same deterministic state machine and apply the same commands in the same order. The crate agrees on the
+//! order, makes it durable, and keeps answering while a minority of the replicas is down. It is a library: a replica is
+//! one future inside your process, without a runtime of its own, and disk, transport and clock are traits.
+//!
+//! - [A state machine](#a-state-machine), [a cluster in memory](#a-cluster-in-memory),
+//!   [replicas and clients by hand](#replicas-and-clients-by-hand)
+//! - [What the four traits ask](#what-the-four-traits-ask)
+//! - [What an application may rely on](#what-an-application-may-rely-on), [what each error means](#what-each-error-means)
+//! - [The way of a request](#the-way-of-a-request) and [of a view change](#the-way-of-a-view-change) through the code
+//! - [Where the rules are](#where-the-rules-are)
+//!
+//! # A state machine
+//!
+//! Commands change the state and are replicated; queries read it and are not. All types go through serde.
+//!
+//! ```
+//! use std::io::Read;
+//! use vsr::{ApplyContext, QueryContext, RestoreError, Snapshot, StateMachine};
+//!
+//! #[derive(Default)]
+//! struct Counter(i64);
+//!
+//! impl StateMachine for Counter {
+//!     type Command = i64; // what to add
+//!     type Reply = i64; // the sum after it
+//!     type Query = ();
+//!     type Answer = i64; // the sum now
+//!
+//!     fn apply(&mut self, _: &ApplyContext, n: i64) -> i64 {
+//!         self.0 += n;
+//!         self.0
+//!     }
+//!     fn query(&self, _: &QueryContext, (): ()) -> i64 {
+//!         self.0
+//!     }
+//!     fn snapshot(&self) -> Snapshot {
+//!         Snapshot::of(self.0)
+//!     }
+//!     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> {
+//!         Snapshot::read(from).map(Counter)
+//!     }
+//! }
+//! ```
+//!
+//! # A cluster in memory
+//!
+//! [`testing::cluster`] starts replicas on threads of this process, for tests and first steps.
+//!
+//! ```
+//! # use std::io::Read;
+//! # use vsr::{ApplyContext, QueryContext, RestoreError, Snapshot, StateMachine};
+//! # #[derive(Default)]
+//! # struct Counter(i64);
+//! # impl StateMachine for Counter {
+//! #     type Command = i64;
+//! #     type Reply = i64;
+//! #     type Query = ();
+//! #     type Answer = i64;
+//! #     fn apply(&mut self, _: &ApplyContext, n: i64) -> i64 { self.0 += n; self.0 }
+//! #     fn query(&self, _: &QueryContext, (): ()) -> i64 { self.0 }
+//! #     fn snapshot(&self) -> Snapshot { Snapshot::of(self.0) }
+//! #     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> { Snapshot::read(from).map(Counter) }
+//! # }
+//! let cluster = vsr::testing::cluster(3, Counter::default)?;
+//! futures::executor::block_on(async {
+//!     assert_eq!(cluster.handle(0).submit(2).await, Ok(2));
+//!     assert_eq!(cluster.handle(1).submit(3).await, Ok(5)); // any replica takes commands
+//!     assert_eq!(cluster.handle(2).query(()).await, Ok(5)); // and answers queries, linearizably
+//! });
+//! # Ok::<(), vsr::ConfigError>(())
+//! ```
+//!
+//! # Replicas and clients by hand
+//!
+//! A [`Replica`] is built of a [`Config`], a state machine, a [`Storage`] and a [`Network`]. [`Replica::run`] is its future; the [`Handle`]
+//! is the application's end. A [`Client`] does the same from outside the cluster, and has a future of its own.
+//!
+//! ```
+//! # use std::io::Read;
+//! # use vsr::{ApplyContext, QueryContext, RestoreError, Snapshot, StateMachine};
+//! # #[derive(Default)]
+//! # struct Counter(i64);
+//! # impl StateMachine for Counter {
+//! #     type Command = i64;
+//! #     type Reply = i64;
+//! #     type Query = ();
+//! #     type Answer = i64;
+//! #     fn apply(&mut self, _: &ApplyContext, n: i64) -> i64 { self.0 += n; self.0 }
+//! #     fn query(&self, _: &QueryContext, (): ()) -> i64 { self.0 }
+//! #     fn snapshot(&self) -> Snapshot { Snapshot::of(self.0) }
+//! #     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> { Snapshot::read(from).map(Counter) }
+//! # }
+//! use futures::executor::block_on;
+//! use futures::future::{Either, join, join_all, select};
+//! use vsr::memory::{MemoryNetwork, MemoryStorage};
+//! use vsr::{Client, ClientConfig, Config, Replica, SystemClock};
+//!
+//! let network = MemoryNetwork::new(3);
+//! let (mut replicas, mut handles) = (Vec::new(), Vec::new());
+//! for id in 0..3 {
+//!     let config = Config::new(1, id, ["a", "b", "c"])?; // cluster 1, this member, the addresses of all members
+//!     let storage = MemoryStorage::format(&config); // a disk is formatted once, and opened at each start
+//!     let endpoint = network.endpoint(id);
+//!     let (replica, handle) =
+//!         Replica::builder(config, Counter::default()).storage(storage).network(endpoint).build()?;
+//!     replicas.push(replica.run());
+//!     handles.push(handle);
+//! }
+//! let config = ClientConfig::new(3);
+//! let endpoint = network.client(config.id);
+//! let (client, runner) = Client::<Counter>::new(config, endpoint, SystemClock::new());
+//!
+//! let cluster = std::pin::pin!(join(join_all(replicas), runner.run()));
+//! let application = std::pin::pin!(async {
+//!     assert_eq!(handles[0].submit(2).await, Ok(2));
+//!     assert_eq!(client.submit(3).await, Ok(5));
+//!     assert_eq!(client.query(()).await, Ok(5));
+//! });
+//! // One thread is enough. To drop the future of a replica stops it as a crash would; `Handle::shutdown` hands its role over.
+//! assert!(matches!(block_on(select(application, cluster)), Either::Left(_)));
+//! # Ok::<(), vsr::ConfigError>(())
+//! ```
+//!
+//! With files and sockets, `storage` is a `vsr_storage_file::FileStorage` and `network` a `vsr_net_tcp::TcpNetwork`; nothing else
+//! changes. `vsr_sim::simulate` runs the same state machine in a simulated cluster under faults.
+//!
+//! # What the four traits ask
+//!
+//! - [`StateMachine`]: determinism. Equal commands in equal order give equal states and equal encoded replies. No clock, no randomness, no
+//!   iteration over a `HashMap`; time and position are in the [`ApplyContext`]. A panic stops the replica with an error, not the process.
+//! - [`Storage`]: durable, ordered, atomic writes, and reads that tell the truth. After a crash a slot is old, new or known to be damaged;
+//!   "nothing was here" is a claim that the protocol relies on. After a failed write or sync nothing is believed until the next start.
+//!   [`ThreadedStorage`] makes one of code that blocks.
+//! - [`Network`]: little. Messages may be lost, delayed, repeated and reordered; none is changed or attributed to another sender.
+//!   Sending never waits, and memory is bounded. Reports of broken connections are hints.
+//! - [`Clock`]: a monotonic time that does not go backwards, and a time of day that may be wrong. No rule of safety depends on either.
+//!
+//! Each contract is a list of numbered clauses on its trait. `vsr_sim::conformance` has a test for each clause, to be run against an
+//! implementation of your own. Whether a state machine is deterministic, `vsr_sim`'s simulation finds out.
+//!
+//! # What an application may rely on
+//!
+//! - **Exactly once.** A command that was submitted through a [`Handle`] or a [`Client`] is executed at most once, however often it is sent, and
+//!   once if its reply arrives (rules 5.1 to 5.8).
+//! - **Linearizable.** A reply, or the answer to a query, at any replica reflects every command whose reply a caller had before the
+//!   call (rules 8.1, 8.2). Commands that are in flight together have no order: await the reply to have one (rule 5.6).
+//! - **Durable.** A command is answered when a replication quorum has it on its disks. It survives crashes and power cuts of all replicas, and damage
+//!   to disks while one intact copy is left. Where none is, the cluster waits and names the op; it does not go on without it (rule
+//!   7.16).
+//! - **Available.** A cluster of 2f + 1 replicas answers while f + 1 of them run and reach each other. A primary that fails is replaced after a time-out of
+//!   its [`Timing`].
+//! - **Errors and reasons.** A replica that cannot go on safely stops with an error that says who must act. One that only makes no progress says why, in
+//!   [`Handle::explain`] and [`ReplicaStatus::health`].
+//!
+//! Not covered: replicas or clients that lie (messages are checked against damage, not against forgery; nothing is encrypted). Not built yet:
+//! checkpoints (the log grows up to [`Config::log_bytes_max`]), state transfer, changes of the membership.
+//!
+//! # What each error means
+//!
+//! Of a command ([`SubmitError`]), the first question is whether it was executed:
+//!
+//! | executed? | errors | what to do |
+//! |---|---|---|
+//! | no | [`Busy`](SubmitError::Busy) | submit again later |
+//! | no | [`TooLarge`](SubmitError::TooLarge), [`Undecodable`](SubmitError::Undecodable) | change the command, or the version or limits of the cluster |
+//! | no | [`Config`](SubmitError::Config), [`Conflict`](SubmitError::Conflict) | correct the client's configuration; a client id is used by one client |
+//! | yes, once | [`ReplyLost`](SubmitError::ReplyLost) | query what came of it |
+//! | unknown | [`TimedOut`](SubmitError::TimedOut), [`Evicted`](SubmitError::Evicted), [`LogFull`](SubmitError::LogFull), [`Stopped`](SubmitError::Stopped) | query before submitting it again: a second submit is a second command |
+//! | its words say | [`Codec`](SubmitError::Codec) | a command that has no encoding was not sent; a reply that has none, or does not decode, belongs to a command that was executed |
+//!
+//! A query ([`QueryError`]) changes nothing: to ask again is always safe.
+//!
+//! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`]), the transport ([`NetworkError`]), a configuration that does not fit the disk, or a [`Fault`].
+//! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a [`Fault`] does not: its words
+//! say whether an operator has to bring back the right disk, run a newer version, or replace the replica. After [`StorageError::NotFormatted`],
+//! format only if this replica has never run: an empty disk under a known id has forgotten what it promised.
+//!
+//! # The way of a request
+//!
+//! Through the primary's own handle; the files are those below `vsr/src`. At another replica `forward` passes the request on, and a [`Client`]'s comes in
+//! through `poll_network`.
+//!
+//! | file | functions | what they do |
+//! |---|---|---|
+//! | `handle.rs` | `submit`, `submit_command` | encode the command, charge it to the bounds of the handle, leave it in the inbox, wake the driver |
+//! | `replica.rs` | `poll`, `turn`, `poll_inbox` | gather what is ready for one turn of the core |
+//! | `session.rs` | `submit`, `poll`, `send_new` | give it a number in the session, and the floor |
+//! | `protocol/turn.rs` | `turn`, `on_input` | take the turn's inputs in |
+//! | `protocol/primary.rs` | `refuse_absurd`, `on_requests`, `admit`, `enqueue` | answer it, join it to a copy that is in flight, or queue it; a backup: `forward` |
+//! | `protocol/sessions.rs` | `look_up` | was it executed, is its session known |
+//! | `protocol/turn.rs` | `act` | when all inputs are in |
+//! | `protocol/primary.rs` | `prepare_queued`, `prepare_one`, `append` | make one op of all that is queued |
+//! | `protocol/core.rs` | `stage_put`, `broadcast`, `needs` | stage its write, and bind the `Prepare` to the writes that it needs |
+//! | `protocol/outbox.rs` | `send` | keep the message back, or let it go |
+//! | `protocol/core.rs` | `check_invariants` | at the end of the turn: do its numbers fit together |
+//! | `protocol/turn.rs` | `hand_out` | give the driver the write and the messages |
+//! | `protocol/writes.rs` | `take` | the write: all that was staged, when none is in flight |
+//! | `replica.rs` | `start_io` | start the write; the messages go to the network in the same turn |
+//! | `protocol/core.rs` | `on_message` | at a backup, validated |
+//! | `protocol/backup.rs` | `on_prepare`, `accepts_from_primary` | take the op into the log |
+//! | `protocol/log.rs` | `extend`, `fill` | header and body |
+//! | `replica.rs` | `poll_write` | the write is durable |
+//! | `protocol/turn.rs` | `end_write` | which is an input of the next turn |
+//! | `protocol/core.rs` | `on_written` | |
+//! | `protocol/outbox.rs` | `release` | what waited for it may leave |
+//! | `protocol/core.rs` | `on_slots_durable`, `advance_durable` | how far the log is durable now; at the primary this counts its own copy |
+//! | `protocol/backup.rs` | `send_prepare_ok` | acknowledge the log up to the last durable op |
+//! | `protocol/primary.rs` | `on_prepare_ok`, `advance_commit` | count acknowledgements |
+//! | `protocol/progress.rs` | `acknowledge`, `acknowledged` | what each member has acknowledged in this view |
+//! | `protocol/quorum.rs` | `committed` | what a quorum of them has is committed |
+//! | `protocol/apply.rs` | `apply`, `next_to_apply`, `begin_op`, `apply_some`, `apply_request` | apply the op, in slices |
+//! | `protocol/sessions.rs` | `begin`, `finish` | once, with the reply kept |
+//! | `state_machine.rs` | `apply` | the application's code, guarded |
+//! | `protocol/primary.rs` | `answer_to`, `flush_answers` | the reply to its origin |
+//! | `replica.rs` | `settle_replies` | to the session of the handle |
+//! | `session.rs` | `on_reply`, `settle` | match it with the request |
+//! | `handle.rs` | `tell` | wake the caller, who decodes the reply |
+//!
+//! The backups learn the commit number from the next `Prepare`, or from a `Commit` (`tell_commit_when_idle`, `send_commit`, `on_commit`), and apply in the same way.
+//!
+//! # The way of a view change
+//!
+//! | file | functions | what they do |
+//! |---|---|---|
+//! | `protocol/core.rs` | `on_timer`, `on_peer_down` | the primary was silent, or its connection broke |
+//! | `protocol/view_change.rs` | `on_view_change_timeout`, `on_hint`, `vote` | a vote to leave the view: `StartViewChange` |
+//! | `protocol/view_change.rs` | `on_start_view_change`, `count_votes` | a quorum of votes for this view |
+//! | `protocol/view_change.rs` | `enter_view`, `leave_view` | up to the next view; what was said as a member of the old one ends |
+//! | `protocol/outbox.rs` | `discard_waiting` | messages that still wait are dropped |
+//! | `protocol/primary.rs` | `leave_primary` | queued requests are answered "no primary" |
+//! | `protocol/reads.rs` | `restart_reads` | queries start again |
+//! | `protocol/core.rs` | `stage_state` | the new view and the uncommitted headers are written |
+//! | `protocol/core.rs` | `on_written` | when they are durable |
+//! | `protocol/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `fact` | `DoViewChange`: the log of log_view, and what is known of each op |
+//! | `protocol/view_change.rs` | `on_do_view_change` | at the primary of the new view |
+//! | `protocol/decide.rs` | `try_decide` | a quorum of them is here |
+//! | `protocol/choose.rs` | `choose`, `candidates`, `name_blanks`, `judge` | the choice of the log, with its proof: a function of what has arrived |
+//! | `protocol/view_change.rs` | `install` | truncation, headers, view and log_view in one write |
+//! | `protocol/view_change.rs` | `on_install_durable`, `start_view` | when it is durable: `StartView` |
+//! | `protocol/primary.rs` | `begin_as_primary` | heartbeats, while bodies are repaired |
+//! | `protocol/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here |
+//! | `protocol/intake.rs` | `take_in` | into the log, and to the disk |
+//! | `protocol/view_change.rs` | `try_become_primary`, `enter_normal` | all are here: normal operation |
+//! | `protocol/primary.rs` | `index_inherited`, `advance_commit` | inherited requests are in flight; acknowledgements start from nothing |
+//! | `protocol/view_change.rs` | `on_start_view`, `become_backup` | at a backup: the same `install`, then normal operation |
+//!
+//! Where a replica stands on this way is its [`Phase`](protocol::Phase); `enter_phase` in `view_change.rs` makes every step, and refuses one that there is not.
+//! A replica that missed the view asks for it: `ask_for_start_view` in `repair.rs`, `on_request_start_view` in `view_change.rs`. After a restart,
+//! `recover` and `begin_life` in `restart.rs` go on with what the disk says; a primary moves to the next view.
+//!
+//! # Where the rules are
+//!
+//! In `docs/` of the repository: `protocol.md` has the numbered rules with the reason for each, `messages.md` the messages and what must be durable before each
+//! leaves, `hazards.md` the known ways to lose data and what guards against each, `glossary.md` the words. `rule 7.5 c` in a comment is part c of
+//! rule 7.5 there. [`protocol`] is the protocol as a value without I/O, and [`protocol::turn`] how it is driven. The guide for users and operators is `book/`.
 
 mod client;
 mod clock;

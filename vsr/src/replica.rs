@@ -24,8 +24,8 @@ use crate::handle::{
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
-    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Entry, Event, Fault, Message, Monotonic, OpNumber,
-    Options, Peer, ReadRequest, Recovered, Refusal, ReplicaId, Request, Status, View, VsrState,
+    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Fault, Input, Inputs, Message,
+    Monotonic, OpNumber, Options, Peer, ReadRequest, Recovered, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
@@ -235,17 +235,20 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     let mut driver = Driver {
         measure: Measure::new(config.replica),
         core,
+        inputs: Inputs { apply_max: config.apply_slice, ..Inputs::default() },
+        effects: Effects::default(),
         machine: Typed(machine),
         storage,
         network,
         clock,
         shared,
-        apply_slice: config.apply_slice,
         session,
         observer,
         watchers: Vec::new(),
         queries: BTreeMap::new(),
         client_queries: BTreeMap::new(),
+        explain_asked: Vec::new(),
+        status_asked: Vec::new(),
         query_max: config.query_max as usize,
         answer_max: config.answer_max as usize,
         forget_at: Monotonic(0),
@@ -340,18 +343,23 @@ type ReadResult = Result<Vec<(OpNumber, Option<Entry>)>, StorageError>;
 
 struct Driver<'a, S, D, N, C> {
     core: Core,
+    /// What the next turn of the core is told, and what the last one wants done; empty between turns.
+    inputs: Inputs,
+    effects: Effects,
     machine: Typed<S>,
     storage: &'a D,
     network: &'a N,
     clock: &'a C,
     shared: &'a Shared,
-    apply_slice: usize,
     session: ClientSession<Caller>,
     observer: Option<Box<dyn Observer>>,
     watchers: Vec<Arc<Mutex<WatchQueue>>>,
     queries: BTreeMap<u64, Waiting>,
     /// Those of clients, and when each was asked last.
     client_queries: BTreeMap<(ClientId, u64), Monotonic>,
+    /// Questions how the replica is, of handles and of clients: answered at the end of the turn.
+    explain_asked: Vec<oneshot::Sender<String>>,
+    status_asked: Vec<(ClientId, u64)>,
     query_max: usize,
     answer_max: usize,
     /// Looking for queries to forget costs as much as there are.
@@ -414,26 +422,24 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         Poll::Pending
     }
 
-    /// Takes in what is ready, in a fixed order, then lets the protocol act. Whether anything happened.
+    /// One turn of the core: gathers what is ready, in a fixed order, and carries the effects out, in the order that
+    /// [`turn`](crate::protocol::turn) gives. Whether anything happened.
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
         let now = self.clock.now();
-        self.core.set_time(now, self.clock.wall());
+        (self.inputs.now, self.inputs.wall) = (now, self.clock.wall());
         let mut progress = self.poll_write(context, now)?;
-        self.core.set_room(self.storage.room());
+        self.inputs.room = self.storage.room();
         progress |= self.poll_reads(context)?;
         progress |= self.poll_network(context, now)?;
         progress |= self.poll_inbox(context, now);
-        if now >= self.core.next_deadline() {
-            self.core.on_timer();
-            progress = true;
-        }
-        progress |= self.core.apply(&mut self.machine, self.apply_slice);
-        self.core.end_turn();
-        self.core.run_repair();
-        progress |= self.settle_replies(now);
-        progress |= self.answer_queries();
-        progress |= self.start_io(now);
-        self.network.send(self.core.outgoing());
+        self.inputs.reads_max = READS_MAX.saturating_sub(self.reads.len());
+        self.core.turn(&mut self.inputs, &mut self.machine, &mut self.effects);
+        progress |= self.effects.again;
+        self.settle_replies(now);
+        self.answer_queries();
+        self.answer_questions();
+        self.start_io(now);
+        self.network.send(&mut self.effects.messages);
         self.publish(now);
         match self.core.fault() {
             Some(fault) => Err(fault.clone().into()),
@@ -465,7 +471,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         }
         self.full_pause = FULL_PAUSE;
         self.measure.write_ended(now);
-        self.core.on_written(number);
+        self.inputs.written = Some(number);
         Ok(true)
     }
 
@@ -489,7 +495,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                         }
                         result => result?,
                     };
-                    self.core.on_read(&request, entries);
+                    self.inputs.arrived.push(Input::Read { request, entries });
                     progress = true;
                 }
                 Poll::Pending => at += 1,
@@ -509,17 +515,16 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                     self.ask_for_client(client, nonce, query, now);
                 }
                 Arrival::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
-                    let status = encode((self.status(), self.explain())).unwrap_or_default();
-                    self.core.send_to_client(client, Message::Status { nonce, status });
+                    self.status_asked.push((client, nonce));
                 }
-                Arrival::Message { from, message } => self.core.on_message(from, message, &self.machine),
+                Arrival::Message { from, message } => self.inputs.arrived.push(Input::Message { from, message }),
                 Arrival::PeerUp(Peer::Replica(peer)) => {
                     self.refused_by.remove(&peer);
-                    self.core.on_peer_up(peer);
+                    self.inputs.arrived.push(Input::PeerUp(peer));
                 }
                 Arrival::PeerDown { peer: Peer::Replica(peer), refused } => {
                     self.refused_by.remove(&peer);
-                    self.core.on_peer_down(peer, refused);
+                    self.inputs.arrived.push(Input::PeerDown { peer, refused });
                 }
                 Arrival::Refused { by, why } => _ = self.refused_by.insert(by, why),
                 Arrival::PeerUp(_) | Arrival::PeerDown { .. } => {}
@@ -547,15 +552,13 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 }
             }
         }
-        for answer in explain {
-            let _ = answer.send(self.explain());
-        }
+        self.explain_asked.extend(explain);
         self.watchers.extend(watchers);
         if !shutdown.is_empty() {
             self.shared.inbox().shutdown.extend(shutdown);
             if self.stopping.is_none() {
                 self.stopping = Some(now.after(HAND_OVER_MAX));
-                self.core.hand_over();
+                self.inputs.arrived.push(Input::HandOver);
                 progress = true;
             }
             if stop_now {
@@ -565,7 +568,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let _ = self.session.poll(now, &mut self.requests);
         self.session.take_told(&mut self.settled);
         if !self.requests.is_empty() {
-            self.core.submit(std::mem::take(&mut self.requests), &self.machine);
+            self.inputs.arrived.push(Input::Requests(std::mem::take(&mut self.requests)));
         }
         progress
     }
@@ -573,7 +576,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     fn ask(&mut self, query: Bytes, asker: Asker, charge: Charge) {
         self.next_query += 1;
         self.queries.insert(self.next_query, Waiting { query, asker, _charge: charge });
-        self.core.query(self.next_query);
+        self.inputs.arrived.push(Input::Query(self.next_query));
     }
 
     /// A client's query is held to the same bounds as that of a handle, and the client hears so.
@@ -584,13 +587,13 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             return;
         }
         if query.len() > self.query_max {
-            return self.answer_client(client, nonce, Err(Refusal::TooLarge));
+            return self.refuse_client(client, nonce, Refusal::TooLarge);
         }
         let charge = self.shared.queries.take(query.len()).or_else(|| {
             self.forget_queries(now);
             self.shared.queries.take(query.len())
         });
-        let Some(charge) = charge else { return self.answer_client(client, nonce, Err(Refusal::Busy)) };
+        let Some(charge) = charge else { return self.refuse_client(client, nonce, Refusal::Busy) };
         self.client_queries.insert((client, nonce), now);
         self.ask(query, Asker::Client { client, nonce }, charge);
     }
@@ -609,31 +612,30 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         });
     }
 
-    fn answer_client(&mut self, client: ClientId, nonce: u64, answer: Result<Bytes, Refusal>) {
-        let (position, view) = (self.core.applied(), self.core.started_view());
-        self.core.send_to_client(client, Message::Answer { client, nonce, answer, position, view });
+    fn refuse_client(&mut self, client: ClientId, nonce: u64, refusal: Refusal) {
+        self.inputs.arrived.push(Input::RefuseQuery { client, nonce, refusal });
     }
 
-    fn settle_replies(&mut self, now: Monotonic) -> bool {
-        let replies = self.core.take_local_replies();
-        let progress = !replies.is_empty();
-        for reply in replies {
+    fn answer_client(&mut self, client: ClientId, nonce: u64, answer: Result<Bytes, Refusal>) {
+        let (position, view) = (self.core.applied(), self.core.started_view());
+        let answer = Message::Answer { client, nonce, answer, position, view };
+        self.core.tell_client(client, answer, &mut self.effects);
+    }
+
+    fn settle_replies(&mut self, now: Monotonic) {
+        for reply in self.effects.replies.drain(..) {
             self.session.on_reply(reply, now, &mut self.settled);
         }
         for (caller, result) in self.settled.drain(..) {
             caller.tell(result);
         }
-        progress
     }
 
     /// Queries whose index is confirmed and applied, from the state as it now is: between two ops.
-    fn answer_queries(&mut self) -> bool {
-        if !self.core.is_between_ops() {
-            return false;
-        }
-        let ready = self.core.take_ready_queries();
-        for token in &ready {
-            let Some(Waiting { query, asker, _charge }) = self.queries.remove(token) else { continue };
+    fn answer_queries(&mut self) {
+        let mut ready = std::mem::take(&mut self.effects.queries);
+        for token in ready.drain(..) {
+            let Some(Waiting { query, asker, _charge }) = self.queries.remove(&token) else { continue };
             let applied = self.core.applied();
             let context = QueryContext { applied, timestamp: self.core.applied_timestamp() };
             let answer = self.machine.query(&context, query);
@@ -667,29 +669,34 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 }
             }
         }
-        !ready.is_empty()
+        self.effects.queries = ready;
     }
 
-    fn start_io(&mut self, now: Monotonic) -> bool {
-        let mut started = false;
-        if let Some((number, batch)) = self.core.take_batch() {
+    /// Tells handles and clients that have asked how the replica is.
+    fn answer_questions(&mut self) {
+        for answer in std::mem::take(&mut self.explain_asked) {
+            let _ = answer.send(self.explain());
+        }
+        for (client, nonce) in std::mem::take(&mut self.status_asked) {
+            let status = encode((self.status(), self.explain())).unwrap_or_default();
+            self.core.tell_client(client, Message::Status { nonce, status }, &mut self.effects);
+        }
+    }
+
+    fn start_io(&mut self, now: Monotonic) {
+        if let Some((number, batch)) = self.effects.write.take() {
             self.measure.write_started(now, &batch);
             self.write = Some((number, batch.clone(), self.storage.write(batch)));
-            started = true;
         }
-        if self.reads.len() < READS_MAX {
-            for request in self.core.take_reads(READS_MAX - self.reads.len()) {
-                let read = self.storage.read(request.ops(), READ_BYTES_MAX);
-                self.reads.push((request, 0, read));
-                started = true;
-            }
+        for request in self.effects.reads.drain(..) {
+            let read = self.storage.read(request.ops(), READ_BYTES_MAX);
+            self.reads.push((request, 0, read));
         }
-        started
     }
 
     /// Events to whoever watches, figures to the metrics, the status to the handles.
     fn publish(&mut self, now: Monotonic) {
-        let events = self.core.take_events();
+        let mut events = std::mem::take(&mut self.effects.events);
         for event in &events {
             if let Event::ViewStarted { .. } = event {
                 self.session.hurry(now, true);
@@ -703,6 +710,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         }
         let status = self.status();
         self.measure.turn_ended(now, &self.core, &events);
+        events.clear();
+        self.effects.events = events;
         self.measure.health(now, &self.core, status.health, &self.refused_by);
         if let Some(observer) = &mut self.observer {
             observer.on_turn(&self.core);

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 use crate::config::ConfigError;
 use crate::protocol::{
-    Busy, CLIENT_PAUSE_MAX, Checksum, ClientId, Monotonic, Outcome, Position, Random, Refusal, Reply, Request,
+    Busy, CLIENT_PAUSE_MAX, Checksum, ClientId, Monotonic, NEVER, Outcome, Position, Random, Refusal, Reply, Request,
     RequestNumber, SessionId,
 };
 
@@ -169,7 +169,6 @@ const PROBE_BYTES: usize = 16 << 10;
 const ON_THE_WAY_START: u64 = 16 << 20;
 /// Less is no burden for any cluster.
 const ON_THE_WAY_MIN: u64 = 64 << 10;
-const NEVER: Monotonic = Monotonic(u64::MAX);
 
 impl<T> ClientSession<T> {
     /// `patience` is how long an answer is waited for before the request is sent again, `pause` how long

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use vsr::protocol::Random;
 use vsr::{Client, Clock, ClusterId, Monotonic, ReplicaId, ReplicaStatus, SystemClock, View};
 use vsr_sim::Step;
-use vsr_sim::check::linearizability::{Asked, Heard, HistoryOf, Operation, check_history};
+use vsr_sim::check::linearizability::{Asked, Call, Heard, HistoryOf, check_history};
 
 use crate::processes::{Processes, prepare};
 use crate::serve::{connect, connect_to};
@@ -168,7 +168,7 @@ impl<A: App> Load<A> {
                 }
             };
             let returned = self.clock.now().0;
-            lock(&self.history).push(Operation { client: number, invoked, returned, asked, heard });
+            lock(&self.history).push(Call { client: number, invoked, returned, asked, heard });
         }
     }
 }

@@ -33,8 +33,10 @@
 //! | `refusals-have-a-cause` | whoever keeps the rules is refused for a reason, and times out when its time is over | hazard I11 |
 //! | `clients-keep-their-rule` | numbers within the window, floors above answers only, one content a number | hazard I11 |
 //! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | hazard I11 |
-//! | `time-outs-are-kept` | no vote before its time-out is over, none without the back-off | hazard I18 |
+//! | `time-outs-are-kept` | no vote before its time-out is over, none without the back-off; no time-out is longer than that | hazard I18 |
 //! | `views-are-left-by-quorums` | a view is left for a later one, or by a quorum that votes to | hazard I18 |
+//! | `time-moves-on` | no replica is busy without end while next to no time passes | hazard I18 |
+//! | `members-are-believed-again` | whoever says that its log holds what it has acknowledged counts, whatever it said before | hazard I18 |
 //! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | hazard I7 |
 //!
 //! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
@@ -55,6 +57,7 @@ pub mod linearizability;
 mod monotone;
 mod observe;
 mod outcomes;
+pub(crate) mod pace;
 mod quorum;
 mod refusals;
 mod sessions;
@@ -62,6 +65,7 @@ mod stops;
 mod table;
 mod terms;
 mod timers;
+mod trust;
 
 pub use observe::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene, Unheard, Violation};
 
@@ -101,6 +105,8 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(sessions::SessionsFollowTheLog::default()),
         Box::new(timers::TimeOutsAreKept::default()),
         Box::new(timers::ViewsAreLeftByQuorums::default()),
+        Box::new(pace::TimeMovesOn::default()),
+        Box::new(trust::BelievedAgain::default()),
         Box::new(stops::ReplicaRuns::default()),
     ]
 }

@@ -5,7 +5,7 @@ use std::ops::BitOr;
 use vsr::protocol::{Account, Core, Event, Request};
 use vsr::{Checksum, ClientId, Message, OpNumber, Peer, Position, QueryError, Quorums, SubmitError};
 
-use crate::disk::SimDisk;
+use crate::files::SimDisk;
 
 /// A property was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]

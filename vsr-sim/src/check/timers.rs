@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{Core, Event, MEMBERS_MAX, Suspicion};
+use vsr::protocol::{Core, Event, MEMBERS_MAX, Status, Suspicion};
 use vsr::{Message, Monotonic, Peer, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
 
-/// Nobody votes against a view before its time-out is over, by the clock of the replica; and that of a view change doubles with
-/// each one that came to nothing since something was committed.
+/// No replica votes against a view before its time-out is over, by the clock of the replica, and none waits for longer than that
+/// time-out and the quarter of it that is drawn. The time-out of a view change doubles with each one that came to nothing since
+/// something was committed, three times at most.
 #[derive(Debug, Default)]
 pub(super) struct TimeOutsAreKept {
     replicas: ByReplica<Timed>,
@@ -30,7 +31,16 @@ struct Timed {
     settled: (bool, bool),
     /// View changes that came to nothing.
     failed: u32,
+    /// Time-outs of view changes that were over since something was committed, or one more than there were.
+    over: u32,
+    /// Something was committed in this turn.
+    got_on: bool,
+    /// The time-out that runs, and whether it is that of a view change.
+    runs: Option<(Monotonic, bool)>,
 }
+
+/// How often the time-out of a view change doubles (rule 7.2).
+const DOUBLED_MAX: u32 = 3;
 
 /// The later of two moments, when both are known.
 fn later(a: Option<Monotonic>, b: Option<Monotonic>) -> Option<Monotonic> {
@@ -43,7 +53,7 @@ impl Timed {
         let timing = core.options().timing;
         let (least, since) = match why {
             Suspicion::Silence => (timing.suspect, later(self.started, self.heard)),
-            Suspicion::NoProgress => (timing.view_change * (1 << self.failed.min(3)), self.entered),
+            Suspicion::NoProgress => (timing.view_change * (1 << self.failed.min(DOUBLED_MAX)), self.entered),
             // What a primary waits for begins when it says that its view has started: before that was durable here.
             Suspicion::Unanswered => (timing.abdicate, self.entered),
             Suspicion::Disk => (timing.disk, self.wrote),
@@ -51,6 +61,25 @@ impl Timed {
             _ => return None,
         };
         Some((least, since?))
+    }
+
+    /// A time-out that was set in this turn to more than it may be: how long it is, and the most.
+    fn too_long(&mut self, core: &Core) -> Option<(Duration, Duration)> {
+        let (now, deadline, timing) = (core.time(), core.view_deadline(), core.options().timing);
+        let is_changing = core.status() == Status::ViewChange;
+        let before = self.runs.replace((deadline, is_changing));
+        // What came before the first turn of a life is not known.
+        self.over += u32::from(before.is_none_or(|(before, was_changing)| was_changing && before <= now));
+        let doubled = self.over.min(DOUBLED_MAX);
+        if std::mem::take(&mut self.got_on) {
+            // It may have been set before, in the same turn.
+            self.over = 0;
+        }
+        let base = if is_changing { timing.view_change * (1 << doubled) } else { timing.suspect };
+        let (waits, most) = (deadline.since(now), base + base / 4);
+        let is_set = before.is_some_and(|(before, _)| before != deadline);
+        let acts = !core.is_primary() && core.fault().is_none();
+        (is_set && acts && waits > most).then_some((waits, most))
     }
 
     fn turn_ends(&mut self, now: Monotonic) {
@@ -79,7 +108,14 @@ impl Checker for TimeOutsAreKept {
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
             Observation::Started { replica } => *self.replicas.of(replica) = Timed::default(),
-            Observation::Turn { replica, core } => self.replicas.of(replica).turn_ends(core.time()),
+            Observation::Turn { replica, core } => {
+                let timed = self.replicas.of(replica);
+                timed.turn_ends(core.time());
+                if let Some((waits, most)) = timed.too_long(core) {
+                    let view = core.view();
+                    return Err(format!("r{replica} waits {waits:?} in view {view}, its time-out is {most:?} at most"));
+                }
+            }
             Observation::Written { replica } => {
                 let timed = self.replicas.of(replica);
                 timed.wrote = timed.turned;
@@ -90,7 +126,10 @@ impl Checker for TimeOutsAreKept {
                     timed.heard = timed.turned;
                 }
             }
-            Observation::Event { replica, event: Event::Committed { .. }, .. } => self.replicas.of(replica).failed = 0,
+            Observation::Event { replica, event: Event::Committed { .. }, .. } => {
+                let timed = self.replicas.of(replica);
+                (timed.failed, timed.got_on) = (0, true);
+            }
             Observation::Event { replica, core, event: Event::ViewEntered { .. } } => {
                 let timed = self.replicas.of(replica);
                 (timed.entered, timed.started) = (Some(core.time()), Some(core.time()));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vsr::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
 
 use super::folder::{Place, SimFolder};
-use super::pages::SECTORS_PER_PAGE;
+use super::pages::{SECTOR, SECTORS_PER_PAGE};
 
 /// How much one bad sector may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -313,8 +313,12 @@ impl Ledger {
                 }
                 let lies_here = |op: &OpNumber| {
                     self.entry(*op).is_some_and(|entry| {
-                        let body = &entry.body;
-                        body.len() < WORD || body.windows(WORD).any(|word| words.contains(word))
+                        let all = (entry.body.len() + 1).saturating_sub(WORD);
+                        let found = entry.body.windows(WORD).filter(|word| words.contains(*word)).count();
+                        // Of a short body all words are here, but for those across the end of a sector; bodies that are
+                        // elsewhere have some in common with it. Of a long one a part may be elsewhere.
+                        let least = if entry.body.len() <= SHORT { (all + 1).saturating_sub(WORD) } else { 1 };
+                        found >= least
                     })
                 };
                 ops.into_iter().filter(lies_here).collect()
@@ -446,3 +450,5 @@ impl Ledger {
 
 /// Bytes by which a part of a body is recognised.
 const WORD: usize = 8;
+/// A body of so many bytes has at most one end of a sector in it.
+const SHORT: usize = SECTOR / 2;

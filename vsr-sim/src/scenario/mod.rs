@@ -44,12 +44,18 @@
 //! `c0 waits`, `c0 heard TEXT` (a reply, `not executed`, or `nothing`), `done` (no client waits), `held NAME>=1`, `settled`, `views<=2`, `violation [NAME]`.
 
 mod condition;
+mod parse;
 mod runner;
-pub(crate) mod words;
+pub mod script;
+pub mod shrink;
 
-use crate::machine::{Change, Registers, Simulated, Step};
+use std::io;
+use std::path::{Path, PathBuf};
+
 use crate::options::Options;
-use crate::simulation::{Report, Simulation};
+use crate::report::Report;
+use crate::run::Simulation;
+use crate::workload::{Change, Registers, Simulated, Step};
 
 /// What a scenario came to.
 #[derive(Debug)]
@@ -168,6 +174,32 @@ impl<S: Simulated> Simulation<S> {
                 .to_owned())
         })
     }
+}
+
+/// The scenario files at a path: a file itself, or of a folder every file in it whose name ends in `.vsr`, at any depth, in the order
+/// of their paths. An empty list if a folder has none.
+///
+/// # Errors
+///
+/// If a folder cannot be read. Whether a file can be read is not looked at.
+pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let (mut found, mut folders) = (Vec::new(), vec![path.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "vsr") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// `add 1 5` and so on: commands of [`Registers`].

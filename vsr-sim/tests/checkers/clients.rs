@@ -1,8 +1,8 @@
-//! Cases of the checkers of what clients send and hear, of time-outs and of votes.
+//! Cases of the checkers of what clients send and hear, of time-outs, of votes, and of time that does not pass.
 
 use std::time::Duration;
 
-use vsr::protocol::Suspicion;
+use vsr::protocol::{Known, Ping, Suspicion};
 use vsr::{QueryError, SubmitError};
 use vsr_sim::check::Unheard;
 
@@ -33,7 +33,23 @@ impl Bench {
 
 /// So much later.
 fn pass(core: &mut Core, millis: u64) {
-    core.set_time(core.time().after(Duration::from_millis(millis)), Timestamp(2));
+    pass_time(core, Duration::from_millis(millis));
+}
+
+fn pass_time(core: &mut Core, time: Duration) {
+    let now = core.time().after(time);
+    core.turn(&mut Inputs { now, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
+}
+
+/// So much later, and the timers that are due fire.
+fn fire(core: &mut Core, millis: u64) {
+    let now = core.time().after(Duration::from_millis(millis));
+    core.turn(&mut Inputs { now, timers: true, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
+}
+
+fn take_in(core: &mut Core, from: u8, message: Message) {
+    let arrived = vec![Input::Message { from: Peer::Replica(ReplicaId(from)), message }];
+    core.turn(&mut Inputs { arrived, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
 }
 
 fn voted(of: u64, why: Suspicion) -> Event {
@@ -42,6 +58,23 @@ fn voted(of: u64, why: Suspicion) -> Event {
 
 fn vote(of: u64) -> Message {
     Message::StartViewChange { view: view(of), life: Life::default() }
+}
+
+/// A `Ping` of a start of its sender: how far the log reaches, and what is remembered of others.
+fn ping(starts: u64, head: u64, known: Vec<Known>) -> Message {
+    Message::Ping(Ping {
+        view: view(0),
+        normal: true,
+        commit: CommitNumber(0),
+        head: OpNumber(head),
+        wall: Timestamp(1),
+        checkpoint: OpNumber::ZERO,
+        machine_version: 1,
+        head_certain: true,
+        has_room: true,
+        life: Life { starts, ..Life::default() },
+        known,
+    })
 }
 
 cases! {
@@ -133,6 +166,40 @@ cases! {
         pass(&mut core, 600);
         bench.event(1, &core, &voted(1, Suspicion::NoProgress))
     };
+    a_time_out_that_outlasts_progress_is_noticed: "time-outs-are-kept", |bench, broken| {
+        let mut core = Replica::on(SimDisk::new(formatted(1, &membership(3))), 1 << 30).core;
+        bench.names(&[&"r1", &"view 1", &"1.25s at most"]);
+        take_in(&mut core, 0, vote(1));
+        bench.turn(1, &core)?;
+        fire(&mut core, 700);
+        bench.turn(1, &core)?;
+        if broken {
+            // The back-off stays what it was.
+            bench.event(1, &core, &Event::Committed { commit: CommitNumber(1) })?;
+            bench.turn(1, &core)?;
+        }
+        fire(&mut core, 1300);
+        bench.turn(1, &core)
+    };
+    a_member_that_is_not_believed_after_a_late_ping_is_noticed: "members-are-believed-again", |bench, broken| {
+        let mut core = Replica::on(SimDisk::new(formatted(1, &membership(3))), 1 << 30).core;
+        let life = Life { starts: 1, ..Life::default() };
+        let known = Known { replica: ReplicaId(0), life, acknowledged: OpNumber(9) };
+        let mut hears = |bench: &mut Bench, from: u8, message: Message| {
+            take_in(&mut core, from, message.clone());
+            bench.received(1, from, &message)?;
+            bench.turn(1, &core)
+        };
+        bench.names(&[&"r1", &"r0", &"op 9"]);
+        hears(bench, 0, ping(1, 5, Vec::new()))?;
+        hears(bench, 2, ping(2, 5, vec![known]))?;
+        hears(bench, 0, ping(1, 7, Vec::new()))?;
+        assert!(core.distrusted().any(|(id, _)| id == ReplicaId(0)));
+        // It says so, and the replica goes on as it is.
+        let late = if broken { 9 } else { 8 };
+        bench.received(1, 0, &ping(1, late, Vec::new()))?;
+        bench.turn(1, &core)
+    };
     a_view_that_is_left_without_a_quorum_is_noticed: "views-are-left-by-quorums", |bench, broken| {
         let core = Replica::alone(0).core;
         bench.names(&[&"r1", &"view 1", &"1 vote of its own and 0 of others", &"is 2"]);
@@ -162,6 +229,28 @@ cases! {
         pass(&mut core, if broken { 361 } else { 360 });
         bench.event(1, &core, &voted(1, Suspicion::Silence))?;
         bench.event(1, &core, &Event::ViewEntered { view: view(2) })
+    };
+    a_replica_that_takes_turn_after_turn_is_noticed: "time-moves-on", |bench, broken| {
+        let mut core = Replica::alone(0).core;
+        bench.names(&[&"r1 takes 100001 turns in 100ms", &"in the last 1000", &"sends CommitOk 1000 times"]);
+        for _ in 0..=100_000 {
+            bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })?;
+            bench.turn(1, &core)?;
+            pass_time(&mut core, Duration::from_micros(if broken { 1 } else { 3 }));
+        }
+        Ok(())
+    };
+    a_timer_that_is_due_again_at_once_is_noticed: "time-moves-on", |bench, broken| {
+        let mut core = Replica::alone(0).core;
+        pass(&mut core, 10_000);
+        bench.names(&[&"r1", &"in 0ns", &"takes in and sends nothing", &"its timer is due again at once"]);
+        for turn in 0..=100_000 {
+            if !broken && turn == 50_000 {
+                pass(&mut core, 200);
+            }
+            bench.turn(1, &core)?;
+        }
+        Ok(())
     };
     a_message_that_asks_for_too_many_entries_is_noticed: "queues-are-bounded", |bench, broken| {
         let count = if broken { 65 } else { 64 };

@@ -5,8 +5,8 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Account, ApplyContext, BodyBuilder, Core, DoViewChange, Event, Fact, Fault, HeaderFields, Life, Machine, OpKind,
-    Options, Outcome, Refusal, Reply, Request, StartView,
+    Account, ApplyContext, BodyBuilder, Core, DoViewChange, Effects, Event, Fact, Fault, HeaderFields, Input, Inputs,
+    Life, Machine, OpKind, Options, Outcome, Refusal, Reply, Request, StartView,
 };
 use vsr::{
     Batch, Checksum, ClientId, ClusterId, CommitNumber, Entry, Header, Incarnation, Membership, Message, Monotonic,
@@ -148,7 +148,7 @@ impl Replica {
         };
         let core = Core::recover(options, disk.recover(), Monotonic(1), Timestamp(1)).unwrap();
         let mut replica = Replica { core, disk };
-        replica.turn();
+        replica.turn(None);
         replica
     }
 
@@ -171,8 +171,7 @@ impl Replica {
             command: Bytes::new(),
         };
         let requests = Message::Requests { requests: vec![request], forwarded: false };
-        self.core.on_message(Peer::Client(client), requests, &Nothing);
-        self.turn();
+        self.turn(Some(Input::Message { from: Peer::Client(client), message: requests }));
     }
 
     /// The primary of view 1 of three, which has inherited five ops of which it knows none as committed.
@@ -193,21 +192,28 @@ impl Replica {
         }
         let mut replica = Replica::on(disk, 1 << 30);
         let other = Message::DoViewChange(DoViewChange { view: view(of), ..do_view_change(&[], false) });
-        replica.core.on_message(Peer::Replica(ReplicaId(2)), other, &Nothing);
-        replica.turn();
+        replica.turn(Some(Input::Message { from: Peer::Replica(ReplicaId(2)), message: other }));
         assert!(replica.core.is_primary() && replica.core.head() == OpNumber(5));
         replica
     }
 
-    fn turn(&mut self) {
+    /// Turns until nothing is written any more. Nothing is read.
+    fn turn(&mut self, input: Option<Input>) {
+        let arrived = input.into_iter().collect();
+        let mut inputs = Inputs { arrived, reads_max: 0, ..standing_still(&self.core) };
         loop {
-            self.core.apply(&mut Nothing, 100);
-            self.core.end_turn();
-            let Some((number, batch)) = self.core.take_batch() else { return };
+            let mut effects = Effects::default();
+            self.core.turn(&mut inputs, &mut Nothing, &mut effects);
+            let Some((number, batch)) = effects.write else { return };
             write(&mut self.disk, batch);
-            self.core.on_written(number);
+            inputs.written = Some(number);
         }
     }
+}
+
+/// No time has passed, and no timer fires.
+fn standing_still(core: &Core) -> Inputs {
+    Inputs { now: core.time(), wall: Timestamp(1), timers: false, ..Inputs::default() }
 }
 
 fn write(disk: &mut SimDisk, batch: Batch) {

@@ -1,15 +1,12 @@
-//! Old, cloned and re-formatted disks, lost ends of logs, and what a single client or message must not do (rules 6.10, 6.11, 7.2, 7.5,
-//! 7.7, 7.12, 7.15).
+//! Old, cloned and re-formatted disks, and lost ends of logs (rules 7.5, 7.7, 7.15).
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use vsr::protocol::{Fault, Outcome, Refusal, Request};
-use vsr::{Incarnation, Message, OpNumber, Position, RequestNumber, SessionId, VsrState};
+use vsr::{Fault, Incarnation, OpNumber, VsrState};
 use vsr_sim::script::Script;
 use vsr_sim::{Damage, SimDisk};
 
-use crate::support::*;
+use crate::support::{describe, ms, replica, until, write};
 
 /// r1 has acknowledged op 3 and lost the end of its log; the `StartView` of the primary has named op 3 since, and no body came. Whether
 /// r1 was started once more after that.
@@ -266,133 +263,4 @@ fn a6_a_formatted_disk_is_noticed() {
     write(&mut s, 2, client, 2, b"b");
     s.pass(Duration::from_secs(1));
     assert_eq!(s.core(0).applied(), s.core(2).applied());
-}
-
-/// Rule 7.2: what the primary is not bound to answer is answered where it arrives, and is no reason to vote.
-#[test]
-fn b7_one_client_with_absurd_numbers_changes_no_view() {
-    let mut s = Script::new(3);
-    let client = s.register(0);
-    write(&mut s, 0, client, 1, b"b");
-    let absurd = |session: u64, number: u64, floor: u64| Request {
-        client,
-        session: SessionId(Position { op: OpNumber(session), index: 0 }),
-        number: RequestNumber(number),
-        floor: RequestNumber(floor),
-        command: Bytes::from_static(b"z"),
-    };
-    for _ in 0..200 {
-        for (at, (session, number, floor)) in
-            (0..3).flat_map(|at| [(1 << 60, 2, 2), (1, u64::MAX, 2), (1, 1 << 61, 1 << 60)].map(|of| (at, of)))
-        {
-            s.request(at, absurd(session, number, floor));
-        }
-        s.pass(ms(50));
-    }
-    assert_eq!(s.views_entered(), 0);
-    let outcomes = s.outcomes(client, u64::MAX);
-    assert!(
-        outcomes.len() == 600 && outcomes.iter().all(|told| *told == Outcome::Refused(Refusal::BeyondWindow)),
-        "each is answered: {outcomes:?}"
-    );
-}
-
-/// Rule 7.12: one message with a view from the end of the numbers is not joined: the cluster has views left.
-#[test]
-fn b7_a_forged_view_is_not_joined() {
-    let mut s = Script::new(3);
-    let client = s.register(0);
-    let last = Script::view_of((1 << 60) - 1);
-    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-        let life = s.life(from);
-        s.inject(Script::flight(from, to, Message::StartViewChange { view: last, life }));
-        s.inject(Script::flight(from, to, Message::RequestStartView { view: last, nonce: 1 }));
-    }
-    s.run();
-    assert_eq!(s.views_entered(), 0);
-    s.crash(0);
-    s.pass(Duration::from_secs(3));
-    write(&mut s, 1, client, 1, b"b");
-    assert_eq!((s.reply(client, 1), s.view(1)), (Some(b"1".to_vec()), 1));
-}
-
-/// Rule 6.10: what waits for a disk that hangs has a bound, however long it hangs and whatever clients ask.
-#[test]
-fn b14_what_waits_for_a_hung_disk_is_bounded() {
-    let mut s = Script::new(3);
-    let client = s.register(0);
-    write(&mut s, 0, client, 1, b"b");
-    s.crash(2);
-    s.hold_disk(2);
-    s.restart(2); // its first write hangs
-    let session = s.session(client).expect("it is registered");
-    for _ in 0..500 {
-        let (number, floor) = (RequestNumber(2), RequestNumber(2));
-        s.request(2, Request { client, session, number, floor, command: Bytes::from(vec![7; 100_000]) });
-        s.pass(ms(200));
-    }
-    let seen = watch(&mut s, |f| f.from == replica(2));
-    s.release_disk(2);
-    s.run();
-    // Each is seen as it is sent, and as it arrives.
-    let bytes = seen.borrow().iter().map(|f| weight(&f.message)).sum::<usize>() / 2;
-    assert!(bytes < 9 << 20 && seen.borrow().len() < 600, "{bytes} bytes in {} messages", seen.borrow().len());
-}
-
-fn weight(message: &Message) -> usize {
-    match message {
-        Message::Requests { requests, .. } => requests.iter().map(|request| request.command.len()).sum(),
-        Message::Prepare { entry, .. } => entry.body.len(),
-        Message::Entries { entries } => entries.iter().map(|entry| entry.body.len()).sum(),
-        _ => 64,
-    }
-}
-
-/// Rule 6.11: what is taken in before a view is durable counts against the room of the disk, too.
-#[test]
-fn b14_entries_that_wait_for_a_view_count_against_the_room() {
-    let mut s = Script::new(3);
-    let client = s.register(0);
-    write(&mut s, 0, client, 1, b"b");
-    let missed = s.lose(|f| f.is(0, 2));
-    for number in 2..=11 {
-        write(&mut s, 0, client, number, &[7; 2000]);
-    }
-    s.crash(0);
-    s.forget(missed);
-    s.set_room(2, 15_000);
-    s.peer_down(1, 0, true);
-    s.peer_down(2, 0, true);
-    let start = s.hold(|f| f.is(1, 2) && f.name() == "StartView");
-    s.pass(ms(300));
-    assert!(!s.held(start).is_empty(), "{:?}", describe(&s));
-    s.hold_disk(2);
-    s.release(start);
-    s.pass(ms(300));
-    s.release_disk(2);
-    s.run();
-    s.pass(ms(300));
-    assert_eq!(s.over_room(2), 0);
-}
-
-/// Resending backs off. The disks of the backups hang for a minute, so that nothing commits; of what a backup holds already it is sent a
-/// few copies.
-#[test]
-fn b11_a_backup_with_a_slow_disk_is_not_filled_with_copies() {
-    let mut s = Script::new(3);
-    let client = s.register(0);
-    let sent = watch(&mut s, |f| f.is(0, 1) && ["Prepare", "Entries"].contains(&f.name()));
-    s.hold_disk(1);
-    s.hold_disk(2);
-    for number in 1..=10 {
-        write(&mut s, 0, client, number, &[7; 50_000]);
-    }
-    s.pass(Duration::from_secs(60));
-    // Each is seen as it is sent, and as it arrives.
-    let bytes = sent.borrow().iter().map(|f| weight(&f.message)).sum::<usize>() / 2;
-    assert!(bytes < 700_000, "{bytes} bytes for a payload of 500,000");
-    s.release_disk(1);
-    s.release_disk(2);
-    s.settle();
-    assert_eq!(s.executed(1).len(), 10);
 }

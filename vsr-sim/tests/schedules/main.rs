@@ -1,21 +1,17 @@
-//! Schedules that broke other implementations, or an earlier wording of the design: one test for each entry of the ledger
-//! (`docs/hazards.md`), named after it.
+//! Schedules that broke other implementations, or an earlier wording of the rules. A test is named after the entry of
+//! the ledger (`docs/hazards.md`) that it guards, a module after the behaviour that its tests are about.
 
-mod clients;
-mod defects;
-mod disks;
+mod disk_faults;
 mod health;
-mod holes;
 mod liveness;
 mod lives;
-mod merging;
+mod log_choice;
+mod network;
 mod normal;
-mod paper;
-mod partial;
 mod reads;
+mod repair;
 mod restarts;
-mod section7;
+mod sessions;
 mod support;
-mod views;
-mod wording;
-mod wording2;
+mod validation;
+mod view_change;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use vsr::protocol::Random;
+use vsr::{Message, OpNumber};
 use vsr_sim::script::Script;
+
+use crate::support::{depose, eventually, ms, replica, stale, submit, until, write};
 
 /// LR-01: a primary is cut off, or stood still, and x = 2 is acknowledged in the next view. It never answers
 /// from x = 1.
@@ -31,6 +34,75 @@ fn lr_01_a_deposed_primary_never_answers_with_an_old_value() {
         s.pass(Duration::from_millis(500));
         assert_eq!(s.answer(0, 1), Some(2), "asleep: {asleep}");
     }
+}
+
+/// D20: a new primary serves no read before what it inherited is committed.
+#[test]
+fn d20_a_new_primary_reads_nothing_before_its_inherited_log_is_committed() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"w");
+    assert!(s.reply(client, 1).is_some(), "op 2 is acknowledged, as only r0 knows");
+    let acks = s.hold(|f| f.is(2, 1) && f.name() == "PrepareOk");
+    s.crash(0);
+    depose(&mut s, &[1, 2]);
+    assert!(s.core(1).is_primary(), "{}", s.describe(1));
+    s.query(1, 7);
+    s.run();
+    assert_eq!((s.core(1).commit().0, s.core(1).applied().0), (1, 1));
+    assert_eq!(s.answer(1, 7), None, "a state without w would be stale");
+    s.release(acks);
+    s.run();
+    assert_eq!(s.answer(1, 7), Some(1));
+    s.settle();
+}
+
+/// LR-09: x = 9 is prepared and never committed; the view change drops it. Nobody ever reads it.
+#[test]
+fn lr_09_a_prepared_write_is_not_read_before_it_is_committed() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    s.submit(0, client, 1, b"x = 1");
+    s.run();
+    s.lose(|f| f.name() == "Prepare");
+    s.submit(0, client, 2, b"x = 9");
+    s.run();
+    assert!(s.durable(0, 3).is_some() && s.reply(client, 2).is_none());
+    s.query(0, 1);
+    s.query(2, 2);
+    s.run();
+    assert_eq!((s.answer(0, 1), s.answer(2, 2)), (Some(1), Some(1)));
+    s.isolate(0);
+    s.query(0, 3);
+    s.pass(Duration::from_secs(2));
+    assert!(s.core(1).is_primary() && s.core(1).head().0 == 2, "{}", s.describe(1));
+    s.query(1, 4);
+    s.run();
+    assert_eq!((s.answer(0, 3), s.answer(1, 4)), (None, Some(1)));
+    s.settle();
+    s.pass(Duration::from_millis(500));
+    assert_eq!(s.answer(0, 3), Some(1));
+    for at in 0..3 {
+        assert_eq!(s.executed(at), ["x = 1"]);
+    }
+}
+
+/// D21: a query at a backup that is behind waits; it is never answered from what happens to be there.
+#[test]
+fn d21_a_query_at_a_backup_that_is_cut_off_waits() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    s.isolate(2);
+    write(&mut s, 0, client, 1, b"w");
+    assert!(s.reply(client, 1).is_some());
+    s.query(2, 7);
+    s.query(0, 8);
+    s.pass(Duration::from_secs(1));
+    assert_eq!((s.answer(2, 7), s.answer(0, 8)), (None, Some(1)));
+    s.heal();
+    eventually(&mut s, |s| s.answer(2, 7).is_some());
+    assert_eq!(s.answer(2, 7), Some(1));
+    s.settle();
 }
 
 /// LR-07: the primary is deposed between the index that it gives a backup and the backup's answer, before or
@@ -66,34 +138,130 @@ fn lr_07_an_index_of_a_deposed_primary_is_reached_or_asked_for_again() {
     }
 }
 
-/// LR-09: x = 9 is prepared and never committed; the view change drops it. Nobody ever reads it.
+/// B-20: a round of confirmations serves the queries that came before it was sent, and no later one.
 #[test]
-fn lr_09_a_prepared_write_is_not_read_before_it_is_committed() {
+fn b_20_a_round_serves_no_query_that_came_after_it() {
     let mut s = Script::new(3);
     let client = s.register(0);
-    s.submit(0, client, 1, b"x = 1");
-    s.run();
-    s.lose(|f| f.name() == "Prepare");
-    s.submit(0, client, 2, b"x = 9");
-    s.run();
-    assert!(s.durable(0, 3).is_some() && s.reply(client, 2).is_none());
+    submit(&mut s, 0, client, 1, 1);
+    let old = s.hold(|f| f.to == replica(0) && f.name() == "CommitOk");
     s.query(0, 1);
+    s.run();
+    let confirmations = s.held(old);
+    assert_eq!((confirmations.len(), s.answer(0, 1)), (2, None));
+    s.isolate(0);
+    s.pause(0, true);
+    s.pass(Duration::from_secs(2));
+    assert!(s.core(1).is_primary(), "{}", s.describe(1));
+    submit(&mut s, 1, client, 2, 2);
+    assert_eq!(s.reply(client, 2), Some(b"2".to_vec()));
+    s.pause(0, false);
+    s.query(0, 2);
+    assert!(s.core(0).is_primary() && s.view(0) == 0, "r0 believes in itself");
+    for flight in confirmations {
+        s.inject(flight);
+    }
+    s.run();
+    assert_eq!((s.answer(0, 1), s.answer(0, 2)), (Some(1), None));
+    s.settle();
+    s.pass(ms(500));
+    assert_eq!(s.answer(0, 2), Some(2));
+}
+
+/// B-21: a backup's query waits for a confirmation of the primary that it asks: a deposed one has none to give.
+#[test]
+fn b_21_a_deposed_primary_gives_no_index() {
+    let mut s = Script::new(5);
+    let client = s.register(0);
+    submit(&mut s, 0, client, 1, 1);
+    for (a, b) in [0, 4].into_iter().flat_map(|a| [1, 2, 3].map(|b| (a, b))) {
+        s.cut(a, b);
+    }
+    for at in [0, 4] {
+        s.pause(at, true);
+    }
+    s.pass(Duration::from_secs(2));
+    submit(&mut s, 1, client, 2, 2);
+    assert_eq!(s.reply(client, 2), Some(b"2".to_vec()), "{}", s.describe(1));
+    for at in [0, 4] {
+        s.pause(at, false);
+    }
+    s.query(4, 7);
+    s.query(0, 8);
+    s.run();
+    assert!(s.core(0).is_primary() && s.view(4) == 0, "both believe in view 0");
+    assert_eq!((s.answer(4, 7), s.answer(0, 8)), (None, None));
+    s.settle();
+    s.pass(ms(500));
+    assert_eq!((s.answer(4, 7), s.answer(0, 8)), (Some(2), Some(2)));
+}
+
+/// B-21: the late answer to an ask serves no query that came after the ask had left.
+#[test]
+fn b_21_a_late_index_serves_its_own_ask_only() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    submit(&mut s, 0, client, 1, 1);
+    let late = s.hold(|f| f.is(0, 2) && f.name() == "ReadIndexOk");
+    s.query(2, 1);
+    s.run();
+    submit(&mut s, 0, client, 2, 2);
     s.query(2, 2);
     s.run();
-    assert_eq!((s.answer(0, 1), s.answer(2, 2)), (Some(1), Some(1)));
-    s.isolate(0);
-    s.query(0, 3);
-    s.pass(Duration::from_secs(2));
-    assert!(s.core(1).is_primary() && s.core(1).head().0 == 2, "{}", s.describe(1));
-    s.query(1, 4);
+    let answers = s.held(late);
+    assert_eq!((answers.len(), s.answer(2, 1), s.answer(2, 2)), (2, None, None));
+    s.inject(answers[0].clone());
+    assert!(s.answer(2, 1).is_some());
+    assert_eq!(s.answer(2, 2), None);
+    s.release(late);
     s.run();
-    assert_eq!((s.answer(0, 3), s.answer(1, 4)), (None, Some(1)));
+    assert_eq!(s.answer(2, 2), Some(2));
     s.settle();
-    s.pass(Duration::from_millis(500));
-    assert_eq!(s.answer(0, 3), Some(1));
-    for at in 0..3 {
-        assert_eq!(s.executed(at), ["x = 1"]);
-    }
+}
+
+/// B-22: the index in an answer is something to wait for, and no commit number: a stale entry is not applied for it.
+#[test]
+fn b_22_a_read_index_commits_nothing() {
+    let (mut s, _, alone) = stale(1);
+    s.release(alone);
+    let asks = s.hold(|f| f.from == replica(2) && f.name() == "ReadIndex");
+    s.isolate(2);
+    s.query(2, 5);
+    s.run();
+    let ask = s.held(asks).pop().expect("r2 asks for an index");
+    let Message::ReadIndex { nonce } = ask.message else { panic!("it is held by its kind") };
+    s.inject(Script::flight(1, 2, Message::ReadIndexOk { nonce, index: OpNumber(2) }));
+    s.run();
+    assert_eq!((s.core(2).commit().0, s.executed(2).len(), s.answer(2, 5)), (1, 0, None), "{}", s.describe(2));
+    s.settle();
+    s.pass(ms(500));
+    assert_eq!((s.executed(2), s.answer(2, 5)), (vec!["B".to_owned()], Some(1)));
+}
+
+/// CK-02: a primary stands still for a minute: on its return it answers no query from its old state, becomes a
+/// backup, and starts no election. (Its monotonic clock went on here.)
+#[test]
+fn ck_02_a_suspended_primary_returns_without_a_stale_read() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"old");
+    s.pass(ms(100));
+    s.pause(0, true);
+    until(&mut s, "view 1", |s| s.core(1).is_primary());
+    write(&mut s, 1, client, 2, b"new");
+    assert!(s.reply(client, 2).is_some());
+    s.pass(Duration::from_secs(60));
+    let entered = s.views_entered();
+    s.pause(0, false);
+    // The first thing that it does, before it takes any message.
+    s.query(0, 1);
+    assert_eq!(s.answer(0, 1), None, "nobody has confirmed that it is primary");
+    s.pass(Duration::from_secs(2));
+    assert_eq!(s.answer(0, 1), Some(2), "{}", s.describe(0));
+    assert!(s.is_normal(0) && !s.core(0).is_primary(), "{}", s.describe(0));
+    assert_eq!((s.view(0), s.view(1), s.view(2)), (1, 1, 1));
+    assert!(s.views_entered() <= entered + 1);
+    s.settle();
 }
 
 /// LR-10: queries at every replica, two writers, and a crash, an isolation or nothing each round. An answer

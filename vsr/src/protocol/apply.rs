@@ -66,8 +66,8 @@ impl Core {
     }
 
     /// Applies committed ops until `requests_max` requests are done or nothing is left that can be
-    /// applied. Returns whether there is more: the caller comes back, after a look at the network.
-    pub fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
+    /// applied. Returns whether there is more: the next turn goes on, after a look at the network.
+    pub(crate) fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
         let mut done = 0;
         while self.fault.is_none() && done < requests_max {
             if self.applying.partial.is_none()
@@ -173,7 +173,7 @@ impl Core {
         }
         self.applied = op;
         self.applying.timestamp = header.timestamp;
-        self.evict_body();
+        self.cache.on_applied(op, &mut self.log, self.writes.completed, self.options.cache_bytes);
         self.events.push(Event::Applied { op, checksum: header.checksum() });
         requests
     }
@@ -227,27 +227,5 @@ impl Core {
         }
         self.answer_to(origin, reply);
         Ok(())
-    }
-
-    /// Applied bodies leave the memory when the cache is full: they are durable here, or a quorum has
-    /// them.
-    fn evict_body(&mut self) {
-        let Some(header) = self.log.header(self.applied) else { return };
-        self.repair.cached_bytes += u64::from(header.body_len) + 256;
-        self.repair.cache_looked_at = self.writes.completed;
-        while self.repair.cached_bytes > self.options.cache_bytes && self.repair.cached_from < self.applied {
-            let op = self.repair.cached_from;
-            let completed = self.writes.completed;
-            let Some(slot) = self.log.slot_mut(op) else { return };
-            let len = slot.header.map_or(0, |header| u64::from(header.body_len)) + 256;
-            if let Body::Memory(_) = slot.body {
-                if !slot.is_durable(completed) {
-                    return;
-                }
-                slot.body = Body::Stored;
-            }
-            self.repair.cached_bytes = self.repair.cached_bytes.saturating_sub(len);
-            self.repair.cached_from = op.next();
-        }
     }
 }

@@ -2,7 +2,6 @@
 //! account is a bound that does not hold, or a door that stays shut.
 
 use super::core::Core;
-use super::log::Body;
 use super::number::OpNumber;
 use super::outbox::WAITING_BYTES_MAX;
 use super::phase::Status;
@@ -117,25 +116,12 @@ impl Core {
     }
 
     fn audit_cache(&self) -> Account {
-        let cached = (self.repair.cached_from.0..=self.applied.0).filter_map(|op| self.log.header(OpNumber(op)));
         Account {
             name: "bytes of applied entries that stay in memory",
-            counted: self.repair.cached_bytes,
-            held: cached.map(|header| u64::from(header.body_len) + 256).sum(),
-            bound: self.cache_bound(),
+            counted: self.cache.bytes(),
+            held: self.cache.held(self.applied, &self.log),
+            bound: self.cache.bound(self.applied, &self.log, self.options.cache_bytes),
         }
-    }
-
-    /// What is not durable stays in memory for longer, and with it what was applied after it; and the last entry always does.
-    fn cache_bound(&self) -> u64 {
-        let first = self.log.slot(self.repair.cached_from);
-        let stayed = first
-            .is_some_and(|slot| matches!(slot.body, Body::Memory(_)) && !slot.is_durable(self.repair.cache_looked_at));
-        if stayed {
-            return u64::MAX;
-        }
-        let last = self.log.header(self.applied).map_or(0, |header| u64::from(header.body_len) + 256);
-        self.options.cache_bytes.max(last)
     }
 
     /// What only a primary keeps: for each request that is marked as in flight there is one in the queue or the pipeline.

@@ -1,14 +1,12 @@
 //! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (rules 6.2, 6.6, VRR 4.1).
 
-use super::core::{Core, LEAP_MAX};
+use super::core::Core;
 use super::entry::Entry;
+use super::limits::LEAP_MAX;
 use super::message::Message;
 use super::number::{CommitNumber, OpNumber, ReplicaId, View};
 use super::phase::Status;
 use super::writes::disk_bytes;
-
-/// Bytes of repaired entries that may wait for the disk in any case.
-const REPAIR_BYTES: u64 = 4 << 20;
 
 impl Core {
     /// An op for the log, from the primary of the view.
@@ -51,14 +49,6 @@ impl Core {
             }
         }
         self.raise_commit(commit);
-    }
-
-    /// Whether as much waits for the disk as a full pipeline holds.
-    pub(crate) fn is_disk_behind(&self) -> bool {
-        let constants = &self.membership.constants;
-        let pipeline = u64::from(constants.pipeline_max) * disk_bytes(constants.batch_bytes_max.into());
-        // Where the pipeline is short, repair may still write more than that at once.
-        self.writes.is_congested(pipeline.max(REPAIR_BYTES))
     }
 
     /// The most that the bodies of a pipeline take.
@@ -131,34 +121,6 @@ impl Core {
             return false;
         }
         true
-    }
-
-    /// Slots have become durable: the acknowledgement is decided anew from the present log.
-    pub(crate) fn on_slots_durable(&mut self) {
-        let before = self.durable;
-        self.advance_durable();
-        if self.durable == before {
-            return;
-        }
-        if self.is_primary() {
-            self.advance_commit();
-        } else {
-            self.send_prepare_ok();
-        }
-    }
-
-    /// Walks `durable` up over slots that are durable, or known to be committed by others.
-    pub(crate) fn advance_durable(&mut self) {
-        let as_backup = !self.is_primary();
-        loop {
-            let op = self.durable.next();
-            let durable = self.log.slot(op).is_some_and(|slot| slot.is_durable(self.writes.completed));
-            let committed = as_backup && op.is_committed(self.commit) && op <= self.log.head();
-            if !durable && !committed {
-                return;
-            }
-            self.durable = op;
-        }
     }
 
     /// Acknowledges the log up to the last durable op, if it is connected to the log of this view.

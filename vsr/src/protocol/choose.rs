@@ -30,9 +30,9 @@ use std::collections::BTreeMap;
 use super::checksum::Checksum;
 use super::entry::{Entry, Header};
 use super::log::Log;
-use super::membership::Quorums;
 use super::message::{DoViewChange, Fact};
 use super::number::{CommitNumber, OpNumber, View};
+use super::quorum::Quorums;
 
 /// What the `DoViewChange`s decide.
 #[derive(Clone, Debug, PartialEq, Eq)]

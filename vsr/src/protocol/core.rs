@@ -1,93 +1,31 @@
 //! The protocol as a value: inputs in, effects out; no I/O, no clock, no entropy of its own.
 //!
-//! One method a kind of input (`on_…`), and one a kind of effect (`take_…`, `apply`). Whoever drives it
-//! tells the time with every input, writes the batches in order, and says when each is durable.
+//! [`turn`](super::turn) is the one way in and out. Here is what the roles share: dispatch, timers, staging, and the way out
+//! for messages.
 
 use std::time::Duration;
 
 use super::apply::{Applying, Machine};
+use super::body_cache::BodyCache;
 use super::event::Event;
 use super::fault::Fault;
-use super::lives::{Distrust, Life};
+use super::invariants::{BrokenInvariant, Numbers, Promises};
 use super::log::{Body, Log};
 use super::membership::Membership;
-use super::message::{Envelope, Message, Peer, Reply, Request};
-use super::number::{
-    BatchNumber, ClientId, CommitNumber, Incarnation, Monotonic, OpNumber, ReplicaId, Timestamp, View,
-};
+use super::message::{Message, Peer, Reply};
+use super::number::{BatchNumber, CommitNumber, Incarnation, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View};
+use super::options::Options;
 use super::outbox::Outbox;
 use super::phase::{Phase, Status};
 use super::primary::Primary;
+use super::progress::Tracker;
 use super::random::Random;
-use super::reads::Reads;
+use super::read_rounds::ReadRounds;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
-use super::vsr_state::{Batch, Doubted, Suffix, VsrState};
+use super::vsr_state::{Doubted, Suffix, VsrState};
 use super::writes::{Writes, disk_bytes};
-
-/// How long a replica waits before it does something about it. Its own business: no rule of safety
-/// depends on any of these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// Between two heartbeats of an idle primary. Default 50 ms.
-    pub heartbeat: Duration,
-    /// Silence of the primary after which a backup votes against it. Default 400 ms. Too low: a loaded
-    /// machine changes views for nothing. Too high: a stalled primary is replaced late.
-    pub suspect: Duration,
-    /// How long a view change may make no progress before the next view is tried. Default 500 ms;
-    /// doubles with each failed one, up to 8 times: where no view can start, one is entered each 8 of it.
-    pub view_change: Duration,
-    /// Between two attempts at anything that is not answered. Default 60 ms.
-    pub retry: Duration,
-    /// Between two pings. Default 250 ms.
-    pub ping: Duration,
-    /// How long a primary goes on without hearing from a quorum. Default 400 ms.
-    pub abdicate: Duration,
-    /// How long a primary's own write may take before it gives up the role. Default 2 s.
-    pub disk: Duration,
-    /// How long a forwarded request may be neither prepared nor answered before it is a reason to vote. After half of
-    /// it the primary is asked again. Default 1 s.
-    pub forward: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
-            heartbeat: Duration::from_millis(50),
-            suspect: Duration::from_millis(400),
-            view_change: Duration::from_millis(500),
-            retry: Duration::from_millis(60),
-            ping: Duration::from_millis(250),
-            abdicate: Duration::from_millis(400),
-            disk: Duration::from_secs(2),
-            forward: Duration::from_secs(1),
-        }
-    }
-}
-
-/// What one replica is told beside what its disk says.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// See [`Timing`].
-    pub timing: Timing,
-    /// Where the replica's jitter and nonces come from.
-    pub seed: u64,
-    /// The client that the replica's own handle is.
-    pub local_client: ClientId,
-    /// The version of the state machine that this build applies.
-    pub machine_version: u32,
-    /// Bytes of bodies the log may hold before requests are answered `LogFull`.
-    pub log_bytes_max: u64,
-    /// Bytes of applied entries that stay in memory for slow peers.
-    pub cache_bytes: u64,
-    /// Bytes of requests that may wait for a place in the pipeline.
-    pub queue_bytes_max: usize,
-}
-
-/// Ops by which a message may be ahead of the own head: blanks for them are kept in memory. A replica that
-/// is further behind will take a checkpoint, once there are any.
-pub(crate) const LEAP_MAX: u64 = 1 << 21;
 
 /// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
 /// (months, at the shortest time-out) has to be replaced (rule 7.12).
@@ -117,13 +55,16 @@ pub struct Core {
     pub(crate) primary: Primary,
     pub(crate) view_change: ViewChange,
     pub(crate) repair: Repair,
-    pub(crate) reads: Reads,
+    pub(crate) reads: ReadRounds,
     pub(crate) applying: Applying,
-    pub(crate) peers: Vec<PeerState>,
+    pub(crate) cache: BodyCache,
+    pub(crate) progress: Tracker,
     pub(crate) random: Random,
     pub(crate) now: Monotonic,
     pub(crate) wall: Timestamp,
     pub(crate) fault: Option<Fault>,
+    /// The numbers at the end of the last turn.
+    pub(crate) checked: Numbers,
     pub(crate) local_replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
     pub(crate) heard_of_primary: Monotonic,
@@ -141,26 +82,6 @@ pub struct Core {
     /// The commit number at the last ping, to tell whether the log rests.
     pub(crate) commit_at_ping: CommitNumber,
     pub(crate) stall: super::explain::Stall,
-}
-
-/// What is known of another member.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct PeerState {
-    pub(crate) heard_at: Monotonic,
-    /// The connection is down now: since when, and whether a reconnect was refused.
-    pub(crate) down: Option<(Monotonic, bool)>,
-    pub(crate) wall: Option<(Timestamp, Monotonic)>,
-    pub(crate) machine_version: Option<u32>,
-    /// The view that it is in, in normal operation, and the head of its log there, as it said last.
-    pub(crate) log: Option<(View, OpNumber)>,
-    /// Whether it has room for more ops, as it said last.
-    pub(crate) has_room: Option<(bool, Monotonic)>,
-    /// How far its log is known to reach in this life: what it says may arrive late.
-    pub(crate) reach: OpNumber,
-    /// A life of it that began with less than the member had acknowledged.
-    pub(crate) older: Option<Life>,
-    /// Why its word does not count.
-    pub(crate) distrust: Option<Distrust>,
 }
 
 impl Core {
@@ -285,12 +206,6 @@ impl Core {
         self.fault.as_ref().filter(|_| self.last_batch.is_none())
     }
 
-    /// Tells the time. Call before every other input.
-    pub fn set_time(&mut self, now: Monotonic, wall: Timestamp) {
-        self.now = self.now.max(now);
-        self.wall = wall;
-    }
-
     /// The time that it was told last.
     #[must_use]
     pub fn time(&self) -> Monotonic {
@@ -298,10 +213,7 @@ impl Core {
     }
 
     /// A message has arrived.
-    pub fn on_message(&mut self, from: Peer, message: Message, machine: &dyn Machine) {
-        if self.fault.is_some() {
-            return;
-        }
+    pub(crate) fn on_message(&mut self, from: Peer, message: Message, machine: &dyn Machine) {
         let from = match from {
             Peer::Client(client) => {
                 match message {
@@ -329,9 +241,9 @@ impl Core {
             self.ignore(message.name(), "too many views ahead");
             return;
         }
-        // Whoever is heard is not down, whatever a hint said: hints may be wrong, and their end may be lost.
-        self.peers[index].down = None;
-        self.peers[index].heard_at = self.now;
+        if let Some(member) = self.progress.get_mut(from) {
+            member.on_heard(self.now);
+        }
         match message {
             Message::Requests { requests, forwarded } => {
                 self.on_requests(Some(Peer::Replica(from)), requests, forwarded, machine);
@@ -341,13 +253,13 @@ impl Core {
             Message::PrepareOk { life, .. }
             | Message::CommitOk { life, .. }
             | Message::StartViewChange { life, .. }
-                if !self.counts(index, life) =>
+                if !self.counts(from, life) =>
             {
                 self.ignore(message.name(), "a life of the sender that does not count");
             }
-            Message::PrepareOk { view, op, checksum, .. } => self.on_prepare_ok(index, view, op, checksum),
+            Message::PrepareOk { view, op, checksum, .. } => self.on_prepare_ok(from, view, op, checksum),
             Message::Commit { view, commit, head, number } => self.on_commit(from, view, commit, head, number),
-            Message::CommitOk { view, number, .. } => self.on_commit_ok(index, view, number),
+            Message::CommitOk { view, number, .. } => self.on_commit_ok(from, view, number),
             Message::StartViewChange { view, .. } => self.on_start_view_change(index, view),
             Message::DoViewChange(dvc) => self.on_do_view_change(index, dvc),
             Message::StartView(start) => self.on_start_view(from, start),
@@ -356,7 +268,7 @@ impl Core {
             Message::Headers { headers } => self.on_headers(headers),
             Message::RequestEntries { wanted } => self.on_request_entries(from, wanted),
             Message::Entries { entries } => self.on_entries(entries),
-            Message::Ping(ping) => self.on_ping(index, ping),
+            Message::Ping(ping) => self.on_ping(from, ping),
             Message::ReadIndex { nonce } => self.on_read_index(from, nonce),
             Message::ReadIndexOk { nonce, index } => self.on_read_index_ok(nonce, index),
             Message::Query { .. } | Message::Answer { .. } | Message::RequestStatus { .. } | Message::Status { .. } => {
@@ -365,21 +277,11 @@ impl Core {
         }
     }
 
-    /// A batch is durable.
-    pub fn on_written(&mut self, batch: BatchNumber) {
-        if self.fault.is_some() {
-            self.writes.in_flight = None;
-            self.last_batch = self.last_batch.filter(|last| *last > batch);
-            return;
+    /// A batch is durable. At any but the one in flight the replica stops: messages would leave before they are true.
+    pub(crate) fn on_written(&mut self, batch: BatchNumber) {
+        if let Err(in_flight) = self.writes.complete(batch) {
+            return self.stop(BrokenInvariant::UnknownWrite { completed: batch, in_flight }.into());
         }
-        assert!(
-            self.writes.in_flight.is_some_and(|(in_flight, _)| in_flight == batch),
-            "batch {batch} completed, but {:?} is in flight",
-            self.writes.in_flight
-        );
-        self.writes.in_flight = None;
-        self.writes.in_flight_bytes = 0;
-        self.writes.completed = batch;
         self.outbox.release(batch);
         match self.status() {
             Status::ViewChange => {
@@ -396,11 +298,28 @@ impl Core {
         }
     }
 
-    /// A timer may be due.
-    pub fn on_timer(&mut self) {
-        if self.fault.is_some() {
+    /// Slots have become durable: the acknowledgement is decided anew from the present log.
+    fn on_slots_durable(&mut self) {
+        let before = self.durable;
+        self.advance_durable();
+        if self.durable == before {
             return;
         }
+        if self.is_primary() {
+            self.advance_commit();
+        } else {
+            self.send_prepare_ok();
+        }
+    }
+
+    /// Walks `durable` up over slots that are durable; at a backup, too, over what is known to be committed by others.
+    pub(crate) fn advance_durable(&mut self) {
+        let believed = if self.is_primary() { CommitNumber(0) } else { self.commit };
+        self.durable = self.writes.durable_up_to(&self.log, self.durable, believed);
+    }
+
+    /// A timer may be due.
+    pub(crate) fn on_timer(&mut self) {
         if self.now >= self.ping_at {
             self.on_ping_due();
             self.refresh_commit();
@@ -418,84 +337,60 @@ impl Core {
         }
     }
 
-    /// When [`on_timer`](Self::on_timer) wants to be called.
+    /// When the next turn is due, if nothing arrives before: in the past when it is overdue, `Monotonic(u64::MAX)` once
+    /// the replica has stopped.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
         if self.fault.is_some() {
-            return super::primary::NEVER;
+            return NEVER;
         }
         self.ping_at.min(self.primary.heartbeat_at).min(self.view_change.deadline).min(self.retry_at)
     }
 
-    /// The end of a turn: closes a batch of requests if the pipeline has room. Batches form by
-    /// themselves, because a turn takes in everything that has arrived.
-    pub fn end_turn(&mut self) {
-        if self.fault.is_none() {
-            self.prepare_queued();
-            self.flush_reads();
-            self.refresh_record();
-            self.note_stall();
+    /// Stops when the replica's numbers contradict each other, or those of the turn before. Nothing of this turn is
+    /// told or written then.
+    pub(crate) fn check_invariants(&mut self) {
+        let numbers = self.numbers();
+        match numbers.check(&self.checked) {
+            Ok(()) => self.checked = numbers,
+            Err(broken) => {
+                self.local_replies.clear();
+                self.stop(broken.into());
+            }
         }
     }
 
-    /// How many bytes storage can still take.
-    pub fn set_room(&mut self, bytes: u64) {
-        self.writes.room = bytes;
-    }
-
-    /// The next batch to write, when none is in flight: the group commit.
-    pub fn take_batch(&mut self) -> Option<(BatchNumber, Batch)> {
-        let is_over = self.fault.is_some() && self.last_batch.is_none();
-        if self.writes.in_flight.is_some() || self.writes.staging.is_empty() || is_over {
-            return None;
-        }
-        self.writes.issued = self.writes.next();
-        self.writes.in_flight = Some((self.writes.issued, self.now));
-        self.writes.in_flight_bytes = std::mem::take(&mut self.writes.staged_bytes);
-        Some((self.writes.issued, std::mem::take(&mut self.writes.staging)))
-    }
-
-    /// Messages that may leave now, in order. The caller drains them.
-    pub fn outgoing(&mut self) -> &mut Vec<Envelope> {
-        if self.fault.is_some() {
-            self.outbox.ready().clear();
-        }
-        self.outbox.ready()
-    }
-
-    /// Answers for the replica's own handle.
-    pub fn take_local_replies(&mut self) -> Vec<Reply> {
-        std::mem::take(&mut self.local_replies)
-    }
-
-    /// What happened since the last call.
-    pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
-    }
-
-    /// Requests of the replica's own handle.
-    pub fn submit(&mut self, requests: Vec<Request>, machine: &dyn Machine) {
-        if self.fault.is_none() {
-            let plausible = self.refuse_absurd(None, requests);
-            self.on_requests(None, plausible, false, machine);
+    fn numbers(&self) -> Numbers {
+        let VsrState { view, log_view, commit, .. } = self.state;
+        Numbers {
+            promises: Promises { view: self.view, log_view: self.log_view, commit: self.commit },
+            record: Promises { view, log_view, commit },
+            is_normal: self.status() == Status::Normal,
+            is_primary: self.is_primary(),
+            head_certain: self.head_certain,
+            applied: self.applied,
+            durable: self.durable,
+            head: self.log.head(),
+            issued: self.writes.issued,
+            completed: self.writes.completed,
+            in_flight: self.writes.in_flight.map(|(batch, _)| batch),
+            awaited: self.writes.awaited(),
         }
     }
 
     /// The transport lost its connection to a peer. A hint: it speeds up suspicion and is never
     /// believed (rule 7.9).
-    pub fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
-        if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
-            let (since, was_refused) = self.peers[index].down.unwrap_or((self.now, false));
-            self.peers[index].down = Some((since, was_refused || refused));
-            self.on_hint(index);
+    pub(crate) fn on_peer_down(&mut self, peer: ReplicaId, refused: bool) {
+        if let Some(member) = self.progress.get_mut(peer) {
+            member.on_down(self.now, refused);
+            self.on_hint(peer);
         }
     }
 
     /// The transport has a connection to a peer again.
-    pub fn on_peer_up(&mut self, peer: ReplicaId) {
-        if let Some(index) = self.membership.index_of(peer).filter(|_| self.fault.is_none()) {
-            self.peers[index].down = None;
-            self.primary.resend_soon(index);
+    pub(crate) fn on_peer_up(&mut self, peer: ReplicaId) {
+        if let Some(member) = self.progress.get_mut(peer) {
+            member.on_up();
             // Who this is, and how far its log reaches, is the first thing that a peer has to know.
             self.ping_at = self.now;
         }
@@ -633,15 +528,13 @@ impl Core {
                 return self.writes.unstage(op, bytes);
             }
             slot.staged = Some(next);
-            self.writes.staged_bytes += disk_bytes(body.len() as u64);
-            let entry = super::entry::Entry { header, body: body.clone() };
-            self.writes.staging.entries.push(entry);
+            self.writes.stage(super::entry::Entry { header, body: body.clone() });
         }
     }
 
     /// Whether the durable view and log_view are the present ones.
     pub(crate) fn views_are_durable(&self) -> bool {
-        self.writes.view_batch.max(self.writes.log_view_batch) <= self.writes.completed
+        self.writes.awaited() <= self.writes.completed
     }
 
     pub(crate) fn ignore(&mut self, message: &'static str, why: &'static str) {
@@ -664,19 +557,8 @@ impl Core {
             self.view_change.backoff = 0;
             self.view_change.fast_votes = 0;
             self.events.push(Event::Committed { commit });
+            self.repair.committed_at = self.now;
         }
-    }
-
-    /// The quorum-th highest of the members' numbers.
-    pub(crate) fn quorum_value(&self, values: impl Iterator<Item = u64>, quorum: u8) -> u64 {
-        let mut sorted = [0; super::membership::MEMBERS_MAX];
-        let mut count = 0;
-        for value in values {
-            sorted[count] = value;
-            count += 1;
-        }
-        sorted[..count].sort_unstable_by(|a, b| b.cmp(a));
-        sorted[usize::from(quorum) - 1]
     }
 
     pub(crate) fn on_ping_due(&mut self) {
@@ -694,11 +576,10 @@ impl Core {
             life: self.life(),
             known: self.state.known.clone(),
         };
-        self.peers[self.index].wall = Some((self.wall, self.now));
         self.broadcast(&Message::Ping(ping));
     }
 
-    fn on_ping(&mut self, from: usize, ping: super::message::Ping) {
+    fn on_ping(&mut self, from: ReplicaId, ping: super::message::Ping) {
         self.check_own(from, ping.life, &ping.known);
         if self.fault.is_some() {
             return;
@@ -707,41 +588,13 @@ impl Core {
             return self.ignore("Ping", "a life of the sender that does not count");
         }
         self.on_known(&ping.known);
-        self.peers[from].has_room = Some((ping.has_room, self.now));
-        self.peers[from].log = ping.normal.then_some((ping.view, ping.head));
+        if let Some(member) = self.progress.get_mut(from) {
+            member.on_ping(&ping, self.now);
+        }
         self.on_first_ping();
-        self.peers[from].wall = Some((ping.wall, self.now));
-        self.peers[from].machine_version = Some(ping.machine_version);
         if ping.view > self.view || (ping.view == self.view && ping.normal && self.status() == Status::ViewChange) {
             self.ask_for_start_view(ping.view);
         }
-    }
-
-    /// The clock for timestamps: the median of what a quorum reported, so that one mad clock cannot
-    /// run away with the cluster (rule 5.11).
-    pub(crate) fn agreed_clock(&self) -> Timestamp {
-        let age_max = self.options.timing.ping * 8;
-        let mut clocks = [0; super::membership::MEMBERS_MAX];
-        let mut count = 0;
-        for (at, peer) in self.peers.iter().enumerate() {
-            let reported = if at == self.index { Some((self.wall, self.now)) } else { peer.wall };
-            if let Some((wall, when)) = reported.filter(|(_, when)| self.now.since(*when) <= age_max) {
-                clocks[count] = wall.0.saturating_add(self.now.since(when).as_nanos() as u64);
-                count += 1;
-            }
-        }
-        clocks[..count].sort_unstable();
-        if count >= usize::from(self.membership.quorums.replication) {
-            Timestamp(clocks[(count - 1) / 2])
-        } else {
-            Timestamp(0)
-        }
-    }
-
-    /// Reads of entries that the driver has to do, at most `max` of them.
-    pub fn take_reads(&mut self, max: usize) -> Vec<super::repair::ReadRequest> {
-        let max = max.min(self.repair.reads.len());
-        self.repair.reads.drain(..max).collect()
     }
 
     /// The timestamp of the last applied op.
@@ -754,10 +607,5 @@ impl Core {
     #[must_use]
     pub fn log_bytes(&self) -> u64 {
         self.log.bytes()
-    }
-
-    /// Sends a client something that the driver made, through the choke point.
-    pub fn send_to_client(&mut self, client: ClientId, message: Message) {
-        self.send_to(Peer::Client(client), message);
     }
 }

@@ -1,12 +1,14 @@
-//! `docs/messages.md` says what the code does: which message waits for which write.
+//! `docs/messages.md` says what the code does: which message waits for which write. And the ways through the code in the guide of
+//! the crate go through functions that are there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use super::core::{Core, Options, Timing};
+use super::core::Core;
 use super::membership::Membership;
 use super::message::Message;
 use super::number::{BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, ReplicaId, Timestamp};
+use super::options::{Options, Timing};
 use super::vsr_state::{Recovered, VsrState};
 use crate::wire::tests::messages;
 
@@ -80,4 +82,39 @@ fn the_table_of_messages_says_what_each_waits_for() {
         assert_eq!(row, Some(awaited(&mut core, &message)), "{}", message.name());
     }
     assert!(rows.is_empty(), "no sample of these is looked at: {rows:?}");
+}
+
+/// Of each row of a table that begins with a source file: the file, and the functions in the second column.
+fn ways(guide: &str) -> Vec<(&str, Vec<&str>)> {
+    let mut ways = Vec::new();
+    for line in guide.lines() {
+        if let Some((file, rest)) = line.strip_prefix("//! | `").and_then(|row| row.split_once('`'))
+            && file.ends_with(".rs")
+        {
+            let functions = rest.split('|').nth(1).unwrap_or_default();
+            ways.push((file, functions.split('`').skip(1).step_by(2).collect()));
+        }
+    }
+    ways
+}
+
+#[test]
+fn the_ways_through_the_code_go_through_functions_that_are_there() {
+    let folder = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("src");
+    let guide = std::fs::read_to_string(folder.join("lib.rs")).expect("the guide");
+    let (mut rows, mut wrong) = (0, Vec::new());
+    for (file, functions) in ways(&guide) {
+        let source = std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+        rows += 1;
+        if functions.is_empty() {
+            wrong.push(format!("no function of {file} is named"));
+        }
+        for name in functions {
+            if !source.contains(&format!("fn {name}(")) && !source.contains(&format!("fn {name}<")) {
+                wrong.push(format!("{file} has no function {name}"));
+            }
+        }
+    }
+    assert!(rows > 40, "{rows} rows");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -9,6 +9,7 @@ use super::core::Core;
 use super::lives::Distrust;
 use super::number::{CommitNumber, Monotonic, OpNumber, ReplicaId};
 use super::phase::Status;
+use super::progress::Progress;
 
 /// Whether commands can commit, as far as one replica sees it, and what stands in the way if not. The primary
 /// knows best: a cluster serves if its primary says [`Normal`](Health::Normal).
@@ -183,31 +184,25 @@ impl Core {
         self.options.timing.suspect.max(self.options.timing.ping * 3)
     }
 
-    fn is_heard(&self, at: usize) -> bool {
-        let heard_at = self.peers[at].heard_at;
-        at == self.index || (heard_at > Monotonic(0) && self.now.since(heard_at) < self.hearing())
+    fn is_heard(&self, member: &Progress) -> bool {
+        let heard_at = member.heard_at;
+        member.id == self.id || (heard_at > Monotonic(0) && self.now.since(heard_at) < self.hearing())
     }
 
     /// Members that are heard and whose word counts, this one included.
     fn heard(&self) -> usize {
-        (0..self.membership.n()).filter(|&at| self.is_heard(at) && !self.is_of_no_account(at)).count()
-    }
-
-    /// Whether a member's disk is not the one that counts. (A message of an earlier start may be a late one.)
-    fn is_of_no_account(&self, at: usize) -> bool {
-        matches!(self.peers[at].distrust, Some(Distrust::OtherDisk | Distrust::OlderDisk))
+        self.progress.iter().filter(|member| self.is_heard(member) && !is_of_no_account(member)).count()
     }
 
     /// Members that have confirmed this primary's view lately, itself included.
     fn confirmations(&self) -> usize {
         let recent = |when: Monotonic| self.now.since(when) < self.options.timing.abdicate;
-        let confirmed = self.primary.confirmed.iter().enumerate();
-        confirmed.filter(|(at, (_, when))| *at == self.index || recent(*when)).count()
+        self.progress.iter().filter(|member| member.id == self.id || recent(member.confirmed_at)).count()
     }
 
     fn hears_primary(&self) -> bool {
-        let Some(primary) = self.membership.index_of(self.primary_id()) else { return false };
-        primary == self.index || (self.is_heard(primary) && self.now.since(self.heard_of_primary) < self.hearing())
+        let Some(primary) = self.progress.get(self.primary_id()) else { return false };
+        primary.id == self.id || (self.is_heard(primary) && self.now.since(self.heard_of_primary) < self.hearing())
     }
 
     fn is_shut_out(&self, refused_by: &Refusals) -> bool {
@@ -332,24 +327,23 @@ impl Core {
 
     /// The members that do not help, and why.
     fn silent_peers(&self) -> String {
-        let mut silent: Vec<String> = self
-            .peers
-            .iter()
-            .enumerate()
-            .filter(|(at, _)| !self.is_heard(*at))
-            .map(|(at, peer)| {
-                let id = self.membership.members[at].id;
-                if peer.heard_at == Monotonic(0) {
-                    format!("nothing heard of {id} since the start")
-                } else {
-                    format!("last heard of {id} {} ago", seconds(self.now.since(peer.heard_at)))
-                }
-            })
-            .collect();
+        let when = |member: &Progress| {
+            if member.heard_at == Monotonic(0) {
+                format!("nothing heard of {} since the start", member.id)
+            } else {
+                format!("last heard of {} {} ago", member.id, seconds(self.now.since(member.heard_at)))
+            }
+        };
+        let mut silent: Vec<String> = self.progress.iter().filter(|member| !self.is_heard(member)).map(when).collect();
         let distrusted = self.distrusted().map(|(id, why)| format!("the word of {id} does not count here: {why}"));
         silent.extend(distrusted);
         if silent.is_empty() { "every other replica is heard".to_owned() } else { silent.join(", ") }
     }
+}
+
+/// Whether a member's disk is not the one that counts. (A message of an earlier start may be a late one.)
+fn is_of_no_account(member: &Progress) -> bool {
+    matches!(member.distrust, Some(Distrust::OtherDisk | Distrust::OlderDisk))
 }
 
 fn list(ids: &[ReplicaId]) -> String {

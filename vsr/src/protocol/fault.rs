@@ -1,5 +1,6 @@
 //! Why a replica stops. Each names what happened and who must act; the host process lives on.
 
+use super::invariants::BrokenInvariant;
 use super::log::Diverged;
 use super::number::{CommitNumber, Incarnation, OpNumber, Position, ReplicaId, SessionId, View};
 use super::phase::IllegalTransition;
@@ -123,6 +124,12 @@ pub enum Fault {
         /// What was acknowledged, and is committed.
         acknowledged: OpNumber,
     },
+    /// An invariant of the protocol does not hold here.
+    #[error(
+        "{0}: this replica's numbers contradict each other, which is a defect of this library, or of what runs it. Keep its \
+         disk and its log, and report both; started again, the replica goes on from its disk"
+    )]
+    Broken(#[from] BrokenInvariant),
     /// A cluster of one whose disk is damaged: there is nobody to repair it from.
     #[error("op {op} is damaged on the only disk of the cluster: restore the disk from a backup")]
     SoloDamaged {

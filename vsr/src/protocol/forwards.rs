@@ -10,10 +10,15 @@
 //! - It was passed on at least once more, and half of that time has passed since: one lost message is no reason.
 //! - Its client has asked this replica for it within the longest time that a client goes without asking. A client that
 //!   gave up, or was answered elsewhere, does not come back.
+//! - The primary does not work through a queue in which it stands: either the commit number has not risen for a whole
+//!   `forward` time, or the log has grown by more than a queue may hold
+//!   ([`Options::queue_bytes_max`](super::Options::queue_bytes_max)) since it was passed on again. The queue is first in,
+//!   first out, so a request that was in it would be in the log by then.
 //!
 //! The client need not ask twice: it backs off, and asks one replica after the other. The backup itself passes a copy
 //! on again, at most one request in each `forward` time. So a primary that no request reaches is voted against at most
-//! one and a half such times, and one retry, after the first request was passed on.
+//! one and a half such times, and one retry, after the first request was passed on; and one that commits what others ask
+//! of it, and never hears what is passed on, when these have filled a queue once.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -50,8 +55,9 @@ fn weight(copy: &Request) -> usize {
 struct Forward {
     /// When it was passed on first.
     first: Monotonic,
-    /// When it was passed on for the second time: because its client asked again, or by this replica alone.
-    again: Option<Monotonic>,
+    /// When it was passed on for the second time, because its client asked again, or by this replica alone; and the
+    /// bytes in the log then.
+    again: Option<(Monotonic, u64)>,
     /// When it was passed on last.
     last: Monotonic,
     /// When its client asked last.
@@ -65,9 +71,24 @@ impl Forward {
         self.copy.as_ref().map_or(0, weight)
     }
 
-    fn is_overdue(&self, now: Monotonic, limit: Duration) -> bool {
-        now.since(self.first) >= limit && self.again.is_some_and(|again| now.since(again) >= limit / 2)
+    fn is_overdue(&self, now: Monotonic, limit: Duration, work: &Work) -> bool {
+        let Some((again, log_bytes)) = self.again else { return false };
+        let has_waited = now.since(self.first) >= limit && now.since(again) >= limit / 2;
+        let is_passed_over = work.log_bytes.saturating_sub(log_bytes) > work.queue_bytes_max;
+        has_waited && (is_passed_over || now.since(work.committed_at) >= limit)
     }
+}
+
+/// What shows that the primary works through its queue.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    /// When the commit number rose last.
+    committed_at: Monotonic,
+    /// Bytes in the log.
+    log_bytes: u64,
+    /// Bytes that the primary's queue may hold. Each replica is told its own number; that of the others is taken for
+    /// the same.
+    queue_bytes_max: u64,
 }
 
 /// Requests that were passed on to the primary and are not answered yet.
@@ -81,13 +102,13 @@ pub(crate) struct Forwards {
 }
 
 impl Forwards {
-    /// A client has asked, and its request was passed on.
-    pub(crate) fn sent(&mut self, request: &Request, now: Monotonic) {
+    /// A client has asked, and its request was passed on, when the log had so many bytes.
+    pub(crate) fn sent(&mut self, request: &Request, now: Monotonic, log_bytes: u64) {
         let has_place = self.pending.len() < FORWARDS_MAX;
         let forward = match self.pending.entry(key_of(request)) {
             Entry::Occupied(entry) => {
                 let forward = entry.into_mut();
-                forward.again.get_or_insert(now);
+                forward.again.get_or_insert((now, log_bytes));
                 (forward.last, forward.asked) = (now, now);
                 forward
             }
@@ -141,17 +162,17 @@ impl Forwards {
     }
 
     /// This replica has passed a request on again.
-    fn asked_again(&mut self, key: ForwardKey, now: Monotonic) {
+    fn asked_again(&mut self, key: ForwardKey, now: Monotonic, log_bytes: u64) {
         self.asked_again_at = Some(now);
         if let Some(forward) = self.pending.get_mut(&key) {
-            forward.again.get_or_insert(now);
+            forward.again.get_or_insert((now, log_bytes));
             forward.last = now;
         }
     }
 
-    /// Whether one of them is a reason to vote, as far as time goes.
-    fn is_overdue(&self, now: Monotonic, limit: Duration) -> bool {
-        self.pending.values().any(|forward| forward.is_overdue(now, limit))
+    /// Whether one of them is a reason to vote, as far as time and the primary's work go.
+    fn is_overdue(&self, now: Monotonic, limit: Duration, work: &Work) -> bool {
+        self.pending.values().any(|forward| forward.is_overdue(now, limit, work))
     }
 
     /// Those that are still unanswered, in the order they were passed on first; none is kept.
@@ -184,13 +205,19 @@ impl Core {
             // What does not leave is no question.
             if self.send(primary, Message::Requests { requests: vec![request], forwarded: true }) {
                 self.mark("a request is passed on again");
-                self.repair.forwards.asked_again(key, now);
+                let log_bytes = self.log.bytes();
+                self.repair.forwards.asked_again(key, now, log_bytes);
             }
         }
-        if self.repair.forwards.is_overdue(now, limit) {
+        let work = Work {
+            committed_at: self.repair.committed_at,
+            log_bytes: self.log.bytes(),
+            queue_bytes_max: self.options.queue_bytes_max as u64,
+        };
+        if self.repair.forwards.is_overdue(now, limit, &work) {
             self.forget_prepared_forwards();
         }
-        if self.repair.forwards.is_overdue(now, limit) {
+        if self.repair.forwards.is_overdue(now, limit, &work) {
             self.vote(Suspicion::Forward);
         } else {
             self.forwards_are_answered();
@@ -230,6 +257,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(1);
     const PATIENCE: Duration = Duration::from_secs(5);
+    /// Nothing was committed, ever.
+    const IDLE: Work = Work { committed_at: Monotonic(0), log_bytes: 0, queue_bytes_max: 100 };
 
     fn at(millis: u64) -> Monotonic {
         Monotonic(millis * 1_000_000)
@@ -254,36 +283,56 @@ mod tests {
     /// Passes on what is due at a time, as a replica does. Says which.
     fn ask(forwards: &mut Forwards, millis: u64) -> Option<u64> {
         let request = forwards.to_ask_again(at(millis), LIMIT)?;
-        forwards.asked_again(key_of(&request), at(millis));
+        forwards.asked_again(key_of(&request), at(millis), 0);
         Some(request.number.0)
     }
 
     #[test]
     fn time_alone_is_no_reason_and_the_first_question_is_none_either() {
         let mut forwards = Forwards::default();
-        forwards.sent(&request(1, 8), at(0));
-        assert!(!forwards.is_overdue(at(4000), LIMIT), "it was passed on only once");
+        forwards.sent(&request(1, 8), at(0), 0);
+        assert!(!forwards.is_overdue(at(4000), LIMIT, &IDLE), "it was passed on only once");
         assert_eq!((ask(&mut forwards, 499), ask(&mut forwards, 600)), (None, Some(1)));
-        assert!(!forwards.is_overdue(at(1099), LIMIT), "the second question is younger than half of the time-out");
-        assert!(forwards.is_overdue(at(1100), LIMIT));
+        assert!(
+            !forwards.is_overdue(at(1099), LIMIT, &IDLE),
+            "the second question is younger than half of the time-out"
+        );
+        assert!(forwards.is_overdue(at(1100), LIMIT, &IDLE));
         forwards.answered(&reply(1));
-        assert!(!forwards.is_overdue(at(1100), LIMIT));
+        assert!(!forwards.is_overdue(at(1100), LIMIT, &IDLE));
     }
 
     #[test]
     fn a_client_that_asks_again_counts_as_a_second_question() {
         let mut forwards = Forwards::default();
-        forwards.sent(&request(1, 8), at(0));
-        forwards.sent(&request(1, 8), at(100));
-        assert!(!forwards.is_overdue(at(999), LIMIT));
-        assert!(forwards.is_overdue(at(1000), LIMIT));
+        forwards.sent(&request(1, 8), at(0), 0);
+        forwards.sent(&request(1, 8), at(100), 0);
+        assert!(!forwards.is_overdue(at(999), LIMIT, &IDLE));
+        assert!(forwards.is_overdue(at(1000), LIMIT, &IDLE));
+    }
+
+    #[test]
+    fn a_primary_that_works_through_its_queue_is_given_the_time_that_a_full_one_takes() {
+        let mut forwards = Forwards::default();
+        forwards.sent(&request(1, 8), at(0), 10);
+        forwards.sent(&request(1, 8), at(100), 40);
+        let is_overdue = |millis, committed, log_bytes| {
+            let work = Work { committed_at: at(committed), log_bytes, ..IDLE };
+            forwards.is_overdue(at(millis), LIMIT, &work)
+        };
+        assert!(!is_overdue(2000, 1001, 41), "it has committed something within the time-out");
+        assert!(is_overdue(2000, 1000, 41));
+        assert!(!is_overdue(4000, 3999, 140), "as much as a queue holds may have stood before it");
+        assert!(is_overdue(4000, 3999, 141));
+        assert!(!is_overdue(999, 998, 1000), "time has to pass in any case");
+        assert!(!is_overdue(4000, 3999, 0), "a log that was cut");
     }
 
     #[test]
     fn one_request_is_passed_on_again_in_each_time_out_and_each_has_its_turn() {
         let mut forwards = Forwards::default();
         for number in 1..=3 {
-            forwards.sent(&request(number, 8), at(number));
+            forwards.sent(&request(number, 8), at(number), 0);
         }
         let asked: Vec<_> = (0..5000).filter_map(|now| ask(&mut forwards, now).map(|number| (now, number))).collect();
         assert_eq!(asked, [(501, 1), (1501, 2), (2501, 3), (3501, 1), (4501, 2)]);
@@ -292,8 +341,8 @@ mod tests {
     #[test]
     fn a_client_that_has_gone_or_was_answered_elsewhere_is_forgotten() {
         let mut forwards = Forwards::default();
-        (1..=3).for_each(|number| forwards.sent(&request(number, 8), at(number)));
-        forwards.sent(&request(2, 8), at(4000));
+        (1..=3).for_each(|number| forwards.sent(&request(number, 8), at(number), 0));
+        forwards.sent(&request(2, 8), at(4000), 0);
         forwards.prune(at(5002), PATIENCE, |(_, _, number)| number.0 == 3);
         assert_eq!(forwards.take().iter().map(|(_, _, number)| number.0).collect::<Vec<_>>(), [2]);
     }
@@ -302,7 +351,7 @@ mod tests {
     fn copies_are_bounded_in_bytes_and_a_question_is_no_ask_of_the_client() {
         let mut forwards = Forwards::default();
         let count = 2 * FORWARDS_MAX as u64;
-        (1..=count).for_each(|number| forwards.sent(&request(number, 1000), at(number)));
+        (1..=count).for_each(|number| forwards.sent(&request(number, 1000), at(number), 0));
         let (counted, held, bound) = forwards.copies_bytes();
         assert!(counted == held && held <= bound && held > bound / 2, "{counted} {held} {bound}");
         assert_eq!(forwards.pending.len(), FORWARDS_MAX);
@@ -312,7 +361,7 @@ mod tests {
         assert_eq!(counted, held);
         assert_eq!(forwards.take().len(), (1001..=FORWARDS_MAX as u64).filter(|number| number % 2 == 1).count());
         assert_eq!(forwards.copies_bytes(), (0, 0, COPIES_BYTES_MAX));
-        forwards.sent(&request(1, 2 * COPIES_BYTES_MAX), at(0));
+        forwards.sent(&request(1, 2 * COPIES_BYTES_MAX), at(0), 0);
         assert_eq!(ask(&mut forwards, 500), Some(1), "a single one is kept whatever its length");
         assert_eq!(ask(&mut forwards, 4999), Some(1));
         forwards.prune(at(5000), PATIENCE, |_| false);

@@ -60,6 +60,10 @@ pub const QUERY_MAX: Limit =
 pub const ANSWER_MAX: Limit =
     Limit::new("answer_max", 64, 64 << 20, 16 << 20, "an answer travels in one message, and waits for a slow client");
 
+/// Ops by which a message, or a record on a disk, may be ahead of the log before it: blanks for the ops between are kept in
+/// memory. A replica that is further behind will take a checkpoint, once there are any.
+pub const LEAP_MAX: u64 = 1 << 21;
+
 /// The table.
 pub const LIMITS: [Limit; 10] = [
     PIPELINE_MAX,

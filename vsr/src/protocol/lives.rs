@@ -72,22 +72,26 @@ impl Core {
         Life { incarnation: self.state.incarnation, starts: self.state.starts, nonce: self.repair.nonce }
     }
 
+    /// What is remembered of the other members; and of this one, if it was told that its disk is an old one.
+    #[must_use]
+    pub fn known(&self) -> &[Known] {
+        &self.state.known
+    }
+
     /// Members whose word does not count at present, and why.
     pub fn distrusted(&self) -> impl Iterator<Item = (ReplicaId, Distrust)> + '_ {
-        let named = self.membership.members.iter().zip(&self.peers);
-        named.filter_map(|(member, peer)| peer.distrust.map(|why| (member.id, why)))
+        self.progress.iter().filter_map(|member| member.distrust.map(|why| (member.id, why)))
     }
 
     /// Whether an acknowledgement or vote of this life counts.
-    pub(crate) fn counts(&mut self, from: usize, life: Life) -> bool {
-        let id = self.membership.members[from].id;
-        let Ok(at) = self.find(id) else {
+    pub(crate) fn counts(&mut self, from: ReplicaId, life: Life) -> bool {
+        let Ok(at) = self.find(from) else {
             self.remember(from, life);
             return true;
         };
         let known = self.state.known[at].life;
         if known == life {
-            return self.peers[from].distrust != Some(Distrust::OlderDisk);
+            return self.progress.get(from).is_some_and(|member| member.distrust != Some(Distrust::OlderDisk));
         }
         if known.incarnation != life.incarnation {
             self.distrust(from, Distrust::OtherDisk);
@@ -99,28 +103,30 @@ impl Core {
     }
 
     /// A life that says how far its log reaches. Whether it counts.
-    pub(crate) fn introduce(&mut self, from: usize, life: Life, head: OpNumber, head_certain: bool) -> bool {
-        let id = self.membership.members[from].id;
-        if let Ok(at) = self.find(id) {
+    pub(crate) fn introduce(&mut self, from: ReplicaId, life: Life, head: OpNumber, head_certain: bool) -> bool {
+        if let Ok(at) = self.find(from) {
             let known = self.state.known[at];
             let same_disk = known.life.incarnation == life.incarnation;
             let newer = same_disk && life.starts > known.life.starts;
             if known.life != life && !newer {
                 return self.counts(from, life);
             }
-            let reach = if known.life == life { head.max(self.peers[from].reach) } else { head };
+            let Some(member) = self.progress.get_mut(from) else { return false };
+            let reach = if known.life == life { head.max(member.reach) } else { head };
             let is_older = head_certain && reach < known.acknowledged;
             if is_older && newer {
-                self.peers[from].older = Some(life);
+                member.older = Some(life);
             }
-            if is_older || self.peers[from].older == Some(life) {
+            if is_older || member.older == Some(life) {
                 self.distrust(from, Distrust::OlderDisk);
                 return false;
             }
         }
         self.remember(from, life);
-        self.reaches(from, head);
-        self.peers[from].distrust = None;
+        if let Some(member) = self.progress.get_mut(from) {
+            member.reaches(head);
+            member.distrust = None;
+        }
         true
     }
 
@@ -128,7 +134,9 @@ impl Core {
     pub(crate) fn on_known(&mut self, known: &[Known]) {
         let id = self.id;
         for known in known.iter().filter(|known| known.replica != id) {
-            let Some(member) = self.membership.index_of(known.replica) else { continue };
+            if self.progress.get(known.replica).is_none() {
+                continue;
+            }
             match self.find(known.replica) {
                 Ok(at) => {
                     let own = &mut self.state.known[at];
@@ -147,16 +155,13 @@ impl Core {
                 }
                 Err(at) => self.state.known.insert(at, *known),
             }
-            self.peers[member].reach = OpNumber::ZERO;
-            self.record_due = true;
-            self.forget_votes(member);
+            self.on_new_life(known.replica);
         }
     }
 
     /// What another member remembers of this one: whether this disk is the newest under its id. That is so also if the
     /// word of the other one does not count here, unless it is a stranger.
-    pub(crate) fn check_own(&mut self, from: usize, life: Life, known: &[Known]) {
-        let by = self.membership.members[from].id;
+    pub(crate) fn check_own(&mut self, by: ReplicaId, life: Life, known: &[Known]) {
         let is_stranger = self.find(by).is_ok_and(|at| self.state.known[at].life.incarnation != life.incarnation);
         let Some(known) = known.iter().find(|known| known.replica == self.id).filter(|_| !is_stranger) else { return };
         let own = self.life();
@@ -190,9 +195,10 @@ impl Core {
     }
 
     /// Remembers what a member has acknowledged, as far as it is committed: only that can never be dropped.
-    pub(crate) fn note_acknowledged(&mut self, from: usize) {
-        let committed = self.primary.vouched[from].min(self.commit.op());
-        if let Ok(at) = self.find(self.membership.members[from].id) {
+    pub(crate) fn note_acknowledged(&mut self, from: ReplicaId) {
+        let Some(member) = self.progress.get(from) else { return };
+        let committed = member.vouched.min(self.commit.op());
+        if let Ok(at) = self.find(from) {
             let known = &mut self.state.known[at];
             known.acknowledged = known.acknowledged.max(committed);
         }
@@ -202,27 +208,29 @@ impl Core {
         self.state.known.binary_search_by_key(&id, |known| known.replica)
     }
 
-    fn remember(&mut self, from: usize, life: Life) {
-        let id = self.membership.members[from].id;
-        match self.find(id) {
+    fn remember(&mut self, from: ReplicaId, life: Life) {
+        match self.find(from) {
             Ok(at) if self.state.known[at].life == life => return,
             Ok(at) => self.state.known[at].life = life,
-            Err(at) => self.state.known.insert(at, Known { replica: id, life, acknowledged: OpNumber::ZERO }),
+            Err(at) => self.state.known.insert(at, Known { replica: from, life, acknowledged: OpNumber::ZERO }),
         }
-        self.peers[from].reach = OpNumber::ZERO;
+        self.on_new_life(from);
+    }
+
+    /// A life of a member that is new here is remembered from now on.
+    fn on_new_life(&mut self, of: ReplicaId) {
+        if let Some(member) = self.progress.get_mut(of) {
+            member.reach = OpNumber::ZERO;
+        }
         self.record_due = true;
-        self.forget_votes(from);
+        self.forget_votes(of);
     }
 
-    /// The log of a member's present life reaches so far.
-    pub(crate) fn reaches(&mut self, from: usize, op: OpNumber) {
-        self.peers[from].reach = self.peers[from].reach.max(op);
-    }
-
-    fn distrust(&mut self, from: usize, why: Distrust) {
-        if self.peers[from].distrust != Some(why) {
-            self.peers[from].distrust = Some(why);
-            self.events.push(Event::Distrusted { replica: self.membership.members[from].id, why });
+    fn distrust(&mut self, from: ReplicaId, why: Distrust) {
+        let Some(member) = self.progress.get_mut(from) else { return };
+        if member.distrust != Some(why) {
+            member.distrust = Some(why);
+            self.events.push(Event::Distrusted { replica: from, why });
         }
         if why == Distrust::OlderDisk {
             // Else what counts was said by the life that is known.
@@ -231,9 +239,13 @@ impl Core {
     }
 
     /// What a member has said in an older life counts no more.
-    fn forget_votes(&mut self, from: usize) {
-        self.primary.forget(from);
-        self.view_change.forget(from);
+    fn forget_votes(&mut self, from: ReplicaId) {
+        if let Some(member) = self.progress.get_mut(from) {
+            member.forget_answers();
+        }
+        if let Some(at) = self.membership.index_of(from) {
+            self.view_change.forget(at);
+        }
     }
 
     /// Writes the record again when the lives that it remembers have changed. Nothing that a view has fixed changes by it.

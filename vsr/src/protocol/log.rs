@@ -249,3 +249,63 @@ pub struct Diverged {
     /// What the log says.
     pub log: Checksum,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::super::entry::{HeaderFields, OpKind};
+    use super::super::number::{Timestamp, View};
+    use super::*;
+
+    /// The header of the op that follows `parent`, with a body of these bytes.
+    pub(crate) fn header(op: u64, parent: Checksum, body: &Bytes) -> Header {
+        Header::new(HeaderFields {
+            view: View::default(),
+            op: OpNumber(op),
+            parent,
+            body: Checksum::of(body),
+            body_len: body.len() as u32,
+            requests: 0,
+            timestamp: Timestamp(op),
+            commit: CommitNumber(0),
+            machine_version: 1,
+            kind: OpKind::Requests,
+        })
+    }
+
+    /// A log of so many ops, each with a body of so many bytes in memory, of which none was put yet.
+    pub(crate) fn log_of(ops: u64, body_len: usize) -> Log {
+        let mut log = Log::new(Checksum(1));
+        for op in 1..=ops {
+            let body = Bytes::from(vec![op as u8; body_len]);
+            let header = header(op, log.checksum(log.head()).unwrap(), &body);
+            log.extend(header);
+            log.fill(Entry { header, body });
+        }
+        log
+    }
+
+    #[test]
+    fn a_truncation_takes_the_bytes_with_it_and_what_it_leaves_is_proven() {
+        let mut log = log_of(5, 100);
+        assert_eq!((log.head(), log.bytes(), log.proven_from()), (OpNumber(5), 500, OpNumber(1)));
+        log.truncate(OpNumber(3));
+        assert_eq!((log.head(), log.bytes()), (OpNumber(3), 300));
+        assert!(log.is_proven(OpNumber(3)) && !log.is_proven(OpNumber(4)));
+    }
+
+    /// Rule 6.6, schedule F1: only the chain from the head down proves an entry.
+    #[test]
+    fn a_stale_entry_below_the_head_is_forgotten_when_the_chain_reaches_it() {
+        let mut log = log_of(2, 100);
+        let stale = log.checksum(OpNumber(2)).unwrap();
+        let body = Bytes::from_static(b"other");
+        let three = header(3, Checksum(99), &body);
+        log.extend(three);
+        assert_eq!(log.proven_from(), OpNumber(3), "its parent is another op 2");
+        assert_ne!(log.name(OpNumber(2)), Some(Checksum(99)), "a header that is here names its op");
+        assert_eq!(log.prove(OpNumber(0)), Ok(()));
+        assert!(log.header(OpNumber(2)).is_none(), "{stale} does not belong to this log");
+        assert_eq!(log.name(OpNumber(2)), Some(Checksum(99)));
+        assert_eq!(log.bytes(), 105);
+    }
+}

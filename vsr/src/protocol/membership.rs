@@ -8,10 +8,8 @@ use super::limits::{
     SESSIONS_MAX, WINDOW,
 };
 use super::number::{Epoch, ReplicaId, View};
+use super::quorum::{MEMBERS_MAX, Quorums};
 use super::writes::disk_bytes;
-
-/// The most members that a cluster may have.
-pub const MEMBERS_MAX: usize = 9;
 
 /// What a request adds to its command in the body of an op, at most.
 const REQUEST_OVERHEAD: u64 = 64;
@@ -105,29 +103,6 @@ impl Constants {
             }
         }
         Ok(())
-    }
-}
-
-/// How many members must agree. Two replicated facts are safe when the sets that hold them meet:
-/// replication + view change > n, view change > n/2, nack + replication > n (rule 7.8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quorums {
-    /// Durable copies that commit an op.
-    pub replication: u8,
-    /// Votes that leave a view, and `DoViewChange`s that begin one.
-    pub view_change: u8,
-    /// Members that never acknowledged an op, after which it cannot have been committed.
-    pub nack: u8,
-}
-
-impl Quorums {
-    /// The defaults of rule 7.8: replication is the smaller half of an even cluster.
-    #[must_use]
-    pub fn of(n: usize) -> Quorums {
-        let n = n as u8;
-        let replication = if n <= 2 { n } else { n.div_ceil(2) };
-        let view_change = if n == 2 { 2 } else { n - replication + 1 };
-        Quorums { replication, view_change, nack: n - replication + 1 }
     }
 }
 
@@ -269,11 +244,7 @@ impl Membership {
             }
         }
         let (n, Quorums { replication, view_change, nack }) = (n as u8, self.quorums);
-        let in_range = [replication, view_change, nack].iter().all(|&quorum| (1..=n).contains(&quorum));
-        let meet = u16::from(replication) + u16::from(view_change) > u16::from(n)
-            && u16::from(view_change) * 2 > u16::from(n)
-            && u16::from(nack) + u16::from(replication) > u16::from(n);
-        if !in_range || !meet {
+        if !self.quorums.intersect(n) {
             return Err(MembershipError::Quorums { n, replication, view_change, nack });
         }
         self.constants.validate()
@@ -328,14 +299,6 @@ impl Membership {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn default_quorums_are_those_of_rule_7_8() {
-        let table = [(1, 1, 1), (2, 2, 1), (2, 2, 2), (2, 3, 3), (3, 3, 3), (3, 4, 4), (4, 4, 4), (4, 5, 5), (5, 5, 5)];
-        for (n, (replication, view_change, nack)) in (1..).zip(table) {
-            assert_eq!(Quorums::of(n), Quorums { replication, view_change, nack }, "n = {n}");
-        }
-    }
 
     /// Hazards VC-20, D26; schedule F15.
     #[test]

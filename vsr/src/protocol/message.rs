@@ -559,3 +559,22 @@ mod headers_only {
         Ok(headers.into_iter().map(|header| Entry { header, body: Bytes::new() }).collect())
     }
 }
+
+/// Bytes of requests or replies after which the next message begins: what one frame carries stays small.
+pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
+
+/// Requests as messages of a bounded size.
+pub(crate) fn in_messages(requests: Vec<Request>) -> impl Iterator<Item = Vec<Request>> {
+    let mut rest = requests.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut message = vec![rest.next()?];
+        let mut bytes = message[0].command.len() + 64;
+        while bytes < MESSAGE_BYTES
+            && let Some(request) = rest.next_if(|next| bytes + next.command.len() <= MESSAGE_BYTES)
+        {
+            bytes += request.command.len() + 64;
+            message.push(request);
+        }
+        Some(message)
+    })
+}

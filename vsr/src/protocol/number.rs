@@ -53,6 +53,9 @@ number!(
     Timestamp(u64), ""
 );
 
+/// A moment that does not come: the deadline of a timer that is not set.
+pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
+
 impl OpNumber {
     /// The op before the first: the root of the hash chain.
     pub const ZERO: OpNumber = OpNumber(0);

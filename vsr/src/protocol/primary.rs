@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::agreed_clock::{self, Sample};
 use super::apply::Machine;
 use super::checksum::Checksum;
 use super::core::Core;
 use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
 use super::map::FastMap;
-use super::message::{Busy, Message, Outcome, Peer, Refusal, Reply, Request};
-use super::number::{ClientId, CommitNumber, Monotonic, OpNumber, Position, RequestNumber, SessionId, Timestamp, View};
+use super::message::{Busy, MESSAGE_BYTES, Message, Outcome, Peer, Refusal, Reply, Request, in_messages};
+use super::number::{
+    ClientId, CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View,
+};
 use super::phase::Status;
+use super::quorum;
 use super::sessions::Lookup;
 use super::writes::disk_bytes;
 
@@ -66,16 +70,8 @@ pub(crate) struct Primary {
     /// Who else waits for a queued request.
     pub(crate) queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
     pub(crate) pipeline: VecDeque<PreparedOp>,
-    /// The highest op that each member has acknowledged in this view.
-    pub(crate) acks: Vec<OpNumber>,
-    /// The highest op of this view that each member has on its disk, as its acknowledgements prove.
-    pub(crate) vouched: Vec<OpNumber>,
-    /// When each member is sent the oldest `Prepare` again.
-    resends: Vec<Resend>,
     /// Numbers the `Commit`s of this view.
     pub(crate) commit_number: u64,
-    /// The highest `Commit` that each member has answered in this view, and when.
-    pub(crate) confirmed: Vec<(u64, Monotonic)>,
     pub(crate) heartbeat_at: Monotonic,
     /// What the last `Prepare` or `Commit` told the backups.
     told: CommitNumber,
@@ -83,34 +79,13 @@ pub(crate) struct Primary {
     answers: Vec<(Peer, Reply)>,
 }
 
-/// Bytes of requests or replies after which the next message begins: what one frame carries stays small.
-pub(crate) const MESSAGE_BYTES: usize = 1 << 20;
-
-/// Requests as messages of a bounded size.
-pub(crate) fn in_messages(requests: Vec<Request>) -> impl Iterator<Item = Vec<Request>> {
-    let mut rest = requests.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let mut message = vec![rest.next()?];
-        let mut bytes = message[0].command.len() + 64;
-        while bytes < MESSAGE_BYTES
-            && let Some(request) = rest.next_if(|next| bytes + next.command.len() <= MESSAGE_BYTES)
-        {
-            bytes += request.command.len() + 64;
-            message.push(request);
-        }
-        Some(message)
-    })
-}
-
 const TELL: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// The origin of inherited requests: whoever sent them asks again.
 const NOBODY: Origin = Some(Peer::Client(ClientId(0)));
 
-pub(crate) const NEVER: Monotonic = Monotonic(u64::MAX);
-
 impl Primary {
-    pub(crate) fn new(members: usize) -> Primary {
+    pub(crate) fn new() -> Primary {
         Primary {
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -118,52 +93,12 @@ impl Primary {
             registering: FastMap::default(),
             queued_extra: FastMap::default(),
             pipeline: VecDeque::new(),
-            acks: vec![OpNumber::ZERO; members],
-            vouched: vec![OpNumber::ZERO; members],
-            resends: vec![Resend::default(); members],
             commit_number: 0,
-            confirmed: vec![(0, Monotonic(0)); members],
             heartbeat_at: NEVER,
             told: CommitNumber(0),
             body: BodyBuilder::default(),
             answers: Vec::new(),
         }
-    }
-}
-
-/// How long a backup that is stuck waits for the next copy of what it lacks: twice as long each time, so that a slow disk or line is
-/// not filled with copies (rule 6.9).
-#[derive(Clone, Copy, Debug)]
-struct Resend {
-    /// What it had acknowledged at the last retry.
-    acked: OpNumber,
-    /// Retries between the last copy and the next.
-    pause: u32,
-    /// Retries until the next copy.
-    left: u32,
-}
-
-/// Retries between two copies, at the most.
-const RESEND_PAUSE_MAX: u32 = 16;
-
-impl Default for Resend {
-    fn default() -> Resend {
-        Resend { acked: OpNumber::ZERO, pause: 1, left: 1 }
-    }
-}
-
-impl Primary {
-    /// What a member has said in an older life counts no more.
-    pub(crate) fn forget(&mut self, member: usize) {
-        self.acks[member] = OpNumber::ZERO;
-        self.vouched[member] = OpNumber::ZERO;
-        self.confirmed[member].0 = 0;
-        self.resend_soon(member);
-    }
-
-    /// The connection to a member is a new one: what was sent on the old one may be lost.
-    pub(crate) fn resend_soon(&mut self, member: usize) {
-        self.resends[member] = Resend { acked: self.acks[member], ..Resend::default() };
     }
 }
 
@@ -238,11 +173,11 @@ impl Core {
             self.flush_answers();
             return;
         }
-        let now = self.now;
+        let (now, log_bytes) = (self.now, self.log.bytes());
         for requests in in_messages(requests) {
             // What does not leave is no reason to wait for an answer.
             if self.send(primary, Message::Requests { requests: requests.clone(), forwarded: true }) {
-                requests.iter().for_each(|request| self.repair.forwards.sent(request, now));
+                requests.iter().for_each(|request| self.repair.forwards.sent(request, now, log_bytes));
             }
         }
     }
@@ -502,41 +437,46 @@ impl Core {
         self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
     }
 
+    /// The clock for timestamps (rule 5.11).
+    fn agreed_clock(&self) -> Timestamp {
+        let own = Sample { wall: self.wall, heard_at: self.now };
+        let told = self.progress.iter();
+        let clocks = told.filter_map(|member| if member.id == self.id { Some(own) } else { member.clock });
+        agreed_clock::agree(clocks, self.now, self.options.timing.ping * 8, self.membership.quorums.replication)
+    }
+
     /// The version of the state machine that the next op names: the lowest that the members announced
     /// last, never lower than that of the op before (rule 5.9). A member that has announced nothing since
     /// this replica's start holds a higher version back.
     fn op_version(&self) -> u32 {
         let before = self.log.header(self.log.head()).map(|header| header.machine_version);
         let own = self.options.machine_version;
-        let announced = self.peers.iter().enumerate();
-        let mut versions = announced.map(|(at, peer)| if at == self.index { Some(own) } else { peer.machine_version });
+        let announced = self.progress.iter();
+        let mut versions =
+            announced.map(|member| if member.id == self.id { Some(own) } else { member.machine_version });
         let lowest = versions.try_fold(own, |lowest, version| version.map(|version| lowest.min(version)));
         match (before, lowest) {
             (Some(before), Some(lowest)) => before.max(lowest),
             (Some(before), None) => before,
             (None, Some(lowest)) => lowest,
-            (None, None) => self.peers.iter().filter_map(|peer| peer.machine_version).fold(own, u32::min),
+            (None, None) => self.progress.iter().filter_map(|member| member.machine_version).fold(own, u32::min),
         }
     }
 
     /// A backup's log is durable up to an op. Matched by view, op and checksum; repeated, it changes
     /// nothing (rule 6.5).
-    pub(crate) fn on_prepare_ok(&mut self, from: usize, view: View, op: OpNumber, checksum: Checksum) {
+    pub(crate) fn on_prepare_ok(&mut self, from: ReplicaId, view: View, op: OpNumber, checksum: Checksum) {
         if view != self.view || !self.is_leading() {
             return self.ignore("PrepareOk", "not the primary of that view");
         }
         if self.log.checksum(op) != Some(checksum) {
             return self.ignore("PrepareOk", "other content");
         }
-        self.reaches(from, op);
-        self.primary.confirmed[from].1 = self.now;
-        if op > self.commit.op() && op > self.reads.inherited_head {
-            // Prepared in this view and not committed before: the sender acknowledges it because it is on its disk, and
-            // not because others have it.
-            self.primary.vouched[from] = op;
-        }
-        if op > self.primary.acks[from] {
-            self.primary.acks[from] = op;
+        // Prepared in this view and not committed before: the sender acknowledges it because it is on its disk, and
+        // not because others have it.
+        let vouches = op > self.commit.op() && op > self.reads.inherited_head;
+        let Some(member) = self.progress.get_mut(from) else { return };
+        if member.acknowledge(op, vouches, self.now) {
             self.advance_commit();
         }
         self.note_acknowledged(from);
@@ -547,16 +487,13 @@ impl Core {
         if !self.is_primary() {
             return;
         }
-        self.primary.acks[self.index] = self.durable;
-        let quorum = self.membership.quorums.replication;
-        let acked = self.quorum_value(self.primary.acks.iter().map(|op| op.0), quorum);
-        if acked > self.commit.0 {
-            self.raise_commit(CommitNumber(acked));
-        }
+        let acknowledged = self.progress.acknowledged(self.id, self.durable);
+        let committed = self.membership.quorums.committed(acknowledged);
+        self.raise_commit(committed);
     }
 
     /// A `Commit` was answered: the primary is still heard by this member.
-    pub(crate) fn on_commit_ok(&mut self, from: usize, view: View, number: u64) {
+    pub(crate) fn on_commit_ok(&mut self, from: ReplicaId, view: View, number: u64) {
         if view != self.view || !self.is_primary() {
             return self.ignore("CommitOk", "not the primary of that view");
         }
@@ -564,18 +501,16 @@ impl Core {
             return self.ignore("CommitOk", "no such Commit was sent");
         }
         self.note_acknowledged(from);
-        let (last, at) = &mut self.primary.confirmed[from];
-        *at = self.now;
-        *last = (*last).max(number);
+        if let Some(member) = self.progress.get_mut(from) {
+            member.confirm(number, self.now);
+        }
         self.on_round_confirmed();
     }
 
     /// The highest `Commit` of this view that a replication quorum has answered, this replica included.
     pub(crate) fn confirmed_round(&self) -> u64 {
-        let own = self.primary.commit_number;
-        let rounds = self.primary.confirmed.iter().enumerate();
-        let rounds = rounds.map(|(at, (number, _))| if at == self.index { own } else { *number });
-        self.quorum_value(rounds, self.membership.quorums.replication)
+        let rounds = self.progress.confirmed(self.id, self.primary.commit_number);
+        quorum::reached(self.membership.quorums.replication, rounds)
     }
 
     /// Tells the backups the commit number, and that the primary is there.
@@ -617,28 +552,17 @@ impl Core {
     /// Re-sends the oldest `Prepare` that a backup has not acknowledged and is stuck at.
     pub(crate) fn resend_prepares(&mut self) {
         for at in 0..self.membership.n() {
-            let acked = self.primary.acks[at];
-            let resend = &mut self.primary.resends[at];
-            if resend.acked != acked {
-                *resend = Resend { acked, ..Resend::default() };
+            let to = self.membership.members[at].id;
+            let Some(member) = self.progress.get_mut(to).filter(|member| member.id != self.id) else { continue };
+            if !member.is_resend_due(self.log.head()) {
                 continue;
             }
-            if at == self.index || acked >= self.log.head() {
-                continue;
-            }
-            resend.left -= 1;
-            if resend.left > 0 {
-                continue;
-            }
-            resend.pause = (resend.pause * 2).min(RESEND_PAUSE_MAX);
-            resend.left = resend.pause;
-            let op = acked.next().max(self.commit.op().next());
-            if self.peers[at].log.is_some_and(|(view, head)| view == self.view && head >= op) {
+            let op = member.acknowledged.next().max(self.commit.op().next());
+            if member.log.is_some_and(|(view, head)| view == self.view && head >= op) {
                 // It is there, and waits for a disk; what is missing below, the backup asks for.
                 continue;
             }
             if let Some(entry) = self.entry_in_memory(op) {
-                let to = self.membership.members[at].id;
                 self.send(to, Message::Prepare { view: self.view, commit: self.commit, entry });
             }
         }
@@ -647,11 +571,7 @@ impl Core {
     /// Takes up the role: the pipeline is what was inherited, and acknowledgements start from nothing
     /// (hazard B8).
     pub(crate) fn begin_as_primary(&mut self) {
-        let members = self.membership.n();
-        self.primary.acks = vec![OpNumber::ZERO; members];
-        self.primary.vouched = vec![OpNumber::ZERO; members];
-        self.primary.resends = vec![Resend::default(); members];
-        self.primary.confirmed = vec![(0, self.now); members];
+        self.progress.begin_term(self.now);
         self.primary.commit_number = 0;
         self.primary.told = CommitNumber(0);
         self.primary.heartbeat_at = self.now;

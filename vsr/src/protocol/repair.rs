@@ -11,9 +11,7 @@ use super::entry::{Entry, Header};
 use super::forwards::Forwards;
 use super::log::{Body, LogSlot};
 use super::message::Message;
-use super::number::{BatchNumber, Monotonic, OpNumber, ReplicaId, View};
-use super::phase::Status;
-use super::writes::disk_bytes;
+use super::number::{Monotonic, OpNumber, ReplicaId, View};
 
 const HEADERS_MAX: u32 = 256;
 const ENTRIES_MAX: usize = 64;
@@ -62,6 +60,8 @@ pub(crate) struct Repair {
     headers_asked: Option<(OpNumber, Monotonic)>,
     pub(crate) reads: VecDeque<ReadRequest>,
     pub(crate) forwards: Forwards,
+    /// When the commit number rose last.
+    pub(crate) committed_at: Monotonic,
     /// Since when the primary is known to be ahead.
     pub(crate) lagging_since: Option<Monotonic>,
     start_view_asked: Option<(View, Monotonic)>,
@@ -72,10 +72,6 @@ pub(crate) struct Repair {
     /// Members that were asked for headers, and for bodies, in this round: nobody is asked twice before everybody was asked.
     tried_for_headers: Tried,
     tried_for_bodies: Tried,
-    pub(crate) cached_from: OpNumber,
-    pub(crate) cached_bytes: u64,
-    /// The last durable batch when bodies were to leave the memory last.
-    pub(crate) cache_looked_at: BatchNumber,
 }
 
 /// A set of members, by their places.
@@ -94,7 +90,7 @@ impl Tried {
 
 impl Repair {
     pub(crate) fn new(nonce: u64) -> Repair {
-        Repair { nonce, cached_from: OpNumber(1), ..Repair::default() }
+        Repair { nonce, ..Repair::default() }
     }
 
     pub(crate) fn note_lag(&mut self, now: Monotonic) {
@@ -129,8 +125,8 @@ impl Core {
     }
 
     /// Asks a peer for what is missing, if anything is.
-    pub fn run_repair(&mut self) {
-        if !std::mem::take(&mut self.repair.due) || self.fault.is_some() {
+    pub(crate) fn run_repair(&mut self) {
+        if !std::mem::take(&mut self.repair.due) {
             return;
         }
         if let Err(diverged) = self.log.prove(self.applied) {
@@ -223,12 +219,13 @@ impl Core {
             *tried = Tried::default();
         }
         let primary = self.membership.index_of(self.primary_id()).unwrap_or(0);
-        let prefer = primary != self.index && self.peers[primary].down.is_none() && self.random.chance(1, 2);
+        let is_up = |at: usize| self.progress.is_up(self.membership.members[at].id);
+        let prefer = primary != self.index && is_up(primary) && self.random.chance(1, 2);
         let start = self.random.below(n as u64) as usize;
         // Now and then whoever comes first: a hint is never believed for ever.
         let believe = self.random.chance(3, 4);
         let ring = || (0..n).map(|step| (start + step) % n).filter(|&at| at != self.index && !tried.has(at));
-        let up = ring().find(|&at| !believe || self.peers[at].down.is_none());
+        let up = ring().find(|&at| !believe || is_up(at));
         let at = Some(primary).filter(|&at| prefer && !tried.has(at)).or(up).or_else(|| ring().next())?;
         tried.add(at);
         Some(self.membership.members[at].id)
@@ -328,42 +325,8 @@ impl Core {
         self.try_become_primary();
     }
 
-    /// Whether the log of log_view is durably this replica's own, so that entries may be put.
-    fn may_write_log(&self) -> bool {
-        self.log_view == self.view && self.views_are_durable()
-    }
-
-    /// Puts a body into its slot; a blank one takes the header that the slot above names.
-    pub(crate) fn take_in(&mut self, entry: Entry) -> bool {
-        let header = entry.header;
-        if header.op > self.log.head() || self.log.name(header.op) != Some(header.checksum()) {
-            return false;
-        }
-        if self.log.header(header.op).is_none() {
-            self.log.adopt(header);
-        }
-        if !self.writes.has_room(disk_bytes(header.body_len.into())) {
-            self.mark("no room for a repaired entry");
-            return false;
-        }
-        if self.is_disk_behind() {
-            self.mark("the disk is behind: a repaired entry has to wait");
-            return false;
-        }
-        let filled = self.log.fill(entry);
-        if filled {
-            self.view_change.note_progress(self.now);
-            if self.may_write_log() {
-                self.stage_put(header.op);
-            } else {
-                self.writes.unstage(header.op, disk_bytes(header.body_len.into()));
-            }
-        }
-        filled
-    }
-
     /// A read that was asked for has ended; `None` is an entry that storage cannot give.
-    pub fn on_read(&mut self, request: &ReadRequest, entries: Vec<(OpNumber, Option<Entry>)>) {
+    pub(crate) fn on_read(&mut self, request: &ReadRequest, entries: Vec<(OpNumber, Option<Entry>)>) {
         match *request {
             ReadRequest::Apply { .. } => {
                 self.applying.reading = false;
@@ -423,39 +386,11 @@ impl Core {
         self.send(primary, Message::RequestStartView { view, nonce: self.repair.nonce });
     }
 
-    /// Everything that is not answered is said again (rule 6.1).
-    pub(crate) fn on_retry(&mut self) {
-        self.retry_votes();
-        match self.status() {
-            Status::Normal if self.is_primary() => {
-                self.resend_prepares();
-                self.check_quorum();
-            }
-            Status::Normal => self.check_primary(),
-            Status::ViewChange => self.retry_view_change(),
-        }
-        self.retry_reads();
+    /// Called at each retry.
+    pub(crate) fn retry_repair(&mut self) {
         if self.log.head() > self.applied || !self.repair.damaged.is_empty() {
             self.repair_soon();
         }
-    }
-
-    /// A backup's reasons to act against, or to ask, its primary.
-    fn check_primary(&mut self) {
-        let view = self.view;
-        if !self.head_certain {
-            return self.ask_for_start_view(view);
-        }
-        if self.repair.lagging_since.is_some_and(|since| self.now.since(since) >= self.options.timing.retry) {
-            self.repair.lagging_since = None;
-            self.mark("lagging behind the primary");
-            self.ask_for_start_view(view);
-        }
-        if self.durable > self.commit.op() {
-            self.send_prepare_ok();
-        }
-        self.vote_if_primary_is_down();
-        self.check_forwards();
     }
 
     pub(crate) fn entry_in_memory(&self, op: OpNumber) -> Option<Entry> {

@@ -1,15 +1,19 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
-use super::core::{Core, Options, PeerState};
+use super::body_cache::BodyCache;
+use super::core::Core;
 use super::entry::Header;
 use super::fault::Fault;
+use super::invariants::Numbers;
 use super::log::{Body, Log, LogSlot};
-use super::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
+use super::number::{BatchNumber, Monotonic, NEVER, OpNumber, Timestamp, View};
+use super::options::Options;
 use super::outbox::Outbox;
 use super::phase::{LogSource, Phase, Status};
-use super::primary::{NEVER, Primary};
+use super::primary::Primary;
+use super::progress::Tracker;
 use super::random::Random;
-use super::reads::Reads;
+use super::read_rounds::ReadRounds;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
@@ -64,16 +68,18 @@ impl Core {
             durable: commit.op().min(head),
             writes: Writes { room: u64::MAX, ..Writes::default() },
             outbox: Outbox::default(),
-            primary: Primary::new(members),
+            primary: Primary::new(),
             view_change: ViewChange::new(members),
             repair,
-            reads: Reads::default(),
+            reads: ReadRounds::default(),
             applying: super::apply::Applying::default(),
-            peers: vec![PeerState::default(); members],
+            cache: BodyCache::new(),
+            progress: Tracker::new(membership.members.iter().map(|member| member.id)),
             random,
             now,
             wall,
             fault: None,
+            checked: Numbers::default(),
             local_replies: Vec::new(),
             events: Vec::new(),
             heard_of_primary: now,

@@ -7,15 +7,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, LEAP_MAX};
+use super::core::Core;
 use super::entry::{Entry, Header};
 use super::event::{Event, Suspicion};
 use super::fault::Fault;
+use super::limits::LEAP_MAX;
 use super::log::Diverged;
 use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
-use super::number::{CommitNumber, Monotonic, OpNumber, Position, ReplicaId, View};
+use super::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
 use super::phase::{LogSource, Phase, Status};
-use super::primary::NEVER;
+use super::progress::Down;
+use super::quorum;
 use super::vsr_state::{Doubted, Suffix, VsrState};
 
 /// What a replica keeps while it votes, and while a view has not started.
@@ -173,8 +175,8 @@ impl Core {
     }
 
     /// The transport reports a broken connection.
-    pub(crate) fn on_hint(&mut self, peer: usize) {
-        if self.membership.members[peer].id == self.primary_id() {
+    pub(crate) fn on_hint(&mut self, peer: ReplicaId) {
+        if peer == self.primary_id() {
             self.vote_if_primary_is_down();
         }
     }
@@ -182,11 +184,11 @@ impl Core {
     /// Votes at once while the primary's connection is down, when a reconnect was refused or one
     /// heartbeat stayed silent; a bounded number of times without progress (rule 7.9).
     pub(crate) fn vote_if_primary_is_down(&mut self) {
-        let Some(primary) = self.membership.index_of(self.primary_id()) else { return };
-        let Some((since, refused)) = self.peers[primary].down else { return };
+        let primary = self.primary_id();
+        let Some(Down { since, refused }) = self.progress.get(primary).and_then(|member| member.down) else { return };
         let silent = self.now.since(since) >= self.options.timing.heartbeat;
         let allowed = self.view_change.fast_votes < self.membership.n() as u32;
-        if primary != self.index && (refused || silent) && allowed && self.view_change.voting.is_none() {
+        if primary != self.id && (refused || silent) && allowed && self.view_change.voting.is_none() {
             self.view_change.fast_votes += 1;
             self.vote(Suspicion::Disconnected);
         }
@@ -234,6 +236,13 @@ impl Core {
         self.view_change.deadline = self.now.after(base + Duration::from_nanos(jitter));
     }
 
+    /// When this replica acts if nothing happens until then: a backup suspects its primary, a view change is given up.
+    /// Never as primary. For observers.
+    #[must_use]
+    pub fn view_deadline(&self) -> Monotonic {
+        self.view_change.deadline
+    }
+
     /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
     /// heartbeats and votes (rule 7.2).
     pub(crate) fn check_quorum(&mut self) {
@@ -241,9 +250,8 @@ impl Core {
             return;
         }
         let timing = self.options.timing;
-        let heard = self.primary.confirmed.iter().enumerate();
-        let heard = heard.map(|(at, (_, when))| if at == self.index { self.now.0 } else { when.0 });
-        let quorum_heard = Monotonic(self.quorum_value(heard, self.membership.quorums.replication));
+        let heard = self.progress.confirmed_at(self.id, self.now);
+        let quorum_heard = Monotonic(quorum::reached(self.membership.quorums.replication, heard));
         let deaf = self.now.since(quorum_heard) >= timing.abdicate;
         let stalled = self.membership.n() > 1
             && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
@@ -264,15 +272,13 @@ impl Core {
     /// (rule 7.11).
     fn others_have_room(&self) -> bool {
         let age_max = self.options.timing.ping * 4;
-        let has_room = |peer: &&super::core::PeerState| {
-            peer.has_room.is_some_and(|(has_room, when)| has_room && self.now.since(when) <= age_max)
-        };
-        self.peers.iter().filter(has_room).count() >= usize::from(self.membership.quorums.replication)
+        let with_room = self.progress.iter().filter(|member| member.has_room(self.now, age_max)).count();
+        with_room >= usize::from(self.membership.quorums.replication)
     }
 
     /// Gives up the role on purpose, so that a restart costs no time-out.
-    pub fn hand_over(&mut self) {
-        if self.is_primary() && self.membership.n() > 1 && self.fault.is_none() {
+    pub(crate) fn hand_over(&mut self) {
+        if self.is_primary() && self.membership.n() > 1 {
             self.enter_view(self.view.next());
         }
     }
@@ -409,11 +415,12 @@ impl Core {
         if !is_well_formed(&dvc) {
             return self.ignore("DoViewChange", "malformed");
         }
-        self.check_own(from, dvc.life, &dvc.known);
+        let sender = self.membership.members[from].id;
+        self.check_own(sender, dvc.life, &dvc.known);
         if self.fault.is_some() {
             return;
         }
-        if !self.introduce(from, dvc.life, dvc.head, dvc.head_certain) {
+        if !self.introduce(sender, dvc.life, dvc.head, dvc.head_certain) {
             return self.ignore("DoViewChange", "a life of the sender that does not count");
         }
         self.on_known(&dvc.known);
@@ -433,9 +440,8 @@ impl Core {
         if self.phase.has_log() {
             // Its sender has missed the StartView; only a certain head may take one unasked.
             if self.is_leading() && dvc.head_certain {
-                let to = self.membership.members[from].id;
                 let start = self.start_view(0);
-                self.send(to, Message::StartView(start));
+                self.send(sender, Message::StartView(start));
             }
             return;
         }
@@ -572,7 +578,7 @@ impl Core {
     /// nothing either, and knows of no other disk under this id: else one that was formatted anew would commit beside what its
     /// predecessor has committed (rule 7.17).
     fn is_known_to_be_first(&self) -> bool {
-        let fresh = self.peers.iter().filter(|peer| peer.log == Some((self.view, OpNumber::ZERO))).count();
+        let fresh = self.progress.iter().filter(|member| member.log == Some((self.view, OpNumber::ZERO))).count();
         fresh + 1 >= usize::from(self.membership.quorums.view_change)
     }
 
@@ -581,8 +587,8 @@ impl Core {
         if !self.phase.is_first_start() || self.view != View::default() {
             return;
         }
-        if self.peers.iter().any(|peer| peer.log.is_some_and(|(view, head)| view == self.view && head > OpNumber::ZERO))
-        {
+        let has_begun = |log: (View, OpNumber)| log.0 == self.view && log.1 > OpNumber::ZERO;
+        if self.progress.iter().any(|member| member.log.is_some_and(has_begun)) {
             self.mark("the view that a fresh disk would lead has begun without it");
             self.enter_view(self.view.next());
         } else if self.phase == Phase::AwaitingMembers {

@@ -241,7 +241,7 @@ fn panics_are_told_as_panics() {
 /// B11: who fills the log hears so, and so does a client that comes later.
 #[test]
 fn a_full_log_is_heard_also_by_a_new_client() {
-    let mut replicas = start((3, 3), |config| config.log_bytes_max = 2 << 20, || Lengths);
+    let mut replicas = start((3, 3), |config| config.log_bytes_max = 9 << 20, || Lengths);
     let handle = replicas.handles[0].clone();
     let late: Client<Lengths> = replicas.client(|_| ());
     replicas.pool.run_until(async move {

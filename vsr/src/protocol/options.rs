@@ -1,0 +1,64 @@
+//! What one replica is told at its start, beside what its disk says.
+
+use std::time::Duration;
+
+use super::number::ClientId;
+
+/// How long a replica waits before it does something about it. Its own business: no rule of safety
+/// depends on any of these.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two heartbeats of an idle primary. Default 50 ms.
+    pub heartbeat: Duration,
+    /// Silence of the primary after which a backup votes against it. Default 400 ms. Too low: a loaded
+    /// machine changes views for nothing. Too high: a stalled primary is replaced late.
+    pub suspect: Duration,
+    /// How long a view change may make no progress before the next view is tried. Default 500 ms;
+    /// doubles with each failed one, up to 8 times: where no view can start, one is entered each 8 of it.
+    pub view_change: Duration,
+    /// Between two attempts at anything that is not answered. Default 60 ms.
+    pub retry: Duration,
+    /// Between two pings. Default 250 ms.
+    pub ping: Duration,
+    /// How long a primary goes on without hearing from a quorum. Default 400 ms.
+    pub abdicate: Duration,
+    /// How long a primary's own write may take before it gives up the role. Default 2 s.
+    pub disk: Duration,
+    /// How long a forwarded request may be neither prepared nor answered, while nothing is committed, before it is a
+    /// reason to vote. After half of it the primary is asked again. Default 1 s.
+    pub forward: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(50),
+            suspect: Duration::from_millis(400),
+            view_change: Duration::from_millis(500),
+            retry: Duration::from_millis(60),
+            ping: Duration::from_millis(250),
+            abdicate: Duration::from_millis(400),
+            disk: Duration::from_secs(2),
+            forward: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What one replica is told beside what its disk says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// See [`Timing`].
+    pub timing: Timing,
+    /// Where the replica's jitter and nonces come from.
+    pub seed: u64,
+    /// The client that the replica's own handle is.
+    pub local_client: ClientId,
+    /// The version of the state machine that this build applies.
+    pub machine_version: u32,
+    /// Bytes of bodies the log may hold before requests are answered `LogFull`.
+    pub log_bytes_max: u64,
+    /// Bytes of applied entries that stay in memory for slow peers.
+    pub cache_bytes: u64,
+    /// Bytes of requests that may wait for a place in the pipeline.
+    pub queue_bytes_max: usize,
+}

@@ -1,0 +1,430 @@
+//! One turn of a replica: the only way in and out of [`Core`].
+//!
+//! A caller repeats four steps:
+//!
+//! 1. Fill [`Inputs`] with the time, with the write that became durable, and with everything that has arrived since the
+//!    last turn.
+//! 2. Call [`Core::turn`].
+//! 3. Carry out the [`Effects`], in the order of the fields: tell replies, answer queries, start the write and the reads,
+//!    hand the messages to the network, show the events to observers. Leave every buffer empty.
+//! 4. Look at [`Core::fault`]: after `Some` there is no further turn. Else make the next turn at once if
+//!    [`Effects::again`] says so, and else when something arrives or [`Core::next_deadline`] has come.
+//!
+//! Within a turn the core works in a fixed order: the write that became durable, the room of the disk, the inputs as they
+//! stand in [`Inputs::arrived`], due timers, applying, a new op of the requests that wait, read rounds, repair, a look at its
+//! own numbers, the next write.
+//! Inputs come first so that the batching follows from the load: what has arrived together becomes one op, one write and
+//! one message to each peer.
+//!
+//! # What is safe, and why
+//!
+//! - **Messages may leave at once.** A message that needs a durable write stays in the core until the end of that write
+//!   has been an input (rule 6.4; `docs/messages.md` has the write that each message waits for). So the order between
+//!   [`Effects::write`] and [`Effects::messages`] is free, and the disks of primary and backups work at the same time.
+//! - **A write is reported when it is durable, and not before.** [`Inputs::written`] is what releases messages. One write is
+//!   in flight at a time: the next one comes out only after the last one went in as `written`.
+//! - **Replies may be told at once.** They are of committed ops, or say that a request was not taken.
+//! - **Queries are answered before the next turn**, from the state machine as the turn has left it: the next turn may
+//!   apply further ops, and may stop inside one (rule 8.6).
+//! - **A lost effect is allowed only where a crash is.** Messages may be lost. A write, a read or a reply that is dropped
+//!   leaves the core waiting for it.
+//!
+//! After a [`Fault`](super::fault::Fault) the core takes in nothing and sends nothing. One write may still be handed out then: that its disk is an
+//! old copy has to be durable before the replica says that it has stopped.
+//!
+//! # A cluster of one, by hand
+//!
+//! ```
+//! use bytes::Bytes;
+//! use vsr::protocol::{
+//!     ApplyContext, ClientId, ClusterId, Core, Effects, Fault, Incarnation, Input, Inputs, Machine, Membership,
+//!     Monotonic, Options, Outcome, Recovered, Reply, ReplicaId, Request, RequestNumber, SessionId, Timestamp, Timing,
+//!     VsrState,
+//! };
+//!
+//! /// Answers how many bytes the commands had so far.
+//! struct Length(usize);
+//!
+//! impl Machine for Length {
+//!     fn decodes(&self, _: &Bytes) -> bool {
+//!         true
+//!     }
+//!     fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+//!         self.0 += command.len();
+//!         reply.extend(self.0.to_string().bytes());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let state = VsrState::formatted(ClusterId(1), ReplicaId(0), Incarnation(1), Membership::new(["here"]).unwrap());
+//! let options = Options {
+//!     timing: Timing::default(),
+//!     seed: 1,
+//!     local_client: ClientId(7),
+//!     machine_version: 1,
+//!     log_bytes_max: 1 << 20,
+//!     cache_bytes: 1 << 20,
+//!     queue_bytes_max: 1 << 20,
+//! };
+//! let recovered = Recovered { state, slots: Vec::new(), head_certain: true };
+//! let mut core = Core::recover(options, recovered, Monotonic(0), Timestamp(0)).unwrap();
+//! let (mut machine, mut disk) = (Length(0), Vec::new());
+//!
+//! // Makes turns until nothing is left to do.
+//! let mut run = |requests: Vec<Request>| -> Vec<Reply> {
+//!     let mut inputs = Inputs { arrived: vec![Input::Requests(requests)], ..Inputs::default() };
+//!     let mut effects = Effects::default();
+//!     let mut replies = Vec::new();
+//!     loop {
+//!         core.turn(&mut inputs, &mut machine, &mut effects);
+//!         replies.append(&mut effects.replies);
+//!         if let Some((number, batch)) = effects.write.take() {
+//!             disk.push(batch); // durable from here on
+//!             inputs.written = Some(number);
+//!         } else if !effects.again {
+//!             return replies;
+//!         }
+//!         effects.events.clear(); // not shown to an observer; without peers there are no messages
+//!     }
+//! };
+//!
+//! run(Vec::new()); // it starts, and becomes the primary
+//! let register = Request {
+//!     client: ClientId(7),
+//!     session: SessionId::default(),
+//!     number: RequestNumber(0),
+//!     floor: RequestNumber(0),
+//!     command: Bytes::new(),
+//! };
+//! let Outcome::Registered(session) = run(vec![register.clone()])[0].outcome else { panic!("no session") };
+//! let number = RequestNumber(1);
+//! let command = Request { session, number, floor: number, command: Bytes::from_static(b"abc"), ..register };
+//! assert_eq!(run(vec![command])[0].outcome, Outcome::Reply(Bytes::from_static(b"3")));
+//! ```
+
+use super::apply::Machine;
+use super::core::Core;
+use super::entry::Entry;
+use super::event::Event;
+use super::message::{Envelope, Message, Peer, Refusal, Reply, Request};
+use super::number::{BatchNumber, ClientId, Monotonic, OpNumber, ReplicaId, Timestamp};
+use super::repair::ReadRequest;
+use super::vsr_state::Batch;
+
+/// Something that has arrived since the last turn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A message, from a sender that the transport vouches for. What a client may not send, what is no member's, and what
+    /// is implausible is ignored, with an [`Event::Ignored`].
+    Message {
+        /// The sender.
+        from: Peer,
+        /// The content.
+        message: Message,
+    },
+    /// A read of [`Effects::reads`] has ended.
+    Read {
+        /// As it was handed out.
+        request: ReadRequest,
+        /// What storage gave: at least the first of the ops, in their order. `None` is an entry that it cannot give: damaged or gone.
+        entries: Vec<(OpNumber, Option<Entry>)>,
+    },
+    /// The transport has a connection to this member.
+    PeerUp(ReplicaId),
+    /// The transport lost its connection to this member. A hint: it speeds up suspicion and is never believed (rule 7.9).
+    PeerDown {
+        /// The member.
+        peer: ReplicaId,
+        /// A reconnect was refused: most likely its process is gone.
+        refused: bool,
+    },
+    /// Requests of the replica's own handle. Their answers are in [`Effects::replies`].
+    Requests(Vec<Request>),
+    /// A query that is to be linearizable, under a number of the caller's choice. The number comes back in [`Effects::queries`], in this
+    /// turn or a later one, or never if the core stops.
+    Query(u64),
+    /// A query of a client that the caller does not take: the client is told so.
+    RefuseQuery {
+        /// The client.
+        client: ClientId,
+        /// The number that the client gave its query.
+        nonce: u64,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The process is going to stop: a primary gives up its role, so that the cluster loses no time-out.
+    HandOver,
+}
+
+/// What a replica is told in one turn. The buffers are kept from turn to turn: a turn empties `written` and `arrived`, and leaves
+/// the other fields as they are.
+///
+/// Default: time 0, nothing has arrived, unlimited room, timers fire, no limits of applying and reading.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// The monotonic time. An earlier one than that of the last turn counts as equal to it.
+    pub now: Monotonic,
+    /// The time of day, for timestamps; it may jump.
+    pub wall: Timestamp,
+    /// The write that became durable since the last turn, by the number that [`Effects::write`] gave it.
+    pub written: Option<BatchNumber>,
+    /// Bytes that storage can still take, without what is in flight.
+    pub room: u64,
+    /// Everything else that has arrived, in the order in which the core is to take it.
+    pub arrived: Vec<Input>,
+    /// Whether the timers that are due fire in this turn. `false` is for tests that choose the moment of a time-out: what is due then
+    /// fires in the next turn in which this is `true`.
+    pub timers: bool,
+    /// Requests applied at most in this turn. At least 1.
+    pub apply_max: usize,
+    /// Reads handed out at most in this turn.
+    pub reads_max: usize,
+}
+
+impl Default for Inputs {
+    fn default() -> Inputs {
+        Inputs {
+            now: Monotonic(0),
+            wall: Timestamp(0),
+            written: None,
+            room: u64::MAX,
+            arrived: Vec::new(),
+            timers: true,
+            apply_max: usize::MAX,
+            reads_max: usize::MAX,
+        }
+    }
+}
+
+/// What a turn wants done, in the order in which the caller does it. A turn adds to the buffers; the caller empties them.
+#[derive(Clone, Debug, Default)]
+pub struct Effects {
+    /// Whether the caller makes another turn before it waits: a timer fired, more can be applied, or the turn handed out
+    /// what may end at once. Events and messages alone are no reason.
+    pub again: bool,
+    /// Answers to the requests of the replica's own handle.
+    pub replies: Vec<Reply>,
+    /// Queries to answer now, from the state machine as it is, by the numbers of [`Input::Query`]. A client's answer goes out through
+    /// [`Core::tell_client`].
+    pub queries: Vec<u64>,
+    /// The next write, with its number: the group commit. At most one is in flight.
+    pub write: Option<(BatchNumber, Batch)>,
+    /// Entries to read from storage, beside the write.
+    pub reads: Vec<ReadRequest>,
+    /// Messages that may leave now. Their order is that in which they should leave; none depends on it.
+    pub messages: Vec<Envelope>,
+    /// What happened, for observers, in order.
+    pub events: Vec<Event>,
+}
+
+impl Core {
+    /// Makes one turn: takes the inputs in, lets the protocol act, and adds what it wants done to the effects. The
+    /// [module](self) says what the caller does with them, in which order, and why that is safe.
+    ///
+    /// Applies committed commands to `machine`; [`Machine::decodes`] is asked about each command that is admitted.
+    ///
+    /// At the end the core compares its own numbers, and stops with [`Fault::Broken`](super::fault::Fault::Broken) where they
+    /// contradict each other, or where [`Inputs::written`] names another write than the one in flight.
+    pub fn turn(&mut self, inputs: &mut Inputs, machine: &mut dyn Machine, effects: &mut Effects) {
+        self.now = self.now.max(inputs.now);
+        self.wall = inputs.wall;
+        if let Some(batch) = inputs.written.take() {
+            self.end_write(batch);
+        }
+        self.writes.room = inputs.room;
+        for input in inputs.arrived.drain(..) {
+            // The one door: a core that has stopped takes nothing in.
+            if self.fault.is_none() {
+                self.on_input(input, machine);
+            }
+        }
+        let goes_on = self.act(inputs, machine);
+        self.hand_out(inputs.reads_max, effects);
+        effects.again = goes_on
+            || !effects.replies.is_empty()
+            || !effects.queries.is_empty()
+            || effects.write.is_some()
+            || !effects.reads.is_empty();
+    }
+
+    /// Sends a client what the caller has made: the answer to a query of these effects, or the replica's status. It takes the way of
+    /// every message, and waits for the same writes; what may leave now is added to the effects.
+    pub fn tell_client(&mut self, client: ClientId, message: Message, effects: &mut Effects) {
+        if self.fault.is_none() {
+            self.send_to(Peer::Client(client), message);
+            move_all(self.outbox.ready(), &mut effects.messages);
+        }
+    }
+
+    /// A core that has stopped waits for its last write, if it has one, and for nothing else.
+    fn end_write(&mut self, batch: BatchNumber) {
+        if self.fault.is_none() {
+            return self.on_written(batch);
+        }
+        self.writes.in_flight = None;
+        self.last_batch = self.last_batch.filter(|last| *last > batch);
+    }
+
+    fn on_input(&mut self, input: Input, machine: &dyn Machine) {
+        match input {
+            Input::Message { from, message } => self.on_message(from, message, machine),
+            Input::Read { request, entries } => self.on_read(&request, entries),
+            Input::PeerUp(peer) => self.on_peer_up(peer),
+            Input::PeerDown { peer, refused } => self.on_peer_down(peer, refused),
+            Input::Requests(requests) => {
+                let plausible = self.refuse_absurd(None, requests);
+                self.on_requests(None, plausible, false, machine);
+            }
+            Input::Query(number) => self.query(number),
+            Input::RefuseQuery { client, nonce, refusal } => {
+                let (position, view) = (self.applied, self.started_view());
+                self.send_to(
+                    Peer::Client(client),
+                    Message::Answer { client, nonce, answer: Err(refusal), position, view },
+                );
+            }
+            Input::HandOver => self.hand_over(),
+        }
+    }
+
+    /// What follows from the inputs. Whether the next turn can go on at once.
+    fn act(&mut self, inputs: &Inputs, machine: &mut dyn Machine) -> bool {
+        let is_due = inputs.timers && self.now >= self.next_deadline();
+        if is_due {
+            self.on_timer();
+        }
+        let is_more = self.apply(machine, inputs.apply_max);
+        if self.fault.is_none() {
+            self.prepare_queued();
+            self.flush_reads();
+            self.refresh_record();
+            self.note_stall();
+            self.run_repair();
+            self.check_invariants();
+        }
+        is_due || is_more
+    }
+
+    /// What has come of the turn. After a stop: what had been done before it, and the last write.
+    fn hand_out(&mut self, reads_max: usize, effects: &mut Effects) {
+        let runs = self.fault.is_none();
+        move_all(&mut self.local_replies, &mut effects.replies);
+        if runs && self.is_between_ops() {
+            self.take_ready_queries(&mut effects.queries);
+        }
+        if (runs || self.last_batch.is_some())
+            && let Some(write) = self.writes.take(self.now)
+        {
+            effects.write = Some(write);
+        }
+        let reads = reads_max.min(self.repair.reads.len());
+        effects.reads.extend(self.repair.reads.drain(..reads));
+        if !runs {
+            self.outbox.ready().clear();
+        }
+        move_all(self.outbox.ready(), &mut effects.messages);
+        move_all(&mut self.events, &mut effects.events);
+    }
+}
+
+/// Moves everything from one buffer to the end of another. Where the other one is empty they change places, so that neither
+/// has to allocate anew in the next turn.
+fn move_all<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
+    if to.is_empty() {
+        std::mem::swap(from, to);
+    } else {
+        to.append(from);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::super::apply::ApplyContext;
+    use super::super::documented::any_core;
+    use super::super::fault::Fault;
+    use super::super::number::{RequestNumber, SessionId};
+    use super::*;
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn decodes(&self, _: &Bytes) -> bool {
+            true
+        }
+
+        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Fault> {
+            Ok(())
+        }
+    }
+
+    fn turn(core: &mut Core, inputs: &mut Inputs) -> Effects {
+        let mut effects = Effects::default();
+        core.turn(inputs, &mut Nothing, &mut effects);
+        effects
+    }
+
+    #[test]
+    fn the_first_ping_leaves_when_the_write_of_the_start_is_reported_and_not_before() {
+        let (mut core, mut inputs) = (any_core(), Inputs::default());
+        let first = turn(&mut core, &mut inputs);
+        assert_eq!(first.write.map(|(number, _)| number), Some(BatchNumber(1)));
+        assert!(first.messages.is_empty(), "{:?}", first.messages);
+        let second = turn(&mut core, &mut inputs);
+        assert!(second.write.is_none() && second.messages.is_empty(), "{second:?}");
+        inputs.written = Some(BatchNumber(1));
+        let third = turn(&mut core, &mut inputs);
+        let names: Vec<_> = third.messages.iter().map(|envelope| envelope.message.name()).collect();
+        assert_eq!(names, ["Ping", "Ping"]);
+        assert_eq!(inputs.written, None);
+    }
+
+    #[test]
+    fn a_core_that_has_stopped_takes_nothing_in_and_hands_nothing_out() {
+        let mut core = any_core();
+        core.stop(Fault::SoloDamaged { op: OpNumber(1) });
+        let request = Request {
+            client: ClientId(1),
+            session: SessionId::default(),
+            number: RequestNumber(0),
+            floor: RequestNumber(0),
+            command: Bytes::new(),
+        };
+        let from = Peer::Replica(ReplicaId(0));
+        let mut inputs = Inputs {
+            // Long after every time-out.
+            now: Monotonic(u64::MAX / 2),
+            arrived: vec![
+                Input::Message { from, message: Message::ReadIndex { nonce: 1 } },
+                Input::Requests(vec![request]),
+                Input::Query(1),
+                Input::PeerUp(ReplicaId(0)),
+                Input::HandOver,
+            ],
+            ..Inputs::default()
+        };
+        let mut effects = turn(&mut core, &mut inputs);
+        core.tell_client(ClientId(9), Message::Status { nonce: 1, status: Bytes::new() }, &mut effects);
+        assert!(inputs.arrived.is_empty());
+        assert!(!effects.again && effects.replies.is_empty() && effects.write.is_none(), "{effects:?}");
+        assert!(effects.messages.is_empty() && effects.events.is_empty(), "{effects:?}");
+        assert_eq!((core.waiting_queries(), core.next_deadline()), (0, Monotonic(u64::MAX)));
+        assert_eq!(core.fault(), Some(&Fault::SoloDamaged { op: OpNumber(1) }));
+    }
+
+    #[test]
+    fn a_core_with_a_last_write_says_that_it_has_stopped_when_that_is_durable() {
+        let mut core = any_core();
+        core.last_batch = Some(core.writes.next());
+        core.stop(Fault::SoloDamaged { op: OpNumber(1) });
+        let mut inputs = Inputs::default();
+        let effects = turn(&mut core, &mut inputs);
+        assert_eq!(effects.write.map(|(number, _)| number), Some(BatchNumber(1)));
+        assert_eq!(core.fault(), None);
+        inputs.written = Some(BatchNumber(1));
+        let effects = turn(&mut core, &mut inputs);
+        assert!(effects.messages.is_empty() && effects.write.is_none(), "{effects:?}");
+        assert!(core.fault().is_some());
+    }
+}
