@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    self, ApplyContext, BatchNumber, Core, DoViewChange, Event, Inputs, Machine, Options, Outcome, Status,
+    self, ApplyContext, BatchNumber, Core, DoViewChange, Event, Inputs, Machine, Options, Outcome, Phase, Status,
 };
 use vsr::{
     Checksum, ClientId, CommitNumber, Fault, Incarnation, Membership, Message, Monotonic, OpNumber, Peer, Position,
@@ -432,8 +432,10 @@ impl Replica {
         if core.is_primary() {
             cut(text, " votes: [", ", voting");
         }
-        if text.contains("installed: true") {
-            cut(text, "dvcs: [", ", installed");
+        if let Phase::Normal | Phase::Installing { .. } | Phase::AwaitingMembers | Phase::RepairingPrimary =
+            core.phase()
+        {
+            cut(text, "dvcs: [", ", lost_told");
             cut(text, "copies: {", ", progress_at");
         }
         let mut done = 0;

@@ -3,6 +3,7 @@
 use super::invariants::BrokenInvariant;
 use super::log::Diverged;
 use super::number::{CommitNumber, Incarnation, OpNumber, Position, ReplicaId, SessionId, View};
+use super::phase::IllegalTransition;
 
 /// A reason to stop for good. Going on could spread damage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum Fault {
         /// The op.
         op: OpNumber,
     },
+    /// A view change has gone a way that there is not. A defect of this library.
+    #[error(transparent)]
+    IllegalTransition(#[from] IllegalTransition),
     /// A committed op cannot be read by this version.
     #[error("the body of committed op {op} cannot be read at byte {at}: run a version that knows it")]
     UnreadableBody {

@@ -22,10 +22,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::core::{Core, Status};
+use super::core::Core;
 use super::event::Event;
 use super::fault::Fault;
 use super::number::{Incarnation, OpNumber, ReplicaId};
+use super::phase::Status;
 
 /// One start of a replica on one disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,11 +185,12 @@ impl Core {
         if self.fault.is_some() {
             return;
         }
+        let mut record = self.state.clone();
         if let Err(at) = self.find(self.id) {
-            self.state.known.insert(at, known);
+            record.known.insert(at, known);
         }
         self.last_batch = Some(self.writes.next());
-        self.put_state();
+        self.stage_state(record);
         self.stop(fault);
     }
 
@@ -261,7 +263,8 @@ impl Core {
             && self.writes.in_flight.is_none()
             && self.writes.staging.is_empty();
         let behind = commit.0.saturating_sub(self.state.commit.0);
-        if self.status == Status::Normal && self.views_are_durable() && (behind > 0 && rests || behind >= BEHIND_MAX) {
+        if self.status() == Status::Normal && self.views_are_durable() && (behind > 0 && rests || behind >= BEHIND_MAX)
+        {
             self.restage_state();
         }
     }
