@@ -429,6 +429,8 @@ impl Replica {
             cut_answers(text);
         }
         cut(text, "backoff: ", ", fast_votes");
+        // What the last turn left behind is compared with, and decides nothing.
+        cut(text, "checked: ", ", local_replies");
         if core.is_primary() {
             cut(text, " votes: [", ", voting");
         }
@@ -472,9 +474,11 @@ fn cut(text: &mut String, from: &str, to: &str) {
 
 /// Takes out what each member has answered: the last fields of its `Progress`.
 fn cut_answers(text: &mut String) {
-    let mut from = text.find("progress: ").unwrap_or(text.len());
-    while let Some(start) = text[from..].find(", acknowledged: ").map(|start| from + start) {
-        let Some(len) = text[start..].find(" } }") else { return };
+    let Some(mut from) = text.find("progress: ") else { return };
+    loop {
+        let end = text[from..].find(", random: ").map_or(text.len(), |end| from + end);
+        let Some(start) = text[from..end].find(", acknowledged: ").map(|start| from + start) else { return };
+        let Some(len) = text[start..end].find(" } }") else { return };
         text.drain(start..start + len);
         from = start;
     }
