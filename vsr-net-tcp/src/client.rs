@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
-use vsr::{Arrival, ClientId, ClusterId, Envelope, Network, NetworkError, Peer, ReplicaId};
+use vsr::{ClientId, ClusterId, Network, ReplicaId};
 
 use crate::connection::run;
 use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};

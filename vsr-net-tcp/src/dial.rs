@@ -159,7 +159,9 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
-    use vsr::{Checksum, ClientId, ClusterId, Identity, Incarnation, ReplicaId};
+    use vsr::network::Identity;
+    use vsr::protocol::Incarnation;
+    use vsr::{Checksum, ClientId, ClusterId, ReplicaId};
 
     use super::*;
     use crate::handshake::{Answer, receive, send};

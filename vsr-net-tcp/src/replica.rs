@@ -11,11 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use vsr::network::{Arrival, Identity, NetworkError};
+use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
-use vsr::{
-    Arrival, Checksum, ClientId, ClusterId, Config, Envelope, Identity, Membership, Network, NetworkError, Peer,
-    ReplicaId,
-};
+use vsr::{Checksum, ClientId, ClusterId, Config, Membership, Network, ReplicaId};
 
 use crate::connection::run;
 use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
@@ -253,7 +252,7 @@ impl Shared {
         let mut identity = self.identity.subscribe();
         // The sender lives in `self`.
         let known = identity.wait_for(Option::is_some).await.ok().and_then(|identity| *identity);
-        let identity = known.unwrap_or(Identity { incarnation: vsr::Incarnation(0), starts: 0 });
+        let identity = known.unwrap_or(Identity { incarnation: vsr::protocol::Incarnation(0), starts: 0 });
         Speaker::Replica { id: self.me, membership: self.checksum, identity, process: self.process }
     }
 

@@ -9,8 +9,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use vsr::network::Arrival;
+use vsr::protocol::{CommitNumber, Entry, Envelope, Message, Peer, View};
 use vsr::wire::{HEADER_LEN, encode, encode_value};
-use vsr::{Arrival, Checksum, ClientId, CommitNumber, Entry, Envelope, Message, Network, Peer, ReplicaId, View};
+use vsr::{Checksum, ClientId, Network, ReplicaId};
 use vsr_net_tcp::{TcpClient, TcpError, TcpNetwork, TcpOptions};
 use vsr_sim::conformance::storage::entry;
 

@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use vsr::memory::MemoryStorage;
+use vsr::network::{Arrival, Identity};
+use vsr::protocol::{Envelope, Peer};
 use vsr::wire::is_keep_alive;
-use vsr::{
-    ApplyContext, Arrival, Checksum, Envelope, Identity, Network, Peer, QueryContext, Replica, ReplicaId, RestoreError,
-    Snapshot, StateMachine,
-};
+use vsr::{ApplyContext, Checksum, Network, QueryContext, Replica, ReplicaId, RestoreError, Snapshot, StateMachine};
 use vsr_net_tcp::{Rejection, TcpNetwork, TcpOptions};
 
 use support::{

@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use vsr::protocol::Request;
+use vsr::network::{Arrival, Identity};
+use vsr::protocol::{Envelope, Message, Peer, Request, RequestNumber, SessionId};
 use vsr::wire::{encode, is_keep_alive};
-use vsr::{Arrival, ClientId, Config, Envelope, Identity, Message, Network, Peer, ReplicaId, RequestNumber, SessionId};
+use vsr::{ClientId, Config, Network, ReplicaId};
 use vsr_net_tcp::{Rejection, TcpClient, TcpError, TcpNetwork, TcpOptions};
 
 use support::{

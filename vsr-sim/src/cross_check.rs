@@ -1,6 +1,7 @@
 //! The same history, judged twice: by the positions that replies carry, and by a search that believes none of them.
 
-use vsr::{ApplyContext, OpNumber, Position, QueryContext, SessionId, StateMachine, Timestamp};
+use vsr::protocol::{OpNumber, Position, SessionId, Timestamp};
+use vsr::{ApplyContext, QueryContext, StateMachine};
 
 use crate::check::linearizability::{Asked, Heard};
 use crate::history::{self, Limits, Model, Operation};

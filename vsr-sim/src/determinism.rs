@@ -103,8 +103,8 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vsr::protocol::Random;
-use vsr::{ApplyContext, Checksum, OpNumber, Position, SessionId, Snapshot, StateMachine, Timestamp};
+use vsr::protocol::{OpNumber, Position, Random, SessionId, Timestamp};
+use vsr::{ApplyContext, Checksum, Snapshot, StateMachine};
 
 /// Which log is made up. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]

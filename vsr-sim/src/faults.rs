@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vsr::protocol::Random;
-use vsr::{Arrival, OpNumber};
+use vsr::network::Arrival;
+use vsr::protocol::{OpNumber, Random};
 
 use crate::disk::Damage;
 use crate::machine::Simulated;

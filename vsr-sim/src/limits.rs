@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vsr::protocol::Random;
-use vsr::{Config, Constants, Membership, Quorums, Timing};
+use vsr::protocol::{Constants, Quorums, Random};
+use vsr::{Config, Membership, Timing};
 
 use crate::options::{Options, Ppm, Value, log_uniform};
 use crate::plan::draw;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use vsr::protocol::Random;
-use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
+use vsr::protocol::{Position, Random, Timestamp};
+use vsr::{ApplyContext, Checksum, QueryContext, RestoreError, Snapshot, StateMachine};
 
 use crate::check::linearizability::{Asked, Heard, Model, Operation};
 use crate::check::{Digested, Observation, Violation};
@@ -268,7 +268,7 @@ impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for 
         let context = context.unwrap_or(ApplyContext {
             position: Position::default(),
             timestamp: Timestamp(0),
-            session: vsr::SessionId::default(),
+            session: vsr::protocol::SessionId::default(),
         });
         self.1 = QueryContext { applied: context.position.op, timestamp: context.timestamp };
         self.0.apply(&context, command.clone())

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
-use vsr::protocol::{Account, Busy, Outcome, Refusal, Reply};
+use vsr::network::Arrival;
+use vsr::protocol::{Account, Busy, Envelope, Message, Outcome, Peer, Refusal, Reply};
 use vsr::wire::{self, Limits};
-use vsr::{Arrival, Envelope, Message, Peer};
 
 use crate::check::{Observation, Violation};
 use crate::options::{DelayShape, Options};

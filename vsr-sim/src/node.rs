@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures::future::poll_fn;
-use vsr::protocol::{Account, Core, Event, Status};
-use vsr::{
-    Arrival, Batch, Clock, Entry, Envelope, Monotonic, Network, NetworkError, Observer, OpNumber, Recovered, Storage,
-    StorageError, Timestamp,
-};
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Account, Batch, Core, Entry, Envelope, Event, Monotonic, OpNumber, Recovered, Status, Timestamp};
+use vsr::replica::Observer;
+use vsr::storage::StorageError;
+use vsr::{Clock, Network, Storage};
 
 use crate::check::{Digested, Observation};
 use crate::pace::Endless;

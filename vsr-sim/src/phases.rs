@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vsr::{Handle, OpNumber, QueryContext, Timestamp};
+use vsr::protocol::{OpNumber, Timestamp};
+use vsr::{Handle, QueryContext};
 
 use crate::atlas::Excuse;
 use crate::budget::Measure;

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use vsr::protocol::Random;
-use vsr::{Message, OpNumber};
+use vsr::protocol::{Message, OpNumber, Random};
 
 use crate::disk::Damage;
 

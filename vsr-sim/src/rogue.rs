@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::future::{Either, select};
-use vsr::protocol::Random;
-use vsr::{Client, ClientConfig, ClientId, Message, Peer, RequestNumber};
+use vsr::protocol::{Message, Peer, Random, RequestNumber};
+use vsr::{Client, ClientConfig, ClientId};
 
 use crate::check::Observation;
 use crate::machine::{Simulated, Witnessed};

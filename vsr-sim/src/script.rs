@@ -24,13 +24,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, BatchNumber, Core, Effects, Envelope, Event, Fault, Input, Inputs, Machine, Message, Monotonic,
-    Options, Outcome, Peer, Reply, Request, Status, Timing,
-};
-use vsr::{
-    Checksum, ClientId, ClusterId, Incarnation, Membership, OpNumber, ReplicaId, RequestNumber, SessionId, Timestamp,
+    ApplyContext, BatchNumber, Core, Effects, Envelope, Event, Fault, Incarnation, Input, Inputs, Machine, Message,
+    Monotonic, OpNumber, Options, Outcome, Peer, Reply, Request, RequestNumber, SessionId, Status, Timestamp, Timing,
     View, VsrState,
 };
+use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId};
 
 use crate::check::{Checkers, Observation, Scene};
 use crate::disk::{Damage, SimDisk};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vsr::protocol::Random;
-use vsr::{Network, StateMachine, Storage, StorageError};
+use vsr::storage::StorageError;
+use vsr::{Network, StateMachine, Storage};
 
 use crate::budget::Figures;
 use crate::check::Violation;

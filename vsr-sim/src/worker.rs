@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vsr::protocol::Random;
-use vsr::{Checksum, Client, Handle, Monotonic, OpNumber, Peer, Position, QueryError, SubmitError};
+use vsr::protocol::{Monotonic, OpNumber, Peer, Position, Random};
+use vsr::{Checksum, Client, Handle, QueryError, SubmitError};
 
 use crate::check::linearizability::{Asked, Heard};
 use crate::check::{Observation, Unheard};

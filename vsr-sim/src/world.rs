@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use vsr::protocol::Random;
-use vsr::{Arrival, ClientId, Peer, Quorums, SessionId};
+use vsr::ClientId;
+use vsr::network::Arrival;
+use vsr::protocol::{Peer, Quorums, Random, SessionId};
 
 use crate::atlas::Atlas;
 use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
@@ -447,7 +448,7 @@ impl World {
     }
 
     /// A write begins: how long it takes, and what happens to it.
-    pub(crate) fn begin_write(&mut self, node: usize, life: u64, batch: vsr::Batch) {
+    pub(crate) fn begin_write(&mut self, node: usize, life: u64, batch: vsr::protocol::Batch) {
         self.trace.count("writes");
         self.nodes[node].writes += 1;
         let nth = self.nodes[node].writes;
@@ -481,7 +482,13 @@ impl World {
         (self.options.write_min.as_nanos() as u64 + random.below(spread / fraction + 1)).saturating_mul(times)
     }
 
-    fn write_fate(&mut self, node: usize, nth: u64, ops: &[vsr::OpNumber], names_end: bool) -> Option<WriteFate> {
+    fn write_fate(
+        &mut self,
+        node: usize,
+        nth: u64,
+        ops: &[vsr::protocol::OpNumber],
+        names_end: bool,
+    ) -> Option<WriteFate> {
         let mut random = self.draw(site::WRITE_FATE, node as u64, nth);
         let named = if names_end { self.fate_of_named_end(node, nth) } else { None };
         let options = &self.options;
@@ -500,14 +507,14 @@ impl World {
             if options.write_hangs.happens(&mut random) {
                 return Some(WriteFate::Hang(random.below(3_000_000_000)));
             }
-            let may_rot = |op: &vsr::OpNumber| atlas.may_rot(*op, node);
+            let may_rot = |op: &vsr::protocol::OpNumber| atlas.may_rot(*op, node);
             // On files all of a write goes.
             let may_go = if on_files { !ops.is_empty() && ops.iter().all(may_rot) } else { ops.iter().any(may_rot) };
             if options.silent_writes.happens(&mut random) && may_go {
                 return Some(WriteFate::Silent);
             }
             if options.misdirected_writes.happens(&mut random) && !ops.is_empty() && ops.iter().all(may_rot) {
-                let onto = vsr::OpNumber(1 + random.below(head.0));
+                let onto = vsr::protocol::OpNumber(1 + random.below(head.0));
                 return (may_rot(&onto) && !ops.contains(&onto)).then_some(WriteFate::Misdirect(onto));
             }
             if options.lost_records.happens(&mut random) && may_go {
@@ -608,7 +615,7 @@ impl World {
     }
 
     /// What happens to a read that begins with this op.
-    pub(crate) fn read_fate(&mut self, node: usize, first: vsr::OpNumber) -> Option<ReadFate> {
+    pub(crate) fn read_fate(&mut self, node: usize, first: vsr::protocol::OpNumber) -> Option<ReadFate> {
         self.trace.count("reads");
         self.nodes[node].reads += 1;
         let nth = self.nodes[node].reads;

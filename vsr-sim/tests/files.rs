@@ -9,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::executor::block_on;
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Batch, Entry, Envelope, Header, Incarnation, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::Entries;
 use vsr::wire::{self, Limits};
-use vsr::{
-    Arrival, Batch, Checksum, ClusterId, Entries, Entry, Envelope, Header, Incarnation, Membership, Network,
-    NetworkError, OpNumber, Recovered, ReplicaId, Slot, Storage, StorageError, VsrState,
-};
+use vsr::{Checksum, ClusterId, Membership, Network, ReplicaId, Storage};
 use vsr_sim::files::{
     Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage, three_bad_sectors,
 };

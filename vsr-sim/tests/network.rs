@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vsr::memory::{MemoryEndpoint, MemoryNetwork};
-use vsr::{Arrival, ClientId, Envelope, Message, Network, NetworkError, Peer, ReplicaId};
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Envelope, Message, Peer};
+use vsr::{ClientId, Network, ReplicaId};
 use vsr_sim::conformance::network::{self, Networks, REPLICAS};
 
 struct Memory(MemoryNetwork);

@@ -53,10 +53,10 @@
 //! # Where there is no room
 //!
 //! Extents are written and synced before they are used, with content, not holes. So on a file system that overwrites
-//! in place (ext4, XFS) a batch or a state never needs room, and a full disk is [`Full`](vsr::StorageError::Full) at
+//! in place (ext4, XFS) a batch or a state never needs room, and a full disk is [`Full`](vsr::storage::StorageError::Full) at
 //! the preparation of an extent, where nothing is lost. On one that copies on write (btrfs, ZFS, bcachefs, snapshots
 //! of a thin volume) every write needs room: one that is refused is `Full` as well; one that was taken, and fails in
-//! the sync, is [`Io`](vsr::StorageError::Io), ends the process, and says so in its text. Keep room free there, or
+//! the sync, is [`Io`](vsr::storage::StorageError::Io), ends the process, and says so in its text. Keep room free there, or
 //! switch copying off for the folder.
 //!
 //! On the hot path a batch is one contiguous write and one sync, and a small op one sector of 512 bytes, at most
@@ -81,7 +81,7 @@ pub use storage::{FileOptions, FileStorage, blocking_on};
 
 use std::io::{Error, ErrorKind};
 
-use vsr::StorageError;
+use vsr::storage::StorageError;
 
 /// Says what was being done when the disk refused.
 pub(crate) fn io_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageError {

@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use vsr::{
-    Batch, BlockingReader, BlockingWriter, Config, Entries, Entry, OpNumber, Recovered, Slot, Storage, StorageError,
-    ThreadedStorage, VsrState,
-};
+use vsr::protocol::{Batch, Entry, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
+use vsr::{Config, Storage};
 
 use crate::io_error;
 use crate::log::{Append, LogFile, Place, read};
@@ -24,7 +24,7 @@ use crate::state::{Reach, StateFile, StateRecord, Superblock};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileOptions {
     /// Bytes that the log may grow to. Default 1 GiB; at least
-    /// [`Constants::log_room_min`](vsr::Constants::log_room_min). At the limit requests get a typed error.
+    /// [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min). At the limit requests get a typed error.
     pub log_limit: u64,
     /// Bytes by which the log grows, doubling up to 64 MiB. Default 4 MiB.
     pub extent: u64,

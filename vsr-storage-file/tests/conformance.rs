@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vsr::protocol::Random;
-use vsr::{Entry, StorageError, VsrState};
+use vsr::protocol::{Entry, Random, VsrState};
+use vsr::storage::StorageError;
 use vsr_sim::conformance::storage::Disks;
 use vsr_storage_file::medium::Medium;
 use vsr_storage_file::{FileOptions, FileStorage};
@@ -263,7 +263,8 @@ vsr_sim::storage_conformance!(Files::default(), crashes, lost_tail, damage, stat
 #[test]
 fn sf_19_an_older_state_is_not_taken_for_the_newest() {
     use futures::executor::block_on;
-    use vsr::{Batch, OpNumber, Storage};
+    use vsr::Storage;
+    use vsr::protocol::{Batch, OpNumber};
     let mut disks = Files::default();
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let mut state = config.formatted_state();
@@ -286,7 +287,8 @@ fn sf_19_an_older_state_is_not_taken_for_the_newest() {
 #[test]
 fn sf_06_a_misdirected_sector_is_found() {
     use futures::executor::block_on;
-    use vsr::{Slot, Storage};
+    use vsr::Storage;
+    use vsr::protocol::Slot;
     let mut disks = Files::default();
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 1 << 20);
@@ -295,7 +297,8 @@ fn sf_06_a_misdirected_sector_is_found() {
     block_on(storage.recover()).expect("recovering");
     for op in 1..=3 {
         let entry = entry(op);
-        block_on(storage.write(vsr::Batch { entries: vec![entry], ..vsr::Batch::default() })).expect("a put");
+        block_on(storage.write(vsr::protocol::Batch { entries: vec![entry], ..vsr::protocol::Batch::default() }))
+            .expect("a put");
     }
     drop(storage);
     let misdirected = disk.copy_with(|files| {
@@ -361,7 +364,8 @@ fn another_format_version_is_refused_in_words() {
 #[test]
 fn sf_13_a_full_disk_is_an_error_and_nothing_is_lost() {
     use futures::executor::block_on;
-    use vsr::{Batch, OpNumber, Storage};
+    use vsr::Storage;
+    use vsr::protocol::{Batch, OpNumber};
     let mut disks = Files::default();
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 64 << 20);

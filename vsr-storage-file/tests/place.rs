@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use futures::executor::block_on;
 use tempfile::TempDir;
-use vsr::{Batch, Config, Slot, Storage, StorageError};
+use vsr::protocol::{Batch, Slot};
+use vsr::storage::StorageError;
+use vsr::{Config, Storage};
 use vsr_storage_file::{FileOptions, FileStorage};
 
 fn config(id: u8) -> Config {

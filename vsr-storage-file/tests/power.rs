@@ -4,7 +4,9 @@ mod support;
 
 use futures::executor::block_on;
 use support::{Disk, Inline, NextSync, entry, is_clean, put, try_put, verdicts};
-use vsr::{Batch, OpNumber, Recovered, Storage, StorageError};
+use vsr::Storage;
+use vsr::protocol::{Batch, OpNumber, Recovered};
+use vsr::storage::StorageError;
 
 /// What a start reports is still so after a power loss, and at the start after that.
 fn outlives_a_power_loss(disk: &Disk, what: &str) -> Recovered {

@@ -3,12 +3,11 @@
 mod support;
 
 use support::{Disk, File, SECTOR, entry, is_clean, put, verdicts, write_state};
-use vsr::Storage as _;
-use vsr::protocol::{Doubted, Known, Life};
-use vsr::{
-    ClusterId, CommitNumber, Epoch, Incarnation, Membership, OpNumber, Recovered, ReplicaId, StorageError, Suffix,
-    View, VsrState,
+use vsr::protocol::{
+    CommitNumber, Doubted, Epoch, Incarnation, Known, Life, OpNumber, Recovered, Suffix, View, VsrState,
 };
+use vsr::storage::StorageError;
+use vsr::{ClusterId, Membership, ReplicaId, Storage as _};
 use vsr_storage_file::{FileOptions, FileStorage};
 
 const SLOT: usize = 2048;

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rocksdb::{DB, Error, ErrorKind};
-use vsr::StorageError;
+use vsr::storage::StorageError;
 
 use crate::options::{columns, database};
 

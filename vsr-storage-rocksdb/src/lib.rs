@@ -40,7 +40,7 @@
 //!
 //! # A copy is refused
 //! `place` holds device, inode and birth time of itself and of the seal. A folder that was copied, moved to another file system, or restored
-//! from a backup has other inodes or birth times, and is refused with [`OtherPlace`](vsr::StorageError::OtherPlace): the replica may have
+//! from a backup has other inodes or birth times, and is refused with [`OtherPlace`](vsr::storage::StorageError::OtherPlace): the replica may have
 //! acknowledged more since, elsewhere. [`RocksStorage::accept_place`] is for whoever knows better. A difference in the device alone is only
 //! logged, as a reboot may number devices anew. Not noticed: a snapshot of the whole file system or virtual machine, and files that are
 //! overwritten in place. The file is locked while the folder is in use.
@@ -53,7 +53,7 @@
 //! opens at once; and a merge that meets a damaged table stops the replica.
 //!
 //! # A full disk
-//! 128 MiB of the file system stay free: what entries would take of them is refused as [`Full`](vsr::StorageError::Full), with nothing
+//! 128 MiB of the file system stay free: what entries would take of them is refused as [`Full`](vsr::storage::StorageError::Full), with nothing
 //! written, and [`room`](vsr::Storage::room) says so before. If others use them up, too, and RocksDB finds no space in the middle of a write,
 //! it takes nothing in until there is room (it looks every 5 seconds for 32 MiB), flushes what it holds into new tables, and begins a new log.
 //! The write waits for that and is made again, so that the replica sees a disk that hangs, not one that fails. A *quota* (`EDQUOT`) is a

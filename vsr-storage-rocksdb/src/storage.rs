@@ -10,10 +10,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
-use vsr::{
-    Batch, BlockingReader, BlockingWriter, Config, Entries, Entry, Header, OpNumber, Recovered, Slot, Storage,
-    StorageError, ThreadedStorage, VsrState,
-};
+use vsr::protocol::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
+use vsr::{Config, Storage};
 
 use crate::folder::{self, DATABASE, SEAL, UNFINISHED, damaged, failed, missing};
 use crate::options::{HEADERS, LOG, STATE, columns, database};
@@ -24,7 +24,7 @@ use crate::seal::{NoSeal, Seal, SealFile, VERSION};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RocksOptions {
     /// Bytes of entries that the log may hold. Default 1 GiB; at least
-    /// [`Constants::log_room_min`](vsr::Constants::log_room_min). At the limit requests get a typed error.
+    /// [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min). At the limit requests get a typed error.
     pub log_limit: u64,
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use vsr::{Entry, StorageError, VsrState};
+use vsr::protocol::{Entry, VsrState};
+use vsr::storage::StorageError;
 use vsr_sim::conformance::storage::Disks;
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 
@@ -132,7 +133,8 @@ vsr_sim::storage_conformance!(Databases::default(), crashes, lost_tail, damage, 
 #[test]
 fn a_lost_state_is_refused() {
     use futures::executor::block_on;
-    use vsr::{Batch, Storage};
+    use vsr::Storage;
+    use vsr::protocol::Batch;
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let mut disks = Databases::default();
     let mut state = config.formatted_state();
@@ -151,7 +153,8 @@ fn a_lost_state_is_refused() {
 #[test]
 fn clause_10_an_error_of_the_database_poisons() {
     use futures::executor::block_on;
-    use vsr::{Batch, OpNumber, Storage};
+    use vsr::Storage;
+    use vsr::protocol::{Batch, OpNumber};
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let folder = tempfile::tempdir().expect("a folder");
     RocksStorage::format(folder.path(), &config).expect("formatting");
@@ -177,7 +180,8 @@ fn clause_10_an_error_of_the_database_poisons() {
 #[test]
 fn what_was_lost_is_not_forgotten() {
     use futures::executor::block_on;
-    use vsr::{Batch, Checksum, CommitNumber, Slot, Storage};
+    use vsr::protocol::{Batch, CommitNumber, Slot};
+    use vsr::{Checksum, Storage};
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let mut disks = Databases::default();
     let mut state = config.formatted_state();

@@ -8,8 +8,9 @@ use std::path::Path;
 use bytes::Bytes;
 use futures::executor::block_on;
 use tempfile::TempDir;
-use vsr::protocol::Random;
-use vsr::{Batch, Checksum, Entry, OpNumber, Slot, Storage, StorageError, VsrState};
+use vsr::protocol::{Batch, Entry, OpNumber, Random, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::{Checksum, Storage};
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 
 /// The files of a folder, by their names within it; and the names of those that need not be missed: of the tables of vsr states all but the

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::executor::block_on;
 use tempfile::TempDir;
-use vsr::{Batch, Checksum, Entry, OpNumber, Recovered, Slot, Storage, StorageError, VsrState};
+use vsr::protocol::{Batch, Entry, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::{Checksum, Storage};
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 
 fn state() -> VsrState {

@@ -9,7 +9,7 @@
 //! - [What the four traits ask](#what-the-four-traits-ask)
 //! - [What an application may rely on](#what-an-application-may-rely-on), [what each error means](#what-each-error-means)
 //! - [The way of a request](#the-way-of-a-request) and [of a view change](#the-way-of-a-view-change) through the code
-//! - [Where the rules are](#where-the-rules-are)
+//! - [Where the names are](#where-the-names-are), [where the rules are](#where-the-rules-are)
 //!
 //! # A state machine
 //!
@@ -132,7 +132,7 @@
 //!   iteration over a `HashMap`; time and position are in the [`ApplyContext`]. A panic stops the replica with an error, not the process.
 //! - [`Storage`]: durable, ordered, atomic writes, and reads that tell the truth. After a crash a slot is old, new or known to be damaged;
 //!   "nothing was here" is a claim that the protocol relies on. After a failed write or sync nothing is believed until the next start.
-//!   [`ThreadedStorage`] makes one of code that blocks.
+//!   [`ThreadedStorage`](threaded::ThreadedStorage) makes one of code that blocks.
 //! - [`Network`]: little. Messages may be lost, delayed, repeated and reordered; none is changed or attributed to another sender.
 //!   Sending never waits, and memory is bounded. Reports of broken connections are hints.
 //! - [`Clock`]: a monotonic time that does not go backwards, and a time of day that may be wrong. No rule of safety depends on either.
@@ -152,7 +152,7 @@
 //! - **Available.** A cluster of 2f + 1 replicas answers while f + 1 of them run and reach each other. A primary that fails is replaced after a time-out of
 //!   its [`Timing`].
 //! - **Errors and reasons.** A replica that cannot go on safely stops with an error that says who must act. One that only makes no progress says why, in
-//!   [`Handle::explain`] and [`ReplicaStatus::health`].
+//!   [`Handle::explain`] and [`ReplicaStatus::health`](handle::ReplicaStatus::health).
 //!
 //! Not covered: replicas or clients that lie (messages are checked against damage, not against forgery; nothing is encrypted). Not built yet:
 //! checkpoints (the log grows up to [`Config::log_bytes_max`]), state transfer, changes of the membership.
@@ -172,9 +172,10 @@
 //!
 //! A query ([`QueryError`]) changes nothing: to ask again is always safe.
 //!
-//! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`]), the transport ([`NetworkError`]), a configuration that does not fit the disk, or a [`Fault`].
-//! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a [`Fault`] does not: its words
-//! say whether an operator has to bring back the right disk, run a newer version, or replace the replica. After [`StorageError::NotFormatted`],
+//! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`](storage::StorageError)), the transport ([`NetworkError`](network::NetworkError)), a configuration that does not fit the disk, or a
+//! [`Fault`](protocol::Fault).
+//! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a `Fault` does not: its words
+//! say whether an operator has to bring back the right disk, run a newer version, or replace the replica. After [`StorageError::NotFormatted`](storage::StorageError::NotFormatted),
 //! format only if this replica has never run: an empty disk under a known id has forgotten what it promised.
 //!
 //! # The way of a request
@@ -248,43 +249,51 @@
 //! A replica that missed the view asks for it: `ask_for_start_view` in `repair.rs`, `on_request_start_view` in `view_change.rs`. After a restart,
 //! `recover` and `begin_life` in `restart.rs` go on with what the disk says; a primary moves to the next view.
 //!
+//! # Where the names are
+//!
+//! What an application writes stands here, at the root. The rest is in the module that it belongs to:
+//!
+//! | module | who needs it | what is in it |
+//! |---|---|---|
+//! | [`handle`] | applications that watch a replica, or want to know where a command stands in the log | [`ReplicaStatus`](handle::ReplicaStatus), [`Events`](handle::Events), [`Positioned`](handle::Positioned) |
+//! | [`client`], [`config`], [`replica`], [`state_machine`], [`clock`] | applications | what belongs to the names at the root |
+//! | [`storage`], [`threaded`] | authors of a storage | the trait's errors; a storage made of code that blocks |
+//! | [`network`], [`wire`] | authors of a transport | arrivals, errors; frames |
+//! | [`protocol`] | both, simulators and tests | ops, entries, messages, the vsr state, and the protocol without I/O |
+//! | [`codec`] | whoever reads encoded commands elsewhere | how commands and replies become bytes |
+//! | [`memory`], [`testing`] | tests and first steps | storage, network, and a whole cluster in memory |
+//!
 //! # Where the rules are
 //!
 //! In `docs/` of the repository: `protocol.md` has the numbered rules with the reason for each, `messages.md` the messages and what must be durable before each
 //! leaves, `hazards.md` the known ways to lose data and what guards against each, `glossary.md` the words. `rule 7.5 c` in a comment is part c of
 //! rule 7.5 there. [`protocol`] is the protocol as a value without I/O, and [`protocol::turn`] how it is driven. The guide for users and operators is `book/`.
 
-mod client;
-mod clock;
+pub mod client;
+pub mod clock;
 pub mod codec;
-mod config;
-mod handle;
+pub mod config;
+pub mod handle;
 mod measure;
 pub mod memory;
-mod network;
+pub mod network;
 pub mod protocol;
-mod replica;
+pub mod replica;
 mod session;
-mod state_machine;
-mod storage;
+pub mod state_machine;
+pub mod storage;
 pub mod testing;
-mod threaded;
+pub mod threaded;
 pub mod wire;
 
 pub use client::{Client, ClientConfig, ClientRunner};
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError};
-pub use handle::{Events, Handle, Positioned, QueryError, ReplicaStatus, Watched};
+pub use handle::{Handle, QueryError};
 pub use measure::METRICS;
-pub use network::{Arrival, Identity, Network, NetworkError};
-pub use protocol::{
-    ApplyContext, Batch, Checksum, ClientId, ClusterId, CommitNumber, Constants, Entry, Envelope, Epoch, Event, Fault,
-    Header, Health, Incarnation, Member, Membership, MembershipError, Message, Monotonic, OpNumber, Peer, Position,
-    Quorums, Recovered, ReplicaId, RequestNumber, SessionId, Slot, Suffix, Suspicion, Timestamp, Timing, View,
-    VsrState,
-};
-pub use replica::{Observer, Replica, ReplicaBuilder, ReplicaError};
+pub use network::Network;
+pub use protocol::{ApplyContext, Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};
+pub use replica::{Replica, ReplicaError};
 pub use session::SubmitError;
 pub use state_machine::{QueryContext, RestoreError, Snapshot, StateMachine};
-pub use storage::{Storage, StorageError};
-pub use threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
+pub use storage::Storage;

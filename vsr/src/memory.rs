@@ -146,7 +146,7 @@ impl MemoryNetwork {
 
     /// The end of a client.
     #[must_use]
-    pub fn client(&self, client: crate::ClientId) -> MemoryEndpoint {
+    pub fn client(&self, client: crate::protocol::ClientId) -> MemoryEndpoint {
         let (me, mailbox) = (Peer::Client(client), Arc::new(Mailbox::default()));
         self.hub.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(me, mailbox.clone());
         MemoryEndpoint { me, hub: self.hub.clone(), own: Some(mailbox) }
@@ -177,7 +177,7 @@ impl MemoryEndpoint {
         }
     }
 
-    fn deliver(mailbox: &Mailbox, from: Peer, messages: impl Iterator<Item = crate::Message>) {
+    fn deliver(mailbox: &Mailbox, from: Peer, messages: impl Iterator<Item = crate::protocol::Message>) {
         {
             let mut arrivals = mailbox.lock();
             let room = MAILBOX_MAX.saturating_sub(arrivals.len());

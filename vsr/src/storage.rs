@@ -118,7 +118,7 @@ pub enum StorageError {
     LogTooSmall {
         /// Bytes that the log may grow to, as asked for.
         limit: u64,
-        /// Bytes that it needs: [`Constants::log_room_min`](crate::Constants::log_room_min).
+        /// Bytes that it needs: [`Constants::log_room_min`](crate::protocol::Constants::log_room_min).
         needed: u64,
     },
     /// Nothing was ever formatted here, as far as can be seen: a disk that is not mounted looks the same.

@@ -7,9 +7,8 @@ use std::time::Duration;
 use rustix::process::Signal as Number;
 use tokio::net::lookup_host;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use vsr::{
-    Client, ClientConfig, Clock, Health, Monotonic, Replica, ReplicaError, ReplicaId, StateMachine, SystemClock,
-};
+use vsr::protocol::{Health, Monotonic};
+use vsr::{Client, ClientConfig, Clock, Replica, ReplicaError, ReplicaId, StateMachine, SystemClock};
 use vsr_net_tcp::{MetricsServer, TcpClient, TcpNetwork, TcpOptions};
 
 use crate::exit::{self, failure};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use vsr::network::{Arrival, Identity};
+use vsr::protocol::{Envelope, Incarnation, Message, Peer, View};
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, decode_value, encode_value};
-use vsr::{
-    Arrival, Checksum, ClientId, Config, Envelope, Identity, Incarnation, Message, Network, Peer, ReplicaId, View,
-};
+use vsr::{Checksum, ClientId, Config, Network, ReplicaId};
 use vsr_net_tcp::{TcpNetwork, TcpOptions};
 
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
@@ -92,7 +92,8 @@ pub(crate) async fn assert_connected(from: &TcpNetwork, to: &TcpNetwork, id: u8)
 /// The handshake as another program would write it: the layout is part of the wire format.
 mod serde_like {
     use serde::{Deserialize, Serialize};
-    use vsr::{Checksum, ClientId, ClusterId, Identity, ReplicaId};
+    use vsr::network::Identity;
+    use vsr::{Checksum, ClientId, ClusterId, ReplicaId};
     use vsr_net_tcp::Rejection;
 
     #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

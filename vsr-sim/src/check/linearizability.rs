@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use vsr::{ApplyContext, OpNumber, Position, QueryContext, StateMachine};
+use vsr::protocol::{OpNumber, Position};
+use vsr::{ApplyContext, QueryContext, StateMachine};
 
 use crate::machine::Simulated;
 
@@ -210,14 +211,14 @@ impl<S: Simulated> Model<S::Command, S::Reply, S::Query, S::Answer> for OwnModel
     fn apply(&mut self, command: &S::Command) -> S::Reply {
         let context = ApplyContext {
             position: Position::default(),
-            timestamp: vsr::Timestamp(0),
-            session: vsr::SessionId::default(),
+            timestamp: vsr::protocol::Timestamp(0),
+            session: vsr::protocol::SessionId::default(),
         };
         self.0.apply(&context, command.clone())
     }
 
     fn query(&self, query: &S::Query) -> S::Answer {
-        let context = QueryContext { applied: OpNumber::ZERO, timestamp: vsr::Timestamp(0) };
+        let context = QueryContext { applied: OpNumber::ZERO, timestamp: vsr::protocol::Timestamp(0) };
         self.0.query(&context, query.clone())
     }
 }

@@ -2,8 +2,8 @@
 
 use std::ops::BitOr;
 
-use vsr::protocol::{Account, Core, Event, Request};
-use vsr::{Checksum, ClientId, Message, OpNumber, Peer, Position, QueryError, Quorums, SubmitError};
+use vsr::protocol::{Account, Core, Event, Message, OpNumber, Peer, Position, Quorums, Request};
+use vsr::{Checksum, ClientId, QueryError, SubmitError};
 
 use crate::disk::SimDisk;
 

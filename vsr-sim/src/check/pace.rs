@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vsr::Monotonic;
-use vsr::protocol::{Core, Event};
+use vsr::protocol::{Core, Event, Monotonic};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

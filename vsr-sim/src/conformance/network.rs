@@ -32,11 +32,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use vsr::protocol::Random;
-use vsr::{
-    Arrival, ClientId, Clock, Envelope, Identity, Incarnation, Message, Network, NetworkError, Peer, ReplicaId,
-    SystemClock, View,
-};
+use vsr::network::{Arrival, Identity, NetworkError};
+use vsr::protocol::{Envelope, Incarnation, Message, Peer, Random, View};
+use vsr::{ClientId, Clock, Network, ReplicaId, SystemClock};
 
 use super::{PATIENCE, messages, poll_few, yield_now};
 

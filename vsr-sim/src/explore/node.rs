@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    self, ApplyContext, BatchNumber, Core, DoViewChange, Event, Inputs, Machine, Options, Outcome, Status,
+    self, ApplyContext, BatchNumber, CommitNumber, Core, DoViewChange, Event, Fault, Incarnation, Inputs, Machine,
+    Message, Monotonic, OpNumber, Options, Outcome, Peer, Position, Status, Timestamp, View, VsrState,
 };
-use vsr::{
-    Checksum, ClientId, CommitNumber, Fault, Incarnation, Membership, Message, Monotonic, OpNumber, Peer, Position,
-    ReplicaId, Timestamp, Timing, View, VsrState,
-};
+use vsr::{Checksum, ClientId, Membership, ReplicaId, Timing};
 
 use super::disk::{Disk, Outcome as CrashOutcome};
 use super::history::{Broken, Fact};
@@ -497,6 +495,6 @@ fn recover(at: usize, disk: &Disk, now: Monotonic) -> Result<Core, Broken> {
 }
 
 /// The place of a request of a client whose session is the `index`-th that was opened, all in op 1.
-pub(super) fn session(index: u8) -> vsr::SessionId {
-    vsr::SessionId(Position { op: OpNumber(1), index: index.into() })
+pub(super) fn session(index: u8) -> vsr::protocol::SessionId {
+    vsr::protocol::SessionId(Position { op: OpNumber(1), index: index.into() })
 }

@@ -5,8 +5,10 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use vsr::protocol::Random;
-use vsr::{Batch, Entries, OpNumber, Recovered, Storage, StorageError, VsrState};
+use vsr::Storage;
+use vsr::protocol::{Batch, OpNumber, Random, Recovered, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::Entries;
 
 use super::evidence::Evidence;
 use super::folder::{Harm, Kept, Lost, Place, SimFolder};

@@ -1,6 +1,8 @@
 //! The file storage's own code, on simulated files.
 
-use vsr::{BlockingReader, BlockingWriter, Storage, StorageError};
+use vsr::Storage;
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter};
 use vsr_storage_file::{FileOptions, FileStorage, blocking_on};
 
 use super::folder::SimFolder;

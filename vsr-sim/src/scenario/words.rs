@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use vsr::OpNumber;
+use vsr::protocol::OpNumber;
 
 use crate::disk::Damage;
 use crate::faults::kind_of;

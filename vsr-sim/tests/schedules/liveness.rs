@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures::executor::block_on;
 use futures::future::{join, join_all};
 use vsr::memory::{MemoryNetwork, MemoryStorage};
-use vsr::protocol::{Busy, Outcome, Ping, Random};
+use vsr::protocol::{Busy, Message, OpNumber, Outcome, Ping, Random, Timestamp};
 use vsr::{
-    ApplyContext, ClientId, Clock, Config, Handle, Message, OpNumber, QueryContext, Replica, RestoreError, Snapshot,
-    StateMachine, SubmitError, SystemClock, Timestamp, Timing,
+    ApplyContext, ClientId, Clock, Config, Handle, QueryContext, Replica, RestoreError, Snapshot, StateMachine,
+    SubmitError, SystemClock, Timing,
 };
 use vsr_sim::Damage;
 use vsr_sim::script::Script;

@@ -8,11 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use vsr::protocol::Random;
-use vsr::{
-    Batch, Checksum, ClusterId, Entry, Incarnation, Membership, OpNumber, Recovered, ReplicaId, Slot, Storage,
-    StorageError, VsrState,
-};
+use vsr::protocol::{Batch, Entry, Incarnation, OpNumber, Random, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::{Checksum, ClusterId, Membership, ReplicaId, Storage};
 use vsr_storage_file::medium::Medium;
 use vsr_storage_file::{FileOptions, FileStorage, InlineFileStorage};
 

@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::{MemoryNetwork, MemoryStorage};
 use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX, REQUEST_MAX};
-use crate::protocol::{Busy, Recovered};
+use crate::protocol::{Batch, Busy, Entry, OpNumber, Recovered};
+use crate::storage::StorageError;
 use crate::{
-    ApplyContext, Batch, Client, ClientConfig, ClientId, Clock, Config, ConfigError, Entry, Handle, OpNumber,
-    QueryContext, QueryError, Replica, ReplicaId, RestoreError, Snapshot, StateMachine, Storage, StorageError,
-    SubmitError, SystemClock,
+    ApplyContext, Client, ClientConfig, ClientId, Clock, Config, ConfigError, Handle, QueryContext, QueryError, Replica,
+    ReplicaId, RestoreError, Snapshot, StateMachine, Storage, SubmitError, SystemClock,
 };
 
 /// Of 8 bytes it replies, and answers, with as many bytes as they say; of others with their length in 8 bytes.

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, getuid, prlimit};
 use tokio::time::sleep;
-use vsr::protocol::Random;
-use vsr::{Clock, Health, QueryError, ReplicaId, SubmitError, SystemClock};
+use vsr::protocol::{Health, Random};
+use vsr::{Clock, QueryError, ReplicaId, SubmitError, SystemClock};
 
 use super::ground::{ANSWER_MAX, Ground, REPLICAS, of};
 use super::tally::{One, Raw, Tally, TallyApp};
