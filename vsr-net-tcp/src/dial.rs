@@ -172,7 +172,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let right = listener.local_addr().expect("an address");
         let nobody = SocketAddr::from(([127, 0, 0, 2], right.port()));
-        let identity = Identity { incarnation: Incarnation(1), starts: 1 };
+        let identity = Identity::new(Incarnation(1), 1);
         let to = ReplicaId(3);
         let speaker = Speaker::Replica { id: to, membership: Checksum(5), identity, process: 7 };
         let hello = Hello { cluster: ClusterId(7), from: Speaker::Client { id: ClientId(1) }, to };

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use vsr::ReplicaId;
 
-/// The options of the transport. Every field has a default.
+/// The options of the transport. Every field has a default. Made by `TcpOptions::default()`, and changed field by field, or by
+/// [`with`](TcpOptions::with); later versions have more fields.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TcpOptions {
     /// Bytes that may wait for one connection; beyond them the newest messages are dropped. Default 64 MiB. Not less
     /// than the longest message of the replica's configuration. A connection for which nothing waits takes a message of
@@ -60,6 +62,13 @@ const TIME_MAX: Duration = Duration::from_secs(3600);
 const BYTES_MIN: usize = 64 << 10;
 
 impl TcpOptions {
+    /// These options with a change: `TcpOptions::default().with(|options| options.clients_max = 0)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut TcpOptions)) -> TcpOptions {
+        change(&mut self);
+        self
+    }
+
     /// Checks every field. Whatever starts with these options has called it.
     ///
     /// # Errors

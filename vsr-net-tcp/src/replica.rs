@@ -252,7 +252,7 @@ impl Shared {
         let mut identity = self.identity.subscribe();
         // The sender lives in `self`.
         let known = identity.wait_for(Option::is_some).await.ok().and_then(|identity| *identity);
-        let identity = known.unwrap_or(Identity { incarnation: vsr::protocol::Incarnation(0), starts: 0 });
+        let identity = known.unwrap_or(Identity::new(vsr::protocol::Incarnation(0), 0));
         Speaker::Replica { id: self.me, membership: self.checksum, identity, process: self.process }
     }
 

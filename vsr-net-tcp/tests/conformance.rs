@@ -34,14 +34,13 @@ fn tcp() -> Tcp {
 }
 
 fn options() -> TcpOptions {
-    TcpOptions {
-        inbox_bytes_max: 8 << 20,
+    TcpOptions::default().with(|options| {
+        options.inbox_bytes_max = 8 << 20;
         // No connection is given up because the machine is busy.
-        keep_alive: Duration::from_secs(10),
-        handshake: Duration::from_millis(500),
-        reconnect_max: Duration::from_millis(50),
-        ..TcpOptions::default()
-    }
+        options.keep_alive = Duration::from_secs(10);
+        options.handshake = Duration::from_millis(500);
+        options.reconnect_max = Duration::from_millis(50);
+    })
 }
 
 impl Tcp {

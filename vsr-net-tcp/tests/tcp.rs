@@ -79,7 +79,7 @@ async fn a_dead_peer_is_reported_with_a_refusal_and_found_again() {
     assert_eq!(refusals, [false, true]);
     let config = Config::new(7, 1, addresses.iter().cloned()).expect("a configuration");
     let second = TcpNetwork::bind_with(&config, options()).await.expect("the port is free again");
-    second.introduce(Identity { starts: 2, ..identity(1) });
+    second.introduce(Identity::new(identity(1).incarnation, 2));
     assert_connected(&networks[0], &second, 1).await;
 }
 
@@ -103,7 +103,7 @@ async fn whoever_does_not_belong_here_is_told_why() {
     assert_eq!(to_0(7, replica(1, other, identity(1))).await, rejected(Rejection::Membership));
     assert_eq!(to_0(7, replica(0, membership, identity(0))).await, rejected(Rejection::SameReplica));
     assert_eq!(to_0(7, replica(1, membership, identity(9))).await, rejected(Rejection::OtherIncarnation));
-    let old = Identity { starts: 0, ..identity(1) };
+    let old = Identity::new(identity(1).incarnation, 0);
     assert_eq!(to_0(7, replica(1, membership, old)).await, rejected(Rejection::OldCopy));
     assert!(matches!(to_0(7, client(1)).await, Answer::Welcome(_)));
     // The rest goes on.
@@ -166,7 +166,7 @@ async fn addresses_that_cannot_work_are_refused_in_words() {
 async fn a_queue_that_is_too_small_for_a_message_is_refused() {
     let (mut held, addresses) = listeners(1).await;
     let config = Config::new(7, 0, addresses).expect("a configuration");
-    let small = TcpOptions { queue_bytes_max: 1 << 20, ..options() };
+    let small = options().with(|options| options.queue_bytes_max = 1 << 20);
     let refused = TcpNetwork::start(&config, small, held.pop().expect("a listener")).expect_err("too small");
     let words = refused.to_string();
     assert!(words.contains("TcpOptions::queue_bytes_max = 1048576") && words.contains("answer_max"), "{words}");
@@ -194,7 +194,10 @@ async fn a_full_queue_drops_and_never_blocks() {
     let deaf = held.pop().expect("a listener");
     let config = Config::new(7, 1, addresses).expect("a configuration");
     // 20 MiB: no less than the longest answer.
-    let small = TcpOptions { queue_bytes_max: 20 << 20, keep_alive: Duration::from_secs(60), ..options() };
+    let small = options().with(|options| {
+        options.queue_bytes_max = 20 << 20;
+        options.keep_alive = Duration::from_secs(60);
+    });
     let network = TcpNetwork::start(&config, small, listener).expect("a network");
     network.introduce(identity(1));
     let membership = config.membership.checksum();

@@ -316,7 +316,7 @@ impl<S: StateMachine<Command: Debug, Reply: Debug>> Log<S> {
                 // The sessions were opened by the first ops.
                 let position = Position { op: OpNumber(SESSIONS + ops), index: index as u32 };
                 let session = SessionId(Position { op: OpNumber(1 + random.below(SESSIONS)), index: 0 });
-                let context = ApplyContext { position, timestamp: Timestamp(timestamp), session };
+                let context = ApplyContext::new(position, Timestamp(timestamp), session);
                 logged.push((context, encode("command", &commands(&mut random))?));
             }
         }

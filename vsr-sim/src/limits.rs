@@ -264,7 +264,7 @@ impl Options {
         }
         // A third of all seeds comes here.
         if random.chance(3, FULL_LOG_ONE_IN) {
-            let constants = Constants { batch_bytes_max: limits.batch_bytes_max, ..Constants::default() };
+            let constants = Constants::default().with(|constants| constants.batch_bytes_max = limits.batch_bytes_max);
             limits.log_bytes_max = constants.log_room_min().max(16_384 << random.below(3));
         }
     }

@@ -216,7 +216,7 @@ pub(crate) const DIFFERS: [&str; 2] = ["equal-state-after-equal-ops", "one-reply
 
 impl<S: Simulated> Witnessed<S> {
     /// A query is told of the timestamp of the last op: that with which its commands were executed.
-    fn look_at_context(&self, QueryContext { applied, timestamp }: &QueryContext) {
+    fn look_at_context(&self, QueryContext { applied, timestamp, .. }: &QueryContext) {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let of_op = Position { op: *applied, index: 0 }..=Position { op: *applied, index: u32::MAX };
         let executed = recorder.executed.range(of_op).next().map(|(_, first)| first.context.timestamp);
@@ -265,12 +265,9 @@ pub(crate) struct Replay<S>(pub(crate) S, pub(crate) QueryContext);
 
 impl<S: Simulated> Model<InContextOption<S>, S::Reply, S::Query, S::Answer> for Replay<S> {
     fn apply(&mut self, Logged(context, command): &InContextOption<S>) -> S::Reply {
-        let context = context.unwrap_or(ApplyContext {
-            position: Position::default(),
-            timestamp: Timestamp(0),
-            session: vsr::protocol::SessionId::default(),
-        });
-        self.1 = QueryContext { applied: context.position.op, timestamp: context.timestamp };
+        let (position, session) = (Position::default(), vsr::protocol::SessionId::default());
+        let context = context.unwrap_or(ApplyContext::new(position, Timestamp(0), session));
+        self.1 = QueryContext::new(context.position.op, context.timestamp);
         self.0.apply(&context, command.clone())
     }
 

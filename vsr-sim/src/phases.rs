@@ -259,9 +259,7 @@ impl<S: Simulated> Run<S> {
         let check = |model: &mut dyn Model<_, _, _, _>| check_model(history, &executed, model);
         let result = check_real_time(history).and_then(|()| match &self.judge {
             Judge::Nobody => Ok(()),
-            Judge::Machine => {
-                check(&mut Replay((self.machine)(), QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) }))
-            }
+            Judge::Machine => check(&mut Replay((self.machine)(), QueryContext::new(OpNumber(0), Timestamp(0)))),
             Judge::Model(make) => check(&mut Borrowed::<S>(make())),
         });
         let message = result.err()?.to_string();

@@ -127,7 +127,8 @@ impl Disks for Files {
     fn format(&mut self, state: &VsrState, log_limit: u64) -> Shared {
         let world = Shared::of([Vec::new(), Vec::new()]);
         let (log, states) = (Faulty { world: world.clone(), file: LOG }, Faulty { world: world.clone(), file: STATE });
-        FileStorage::format_on(&log, &states, state, FileOptions { log_limit, extent: 1 << 16 }).expect("formatting");
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (log_limit, 1 << 16));
+        FileStorage::format_on(&log, &states, state, options).expect("formatting");
         world
     }
 

@@ -40,7 +40,7 @@ fn start(folder: &std::path::Path, network: &MemoryNetwork, id: u8, format: bool
     let config = Config::new(1, id, ["a", "b", "c"]).expect("a configuration");
     let path = folder.join(id.to_string());
     if format {
-        let options = FileOptions { log_limit: 16 << 20, extent: 1 << 20 };
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (16 << 20, 1 << 20));
         FileStorage::format_with(&path, &config, options).expect("formatting");
     }
     let storage = FileStorage::open(&path).expect("opening");

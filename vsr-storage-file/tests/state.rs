@@ -102,7 +102,7 @@ fn of_nine(address_len: usize) -> VsrState {
 
 fn format(state: &VsrState) -> Result<Disk, StorageError> {
     let disk = Disk { log: File::default(), state: File::default() };
-    let options = FileOptions { log_limit: 1 << 22, extent: 1 << 16 };
+    let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (1 << 22, 1 << 16));
     FileStorage::format_on(&disk.log, &disk.state, state, options)?;
     Ok(disk)
 }

@@ -20,8 +20,10 @@ use crate::options::{HEADERS, LOG, STATE, columns, database};
 use crate::place::PlaceFile;
 use crate::seal::{NoSeal, Seal, SealFile, VERSION};
 
-/// What is decided when a disk is formatted.
+/// What is decided when a disk is formatted. Made by `RocksOptions::default()`, and changed field by field, or by
+/// [`with`](RocksOptions::with); later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RocksOptions {
     /// Bytes of entries that the log may hold. Default 1 GiB; at least
     /// [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min). At the limit requests get a typed error.
@@ -31,6 +33,15 @@ pub struct RocksOptions {
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
         RocksOptions { log_limit: 1 << 30 }
+    }
+}
+
+impl RocksOptions {
+    /// These options with a change: `RocksOptions::default().with(|options| options.log_limit = 4 << 30)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut RocksOptions)) -> RocksOptions {
+        change(&mut self);
+        self
     }
 }
 

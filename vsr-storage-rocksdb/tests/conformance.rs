@@ -54,7 +54,8 @@ impl Disks for Databases {
 
     fn format(&mut self, state: &VsrState, log_limit: u64) -> TempDir {
         let folder = tempfile::tempdir().expect("a folder");
-        RocksStorage::format_state(folder.path(), state, RocksOptions { log_limit }).expect("formatting");
+        let options = RocksOptions::default().with(|options| options.log_limit = log_limit);
+        RocksStorage::format_state(folder.path(), state, options).expect("formatting");
         folder
     }
 

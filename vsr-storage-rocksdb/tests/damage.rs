@@ -132,7 +132,7 @@ fn formatted() -> (TempDir, Truth) {
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let state = config.formatted_state();
     let folder = tempfile::tempdir().expect("a folder");
-    RocksStorage::format_state(folder.path(), &state, RocksOptions { log_limit: 1 << 30 }).expect("formatting");
+    RocksStorage::format_state(folder.path(), &state, RocksOptions::default()).expect("formatting");
     (folder, Truth { state, entries: BTreeMap::new(), head: 0, put: Vec::new() })
 }
 

@@ -256,7 +256,10 @@ fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
     let path = folder.path().join("replica");
     let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
     let needed = config.membership.constants.log_room_min();
-    let format = |log_limit: u64| RocksStorage::format_with(&path, &config, RocksOptions { log_limit });
+    let format = |log_limit: u64| {
+        let options = RocksOptions::default().with(|options| options.log_limit = log_limit);
+        RocksStorage::format_with(&path, &config, options)
+    };
     let refused = format(needed - 1).expect_err("it is too small");
     assert_eq!(refused, StorageError::LogTooSmall { limit: needed - 1, needed });
     assert!(refused.to_string().contains("raise the limit"), "{refused}");
@@ -268,7 +271,8 @@ fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
 #[test]
 fn room_is_no_more_than_the_disk_has() {
     let folder = tempfile::tempdir().expect("a folder");
-    RocksStorage::format_state(folder.path(), &state(), RocksOptions { log_limit: u64::MAX }).expect("formatting");
+    let options = RocksOptions::default().with(|options| options.log_limit = u64::MAX);
+    RocksStorage::format_state(folder.path(), &state(), options).expect("formatting");
     let (storage, _) = open(folder.path());
     let disk = rustix::fs::statvfs(folder.path()).expect("the file system");
     assert!(storage.room() <= disk.f_blocks * disk.f_frsize, "{} bytes of room", storage.room());

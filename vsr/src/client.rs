@@ -25,8 +25,10 @@ use crate::protocol::{
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode};
 
-/// What a client is told.
+/// What a client is told. Made by [`ClientConfig::new`], and changed field by field, or by [`with`](ClientConfig::with); later
+/// versions have more fields.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// Its id: fresh for each client that is built, never used again.
     pub id: ClientId,
@@ -70,6 +72,13 @@ impl ClientConfig {
             query_max: QUERY_MAX.default as u32,
             seed: id.0 as u64,
         }
+    }
+
+    /// This configuration with a change: `ClientConfig::new(3).with(|config| config.window = 64)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut ClientConfig)) -> ClientConfig {
+        change(&mut self);
+        self
     }
 
     /// Checks every field. A client that is built of others refuses every call with this error.

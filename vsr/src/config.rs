@@ -6,8 +6,10 @@ use crate::protocol::limits::{ANSWER_MAX, Limit, QUERY_MAX};
 use crate::protocol::{ClusterId, Constants, Incarnation, Membership, MembershipError, ReplicaId, Timing, VsrState};
 use crate::wire;
 
-/// The configuration of a replica. Every field has a default but who it is and who the others are.
+/// The configuration of a replica. Every field has a default but who it is and who the others are. Made by [`Config::new`], and
+/// changed field by field, or by [`with`](Config::with); later versions have more fields.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// The name of the cluster. Messages and disks of another one are refused.
     pub cluster: ClusterId,
@@ -176,6 +178,13 @@ impl Config {
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// This configuration with a change: `config.with(|config| config.apply_slice = 64)`. Building the replica checks it.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Config)) -> Config {
+        change(&mut self);
+        self
     }
 
     /// Checks every field.

@@ -52,8 +52,9 @@ pub enum QueryError {
     Stopped,
 }
 
-/// What a replica says of itself.
+/// What a replica says of itself. Later versions say more.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct ReplicaStatus {
     /// Which replica.
     pub replica: ReplicaId,
@@ -645,6 +646,7 @@ pub(crate) fn close_watch(queue: &Mutex<WatchQueue>) {
 
 /// Something that happened in a replica, or how much of it was not read in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Watched {
     /// It happened.
     Event(Event),

@@ -46,8 +46,9 @@ pub trait Network: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Which life of which disk speaks.
+/// Which life of which disk speaks. Later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Identity {
     /// Given at random when the disk was formatted.
     pub incarnation: Incarnation,
@@ -55,7 +56,17 @@ pub struct Identity {
     pub starts: u64,
 }
 
+impl Identity {
+    /// This start of a replica on this disk.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, starts: u64) -> Identity {
+        Identity { incarnation, starts }
+    }
+}
+
 /// What a transport reports.
+///
+/// Not `non_exhaustive`: a transport that wraps another one has to pass on every kind, also one that a later version adds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrival {
     /// A message, from a sender that the transport vouches for.

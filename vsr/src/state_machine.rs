@@ -53,13 +53,22 @@ pub trait StateMachine: Sized + Send + 'static {
     }
 }
 
-/// What a query may know beside the state.
+/// What a query may know beside the state. Later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueryContext {
     /// The last op that the state contains.
     pub applied: OpNumber,
     /// The timestamp of that op.
     pub timestamp: Timestamp,
+}
+
+impl QueryContext {
+    /// What a query is told after this op, with this timestamp; for a state machine's own tests.
+    #[must_use]
+    pub fn new(applied: OpNumber, timestamp: Timestamp) -> QueryContext {
+        QueryContext { applied, timestamp }
+    }
 }
 
 /// An owned view of a state that writes itself out when asked.

@@ -15,7 +15,7 @@ use vsr_net_tcp::{TcpNetwork, TcpOptions};
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn options() -> TcpOptions {
-    TcpOptions { handshake: Duration::from_millis(500), ..TcpOptions::default() }
+    TcpOptions::default().with(|options| options.handshake = Duration::from_millis(500))
 }
 
 pub(crate) async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
@@ -29,7 +29,7 @@ pub(crate) async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
 }
 
 pub(crate) fn identity(replica: u8) -> Identity {
-    Identity { incarnation: Incarnation(u128::from(replica) + 100), starts: 1 }
+    Identity::new(Incarnation(u128::from(replica) + 100), 1)
 }
 
 pub(crate) fn config(replica: u8, addresses: &[String]) -> Config {

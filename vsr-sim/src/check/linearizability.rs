@@ -209,16 +209,13 @@ struct OwnModel<S>(S);
 
 impl<S: Simulated> Model<S::Command, S::Reply, S::Query, S::Answer> for OwnModel<S> {
     fn apply(&mut self, command: &S::Command) -> S::Reply {
-        let context = ApplyContext {
-            position: Position::default(),
-            timestamp: vsr::protocol::Timestamp(0),
-            session: vsr::protocol::SessionId::default(),
-        };
+        let (position, session) = (Position::default(), vsr::protocol::SessionId::default());
+        let context = ApplyContext::new(position, vsr::protocol::Timestamp(0), session);
         self.0.apply(&context, command.clone())
     }
 
     fn query(&self, query: &S::Query) -> S::Answer {
-        let context = QueryContext { applied: OpNumber::ZERO, timestamp: vsr::protocol::Timestamp(0) };
+        let context = QueryContext::new(OpNumber::ZERO, vsr::protocol::Timestamp(0));
         self.0.query(&context, query.clone())
     }
 }

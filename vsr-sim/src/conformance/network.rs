@@ -150,7 +150,7 @@ fn end(me: Peer, start: u64, network: Arc<dyn Network>) -> End {
 /// The `start`th life of a replica.
 fn replica<N: Networks>(networks: &mut N, id: u8, start: u64) -> End {
     let network = networks.replica(ReplicaId(id));
-    network.introduce(Identity { incarnation: Incarnation(u128::from(id) + 100), starts: start });
+    network.introduce(Identity::new(Incarnation(u128::from(id) + 100), start));
     end(Peer::Replica(ReplicaId(id)), start, network)
 }
 
@@ -532,7 +532,7 @@ pub fn foreign<N: Networks>(networks: &mut N) {
     let mut strangers = Vec::new();
     for peer in [name, Peer::Client(ClientId(50))] {
         let network = networks.foreign(peer).expect("an end of another cluster");
-        network.introduce(Identity { incarnation: Incarnation(7), starts: 90 });
+        network.introduce(Identity::new(Incarnation(7), 90));
         strangers.push(end(peer, 1, network));
     }
     networks.block_on(async {

@@ -25,16 +25,11 @@ const LATER: u64 = 1_000_000_000;
 const START: Monotonic = Monotonic(LATER);
 
 fn timing() -> Timing {
-    Timing {
-        heartbeat: SOON,
-        suspect: SOON,
-        view_change: SOON,
-        retry: NEVER,
-        ping: NEVER,
-        abdicate: NEVER,
-        disk: NEVER,
-        forward: NEVER,
-    }
+    Timing::default().with(|timing| {
+        (timing.heartbeat, timing.suspect, timing.view_change) = (SOON, SOON, SOON);
+        (timing.retry, timing.ping, timing.abdicate) = (NEVER, NEVER, NEVER);
+        (timing.disk, timing.forward) = (NEVER, NEVER);
+    })
 }
 
 /// Commands executed, in order: the reply is all of them.

@@ -166,7 +166,7 @@ impl Disk {
 
     pub(crate) fn of(incarnation: u128) -> Disk {
         let disk = Disk { log: File::default(), state: File::default() };
-        let options = FileOptions { log_limit: 1 << 22, extent: 1 << 16 };
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (1 << 22, 1 << 16));
         FileStorage::format_on(&disk.log, &disk.state, &first_state(incarnation), options).expect("formatting");
         disk
     }
