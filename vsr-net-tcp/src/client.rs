@@ -50,7 +50,7 @@ impl TcpClient {
     /// # Errors
     /// A [`TcpError`]; that a replica cannot be reached, or its name is not known now, is none.
     pub async fn connect<A: Into<String>>(
-        cluster: u128,
+        cluster: ClusterId,
         client: ClientId,
         addresses: impl IntoIterator<Item = A>,
         options: TcpOptions,
@@ -71,7 +71,7 @@ impl TcpClient {
             }
         }
         let shared = Arc::new(Shared {
-            cluster: ClusterId(cluster),
+            cluster,
             client,
             mailbox: Mailbox::new(options.inbox_bytes_max),
             room: Room::new(options.receive_bytes_max),

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use vsr::network::Arrival;
 use vsr::protocol::{CommitNumber, Entry, Envelope, Message, Peer, View};
 use vsr::wire::{HEADER_LEN, encode, encode_value};
-use vsr::{Checksum, ClientId, Network, ReplicaId};
+use vsr::{Checksum, ClientId, ClusterId, Network, ReplicaId};
 use vsr_net_tcp::{TcpClient, TcpError, TcpNetwork, TcpOptions};
 use vsr_sim::conformance::storage::entry;
 
@@ -174,7 +174,7 @@ async fn b16_a_name_that_is_not_known_keeps_no_client_from_the_others() {
     let (_networks, mut addresses) = cluster(2).await;
     // No resolver has to be asked: a label has at most 63 letters.
     addresses[0] = format!("{}.invalid:4000", "x".repeat(70));
-    let client = TcpClient::connect(7, ClientId(9), addresses, options()).await.expect("a client");
+    let client = TcpClient::connect(ClusterId(7), ClientId(9), addresses, options()).await.expect("a client");
     up(&client, Peer::Replica(ReplicaId(1))).await;
 }
 
@@ -182,7 +182,7 @@ async fn b16_a_name_that_is_not_known_keeps_no_client_from_the_others() {
 async fn b17_a_client_of_no_replica_and_addresses_without_meaning_are_refused() {
     let connect = async |addresses: &[&str]| {
         let addresses = addresses.iter().copied();
-        TcpClient::connect(7, ClientId(9), addresses, options()).await.expect_err("it cannot work")
+        TcpClient::connect(ClusterId(7), ClientId(9), addresses, options()).await.expect_err("it cannot work")
     };
     assert!(matches!(connect(&[]).await, TcpError::Addresses(0)));
     assert!(matches!(connect(&["127.0.0.1:4000", "127.0.0.1:4000"]).await, TcpError::Duplicate(_)));
@@ -212,7 +212,7 @@ async fn b17_options_that_cannot_work_are_refused_by_name() {
     for (field, options) in bad {
         let refused = [
             TcpNetwork::bind_with(&config(0, &addresses), options.clone()).await.expect_err(field),
-            TcpClient::connect(7, ClientId(9), addresses.clone(), options).await.expect_err(field),
+            TcpClient::connect(ClusterId(7), ClientId(9), addresses.clone(), options).await.expect_err(field),
         ];
         for refused in refused {
             assert!(matches!(refused, TcpError::Option { name, .. } if name == field), "{field}: {refused}");

@@ -17,7 +17,7 @@ fn memory() -> Memory {
 
 impl Networks for Memory {
     fn replica(&mut self, id: ReplicaId) -> Arc<dyn Network> {
-        Arc::new(self.0.endpoint(id.0))
+        Arc::new(self.0.endpoint(id))
     }
 
     fn client(&mut self, id: ClientId) -> Arc<dyn Network> {
@@ -53,7 +53,7 @@ fn defective(defect: Defect) -> Defective {
 
 impl Networks for Defective {
     fn replica(&mut self, id: ReplicaId) -> Arc<dyn Network> {
-        Arc::new(End(self.0.endpoint(id.0), self.1))
+        Arc::new(End(self.0.endpoint(id), self.1))
     }
 
     fn client(&mut self, id: ClientId) -> Arc<dyn Network> {

@@ -267,7 +267,7 @@ fn sf_19_an_older_state_is_not_taken_for_the_newest() {
     use vsr::Storage;
     use vsr::protocol::{Batch, OpNumber};
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let mut state = config.formatted_state();
     let disk = disks.format(&state, 1 << 20);
     let old = disk.lock().files[STATE].clone();
@@ -291,7 +291,7 @@ fn sf_06_a_misdirected_sector_is_found() {
     use vsr::Storage;
     use vsr::protocol::Slot;
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 1 << 20);
     // Two records of one op each, through the storage itself.
     let storage = disks.open(&disk).expect("opening");
@@ -329,7 +329,7 @@ fn entry(op: u64) -> Entry {
 fn a_folder_is_formatted_once_and_opened_by_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("replica");
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     assert!(matches!(FileStorage::open(&path), Err(StorageError::NotFormatted(_))));
     FileStorage::format(&path, &config).expect("formatting");
     assert!(matches!(FileStorage::format(&path, &config), Err(StorageError::NotEmpty(_))));
@@ -347,7 +347,7 @@ fn a_folder_is_formatted_once_and_opened_by_one() {
 #[test]
 fn another_format_version_is_refused_in_words() {
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 1 << 20);
     for copy in [0, LAST_PAGE] {
         let mut world = disk.lock();
@@ -368,7 +368,7 @@ fn sf_13_a_full_disk_is_an_error_and_nothing_is_lost() {
     use vsr::Storage;
     use vsr::protocol::{Batch, OpNumber};
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 64 << 20);
     let storage = disks.open(&disk).expect("opening");
     block_on(storage.recover()).expect("recovering");

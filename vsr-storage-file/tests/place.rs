@@ -6,11 +6,11 @@ use futures::executor::block_on;
 use tempfile::TempDir;
 use vsr::protocol::{Batch, Slot};
 use vsr::storage::StorageError;
-use vsr::{Config, Storage};
+use vsr::{ClusterId, Config, ReplicaId, Storage};
 use vsr_storage_file::{FileOptions, FileStorage};
 
 fn config(id: u8) -> Config {
-    Config::new(7, id, ["a", "b", "c"]).expect("a configuration")
+    Config::new(ClusterId(7), ReplicaId(id), ["a", "b", "c"]).expect("a configuration")
 }
 
 fn format(path: &Path, id: u8) {

@@ -133,7 +133,7 @@ fn a_cluster_whose_states_may_not_fit_is_refused_when_it_is_formatted() {
     assert!(matches!(refused, Err(StorageError::StateTooLarge { bytes, room }) if bytes > room), "{refused:?}");
     let folder = tempfile::tempdir().expect("a folder");
     let addresses = (0..9).map(|id| format!("{id}{}", "x".repeat(40_000)));
-    if let Ok(config) = vsr::Config::new(7, 0, addresses) {
+    if let Ok(config) = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(0), addresses) {
         let path = folder.path().join("replica");
         let refused = FileStorage::format(&path, &config);
         assert!(matches!(refused, Err(StorageError::StateTooLarge { .. })), "{refused:?}");

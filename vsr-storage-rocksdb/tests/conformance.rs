@@ -136,7 +136,7 @@ fn a_lost_state_is_refused() {
     use futures::executor::block_on;
     use vsr::Storage;
     use vsr::protocol::Batch;
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let mut disks = Databases::default();
     let mut state = config.formatted_state();
     let disk = disks.format(&state, 1 << 30);
@@ -156,7 +156,7 @@ fn clause_10_an_error_of_the_database_poisons() {
     use futures::executor::block_on;
     use vsr::Storage;
     use vsr::protocol::{Batch, OpNumber};
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let folder = tempfile::tempdir().expect("a folder");
     RocksStorage::format(folder.path(), &config).expect("formatting");
     let storage = RocksStorage::open(folder.path()).expect("opening");
@@ -183,7 +183,7 @@ fn what_was_lost_is_not_forgotten() {
     use futures::executor::block_on;
     use vsr::protocol::{Batch, CommitNumber, Slot};
     use vsr::{Checksum, Storage};
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let mut disks = Databases::default();
     let mut state = config.formatted_state();
     let mut disk = disks.format(&state, 1 << 30);

@@ -129,7 +129,7 @@ fn open(folder: &Path) -> RocksStorage {
 }
 
 fn formatted() -> (TempDir, Truth) {
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let state = config.formatted_state();
     let folder = tempfile::tempdir().expect("a folder");
     RocksStorage::format_state(folder.path(), &state, RocksOptions::default()).expect("formatting");

@@ -13,7 +13,7 @@ use vsr::{Checksum, Storage};
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 
 fn state() -> VsrState {
-    vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration").formatted_state()
+    vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration").formatted_state()
 }
 
 fn formatted() -> TempDir {
@@ -254,7 +254,7 @@ fn nothing_and_a_format_cut_short_are_called_unformatted() {
 fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("replica");
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let needed = config.membership.constants.log_room_min();
     let format = |log_limit: u64| {
         let options = RocksOptions::default().with(|options| options.log_limit = log_limit);

@@ -138,16 +138,16 @@ const TIME_MAX: Duration = Duration::from_secs(3600);
 const TIME_MIN: Duration = Duration::from_micros(1);
 
 impl Config {
-    /// A configuration with every default.
+    /// A configuration with every default, for a cluster of members with ids from 0 in the order of the addresses.
     ///
     /// # Errors
     /// A [`ConfigError`] that says what to change.
     pub fn new<A: Into<String>>(
-        cluster: u128,
-        replica: u8,
+        cluster: ClusterId,
+        replica: ReplicaId,
         addresses: impl IntoIterator<Item = A>,
     ) -> Result<Config, ConfigError> {
-        Config::with_membership(ClusterId(cluster), ReplicaId(replica), Membership::new(addresses)?)
+        Config::with_membership(cluster, replica, Membership::new(addresses)?)
     }
 
     /// A configuration for a membership with constants or quorums of one's own.
@@ -286,18 +286,18 @@ mod tests {
     #[test]
     fn an_absurd_configuration_is_refused_in_words() {
         let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
-        let stranger = Config::new(1, 3, addresses).unwrap_err();
+        let stranger = Config::new(ClusterId(1), ReplicaId(3), addresses).unwrap_err();
         assert_eq!(stranger, ConfigError::NotAMember { replica: ReplicaId(3), members: 3 });
-        let mut config = Config::new(1, 0, addresses).unwrap();
+        let mut config = Config::new(ClusterId(1), ReplicaId(0), addresses).unwrap();
         config.timing.suspect = config.timing.heartbeat;
         assert!(config.validate().unwrap_err().to_string().contains("three heartbeats"));
-        config = Config::new(1, 0, addresses).unwrap();
+        config = Config::new(ClusterId(1), ReplicaId(0), addresses).unwrap();
         config.log_bytes_max = 10;
         assert!(config.validate().is_err());
     }
 
     fn config() -> Config {
-        Config::new(1, 0, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).unwrap()
+        Config::new(ClusterId(1), ReplicaId(0), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).unwrap()
     }
 
     /// B17: nothing, and for ever, are no times; and no time makes the check itself overflow.

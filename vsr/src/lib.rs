@@ -95,12 +95,12 @@
 //! use futures::executor::block_on;
 //! use futures::future::{Either, join, join_all, select};
 //! use vsr::memory::{MemoryNetwork, MemoryStorage};
-//! use vsr::{Client, ClientConfig, Config, Replica, SystemClock};
+//! use vsr::{Client, ClientConfig, ClusterId, Config, Replica, ReplicaId, SystemClock};
 //!
 //! let network = MemoryNetwork::new(3);
 //! let (mut replicas, mut handles) = (Vec::new(), Vec::new());
-//! for id in 0..3 {
-//!     let config = Config::new(1, id, ["a", "b", "c"])?; // cluster 1, this member, the addresses of all members
+//! for id in (0..3).map(ReplicaId) {
+//!     let config = Config::new(ClusterId(1), id, ["a", "b", "c"])?; // the cluster, this member, the addresses of all members
 //!     let storage = MemoryStorage::format(&config); // a disk is formatted once, and opened at each start
 //!     let endpoint = network.endpoint(id);
 //!     let (replica, handle) =

@@ -140,8 +140,8 @@ impl MemoryNetwork {
 
     /// The end of a replica.
     #[must_use]
-    pub fn endpoint(&self, replica: u8) -> MemoryEndpoint {
-        MemoryEndpoint { me: Peer::Replica(ReplicaId(replica)), hub: self.hub.clone(), own: None }
+    pub fn endpoint(&self, replica: ReplicaId) -> MemoryEndpoint {
+        MemoryEndpoint { me: Peer::Replica(replica), hub: self.hub.clone(), own: None }
     }
 
     /// The end of a client.

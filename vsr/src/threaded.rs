@@ -333,7 +333,7 @@ impl Storage for ThreadedStorage {
 mod tests {
     use super::*;
     use crate::Config;
-    use crate::protocol::VsrState;
+    use crate::protocol::{ClusterId, ReplicaId, VsrState};
     use futures::executor::block_on;
     use futures::future::poll_immediate;
 
@@ -367,7 +367,7 @@ mod tests {
 
     fn gated() -> (ThreadedStorage, Sender<()>, Receiver<()>, Arc<()>) {
         let ((open, gate), (entered, begun), lock) = (channel(), channel(), Arc::new(()));
-        let state = Config::new(1, 0, ["a"]).expect("a configuration").formatted_state();
+        let state = Config::new(ClusterId(1), ReplicaId(0), ["a"]).expect("a configuration").formatted_state();
         let writer = Gated { state, entered, gate, _lock: lock.clone() };
         let storage = ThreadedStorage::start(writer, Nothing(lock.clone())).expect("threads");
         block_on(storage.recover()).expect("a state");

@@ -191,7 +191,7 @@ pub(crate) async fn client<S: StateMachine>(
 ) -> Result<Client<S>, Error> {
     let client_config = ClientConfig::new(config.replicas.len()).with(|config| config.members = members);
     let addresses = config.replicas.iter().cloned();
-    let network = TcpClient::connect(config.cluster.0, client_config.id, addresses, options(config)).await?;
+    let network = TcpClient::connect(config.cluster, client_config.id, addresses, options(config)).await?;
     let (client, runner) = Client::new(client_config, network, SystemClock::new());
     tokio::spawn(runner.run());
     Ok(client)

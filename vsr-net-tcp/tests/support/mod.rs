@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use vsr::network::{Arrival, Identity};
 use vsr::protocol::{Envelope, Incarnation, Message, Peer, View};
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, decode_value, encode_value};
-use vsr::{Checksum, ClientId, Config, Network, ReplicaId};
+use vsr::{Checksum, ClientId, ClusterId, Config, Network, ReplicaId};
 use vsr_net_tcp::{TcpNetwork, TcpOptions};
 
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
@@ -33,7 +33,7 @@ pub(crate) fn identity(replica: u8) -> Identity {
 }
 
 pub(crate) fn config(replica: u8, addresses: &[String]) -> Config {
-    Config::new(7, replica, addresses.iter().cloned()).expect("a configuration")
+    Config::new(ClusterId(7), ReplicaId(replica), addresses.iter().cloned()).expect("a configuration")
 }
 
 /// Replicas 0 to n - 1 of cluster 7.

@@ -13,7 +13,7 @@
 //!
 //! impl Networks for Memory {
 //!     fn replica(&mut self, id: ReplicaId) -> Arc<dyn Network> {
-//!         Arc::new(self.0.endpoint(id.0))
+//!         Arc::new(self.0.endpoint(id))
 //!     }
 //!     fn client(&mut self, id: ClientId) -> Arc<dyn Network> {
 //!         Arc::new(self.0.client(id))
