@@ -161,10 +161,10 @@ impl<S: StateMachine> Client<S> {
         (client, ClientRunner { config, network, closer: ClientCloser(shared) })
     }
 
-    /// As [`Handle::submit`](crate::Handle::submit).
+    /// Executes a command exactly once and returns its reply, as [`Handle::submit`](crate::Handle::submit) does.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the waiting, not the request.
+    /// Dropping the future stops the waiting, not the request: it may still be executed, once.
     ///
     /// # Errors
     /// A [`SubmitError`]; each says whether the command may have been executed.
@@ -192,7 +192,11 @@ impl<S: StateMachine> Client<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// As [`Handle::query`](crate::Handle::query): linearizable.
+    /// Answers a query from a state that contains every command that was acknowledged before the call, as
+    /// [`Handle::query`](crate::Handle::query) does: linearizable.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     ///
     /// # Errors
     /// A [`QueryError`].
@@ -200,7 +204,15 @@ impl<S: StateMachine> Client<S> {
         send_query::<S>(&self.shared, query).await.map(|answer| answer.value)
     }
 
-    /// As [`query`](Self::query), for a limited time, with the last op that the answer contains.
+    /// As [`query`](Self::query), with the last op that the answer contains.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn query_positioned(&self, query: S::Query) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query::<S>(&self.shared, query).await
+    }
+
+    /// As [`query_positioned`](Self::query_positioned), for a limited time.
     ///
     /// # Errors
     /// A [`QueryError`].

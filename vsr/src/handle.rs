@@ -436,7 +436,8 @@ pub(crate) async fn submit_within<S: StateMachine>(
 ) -> Result<Positioned<S::Reply, Position>, SubmitError> {
     let deadline = shared.clock.now().after(limit);
     let submit = std::pin::pin!(submit_command::<S>(shared, command));
-    match select(submit, shared.clock.sleep_until(deadline)).await {
+    // The clock itself, not the `Arc`, which would box the sleep once more.
+    match select(submit, (*shared.clock).sleep_until(deadline)).await {
         Either::Left((result, _)) => result,
         Either::Right(_) => Err(SubmitError::TimedOut),
     }
@@ -449,7 +450,7 @@ pub(crate) async fn send_query_within<S: StateMachine>(
 ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
     let deadline = shared.clock.now().after(limit);
     let query = std::pin::pin!(send_query::<S>(shared, query));
-    match select(query, shared.clock.sleep_until(deadline)).await {
+    match select(query, (*shared.clock).sleep_until(deadline)).await {
         Either::Left((result, _)) => result,
         Either::Right(_) => Err(QueryError::TimedOut),
     }
@@ -500,18 +501,6 @@ impl<S: StateMachine> Handle<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// As [`query_positioned`](Self::query_positioned), for a limited time.
-    ///
-    /// # Errors
-    /// A [`QueryError`].
-    pub async fn query_within(
-        &self,
-        query: S::Query,
-        limit: Duration,
-    ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
-        send_query_within::<S>(&self.shared, query, limit).await
-    }
-
     /// Answers a query from a state that contains every command that was acknowledged, by anybody,
     /// before the call (linearizable; rule 8.1). Writes nothing to the log.
     ///
@@ -530,6 +519,18 @@ impl<S: StateMachine> Handle<S> {
     /// As [`query`](Self::query).
     pub async fn query_positioned(&self, query: S::Query) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
         send_query::<S>(&self.shared, query).await
+    }
+
+    /// As [`query_positioned`](Self::query_positioned), for a limited time.
+    ///
+    /// # Errors
+    /// A [`QueryError`].
+    pub async fn query_within(
+        &self,
+        query: S::Query,
+        limit: Duration,
+    ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query_within::<S>(&self.shared, query, limit).await
     }
 }
 

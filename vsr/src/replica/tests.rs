@@ -146,6 +146,19 @@ fn a_command_that_is_too_deep_kills_nobody() {
     });
 }
 
+/// A client and a handle ask in the same words, and are told the same positions.
+#[test]
+fn a_client_and_a_handle_are_told_the_same_positions() {
+    let mut replicas = start((3, 3), |_| (), || Lengths);
+    let (client, handle): (Client<Lengths>, _) = (replicas.client(|_| ()), replicas.handles[1].clone());
+    replicas.pool.run_until(async move {
+        let executed = client.submit_positioned(Bytes::from_static(b"x")).await.unwrap();
+        let seen = client.query_positioned(Bytes::from_static(b"xyz")).await.unwrap();
+        assert_eq!((&seen.value, seen.position), (&bytes_of(3), executed.position.op));
+        assert_eq!(handle.query_positioned(Bytes::from_static(b"xyz")).await, Ok(seen));
+    });
+}
+
 /// B10: with the constants as they are, and with the largest: what is as long as it may be goes through, from a
 /// backup's handle and from a client; what is a byte longer is refused at once, in the right words, and blocks nobody.
 #[test]
