@@ -27,7 +27,8 @@ pub enum MetricsServerError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// The operating system's words.
+        /// What the operating system said.
+        #[source]
         error: std::io::Error,
     },
     /// Another recorder is installed in this process.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use vsr::ReplicaId;
+use vsr::{Cause, ReplicaId};
 
 /// The options of the transport. Every field has a default. Made by `TcpOptions::default()`, and changed field by field, or by
 /// [`with`](TcpOptions::with); later versions have more fields.
@@ -113,12 +113,13 @@ pub enum TcpError {
     #[error("replica {0} is none of the members")]
     NotAMember(ReplicaId),
     /// An address has no meaning here.
-    #[error("the address {address:?} cannot be used: {error}; write host:port, with a name that is known")]
+    #[error("the address {address:?} cannot be used: {cause}; write host:port, with a name that is known")]
     Address {
         /// As configured.
         address: String,
-        /// What is wrong with it, or the resolver's words.
-        error: String,
+        /// What is wrong with it, or what the resolver said.
+        #[source]
+        cause: Cause,
     },
     /// One address stands for two replicas.
     #[error("the address {0:?} is listed twice: each replica has an address of its own")]
@@ -143,7 +144,8 @@ pub enum TcpError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// The operating system's words.
+        /// What the operating system said.
+        #[source]
         error: std::io::Error,
     },
     /// The options do not fit the configuration of the replica.

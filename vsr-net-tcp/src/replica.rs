@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use vsr::network::{Arrival, Identity, NetworkError};
 use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
-use vsr::{Checksum, ClientId, ClusterId, Config, Membership, Network, ReplicaId};
+use vsr::{Cause, Checksum, ClientId, ClusterId, Config, Membership, Network, ReplicaId};
 
 use crate::connection::run;
 use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
@@ -117,8 +117,8 @@ impl TcpNetwork {
         let mut failed = None;
         for address in resolve(name, options.allow_insecure).await? {
             if address.port() == 0 {
-                let error = "on port 0 nobody would find it".to_owned();
-                return Err(TcpError::Address { address: name.clone(), error });
+                let cause = Cause::new("on port 0 nobody would find it");
+                return Err(TcpError::Address { address: name.clone(), cause });
             }
             match listen(address) {
                 Ok(listener) => listeners.push(listener),

@@ -479,7 +479,7 @@ mod tests {
             ];
             let defect = all.into_iter().find(|known| *known as u8 == defect).unwrap_or_default();
             if defect == Defect::CannotBeRestored {
-                return Err(RestoreError("no".to_owned()));
+                return Err(RestoreError::new("no"));
             }
             Ok(Sums { defect, has_digest, sums: Arc::new(Mutex::new(sums)), last, ..Sums::default() })
         }

@@ -207,7 +207,7 @@ impl<S: Simulated> StateMachine for Witnessed<S> {
     }
 
     fn restore(_: &mut dyn Read) -> Result<Self, RestoreError> {
-        Err(RestoreError("a watched machine is not restored".to_owned()))
+        Err(RestoreError::new("a watched machine is not restored"))
     }
 }
 

@@ -153,7 +153,7 @@ pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> 
 }
 
 pub(crate) fn io_error(doing: &str) -> StorageError {
-    StorageError::Io { doing: doing.to_owned(), error: "an injected error".to_owned() }
+    StorageError::io(doing, "an injected error")
 }
 
 /// The skewed and drifting clock of one node.

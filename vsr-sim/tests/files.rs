@@ -406,8 +406,8 @@ impl Known {
     }
 }
 
-fn failed<E: ToString>(doing: &'static str) -> impl Fn(E) -> StorageError {
-    move |error| StorageError::Io { doing: doing.to_owned(), error: error.to_string() }
+fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &'static str) -> impl Fn(E) -> StorageError {
+    move |error| StorageError::io(doing, error)
 }
 
 #[async_trait]

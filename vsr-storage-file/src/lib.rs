@@ -86,7 +86,7 @@ use vsr::storage::StorageError;
 /// Says what was being done when the disk refused.
 pub(crate) fn io_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageError {
     let doing = doing.into();
-    move |error| StorageError::Io { doing: doing.clone(), error: error.to_string() }
+    move |error| StorageError::io(doing.clone(), error)
 }
 
 /// As [`io_error`], for a write that can be tried again when it found no room: nothing that was there is changed,
@@ -101,13 +101,14 @@ pub(crate) fn write_error(doing: impl Into<String>, used: u64, limit: u64) -> im
 pub(crate) fn sync_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageError {
     let doing = doing.into();
     move |error| {
-        let advice = if is_no_room(&error) {
-            " (the file system took a write that it then had no room for, as one does that copies on write or \
+        if !is_no_room(&error) {
+            return StorageError::io(doing.clone(), error);
+        }
+        let words = format!(
+            "{error} (the file system took a write that it then had no room for, as one does that copies on write or \
              compresses: make room on it, and keep some free)"
-        } else {
-            ""
-        };
-        StorageError::Io { doing: doing.clone(), error: format!("{error}{advice}") }
+        );
+        StorageError::io(doing.clone(), Error::new(error.kind(), words))
     }
 }
 

@@ -290,8 +290,8 @@ fn refused(refusal: Refusal) -> QueryError {
         Refusal::AnswerTooLarge => QueryError::AnswerTooLarge,
         Refusal::Busy => QueryError::Busy,
         Refusal::Panicked => QueryError::Panicked("its words are in the log of the replica that was asked".to_owned()),
-        Refusal::Unencodable => QueryError::Codec("the answer has no encoding".to_owned()),
-        _ => QueryError::Codec("the query does not decode".to_owned()),
+        Refusal::Unencodable => QueryError::Unencodable,
+        _ => QueryError::Undecodable,
     }
 }
 
@@ -309,7 +309,7 @@ impl<N: Network> ClientRunner<N> {
         let shared = closer.0.clone();
         let clock = shared.clock.clone();
         if let Err(unfit) = config.validate() {
-            return Err(NetworkError(format!("the client cannot work: {unfit}")));
+            return Err(NetworkError::new(format!("the client cannot work: {unfit}")));
         }
         let mut random = Random::new(config.seed);
         let target = random.below(config.members.len() as u64) as usize;

@@ -17,6 +17,7 @@ use futures::future::{Either, select};
 use futures::task::AtomicWaker;
 
 use crate::clock::Clock;
+use crate::codec::CodecError;
 use crate::config::{Config, ConfigError};
 use crate::protocol::{Busy, CommitNumber, Event, Health, OpNumber, Position, ReplicaId, View};
 use crate::session::{SubmitError, Submitted};
@@ -37,10 +38,19 @@ pub enum QueryError {
     AnswerTooLarge,
     /// The client's configuration cannot work.
     #[error("the client cannot work: {0}")]
-    Config(ConfigError),
-    /// The query, or the answer, does not fit its type.
-    #[error("a value cannot be encoded or decoded: {0}")]
-    Codec(String),
+    Config(#[source] ConfigError),
+    /// The query has no encoding: it is too deep, or its type refuses. It was not sent.
+    #[error("the query has no encoding: {0}")]
+    Encode(#[source] CodecError),
+    /// The replica's state machine cannot decode the query.
+    #[error("the query cannot be decoded by the replica's state machine")]
+    Undecodable,
+    /// The state machine's answer has no encoding; why is in the log of the replica that was asked.
+    #[error("the answer has no encoding: ask for something flatter, or change the type of the answer")]
+    Unencodable,
+    /// The answer is none of the type that is expected here.
+    #[error("the answer does not decode: {0}")]
+    Decode(#[source] CodecError),
     /// The state machine panicked while answering.
     #[error("the state machine panicked while answering: {0}")]
     Panicked(String),
@@ -415,15 +425,15 @@ pub(crate) async fn submit_command<S: StateMachine>(
     shared: &Shared,
     command: S::Command,
 ) -> Result<Positioned<S::Reply, Position>, SubmitError> {
-    let command = encode(command).map_err(|error| SubmitError::Codec(error.to_string()))?;
+    let command = encode(command).map_err(SubmitError::Encode)?;
     let receiver = shared.submit(command)?;
     let (reply, position) = receiver.await.unwrap_or(Err(SubmitError::Stopped))?;
     // No value of a codec is empty: it is how a reply that had no encoding arrives.
     let is_lost = reply.is_empty() && TypeId::of::<S::Reply>() != TypeId::of::<Bytes>();
     if is_lost {
-        return Err(SubmitError::Codec("the command was executed, and its reply has no encoding".to_owned()));
+        return Err(SubmitError::Unencodable);
     }
-    let value = decode::<S::Reply>(reply).map_err(|error| SubmitError::Codec(error.to_string()))?;
+    let value = decode::<S::Reply>(reply).map_err(SubmitError::Decode)?;
     Ok(Positioned { value, position })
 }
 
@@ -460,10 +470,10 @@ pub(crate) async fn send_query<S: StateMachine>(
     shared: &Shared,
     query: S::Query,
 ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
-    let query = encode(query).map_err(|error| QueryError::Codec(error.to_string()))?;
+    let query = encode(query).map_err(QueryError::Encode)?;
     let receiver = shared.query(query)?;
     let (answer, position) = receiver.await.unwrap_or(Err(QueryError::Stopped))?;
-    let value = decode::<S::Answer>(answer).map_err(|error| QueryError::Codec(error.to_string()))?;
+    let value = decode::<S::Answer>(answer).map_err(QueryError::Decode)?;
     Ok(Positioned { value, position })
 }
 

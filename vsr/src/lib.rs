@@ -164,13 +164,15 @@
 //! | executed? | errors | what to do |
 //! |---|---|---|
 //! | no | [`Busy`](SubmitError::Busy) | submit again later |
-//! | no | [`TooLarge`](SubmitError::TooLarge), [`Undecodable`](SubmitError::Undecodable) | change the command, or the version or limits of the cluster |
+//! | no | [`TooLarge`](SubmitError::TooLarge), [`Encode`](SubmitError::Encode), [`Undecodable`](SubmitError::Undecodable) | change the command, or the version or limits of the cluster |
 //! | no | [`Config`](SubmitError::Config), [`Conflict`](SubmitError::Conflict) | correct the client's configuration; a client id is used by one client |
-//! | yes, once | [`ReplyLost`](SubmitError::ReplyLost) | query what came of it |
+//! | yes, once | [`ReplyLost`](SubmitError::ReplyLost), [`Unencodable`](SubmitError::Unencodable), [`Decode`](SubmitError::Decode) | query what came of it |
 //! | unknown | [`TimedOut`](SubmitError::TimedOut), [`Evicted`](SubmitError::Evicted), [`LogFull`](SubmitError::LogFull), [`Stopped`](SubmitError::Stopped) | query before submitting it again: a second submit is a second command |
-//! | its words say | [`Codec`](SubmitError::Codec) | a command that has no encoding was not sent; a reply that has none, or does not decode, belongs to a command that was executed |
 //!
 //! A query ([`QueryError`]) changes nothing: to ask again is always safe.
+//!
+//! The words of an error end with those of its cause, so that one line says all; a program finds the cause itself (an [`std::io::Error`], say) with
+//! [`source`](std::error::Error::source). It is kept in a [`Cause`].
 //!
 //! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`](storage::StorageError)), the transport ([`NetworkError`](network::NetworkError)), a configuration that does not fit the disk, or a
 //! [`Fault`](protocol::Fault).
@@ -269,6 +271,7 @@
 //! leaves, `hazards.md` the known ways to lose data and what guards against each, `glossary.md` the words. `rule 7.5 c` in a comment is part c of
 //! rule 7.5 there. [`protocol`] is the protocol as a value without I/O, and [`protocol::turn`] how it is driven. The guide for users and operators is `book/`.
 
+mod cause;
 pub mod client;
 pub mod clock;
 pub mod codec;
@@ -286,6 +289,7 @@ pub mod testing;
 pub mod threaded;
 pub mod wire;
 
+pub use cause::Cause;
 pub use client::{Client, ClientConfig, ClientRunner};
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError};

@@ -213,7 +213,7 @@ impl Network for MemoryEndpoint {
 
     async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
         let Some(mailbox) = self.mailbox() else {
-            return Err(NetworkError(format!("{:?} is none of the members", self.me)));
+            return Err(NetworkError::new(format!("{:?} is none of the members", self.me)));
         };
         poll_fn(|context| {
             mailbox.waker.register(context.waker());

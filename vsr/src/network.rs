@@ -1,7 +1,10 @@
 //! What the replica asks of a transport.
 
+use std::error::Error;
+
 use async_trait::async_trait;
 
+use crate::cause::Cause;
 use crate::protocol::{Envelope, Incarnation, Message, Peer, ReplicaId};
 
 /// Carries messages between replicas and clients.
@@ -99,7 +102,15 @@ pub enum Arrival {
 /// The transport cannot go on. The replica stops.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the network has stopped: {0}")]
-pub struct NetworkError(pub String);
+pub struct NetworkError(#[source] Cause);
+
+impl NetworkError {
+    /// For this cause: an error, or words.
+    #[must_use]
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> NetworkError {
+        NetworkError(Cause::new(cause))
+    }
+}
 
 #[async_trait]
 impl<T: Network + ?Sized> Network for std::sync::Arc<T> {

@@ -641,6 +641,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             let answer = self.machine.query(&context, query);
             if let Err(QueryFailure::Panicked(panic)) = &answer {
                 tracing::error!(%panic, "the state machine panicked while answering a query");
+            } else if let Err(QueryFailure::Unencodable(error)) = &answer {
+                tracing::error!(%error, "an answer has no encoding");
             }
             let is_too_long = answer.as_ref().is_ok_and(|answer| answer.len() > self.answer_max);
             match asker {
@@ -649,10 +651,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                         Ok(_) if is_too_long => Err(QueryError::AnswerTooLarge),
                         Ok(answer) => Ok((answer, applied)),
                         Err(QueryFailure::Panicked(panic)) => Err(QueryError::Panicked(panic)),
-                        Err(QueryFailure::Undecodable) => {
-                            Err(QueryError::Codec("the query does not decode".to_owned()))
-                        }
-                        Err(QueryFailure::Unencodable(error)) => Err(QueryError::Codec(error.to_string())),
+                        Err(QueryFailure::Undecodable) => Err(QueryError::Undecodable),
+                        Err(QueryFailure::Unencodable(_)) => Err(QueryError::Unencodable),
                     };
                     let _ = sender.send(answer);
                 }

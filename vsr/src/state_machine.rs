@@ -1,6 +1,7 @@
 //! What an application implements: a deterministic state machine.
 
 use std::any::Any;
+use std::error::Error;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cause::Cause;
 use crate::codec::{self, CodecError};
 use crate::protocol::{ApplyContext, Checksum, Fault, Machine, OpNumber, Timestamp};
 
@@ -106,7 +108,7 @@ impl Snapshot {
     pub fn read<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T, RestoreError> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
-        codec::from_slice(&bytes).map_err(|error| RestoreError(error.to_string()))
+        codec::from_slice(&bytes).map_err(RestoreError::new)
     }
 }
 
@@ -119,11 +121,19 @@ impl std::fmt::Debug for Snapshot {
 /// The bytes are no snapshot of this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("not a snapshot of this state machine: {0}")]
-pub struct RestoreError(pub String);
+pub struct RestoreError(#[source] Cause);
+
+impl RestoreError {
+    /// For this cause: an error, or words.
+    #[must_use]
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> RestoreError {
+        RestoreError(Cause::new(cause))
+    }
+}
 
 impl From<io::Error> for RestoreError {
     fn from(error: io::Error) -> RestoreError {
-        RestoreError(error.to_string())
+        RestoreError::new(error)
     }
 }
 

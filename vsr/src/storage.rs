@@ -1,11 +1,12 @@
 //! What the replica asks of a disk.
 
+use std::error::Error;
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 
-use crate::protocol::{Batch, Recovered};
-use crate::protocol::{Entry, OpNumber};
+use crate::cause::Cause;
+use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 
 /// A durable log, and a small durable record beside it.
 ///
@@ -79,14 +80,15 @@ pub enum StorageError {
     /// The disk, or the operating system, refused. The storage is poisoned. A start after it writes what
     /// it relies on again before it believes it, for what is read then may never have reached the disk.
     #[error(
-        "{doing} failed: {error}; start the replica again once the disk works (a start writes anew what the failure \
+        "{doing} failed: {cause}; start the replica again once the disk works (a start writes anew what the failure \
          may have kept from the disk)"
     )]
     Io {
         /// What was being done.
         doing: String,
-        /// The operating system's words.
-        error: String,
+        /// What the operating system, or the library below, said.
+        #[source]
+        cause: Cause,
     },
     /// An earlier write or sync failed, and nothing after it can be believed.
     #[error("storage is poisoned by an earlier failure ({0}): restart the replica")]
@@ -193,6 +195,14 @@ pub enum StorageError {
     /// The batch breaks the contract: a bug of the caller.
     #[error("a batch that the contract does not allow: {0}")]
     Contract(&'static str),
+}
+
+impl StorageError {
+    /// [`StorageError::Io`]: this was being done, and this came of it.
+    #[must_use]
+    pub fn io(doing: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> StorageError {
+        StorageError::Io { doing: doing.into(), cause: Cause::new(cause) }
+    }
 }
 
 #[async_trait]

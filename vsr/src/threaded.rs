@@ -231,10 +231,7 @@ impl ThreadedStorage {
         let (writes, write_jobs) = channel();
         let (reads, read_jobs) = channel();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let failed = |error: std::io::Error| StorageError::Io {
-            doing: "starting the storage's threads".to_owned(),
-            error: error.to_string(),
-        };
+        let failed = |error: std::io::Error| StorageError::io("starting the storage's threads", error);
         let alive = |shared: &Arc<Shared>| {
             shared.threads().alive += 1;
             Alive(shared.clone())

@@ -66,7 +66,7 @@ impl FileDisks {
         let storage = (self.open)(folder.clone())?;
         let recovered = now(storage.recover()).map_err(|stop| match stop {
             Stop::Refused(error) => error,
-            Stop::Wrong(error) => StorageError::Io { doing: "recovering".to_owned(), error },
+            Stop::Wrong(error) => StorageError::io("recovering", error),
         })?;
         folder.settle();
         Ok((storage, recovered))

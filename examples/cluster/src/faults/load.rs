@@ -148,7 +148,7 @@ pub(super) async fn death() -> Result<(), Error> {
             return Err(format!("a command, {what}: {command:?}").into());
         }
         let query = raw.query_within(bytes, LIMIT).await.map(|answer| answer.value);
-        if !matches!(query, Err(QueryError::Codec(_))) {
+        if query != Err(QueryError::Undecodable) {
             return Err(format!("a query, {what}: {query:?}").into());
         }
         tell(format_args!("   {what}: {}", SubmitError::Undecodable));
