@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use futures::future::poll_fn;
 use vsr::network::{Arrival, NetworkError};
-use vsr::protocol::{Account, Batch, Core, Entry, Envelope, Event, Monotonic, OpNumber, Recovered, Status, Timestamp};
+use vsr::protocol::{
+    Account, Batch, Core, Entry, Envelope, Event, Mark, Monotonic, OpNumber, Recovered, Status, Timestamp,
+};
 use vsr::replica::Observer;
 use vsr::storage::StorageError;
 use vsr::{Clock, Network, Storage};
@@ -253,13 +255,22 @@ impl Observer for Witness {
                     }
                 }
             }
-            Event::Ignored { message, why } => {
+            _ => {}
+        }
+    }
+
+    fn on_mark(&mut self, _: &Core, mark: &Mark) {
+        let mut world = lock(&self.life.world);
+        let replica = self.life.node;
+        world.observe(&Observation::Mark { replica, mark });
+        match mark {
+            Mark::Ignored { message, why } => {
                 world.trace.count("messages ignored");
                 if world.trace.keeps(Detail::Messages) {
                     world.say(replica, || format!("r{replica} ignores a {message}: {why}"));
                 }
             }
-            Event::Mark(mark) => world.trace.count(mark),
+            Mark::Path(name) => world.trace.count(name),
             _ => {}
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::protocol::{Batch, Core, Event, Health, Monotonic, OpNumber, Refusals, ReplicaId};
+use crate::protocol::{Batch, Core, Event, Health, Mark, Monotonic, OpNumber, Refusals, ReplicaId};
 
 /// Every metric of this crate: name, kind, meaning. All carry the label `replica`.
 pub const METRICS: &[(&str, &str, &str)] = &[
@@ -108,7 +108,7 @@ impl Measure {
         self.sync_seconds.record(now.since(self.write_since));
     }
 
-    pub(crate) fn turn_ended(&mut self, now: Monotonic, core: &Core, events: &[Event]) {
+    pub(crate) fn turn_ended(&mut self, now: Monotonic, core: &Core, events: &[Event], marks: &[Mark]) {
         if core.is_primary() {
             let known = self.prepared.back().map_or(core.commit().op(), |(op, _)| *op);
             for op in known.0 + 1..=core.head().0 {
@@ -144,12 +144,16 @@ impl Measure {
                 Event::Truncated { above, head } => {
                     tracing::info!(replica = %core.id(), %above, %head, "log truncated");
                 }
-                Event::Ignored { message, why } => {
+                Event::Committed { .. } | Event::Applied { .. } => {}
+            }
+        }
+        for mark in marks {
+            match mark {
+                Mark::Ignored { message, why } => {
                     self.ignored.increment(1);
                     tracing::debug!(replica = %core.id(), message, why, "message ignored");
                 }
-                Event::Mark(mark) => tracing::debug!(replica = %core.id(), mark),
-                Event::Committed { .. } | Event::Applied { .. } => {}
+                Mark::Path(mark) => tracing::debug!(replica = %core.id(), mark),
             }
         }
     }

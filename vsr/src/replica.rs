@@ -24,8 +24,9 @@ use crate::handle::{
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
-    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Fault, Input, Inputs, Message,
-    Monotonic, OpNumber, Options, Peer, ReadRequest, Recovered, Refusal, ReplicaId, Request, Status, View, VsrState,
+    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Fault, Input, Inputs, Mark,
+    Message, Monotonic, OpNumber, Options, Peer, ReadRequest, Recovered, Refusal, ReplicaId, Request, Status, View,
+    VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
@@ -75,6 +76,9 @@ pub enum ReplicaError {
 pub trait Observer: Send {
     /// Something happened; `core` is the state right after the turn in which it did.
     fn on_event(&mut self, core: &Core, event: &Event);
+
+    /// The code has gone a way that tests count; told after the events of the turn.
+    fn on_mark(&mut self, _core: &Core, _mark: &Mark) {}
 
     /// A turn has ended.
     fn on_turn(&mut self, _core: &Core) {}
@@ -708,8 +712,14 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 offer(watcher, event);
             }
         }
+        if let Some(observer) = &mut self.observer {
+            for mark in &self.effects.marks {
+                observer.on_mark(&self.core, mark);
+            }
+        }
         let status = self.status();
-        self.measure.turn_ended(now, &self.core, &events);
+        self.measure.turn_ended(now, &self.core, &events, &self.effects.marks);
+        self.effects.marks.clear();
         events.clear();
         self.effects.events = events;
         self.measure.health(now, &self.core, status.health, &self.refused_by);
