@@ -8,6 +8,8 @@
 //!
 //! Nothing is encrypted or authenticated yet: addresses other than loopback are refused unless
 //! [`TcpOptions::allow_insecure`] says that the network is trusted.
+//!
+//! The endpoint for metrics, `MetricsServer`, comes with the feature `metrics-server`, which is on by default.
 
 mod client;
 mod connection;
@@ -15,6 +17,7 @@ mod dial;
 mod handshake;
 mod listen;
 mod mailbox;
+#[cfg(feature = "metrics-server")]
 mod metrics_server;
 mod options;
 mod queue;
@@ -24,6 +27,7 @@ mod told;
 
 pub use client::TcpClient;
 pub use handshake::Rejection;
+#[cfg(feature = "metrics-server")]
 pub use metrics_server::{MetricsServer, MetricsServerError};
 pub use options::{TcpError, TcpOptions};
 pub use replica::TcpNetwork;

@@ -225,7 +225,8 @@ impl<S: StateMachine> Client<S> {
     }
 
     /// What a replica says of itself, and why there is no progress, if there is none. `None` when it does not
-    /// answer in time.
+    /// answer in time. It travels encoded, so this comes with the feature `msgpack`.
+    #[cfg(feature = "msgpack")]
     pub async fn status(&self, replica: ReplicaId, limit: Duration) -> Option<(ReplicaStatus, String)> {
         let (answer, receiver) = oneshot::channel();
         {

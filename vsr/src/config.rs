@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::limits::{ANSWER_MAX, Limit, QUERY_MAX};
 use crate::protocol::{ClusterId, Constants, Incarnation, Membership, MembershipError, ReplicaId, Timing, VsrState};
+#[cfg(feature = "msgpack")]
 use crate::wire;
 
 /// The configuration of a replica. Every field has a default but who it is and who the others are. Made by [`Config::new`], and
@@ -246,6 +247,7 @@ impl Config {
     ///
     /// # Errors
     /// A [`ConfigError`] that names both fields.
+    #[cfg(feature = "msgpack")]
     pub fn check_transport(&self, field: &'static str, queue_bytes_max: usize) -> Result<(), ConfigError> {
         let Constants { request_max, reply_max, batch_bytes_max, .. } = self.membership.constants;
         let longest = [

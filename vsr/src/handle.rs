@@ -19,6 +19,7 @@ use futures::task::AtomicWaker;
 use crate::clock::Clock;
 use crate::codec::CodecError;
 use crate::config::{Config, ConfigError};
+use crate::log;
 use crate::protocol::{Busy, CommitNumber, Event, Health, OpNumber, Position, ReplicaId, View};
 use crate::session::{SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode, encode};
@@ -296,12 +297,12 @@ impl Shared {
         }
         match (*known, trouble) {
             (_, Some(Busy::LogFull)) => {
-                tracing::warn!(whose, "the cluster's log is full: requests are refused until there is room");
+                log::warn!(whose, "the cluster's log is full: requests are refused until there is room");
             }
             (_, Some(Busy::Sessions)) => {
-                tracing::warn!(whose, "the cluster has no place for another session: requests wait for one");
+                log::warn!(whose, "the cluster has no place for another session: requests wait for one");
             }
-            (Some(Busy::LogFull | Busy::Sessions), None) => tracing::info!(whose, "requests are taken again"),
+            (Some(Busy::LogFull | Busy::Sessions), None) => log::info!(whose, "requests are taken again"),
             _ => {}
         }
         *known = trouble;

@@ -9,7 +9,7 @@
 //! - [What the four traits ask](#what-the-four-traits-ask)
 //! - [What an application may rely on](#what-an-application-may-rely-on), [what each error means](#what-each-error-means)
 //! - [The way of a request](#the-way-of-a-request) and [of a view change](#the-way-of-a-view-change) through the code
-//! - [Where the names are](#where-the-names-are), [where the rules are](#where-the-rules-are)
+//! - [Where the names are](#where-the-names-are), [features](#features), [where the rules are](#where-the-rules-are)
 //!
 //! # A state machine
 //!
@@ -265,11 +265,30 @@
 //! | [`codec`] | whoever reads encoded commands elsewhere | how commands and replies become bytes |
 //! | [`memory`], [`testing`] | tests and first steps | storage, network, and a whole cluster in memory |
 //!
+//! # Features
+//!
+//! Each is on by default; the core, its driver, handles and clients are there without any.
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `metrics` | figures of a replica through the facade of the crate `metrics`, and their list, [`METRICS`] |
+//! | `tracing` | log lines and spans through the crate `tracing` |
+//! | `msgpack` | [`codec`], so that the types of a state machine may be any that serde knows (without it they are [`Bytes`](bytes::Bytes)), [`Snapshot::of`] and [`Snapshot::read`]; [`wire`], the frames of transports; [`Client::status`] |
+//!
 //! # Where the rules are
 //!
 //! In `docs/` of the repository: `protocol.md` has the numbered rules with the reason for each, `messages.md` the messages and what must be durable before each
 //! leaves, `hazards.md` the known ways to lose data and what guards against each, `glossary.md` the words. `rule 7.5 c` in a comment is part c of
 //! rule 7.5 there. [`protocol`] is the protocol as a value without I/O, and [`protocol::turn`] how it is driven. The guide for users and operators is `book/`.
+
+// Without a feature some values are computed and some items are there that only it uses: one text serves all builds.
+#![cfg_attr(
+    not(all(feature = "metrics", feature = "msgpack", feature = "tracing")),
+    allow(dead_code, unused_imports, unused_variables, reason = "what uses it comes with a feature")
+)]
+
+#[cfg(all(test, not(all(feature = "metrics", feature = "msgpack", feature = "tracing"))))]
+compile_error!("the tests of vsr need its default features");
 
 mod cause;
 pub mod client;
@@ -277,6 +296,7 @@ pub mod clock;
 pub mod codec;
 pub mod config;
 pub mod handle;
+mod log;
 mod measure;
 pub mod memory;
 pub mod network;
@@ -287,6 +307,7 @@ pub mod state_machine;
 pub mod storage;
 pub mod testing;
 pub mod threaded;
+#[cfg(feature = "msgpack")]
 pub mod wire;
 
 pub use cause::Cause;
@@ -294,6 +315,7 @@ pub use client::{Client, ClientConfig, ClientRunner};
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError};
 pub use handle::{Handle, QueryError};
+#[cfg(feature = "metrics")]
 pub use measure::METRICS;
 pub use network::Network;
 pub use protocol::{ApplyContext, Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};

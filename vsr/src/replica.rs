@@ -21,6 +21,7 @@ use crate::handle::{
     Bounds, Caller, Charge, Handle, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, Submission,
     WatchQueue, close_watch, offer,
 };
+use crate::log;
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
@@ -224,11 +225,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     let core = Core::recover(options, recovered, clock.now(), clock.wall())?;
     let (room, needed) = (storage.room(), config.membership.constants.log_room_min());
     if core.head() == OpNumber::ZERO && room < needed {
-        tracing::warn!(
-            room,
-            needed,
-            "the storage has too little room for a log: every request will hear that it is full"
-        );
+        log::warn!(room, needed, "the storage has too little room for a log: every request will hear that it is full");
     }
     let session = ClientSession::new(
         local_client,
@@ -268,7 +265,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         requests: Vec::new(),
         settled: Vec::new(),
     };
-    let span = tracing::info_span!("replica", id = %driver.core.id());
+    let span = log::info_span!("replica", id = %driver.core.id());
     let result = std::future::poll_fn(|context| span.in_scope(|| driver.poll(context))).await;
     if let Err(error) = &result {
         shared.remember(format!("stopped: {error}"));
@@ -466,7 +463,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             Err(error @ StorageError::Full { .. }) => {
                 let pause = self.full_pause;
                 if pause == FULL_PAUSE {
-                    tracing::warn!(%error, "a write waits for room");
+                    log::warn!(%error, "a write waits for room");
                 }
                 self.full = Some(Full { number, batch, again_at: now.after(pause), pause });
                 return Ok(true);
@@ -644,9 +641,9 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             let context = QueryContext { applied, timestamp: self.core.applied_timestamp() };
             let answer = self.machine.query(&context, query);
             if let Err(QueryFailure::Panicked(panic)) = &answer {
-                tracing::error!(%panic, "the state machine panicked while answering a query");
+                log::error!(%panic, "the state machine panicked while answering a query");
             } else if let Err(QueryFailure::Unencodable(error)) = &answer {
-                tracing::error!(%error, "an answer has no encoding");
+                log::error!(%error, "an answer has no encoding");
             }
             let is_too_long = answer.as_ref().is_ok_and(|answer| answer.len() > self.answer_max);
             match asker {

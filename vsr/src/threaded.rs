@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::channel::oneshot;
 
+use crate::log;
 use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 use crate::storage::{Storage, StorageError};
 
@@ -159,7 +160,7 @@ impl Shared {
         if let Err(error) = &result
             && !matches!(error, StorageError::Full { .. } | StorageError::Contract(_) | StorageError::Poisoned(_))
         {
-            tracing::error!(%error, "storage is poisoned");
+            log::error!(%error, "storage is poisoned");
             let _ = self.poison.set(error.to_string());
         }
         result
@@ -189,11 +190,8 @@ impl Shared {
                             Err(StorageError::Contract("a state and entries in one batch"))
                         }
                         () => {
-                            let span = tracing::debug_span!(
-                                "write",
-                                entries = batch.entries.len(),
-                                state = batch.state.is_some()
-                            );
+                            let span =
+                                log::debug_span!("write", entries = batch.entries.len(), state = batch.state.is_some());
                             span.in_scope(|| writer.write(*batch))
                         }
                     });
@@ -276,7 +274,7 @@ impl Drop for ThreadedStorage {
         let waited = self.shared.changed.wait_timeout_while(threads, CALL_MAX, in_a_call);
         let (mut threads, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if in_a_call(&mut threads) {
-            tracing::warn!("the disk hangs: the storage stays in use until it answers");
+            log::warn!("the disk hangs: the storage stays in use until it answers");
             return;
         }
         let _ = self.shared.changed.wait_timeout_while(threads, END_MAX, |threads| threads.alive > 0);
