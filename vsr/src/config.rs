@@ -270,7 +270,8 @@ impl Config {
     }
 }
 
-/// 64 bits that no other call has got, most likely. Only for identities and jitter, never for secrets.
+/// 64 bits that no other call has got, most likely. Only for identities and jitter, never for secrets. Not by the crate `getrandom`: that may fail,
+/// and a configuration that could not be made for want of jitter would help no one.
 #[allow(clippy::disallowed_types, reason = "the standard library's way to the operating system's entropy")]
 pub(crate) fn entropy() -> u64 {
     use std::hash::{BuildHasher, Hasher};
