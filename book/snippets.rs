@@ -18,6 +18,9 @@ pub mod operate {}
 #[doc = include_str!("src/copies.md")]
 pub mod copies {}
 
+#[doc = include_str!("src/client.md")]
+pub mod client {}
+
 #[doc = include_str!("src/simulate.md")]
 pub mod simulate {}
 

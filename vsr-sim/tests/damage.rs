@@ -4,7 +4,7 @@ use bytes::Bytes;
 use vsr::protocol::{Batch, Entry, Header, Incarnation, OpNumber, Slot, VsrState};
 use vsr::{Checksum, ClusterId, Membership, ReplicaId};
 use vsr_sim::conformance::storage::entry;
-use vsr_sim::plan::Unsynced;
+use vsr_sim::faults::Unsynced;
 use vsr_sim::scenario::{Failure, play};
 use vsr_sim::{Options, Ppm, Registers, SimDisk, Simulation};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde::{Deserialize, Serialize};
 use vsr::protocol::Random;
 use vsr::{ApplyContext, Checksum, QueryContext, RestoreError, Snapshot, StateMachine};
-use vsr_sim::determinism::{DeterminismOptions, NotDeterministic, check_determinism, log_digest};
+use vsr_sim::conformance::determinism::{DeterminismOptions, NotDeterministic, check_determinism, log_digest};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counter(i64);

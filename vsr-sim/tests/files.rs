@@ -15,11 +15,10 @@ use vsr::storage::StorageError;
 use vsr::threaded::Entries;
 use vsr::wire::{self, Limits};
 use vsr::{Checksum, ClusterId, Membership, Network, ReplicaId, Storage};
-use vsr_sim::files::{
-    Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage, three_bad_sectors,
-};
+use vsr_sim::files::{Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage};
+use vsr_sim::run::three_bad_sectors;
 use vsr_sim::scenario::{Failure, play};
-use vsr_sim::{Damage, Heard, Options, Ppm, Registers, Report, SimDisk, SimSocket, Simulation, Verdict};
+use vsr_sim::{Damage, Options, Ppm, Registers, Report, SimDisk, SimSocket, Simulation, SocketEvent, Verdict};
 use vsr_storage_file::medium::Medium;
 
 fn folder() -> SimFolder {
@@ -512,14 +511,14 @@ impl Network for Framed {
     }
 }
 
-fn arrival(heard: Heard) -> Option<Arrival> {
+fn arrival(heard: SocketEvent) -> Option<Arrival> {
     match heard {
-        Heard::Frame { from, bytes } => {
+        SocketEvent::Frame { from, bytes } => {
             let message = wire::decode_frame(&bytes, Limits::default()).ok()?;
             Some(Arrival::Message { from, message })
         }
-        Heard::Up(peer) => Some(Arrival::PeerUp(peer)),
-        Heard::Down { peer, refused } => Some(Arrival::PeerDown { peer, refused }),
+        SocketEvent::Up(peer) => Some(Arrival::PeerUp(peer)),
+        SocketEvent::Down { peer, refused } => Some(Arrival::PeerDown { peer, refused }),
     }
 }
 

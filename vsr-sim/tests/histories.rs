@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use vsr::protocol::Random;
 use vsr_sim::history::{
-    Keyed, Limits, Model, Operation, Outcome, Problem, Register, RegisterInput, RegisterOutput, Text, TextInput,
-    TextOutput, Verdict, check, check_file, check_files, check_text,
+    Completion, Keyed, Linearizability, Model, Operation, Problem, Register, RegisterInput, RegisterOutput,
+    SearchLimits, Text, TextInput, TextOutput, check, check_file, check_files, check_text,
 };
 
 fn folder(name: &str) -> PathBuf {
@@ -27,9 +27,9 @@ fn expect(name: &str, linearizable: impl Fn(&str) -> bool) {
         let name = file.file_stem().expect("a name").to_string_lossy();
         let verdict = check_file(&file).unwrap_or_else(|error| panic!("{error}"));
         match verdict {
-            Verdict::Linearizable => assert!(linearizable(&name), "{name} should not be linearizable"),
-            Verdict::NotLinearizable { why, .. } => assert!(!linearizable(&name), "{name}: {why}"),
-            Verdict::Unknown { why } => panic!("{name}: {why}"),
+            Linearizability::Linearizable => assert!(linearizable(&name), "{name} should not be linearizable"),
+            Linearizability::NotLinearizable { why, .. } => assert!(!linearizable(&name), "{name}: {why}"),
+            Linearizability::Unknown { why } => panic!("{name}: {why}"),
         }
     }
 }
@@ -76,9 +76,11 @@ fn one_line_a_file_says_what_and_why() {
 #[test]
 fn a_history_beyond_the_limits_is_unknown() {
     let text = std::fs::read_to_string(folder("etcd/etcd_000.log")).expect("a log");
-    for limits in [Limits { steps: 20, ..Limits::default() }, Limits { bytes: 200, ..Limits::default() }] {
+    for limits in
+        [SearchLimits { steps: 20, ..SearchLimits::default() }, SearchLimits { bytes: 200, ..SearchLimits::default() }]
+    {
         let verdict = check_text(&text, &limits).expect("a history");
-        assert!(matches!(verdict, Verdict::Unknown { .. }), "{verdict:?}");
+        assert!(matches!(verdict, Linearizability::Unknown { .. }), "{verdict:?}");
     }
 }
 
@@ -86,8 +88,8 @@ fn a_history_beyond_the_limits_is_unknown() {
 fn a_refutation_names_an_operation_even_at_the_limit() {
     let text = std::fs::read_to_string(folder("etcd/etcd_000.log")).expect("a log");
     let enough = (1..).map(|steps| 1 << steps).find_map(|steps| {
-        match check_text(&text, &Limits { steps, ..Limits::default() }).expect("a history") {
-            Verdict::NotLinearizable { why, .. } => Some(why),
+        match check_text(&text, &SearchLimits { steps, ..SearchLimits::default() }).expect("a history") {
+            Linearizability::NotLinearizable { why, .. } => Some(why),
             _ => None,
         }
     });
@@ -95,7 +97,7 @@ fn a_refutation_names_an_operation_even_at_the_limit() {
 }
 
 fn problem(text: &str) -> (usize, String) {
-    let (line, problem) = check_text(text, &Limits::default()).expect_err(text);
+    let (line, problem) = check_text(text, &SearchLimits::default()).expect_err(text);
     (line, problem.to_string())
 }
 
@@ -161,7 +163,7 @@ fn an_error_names_the_file_and_the_line() {
 /// Every prefix and every missing or changed line of a history has an answer.
 #[test]
 fn no_damage_makes_the_reader_panic() {
-    let limits = Limits { steps: 1_000, ..Limits::default() };
+    let limits = SearchLimits { steps: 1_000, ..SearchLimits::default() };
     let mut random = Random::new(7);
     for file in ["etcd/etcd_002.log", "kv/c01-bad.txt", "maps/good/tagged.edn", "maps/bad/stale-read.edn"] {
         let text = std::fs::read_to_string(folder(file)).expect("a history");
@@ -185,20 +187,20 @@ fn no_damage_makes_the_reader_panic() {
 
 /// Whether there is any order at all, found by trying them all.
 fn brute_force<M: Model>(model: &M, history: &[Operation<M::Input, M::Output>], state: &M::State, placed: u32) -> bool {
-    let known = |index: usize| matches!(history[index].outcome, Outcome::Returned { .. });
+    let known = |index: usize| matches!(history[index].outcome, Completion::Returned { .. });
     let open = |index: &usize| placed & 1 << index == 0;
     if (0..history.len()).filter(open).all(|index| !known(index)) {
         return true;
     }
     let deadline = history.iter().enumerate().filter(|(index, _)| open(index)).filter_map(|(_, operation)| {
-        let Outcome::Returned { at, .. } = operation.outcome else { return None };
+        let Completion::Returned { at, .. } = operation.outcome else { return None };
         Some(at)
     });
     let deadline = deadline.min().unwrap_or(u64::MAX);
     (0..history.len()).filter(open).filter(|index| history[*index].invoked <= deadline).any(|index| {
         let output = match &history[index].outcome {
-            Outcome::Returned { output, .. } => Some(output),
-            Outcome::Unknown => None,
+            Completion::Returned { output, .. } => Some(output),
+            Completion::Unknown => None,
         };
         let next = model.step(state, &history[index].input, output);
         next.is_some_and(|next| brute_force(model, history, &next, placed | 1 << index))
@@ -323,20 +325,20 @@ fn answer_text(state: &String, input: &TextInput) -> TextOutput {
 /// The history at the moment at which an operation returns, or just before that.
 fn cut<I: Clone, O: Clone>(history: &[Operation<I, O>], last: usize, with: bool) -> Vec<Operation<I, O>> {
     let moment = |index: usize| match history[index].outcome {
-        Outcome::Returned { at, .. } => (at, index),
-        Outcome::Unknown => (u64::MAX, index),
+        Completion::Returned { at, .. } => (at, index),
+        Completion::Unknown => (u64::MAX, index),
     };
     let keep = |(index, operation): (usize, &Operation<I, O>)| {
         let mut operation = operation.clone();
         if moment(index) > moment(last) || (index == last && !with) {
-            operation.outcome = Outcome::Unknown;
+            operation.outcome = Completion::Unknown;
         }
         operation
     };
     history.iter().enumerate().filter(|(_, operation)| operation.invoked <= moment(last).0).map(keep).collect()
 }
 
-type Check<'a, M> = &'a dyn Fn(&[Operation<<M as Model>::Input, <M as Model>::Output>]) -> Verdict;
+type Check<'a, M> = &'a dyn Fn(&[Operation<<M as Model>::Input, <M as Model>::Output>]) -> Linearizability;
 
 /// Compares checks with brute force; true if the history is linearizable.
 fn compare<M: Model>(checks: &[Check<'_, M>], model: &M, history: &[Operation<M::Input, M::Output>]) -> bool
@@ -349,9 +351,9 @@ where
     let linearizable = brute_force(model, history, &initial, 0);
     for check in checks {
         match check(history) {
-            Verdict::Linearizable => assert!(linearizable, "{history:?}"),
-            Verdict::Unknown { why } => panic!("{why}: {history:?}"),
-            Verdict::NotLinearizable { operation, why } => {
+            Linearizability::Linearizable => assert!(linearizable, "{history:?}"),
+            Linearizability::Unknown { why } => panic!("{why}: {history:?}"),
+            Linearizability::NotLinearizable { operation, why } => {
                 assert!(!linearizable, "{why}: {history:?}");
                 assert!(!brute_force(model, &cut(history, operation, true), &initial, 0), "{why}: {history:?}");
                 assert!(brute_force(model, &cut(history, operation, false), &initial, 0), "{why}: {history:?}");
@@ -364,7 +366,7 @@ where
 #[test]
 fn small_registers_are_judged_as_by_trying_every_order() {
     let register = Register::new(0);
-    let limits = Limits::default();
+    let limits = SearchLimits::default();
     let hinted = |history: &[_]| check(&register, history, &limits);
     let plain = |history: &[_]| check(&Plain(Register::new(0)), history, &limits);
     let mut random = Random::new(1);
@@ -383,7 +385,7 @@ fn small_registers_are_judged_as_by_trying_every_order() {
         let shape = (2 + random.below(4), 2 + random.below(6), 1 + random.below(6));
         let mut history = simulate(&register, &mut random, shape, ask, answer_register);
         for operation in &mut history {
-            if let (Outcome::Returned { output, .. }, true) = (&mut operation.outcome, random.chance(1, 6)) {
+            if let (Completion::Returned { output, .. }, true) = (&mut operation.outcome, random.chance(1, 6)) {
                 *output = match output {
                     RegisterOutput::Value(_) => RegisterOutput::Value(random.below(4)),
                     RegisterOutput::NotEqual => RegisterOutput::Done,
@@ -406,12 +408,12 @@ fn an_unknown_write_of_the_same_value_can_hide_another_write() {
         Operation::returned(3, RegisterInput::CompareAndSet(3, 2), 14, done, 22),
     ];
     let register = Register::new(0);
-    assert!(compare(&[&|history: &[_]| check(&register, history, &Limits::default())], &register, &history));
+    assert!(compare(&[&|history: &[_]| check(&register, history, &SearchLimits::default())], &register, &history));
 }
 
 #[test]
 fn small_texts_are_judged_as_by_trying_every_order() {
-    let limits = Limits::default();
+    let limits = SearchLimits::default();
     let hinted = |history: &[_]| check(&Text, history, &limits);
     let plain = |history: &[_]| check(&Plain(Text), history, &limits);
     let unrephrased = |history: &[_]| check(&Unrephrased, history, &limits);
@@ -436,10 +438,10 @@ fn small_texts_are_judged_as_by_trying_every_order() {
         let mut history = simulate(&Text, &mut random, shape, ask, answer_text);
         let seen: Vec<_> = history.iter().map(|operation| operation.outcome.clone()).collect();
         for operation in &mut history {
-            let Outcome::Returned { output: TextOutput::Value(text), .. } = &mut operation.outcome else { continue };
+            let Completion::Returned { output: TextOutput::Value(text), .. } = &mut operation.outcome else { continue };
             match (random.below(6), &seen[random.below(seen.len() as u64) as usize]) {
                 (0, _) => drop(text.pop()),
-                (1, Outcome::Returned { output: TextOutput::Value(other), .. }) => text.clone_from(other),
+                (1, Completion::Returned { output: TextOutput::Value(other), .. }) => text.clone_from(other),
                 (2, _) => text.push('b'),
                 (3, _) => *text = text.chars().rev().collect(),
                 _ => {}
@@ -461,7 +463,7 @@ fn parts_are_judged_each_on_its_own() {
             let ask = |random: &mut Random| ask_register(random, 2);
             let mut history = simulate(&Register::new(0), &mut random, (3, 6, 4), ask, answer_register);
             for operation in &mut history {
-                if let (Outcome::Returned { output: RegisterOutput::Value(value), .. }, true) =
+                if let (Completion::Returned { output: RegisterOutput::Value(value), .. }, true) =
                     (&mut operation.outcome, random.chance(1, 8))
                 {
                     *value = 1 - *value;
@@ -475,7 +477,11 @@ fn parts_are_judged_each_on_its_own() {
                 outcome,
             }));
         }
-        assert_eq!(check(&keyed, &both, &Limits::default()) == Verdict::Linearizable, linearizable, "{both:?}");
+        assert_eq!(
+            check(&keyed, &both, &SearchLimits::default()) == Linearizability::Linearizable,
+            linearizable,
+            "{both:?}"
+        );
     }
 }
 
@@ -486,16 +492,16 @@ fn one_impossible_read_is_found_in_any_place() {
         let ask = |random: &mut Random| ask_register(random, 5);
         let register = Register::new(0);
         let mut history = simulate(&register, &mut random, (5, 300, 20), ask, answer_register);
-        assert_eq!(check(&register, &history, &Limits::default()), Verdict::Linearizable);
+        assert_eq!(check(&register, &history, &SearchLimits::default()), Linearizability::Linearizable);
         let read = |operation: &Operation<_, _>| {
-            matches!(operation.outcome, Outcome::Returned { output: RegisterOutput::Value(_), .. })
+            matches!(operation.outcome, Completion::Returned { output: RegisterOutput::Value(_), .. })
         };
         let reads: Vec<_> = (0..history.len()).filter(|index| read(&history[*index])).collect();
         let guilty = reads[random.below(reads.len() as u64) as usize];
-        let Outcome::Returned { output, .. } = &mut history[guilty].outcome else { unreachable!("a read") };
+        let Completion::Returned { output, .. } = &mut history[guilty].outcome else { unreachable!("a read") };
         *output = RegisterOutput::Value(99);
-        match check(&register, &history, &Limits::default()) {
-            Verdict::NotLinearizable { operation, .. } => assert_eq!(operation, guilty),
+        match check(&register, &history, &SearchLimits::default()) {
+            Linearizability::NotLinearizable { operation, .. } => assert_eq!(operation, guilty),
             verdict => panic!("{verdict:?}"),
         }
     }
@@ -505,7 +511,7 @@ fn expect_linearizable<M: Model>(what: &str, model: &M, history: &[Operation<M::
 where
     M::Input: Debug,
 {
-    assert_eq!(check(model, history, &Limits::default()), Verdict::Linearizable, "{what}");
+    assert_eq!(check(model, history, &SearchLimits::default()), Linearizability::Linearizable, "{what}");
 }
 
 #[test]
@@ -552,8 +558,8 @@ fn a_stale_read_among_unknown_writes_is_found_within_the_limits() {
     for (at, value) in [(3_000, 7), (3_010, 1), (3_020, 7)] {
         history.push(Operation::returned(1, RegisterInput::Read, at, RegisterOutput::Value(value), at + 1));
     }
-    match check(&register, &history, &Limits::default()) {
-        Verdict::NotLinearizable { operation, .. } => assert_eq!(operation, history.len() - 1),
+    match check(&register, &history, &SearchLimits::default()) {
+        Linearizability::NotLinearizable { operation, .. } => assert_eq!(operation, history.len() - 1),
         verdict => panic!("{verdict:?}"),
     }
 }

@@ -5,14 +5,14 @@ mod synthetic;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use vsr_sim::picture::{VERSION, html, json_lines, perfetto};
-use vsr_sim::story::{Breach, CLUSTER, Lane, Record, State, Story, What};
+use vsr_sim::report::render::{VERSION, html, json_lines, perfetto};
+use vsr_sim::report::timeline::{Breach, CLUSTER, Lane, Record, State, Timeline, What};
 
 const HOSTILE: &str =
     "</script><script>document.body.dataset.error='owned'</script><!-- \u{2028}\u{2029} /* story */ \\ \" \u{0}";
 
-/// A story whose every text is hostile, and whose every reference leads nowhere or to the wrong place.
-fn hostile() -> Story {
+/// A timeline whose every text is hostile, and whose every reference leads nowhere or to the wrong place.
+fn hostile() -> Timeline {
     let text = || HOSTILE.to_owned();
     let whats = [
         What::Sent { to: 1, kind: "Prepare", text: text() },
@@ -34,7 +34,7 @@ fn hostile() -> Story {
     let lanes = [CLUSTER, 0, 1, 2, 99];
     let record =
         |(index, what)| Record { at: index as u64 / 3, lane: lanes[index % 5], cause: Some(index as u32 + 7), what };
-    Story {
+    Timeline {
         title: text(),
         repeat: text(),
         verdict: text(),
@@ -52,21 +52,21 @@ fn data_of(page: &str) -> Value {
     serde_json::from_str(data).expect("the data is JSON")
 }
 
-fn lines_of(story: &Story) -> Vec<Value> {
+fn lines_of(timeline: &Timeline) -> Vec<Value> {
     let mut out = Vec::new();
-    json_lines(story, &mut out).expect("a vector takes everything");
+    json_lines(timeline, &mut out).expect("a vector takes everything");
     let text = String::from_utf8(out).expect("JSON is UTF-8");
     text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
 }
 
-fn events_of(story: &Story) -> Vec<Value> {
-    let trace: Value = serde_json::from_str(&perfetto(story)).expect("the trace is JSON");
+fn events_of(timeline: &Timeline) -> Vec<Value> {
+    let trace: Value = serde_json::from_str(&perfetto(timeline)).expect("the trace is JSON");
     trace["traceEvents"].as_array().expect("the trace has events").clone()
 }
 
 #[test]
 fn the_page_asks_the_network_for_nothing() {
-    let page = html(&synthetic::story(2_000));
+    let page = html(&synthetic::timeline(2_000));
     for fetch in ["http:", "https:", "src=", "@import", "url(", "fetch(", "XMLHttpRequest", "WebSocket", "import("] {
         assert!(!page.contains(fetch), "the page contains {fetch}");
     }
@@ -74,17 +74,17 @@ fn the_page_asks_the_network_for_nothing() {
 
 #[test]
 fn the_page_itself_is_small() {
-    assert!(html(&Story::default()).len() < 100_000);
+    assert!(html(&Timeline::default()).len() < 100_000);
 }
 
 #[test]
 fn a_hundred_thousand_records_take_a_few_megabytes() {
-    assert!(html(&synthetic::story(100_000)).len() < 5_000_000);
+    assert!(html(&synthetic::timeline(100_000)).len() < 5_000_000);
 }
 
 #[test]
 fn hostile_texts_stay_texts() {
-    let (page, innocent) = (html(&hostile()), html(&Story::default()));
+    let (page, innocent) = (html(&hostile()), html(&Timeline::default()));
     let count = |page: &str, what: &str| page.matches(what).count();
     for mark in ["<script", "</script", "<!--"] {
         assert_eq!(count(&page, mark), count(&innocent, mark), "{mark}");
@@ -97,13 +97,13 @@ fn hostile_texts_stay_texts() {
 
 #[test]
 fn the_page_holds_every_record_and_each_text_once() {
-    let story = synthetic::story(5_000);
-    let data = data_of(&html(&story));
+    let timeline = synthetic::timeline(5_000);
+    let data = data_of(&html(&timeline));
     let length = |name: &str| data[name].as_array().map_or(0, Vec::len);
-    assert_eq!(data["what"].as_str().map(str::len), Some(story.records.len()));
-    assert_eq!([length("at"), length("lane"), length("cause")], [story.records.len(); 3]);
+    assert_eq!(data["what"].as_str().map(str::len), Some(timeline.records.len()));
+    assert_eq!([length("at"), length("lane"), length("cause")], [timeline.records.len(); 3]);
     let end: u64 = data["at"].as_array().into_iter().flatten().filter_map(Value::as_u64).sum();
-    assert_eq!(Some(end), story.records.last().map(|record| record.at));
+    assert_eq!(Some(end), timeline.records.last().map(|record| record.at));
     let mut texts: Vec<&str> = data["texts"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     texts.sort_unstable();
     assert!(texts.windows(2).all(|pair| pair[0] != pair[1]));
@@ -111,23 +111,23 @@ fn the_page_holds_every_record_and_each_text_once() {
 
 #[test]
 fn json_lines_parse_back_one_for_each_record() {
-    let story = synthetic::story(5_000);
-    let lines = lines_of(&story);
-    assert_eq!(lines.len(), 1 + story.records.len() + 1);
+    let timeline = synthetic::timeline(5_000);
+    let lines = lines_of(&timeline);
+    assert_eq!(lines.len(), 1 + timeline.records.len() + 1);
     assert_eq!(lines[0]["version"], VERSION);
     assert_eq!(lines[0]["lanes"][0]["name"], "r0");
-    assert_eq!(lines[0]["records"], story.records.len());
-    for (index, (line, record)) in lines[1..].iter().zip(&story.records).enumerate() {
+    assert_eq!(lines[0]["records"], timeline.records.len());
+    for (index, (line, record)) in lines[1..].iter().zip(&timeline.records).enumerate() {
         assert_eq!(line["record"], index);
         assert_eq!(line["at"], record.at);
-        assert_eq!(line["lane"], story.lane_name(record.lane));
+        assert_eq!(line["lane"], timeline.lane_name(record.lane));
         assert_eq!(line["what"], record.what.name());
         assert_eq!(line.get("cause").and_then(Value::as_u64), record.cause.map(u64::from));
         match &record.what {
             What::Sent { to, kind, text } => {
                 assert_eq!(
                     (&line["to"], &line["kind"], &line["text"]),
-                    (&story.lane_name(*to).into(), &(*kind).into(), &text.as_str().into())
+                    (&timeline.lane_name(*to).into(), &(*kind).into(), &text.as_str().into())
                 );
             }
             What::Lost { sent, why } => assert_eq!((&line["sent"], &line["why"]), (&(*sent).into(), &(*why).into())),
@@ -142,8 +142,8 @@ fn json_lines_parse_back_one_for_each_record() {
 
 #[test]
 fn every_flow_of_the_perfetto_trace_that_starts_also_ends() {
-    for story in [synthetic::story(5_000), hostile()] {
-        let events = events_of(&story);
+    for timeline in [synthetic::timeline(5_000), hostile()] {
+        let events = events_of(&timeline);
         let ends = |phase: &str| {
             let mut ids = BTreeMap::new();
             for event in events.iter().filter(|event| event["ph"] == phase) {
@@ -163,7 +163,7 @@ fn every_flow_of_the_perfetto_trace_that_starts_also_ends() {
 fn slices_of_a_perfetto_thread_only_nest() {
     let mut open: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     let mut slices: Vec<(u64, f64, f64)> = Vec::new();
-    for event in events_of(&synthetic::story(5_000)).iter().filter(|event| event["ph"] == "X") {
+    for event in events_of(&synthetic::timeline(5_000)).iter().filter(|event| event["ph"] == "X") {
         let number = |name: &str| event[name].as_f64().expect("a number");
         slices.push((event["tid"].as_u64().expect("a thread"), number("ts"), number("ts") + number("dur")));
     }
@@ -185,7 +185,7 @@ fn slices_of_a_perfetto_thread_only_nest() {
 
 #[test]
 fn each_lane_has_a_name_in_the_perfetto_trace() {
-    let events = events_of(&synthetic::story(500));
+    let events = events_of(&synthetic::timeline(500));
     let names: Vec<&str> = events
         .iter()
         .filter(|event| event["name"] == "thread_name")
@@ -198,16 +198,16 @@ fn each_lane_has_a_name_in_the_perfetto_trace() {
 
 #[test]
 fn an_empty_story_breaks_nothing() {
-    let story = Story::default();
-    assert_eq!(data_of(&html(&story))["what"], "");
-    assert_eq!(lines_of(&story).len(), 1);
-    assert!(events_of(&story).iter().all(|event| event["ph"] == "M"));
+    let timeline = Timeline::default();
+    assert_eq!(data_of(&html(&timeline))["what"], "");
+    assert_eq!(lines_of(&timeline).len(), 1);
+    assert!(events_of(&timeline).iter().all(|event| event["ph"] == "M"));
 }
 
 #[test]
 fn references_that_lead_nowhere_break_nothing() {
-    let story = hostile();
-    assert_eq!(data_of(&html(&story))["what"].as_str().map(str::len), Some(60));
-    assert_eq!(lines_of(&story).len(), 62);
-    assert!(!events_of(&story).is_empty());
+    let timeline = hostile();
+    assert_eq!(data_of(&html(&timeline))["what"].as_str().map(str::len), Some(60));
+    assert_eq!(lines_of(&timeline).len(), 62);
+    assert!(!events_of(&timeline).is_empty());
 }

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use vsr_sim::picture::html;
-use vsr_sim::story::{CLUSTER, Lane, Record, State, Story, What};
+use vsr_sim::report::render::html;
+use vsr_sim::report::timeline::{CLUSTER, Lane, Record, State, Timeline, What};
 
 const RECORDS: usize = 100_000;
 /// For a machine without graphics hardware that does ten other things.
@@ -32,7 +32,7 @@ fn browser() -> Option<PathBuf> {
 }
 
 /// What the page's body says of itself after it was drawn, by attribute; none without a browser.
-fn opened(name: &str, story: &Story) -> Option<impl Fn(&str) -> String + use<>> {
+fn opened(name: &str, timeline: &Timeline) -> Option<impl Fn(&str) -> String + use<>> {
     let Some(browser) = browser() else {
         println!("skipped: no chromium, chromium-browser or google-chrome on the PATH");
         return None;
@@ -40,7 +40,7 @@ fn opened(name: &str, story: &Story) -> Option<impl Fn(&str) -> String + use<>> 
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&folder).expect("the folder can be made");
     let page = folder.join("page.html");
-    fs::write(&page, html(story)).expect("the page can be written");
+    fs::write(&page, html(timeline)).expect("the page can be written");
     let output = Command::new(browser)
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"])
         .args(["--window-size=1600,1000", "--timeout=60000", "--dump-dom"])
@@ -59,9 +59,9 @@ fn opened(name: &str, story: &Story) -> Option<impl Fn(&str) -> String + use<>> 
 
 #[test]
 fn a_hundred_thousand_records_are_drawn_and_stay_fluid() {
-    let mut story = synthetic::story(RECORDS);
-    story.records.truncate(RECORDS);
-    let Some(body) = opened("large", &story) else { return };
+    let mut timeline = synthetic::timeline(RECORDS);
+    timeline.records.truncate(RECORDS);
+    let Some(body) = opened("large", &timeline) else { return };
     assert_eq!(body("data-error"), "");
     assert_eq!(body("data-drawn"), RECORDS.to_string());
     let frame: f64 = body("data-frame-median").parse().expect("a number");
@@ -71,7 +71,7 @@ fn a_hundred_thousand_records_are_drawn_and_stay_fluid() {
 
 #[test]
 fn an_empty_story_is_drawn() {
-    let Some(body) = opened("empty", &Story::default()) else { return };
+    let Some(body) = opened("empty", &Timeline::default()) else { return };
     assert_eq!((body("data-error"), body("data-drawn")), (String::new(), "0".to_owned()));
 }
 
@@ -102,14 +102,14 @@ fn a_story_of_odd_ends_is_drawn() {
         cause: Some(index as u32),
         what,
     };
-    let story = Story {
+    let timeline = Timeline {
         title: text(),
         verdict: text(),
         lanes: [true, false, true].map(|replica| Lane { name: text(), replica }).to_vec(),
         records: whats.into_iter().cycle().take(150).enumerate().map(record).collect(),
         counters: vec![(text(), 1)],
-        ..Story::default()
+        ..Timeline::default()
     };
-    let Some(body) = opened("odd", &story) else { return };
+    let Some(body) = opened("odd", &timeline) else { return };
     assert_eq!((body("data-error"), body("data-drawn")), (String::new(), "150".to_owned()));
 }

@@ -1,6 +1,6 @@
 //! Clients that break the rules of a client harm nobody but themselves.
 
-use vsr_sim::sweep::FAULT_CLASSES;
+use vsr_sim::run::sweep::FAULT_CLASSES;
 use vsr_sim::{Options, Registers, Simulation, Verdict};
 
 const MISDEEDS: [&str; 8] = [

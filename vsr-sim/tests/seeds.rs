@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsr_sim::sweep::{FAULT_CLASSES, sweep};
+use vsr_sim::run::sweep::{FAULT_CLASSES, sweep};
 use vsr_sim::{Detail, run_seed, simulation_of};
 
 #[test]

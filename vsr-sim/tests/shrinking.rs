@@ -41,7 +41,7 @@ impl StateMachine for Hasty {
 /// What it should have been.
 struct Sum(u64);
 
-impl vsr_sim::check::linearizability::Model<u64, u64, (), u64> for Sum {
+impl vsr_sim::check::linearizability::ReferenceModel<u64, u64, (), u64> for Sum {
     fn apply(&mut self, more: &u64) -> u64 {
         self.0 += more;
         self.0

@@ -3,7 +3,76 @@
 //! `log` holds one record for each batch of entries, `state` the vsr state in two pairs of copies. Every
 //! 512-byte sector is stamped with the write that it belongs to, its place and a checksum, so that a torn
 //! write is told from rot, and a stale or misdirected sector from the right one, with a single sync for
-//! each batch. The formats are described in the book, byte by byte.
+//! each batch.
+//!
+//! - [In a replica](#in-a-replica)
+//! - [What it guarantees](#what-it-guarantees), [what that rests on](#what-it-rests-on), and
+//!   [what it cannot prove](#what-it-cannot-prove)
+//! - [Options](#options), [where there is no room](#where-there-is-no-room)
+//! - [Errors, and what an operator does](#errors-and-what-an-operator-does), [metrics](#metrics), [format](#format)
+//!
+//! # In a replica
+//!
+//! A folder belongs to one replica. It is formatted once, by an operator, and opened at each start; opening never creates anything.
+//!
+//! ```
+//! # use std::io::Read;
+//! # use vsr::{ApplyContext, QueryContext, RestoreError, Snapshot, StateMachine};
+//! # #[derive(Default)]
+//! # struct Counter(i64);
+//! # impl StateMachine for Counter {
+//! #     type Command = i64;
+//! #     type Reply = i64;
+//! #     type Query = ();
+//! #     type Answer = i64;
+//! #     fn apply(&mut self, _: &ApplyContext, n: i64) -> i64 { self.0 += n; self.0 }
+//! #     fn query(&self, _: &QueryContext, (): ()) -> i64 { self.0 }
+//! #     fn snapshot(&self) -> Snapshot { Snapshot::of(self.0) }
+//! #     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> { Snapshot::read(from).map(Counter) }
+//! # }
+//! use futures::executor::block_on;
+//! use futures::future::join;
+//! use vsr::memory::MemoryNetwork;
+//! use vsr::{ClusterId, Config, Replica, ReplicaId};
+//! use vsr_storage_file::FileStorage;
+//!
+//! # let parent = tempfile::tempdir()?;
+//! # let folder = parent.path().join("replica-0");
+//! let config = Config::new(ClusterId(7), ReplicaId(0), ["127.0.0.1:4000"])?; // a cluster of one
+//! FileStorage::format(&folder, &config)?;
+//!
+//! for start in 1..=2 {
+//!     let storage = FileStorage::open(&folder)?;
+//!     let network = MemoryNetwork::new(1).endpoint(ReplicaId(0)); // or a `vsr_net_tcp::TcpNetwork`
+//!     let (replica, counter) =
+//!         Replica::builder(config.clone(), Counter::default()).storage(storage).network(network).build()?;
+//!     let application = async {
+//!         let sum = counter.submit(5).await;
+//!         counter.shutdown().await; // the folder is free when this returns
+//!         sum
+//!     };
+//!     let (ended, sum) = block_on(join(replica.run(), application));
+//!     ended?;
+//!     assert_eq!(sum?, 5 * start); // what was answered is there at the next start
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Its work is done by two threads of its own: one writes and syncs, one reads. No executor is blocked, and a disk that hangs blocks no
+//! thread but these. [`InlineFileStorage`] and [`blocking_on`] are for executors and media of one's own, tests above all.
+//!
+//! # What it guarantees
+//!
+//! All clauses of [`Storage`](vsr::Storage)'s contract (`tests/conformance.rs` runs the suite against it, on files whose power is cut between any two
+//! sectors), on a disk that keeps what it says it has synced. In the words of a replica:
+//!
+//! - **Durable and in order** (1, 2): when a write has returned, its batch and all before it survive a crash and a power loss.
+//! - **Atomic** (3, 4, 6): after a crash the vsr state is the old or the new one. An entry that was truncated does not come back.
+//! - **A crash is not rot, and rot is no absence** (5, 7, 8): what a crash left unfinished is `Absent`, and the head is certain. What may have been acknowledged and cannot
+//!   be read is `Corrupt`, at every later start as well, until the protocol has put it again. So a replica denies only what it never had.
+//! - **Damage takes what lies in it** (9): one bad sector costs the entries in it. Headers and the state stand twice.
+//! - **Poisoned after a failure** (10): no sync is retried. The next start writes anew what the failure may have kept from the disk.
+//! - **Full is an error** (13) with which nothing is lost, and the replica goes on.
 //!
 //! # What it rests on
 //!
@@ -59,11 +128,57 @@
 //! the sync, is [`Io`](vsr::storage::StorageError::Io), ends the process, and says so in its text. Keep room free there, or
 //! switch copying off for the folder.
 //!
+//! A limit on the size of files (`ulimit -f`) is a full disk as well, if the process handles the signal `SIGXFSZ`; where it does not, the
+//! operating system ends it at the first write over the limit. The programs in `examples` handle it.
+//!
 //! On the hot path a batch is one contiguous write and one sync, and a small op one sector of 512 bytes, at most
 //! two. A state is written beside at a start, by the replica, and in the rare cases of 4 and 5.
 //!
 //! Until checkpoints exist nothing is ever dropped: the log grows by extents that are written and synced
 //! before they are used, up to the limit given when the disk was formatted.
+//!
+//! # Options
+//!
+//! [`FileOptions`], decided by [`format_with`](FileStorage::format_with) and kept on the disk.
+//!
+//! | field | unit | default | range |
+//! |---|---|---|---|
+//! | `log_limit` | bytes of the file `log` | 1 GiB | at least [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min) of the cluster |
+//! | `extent` | bytes by which it grows, doubling up to 64 MiB | 4 MiB | 64 KiB to 64 MiB; other values are taken for the nearest of these |
+//!
+//! `state` has a fixed size of about 4 MiB. A replica refuses requests before the log is full
+//! ([`Config::log_bytes_max`](vsr::Config::log_bytes_max), [`Storage::room`](vsr::Storage::room)), with
+//! [`SubmitError::LogFull`](vsr::SubmitError::LogFull); queries go on.
+//!
+//! # Errors, and what an operator does
+//!
+//! An error of [`open`](FileStorage::open), or of a running replica, names the file and who must act. Formatting again is never the cure: it makes a disk that
+//! has forgotten what it acknowledged.
+//!
+//! | error | what is the matter | what to do |
+//! |---|---|---|
+//! | [`NotFormatted`](vsr::storage::StorageError::NotFormatted) | the folder is not there or empty, or formatting it was interrupted | format it if the replica has never run; else mount its disk |
+//! | [`Missing`](vsr::storage::StorageError::Missing) | one of the two files is gone | put it back if it was moved away; else replace the replica |
+//! | [`Damaged`](vsr::storage::StorageError::Damaged) | a file is another disk's, or none of this crate's | put the right one back; else replace the replica |
+//! | [`StateLost`](vsr::storage::StorageError::StateLost) | no copy of the newest state is intact | replace the replica |
+//! | [`OtherPlace`](vsr::storage::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](FileStorage::accept_place) if it is the only copy and nothing ran since; else replace the replica |
+//! | [`InUse`](vsr::storage::StorageError::InUse) | another process has it open | end that one |
+//! | [`Version`](vsr::storage::StorageError::Version) | another version wrote it | run that version |
+//! | [`NotEmpty`](vsr::storage::StorageError::NotEmpty), [`LogTooSmall`](vsr::storage::StorageError::LogTooSmall), [`StateTooLarge`](vsr::storage::StorageError::StateTooLarge) | `format` refuses | an empty folder; a higher limit; shorter addresses |
+//! | [`Full`](vsr::storage::StorageError::Full) | the log is at its limit, or the disk has no room | make room; the replica goes on by itself |
+//! | [`Io`](vsr::storage::StorageError::Io), [`Poisoned`](vsr::storage::StorageError::Poisoned) | the disk refused a write or a sync | start the replica again once the disk works |
+//!
+//! A log that was cut, emptied, or has bad sectors is no error: the replica fetches from its peers what is lost. "Replace the replica" has to wait for
+//! checkpoints: until then the cluster goes on without it.
+//!
+//! # Metrics
+//!
+//! The replica measures its storage: `vsr_sync_seconds` (one write with its sync), `vsr_sync_entries` (entries in it), `vsr_write_under_way_seconds`,
+//! `vsr_log_room_bytes` (`vsr::METRICS`). What a start finds lost or unreadable is one warning of `tracing`.
+//!
+//! # Format
+//!
+//! Both files, byte by byte, are in the guide's chapter "Formats" (`book/src/formats.md`). Only this version's format is read.
 
 mod inline;
 mod log;

@@ -14,7 +14,7 @@ use crate::medium::{Medium, PAGE_SECTORS, read_sectors};
 use crate::record::{GENERATION, RecordHeader, own, sectors_of};
 use crate::scan::{Candidate, scan};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
-use crate::state::{SKIPPED_MAX, StateRecord};
+use crate::state::{SKIPPED_MAX, StateRecord, lost};
 use crate::{io_error, sync_error, write_error};
 
 /// Bytes that are prepared or scanned at once.
@@ -266,7 +266,7 @@ impl<M: Medium> LogFile<M> {
         let mut found = scan(&self.medium, self.salt, &self.path, state, None)?;
         if found.newest > state.generation {
             // The log was written under a state that is not here: an older copy was put in its place.
-            return Err(StorageError::StateLost(self.path.clone()));
+            return Err(lost(&self.path));
         }
         if let Some(record) = found.unproved
             && let Err(error) = self.write_back(&record)

@@ -259,7 +259,7 @@ impl<M: Medium> StateFile<M> {
             return Ok((file, superblock));
         }
         if known {
-            return Err(StorageError::StateLost(path.to_owned()));
+            return Err(lost(path));
         }
         if len == 0 && !has_log {
             return Err(StorageError::NotFormatted(path.to_owned()));
@@ -317,7 +317,7 @@ impl<M: Medium> StateFile<M> {
             let copies = [self.read_copy(pair * 2), self.read_copy(pair * 2 + 1)];
             // A torn copy, or a whole one, bounds what the pair can have held; two rotten ones say nothing.
             if copies.iter().all(|copy| matches!(copy, Copy::Rotten)) {
-                return Err(StorageError::StateLost(self.path.clone()));
+                return Err(lost(&self.path));
             }
             for copy in copies {
                 if let Copy::Whole(whole) = copy
@@ -327,7 +327,7 @@ impl<M: Medium> StateFile<M> {
                 }
             }
         }
-        let (pair, Whole { record, bytes }) = newest.ok_or_else(|| StorageError::StateLost(self.path.clone()))?;
+        let (pair, Whole { record, bytes }) = newest.ok_or_else(|| lost(&self.path))?;
         // The same bytes at the same places: a crash in between changes nothing, and a damaged copy is mended.
         self.put(pair, record.generation, &bytes)?;
         self.next = record.generation + 1;
@@ -410,6 +410,11 @@ impl<M: Medium> StateFile<M> {
         write_copies(&self.medium, self.salt, copies, generation, bytes)?;
         self.medium.sync().map_err(sync_error(format!("syncing {}/state", self.path)))
     }
+}
+
+/// The file is named: an operator looks at it.
+pub(crate) fn lost(path: &str) -> StorageError {
+    StorageError::StateLost(format!("{path}/state"))
 }
 
 /// Whether a slot begins with a sector of the disk of this salt.

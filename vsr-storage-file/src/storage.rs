@@ -73,8 +73,8 @@ impl FileStorage {
     /// creates anything.
     ///
     /// # Errors
-    /// When something is there already, the disk refuses, [`StorageError::StateTooLarge`] or
-    /// [`StorageError::LogTooSmall`].
+    /// When something is there already, the disk refuses, [`StorageError::Config`],
+    /// [`StorageError::StateTooLarge`] or [`StorageError::LogTooSmall`].
     pub fn format(folder: impl AsRef<Path>, config: &Config) -> Result<(), StorageError> {
         FileStorage::format_with(folder, config, FileOptions::default())
     }
@@ -84,6 +84,7 @@ impl FileStorage {
     /// # Errors
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: FileOptions) -> Result<(), StorageError> {
+        config.validate()?;
         let (folder, first) = (folder.as_ref(), config.formatted_state());
         StateRecord::check_room(&first)?;
         let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());

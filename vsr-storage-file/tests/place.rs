@@ -78,6 +78,19 @@ fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
     assert!(storage.room() <= needed, "the limit is not in force");
 }
 
+/// A disk keeps the members and limits that it was formatted with: with these its replica would never start.
+#[test]
+fn a_configuration_that_cannot_work_is_refused_when_a_disk_is_formatted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("replica");
+    let mut config = config(0);
+    config.membership.constants.request_max = u32::MAX;
+    let refused = FileStorage::format(&path, &config).expect_err("it cannot work");
+    assert!(matches!(refused, StorageError::Config(_)), "{refused}");
+    assert!(refused.to_string().contains("request_max = 4294967295"), "{refused}");
+    assert!(!path.exists(), "nothing is left behind");
+}
+
 #[test]
 fn a_folder_that_was_moved_starts() {
     let (folder, path) = replica(0);

@@ -67,7 +67,10 @@ fn a_state_file_of_any_length_is_the_newest_state_or_an_error() {
                 assert_eq!(recovered.state, expected.state, "cut to {cut}");
                 assert!((1..=3).all(|op| is_clean(&recovered, op)), "cut to {cut}");
             }
-            Err(StorageError::StateLost(_)) => assert!(cut < len, "cut to {cut}"),
+            Err(StorageError::StateLost(path)) => {
+                assert!(cut < len, "cut to {cut}");
+                assert_eq!(path, "the disk/state");
+            }
             Err(StorageError::Damaged { path, .. }) => {
                 assert!(cut < SECTOR, "cut to {cut}");
                 assert_eq!(path, "the disk/state");

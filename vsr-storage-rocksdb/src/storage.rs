@@ -142,7 +142,7 @@ impl RocksStorage {
     /// creates anything.
     ///
     /// # Errors
-    /// When something is there already, the disk refuses, or [`StorageError::LogTooSmall`].
+    /// When something is there already, the disk refuses, [`StorageError::Config`] or [`StorageError::LogTooSmall`].
     pub fn format(folder: impl AsRef<Path>, config: &Config) -> Result<(), StorageError> {
         RocksStorage::format_with(folder, config, RocksOptions::default())
     }
@@ -152,6 +152,7 @@ impl RocksStorage {
     /// # Errors
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: RocksOptions) -> Result<(), StorageError> {
+        config.validate()?;
         let first = config.formatted_state();
         let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());
         if limit < needed {

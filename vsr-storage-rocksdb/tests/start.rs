@@ -268,6 +268,18 @@ fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
     assert!(open(&path).0.room() <= needed, "the limit is not in force");
 }
 
+/// A disk keeps the members and limits that it was formatted with: with these its replica would never start.
+#[test]
+fn a_configuration_that_cannot_work_is_refused_when_a_disk_is_formatted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("replica");
+    let mut config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
+    config.membership.constants.request_max = u32::MAX;
+    let refused = RocksStorage::format(&path, &config).expect_err("it cannot work");
+    assert!(matches!(refused, StorageError::Config(_)), "{refused}");
+    assert!(!path.exists(), "nothing is left behind");
+}
+
 #[test]
 fn room_is_no_more_than_the_disk_has() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -236,9 +236,10 @@
 //! | `protocol/reads.rs` | `restart_reads` | queries start again |
 //! | `protocol/core.rs` | `stage_state` | the new view and the uncommitted headers are written |
 //! | `protocol/core.rs` | `on_written` | when they are durable |
-//! | `protocol/view_change.rs` | `on_view_durable`, `send_do_view_change`, `fact` | `DoViewChange`: the log of log_view, and what is known of each op |
+//! | `protocol/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `fact` | `DoViewChange`: the log of log_view, and what is known of each op |
 //! | `protocol/view_change.rs` | `on_do_view_change` | at the primary of the new view |
-//! | `protocol/decide.rs` | `try_decide`, `candidates`, `choose_head`, `name_blanks`, `judge` | a quorum of them is here: choose the log |
+//! | `protocol/decide.rs` | `try_decide` | a quorum of them is here |
+//! | `protocol/choose.rs` | `choose`, `candidates`, `name_blanks`, `judge` | the choice of the log, with its proof: a function of what has arrived |
 //! | `protocol/view_change.rs` | `install` | truncation, headers, view and log_view in one write |
 //! | `protocol/view_change.rs` | `on_install_durable`, `start_view` | when it is durable: `StartView` |
 //! | `protocol/primary.rs` | `begin_as_primary` | heartbeats, while bodies are repaired |
@@ -248,6 +249,7 @@
 //! | `protocol/primary.rs` | `index_inherited`, `advance_commit` | inherited requests are in flight; acknowledgements start from nothing |
 //! | `protocol/view_change.rs` | `on_start_view`, `become_backup` | at a backup: the same `install`, then normal operation |
 //!
+//! Where a replica stands on this way is its [`Phase`](protocol::Phase); `enter_phase` in `view_change.rs` makes every step, and refuses one that there is not.
 //! A replica that missed the view asks for it: `ask_for_start_view` in `repair.rs`, `on_request_start_view` in `view_change.rs`. After a restart,
 //! `recover` and `begin_life` in `restart.rs` go on with what the disk says; a primary moves to the next view.
 //!

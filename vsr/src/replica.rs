@@ -26,8 +26,7 @@ use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
     Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Fault, Input, Inputs, Mark,
-    Message, Monotonic, OpNumber, Options, Peer, ReadRequest, Recovered, Refusal, ReplicaId, Request, Status, View,
-    VsrState,
+    Message, Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
@@ -208,7 +207,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     shared: &Shared,
     observer: Option<Box<dyn Observer>>,
 ) -> Result<(), ReplicaError> {
-    let Some(recovered) = recover(storage, shared).await? else { return Ok(()) };
+    let Some(recovered) = start::recover(storage, shared).await? else { return Ok(()) };
     check_identity(&config, &recovered.state)?;
     let (incarnation, starts) = (recovered.state.incarnation, recovered.state.starts + 1);
     network.introduce(Identity { incarnation, starts });
@@ -274,27 +273,6 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     let Driver { machine: Typed(machine), .. } = driver;
     drop_guarded(machine);
     result
-}
-
-/// What the disk says, however long it takes to say it. Whoever asks meanwhile why nothing moves hears so. `None`: a
-/// shutdown was asked for.
-async fn recover<D: Storage>(storage: &D, shared: &Shared) -> Result<Option<Recovered>, StorageError> {
-    let mut recovering = storage.recover();
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(recovered) = recovering.as_mut().poll(context) {
-            return Poll::Ready(recovered.map(Some));
-        }
-        shared.waker.register(context.waker());
-        let (is_over, asked) = {
-            let mut inbox = shared.inbox();
-            (!inbox.shutdown.is_empty(), std::mem::take(&mut inbox.explain))
-        };
-        for answer in asked {
-            let _ = answer.send("starting: the disk has not said yet what is on it".to_owned());
-        }
-        if is_over { Poll::Ready(Ok(None)) } else { Poll::Pending }
-    })
-    .await
 }
 
 /// Tells whoever waits that the replica is gone, also when its future is dropped.
@@ -785,5 +763,6 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 }
 
+mod start;
 #[cfg(test)]
 mod tests;

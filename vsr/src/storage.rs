@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use async_trait::async_trait;
 
 use crate::cause::Cause;
+use crate::config::ConfigError;
 use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 
 /// A durable log, and a small durable record beside it.
@@ -46,7 +47,7 @@ use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 /// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// Reads everything once, after opening.
+    /// Reads everything once, after opening. After [`StorageError::Full`] the replica asks again until there is room.
     async fn recover(&self) -> Result<Recovered, StorageError>;
 
     /// Writes a batch; durable when it returns `Ok`. One call at a time. Dropping the future midway
@@ -123,6 +124,9 @@ pub enum StorageError {
         /// Bytes that it needs: [`Constants::log_room_min`](crate::protocol::Constants::log_room_min).
         needed: u64,
     },
+    /// The configuration cannot work: nothing was formatted. A disk keeps what it was formatted with.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// Nothing was ever formatted here, as far as can be seen: a disk that is not mounted looks the same.
     #[error(
         "{0} is not formatted: if this replica has never run, run the format command once, on an empty folder; if it has, \

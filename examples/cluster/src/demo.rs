@@ -13,7 +13,7 @@ use vsr::handle::ReplicaStatus;
 use vsr::protocol::{Monotonic, Random, View};
 use vsr::{Client, Clock, ClusterId, ReplicaId, SystemClock};
 use vsr_sim::Step;
-use vsr_sim::check::linearizability::{Asked, Heard, HistoryOf, Operation, check_history};
+use vsr_sim::check::linearizability::{Asked, Call, Heard, HistoryOf, check_history};
 
 use crate::processes::{Processes, prepare};
 use crate::serve::{connect, connect_to};
@@ -169,7 +169,7 @@ impl<A: App> Load<A> {
                 }
             };
             let returned = self.clock.now().0;
-            lock(&self.history).push(Operation { client: number, invoked, returned, asked, heard });
+            lock(&self.history).push(Call { client: number, invoked, returned, asked, heard });
         }
     }
 }

@@ -58,10 +58,7 @@ fn code_of(error: &Error) -> u8 {
     }
     match error.downcast_ref::<ReplicaError>() {
         Some(ReplicaError::Storage(_)) => return STORAGE,
-        Some(ReplicaError::Fault(Fault::OtherDisk { .. } | Fault::OlderStart { .. } | Fault::OlderDisk { .. })) => {
-            return REFUSED;
-        }
-        Some(ReplicaError::Fault(_)) => return FAULT,
+        Some(ReplicaError::Fault(fault)) => return if is_of_the_disk(fault) { REFUSED } else { FAULT },
         Some(ReplicaError::Network(_)) => return NETWORK,
         _ => {}
     }
@@ -72,13 +69,19 @@ fn code_of(error: &Error) -> u8 {
         || matches!(asked, Some(QueryError::TimedOut | QueryError::Stopped | QueryError::Busy));
     if again {
         NO_ANSWER
-    } else if error.is::<StorageError>() {
+    } else if error.downcast_ref::<StorageError>().is_some_and(|error| !matches!(error, StorageError::Config(_))) {
         STORAGE
     } else if error.is::<MetricsServerError>() || error.downcast_ref::<TcpError>().is_some_and(is_of_the_network) {
         NETWORK
     } else {
         USAGE
     }
+}
+
+/// Whether peers know more of the replica than its disk does, or an earlier start was told so.
+fn is_of_the_disk(fault: &Fault) -> bool {
+    use Fault::{OldDisk, OlderDisk, OlderStart, OtherDisk};
+    matches!(fault, OtherDisk { .. } | OlderStart { .. } | OlderDisk { .. } | OldDisk { .. })
 }
 
 /// Whether it may pass without a change of the configuration.
@@ -132,7 +135,7 @@ fn raise_file_limit() -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use vsr::protocol::OpNumber;
+    use vsr::protocol::{Incarnation, OpNumber};
     use vsr::{ConfigError, ReplicaId};
 
     use super::*;
@@ -160,6 +163,9 @@ mod tests {
             (ReplicaError::Fault(Fault::UnknownKind { op: OpNumber(1) }).into(), FAULT),
             (ReplicaError::Fault(Fault::OlderStart { by, known: 3, own: 2 }).into(), REFUSED),
             (ReplicaError::Fault(older).into(), REFUSED),
+            (ReplicaError::Fault(Fault::OldDisk { heard: 3, acknowledged: OpNumber(2) }).into(), REFUSED),
+            (ReplicaError::Fault(Fault::OtherDisk { by, known: Incarnation(1), own: Incarnation(2) }).into(), REFUSED),
+            (StorageError::Config(unfit.clone()).into(), USAGE),
             (ReplicaError::MembershipDiffers.into(), USAGE),
             (TcpError::Listen { address, error: io() }.into(), NETWORK),
             (TcpError::NotLoopback(address).into(), USAGE),

@@ -17,14 +17,29 @@ fn assert_pass(output: &Output) {
     assert!(number("acknowledged=") > 100, "{line}");
 }
 
+/// The demo names the primary, its view, and the view that has answered: a later one. It used to name a view that had not.
+fn assert_views_are_told(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find(|line| line.starts_with("primary ")).unwrap_or_default();
+    let after = |words: &str| -> Option<u64> { line.split_once(words)?.1.split(' ').next()?.parse().ok() };
+    let told = (after("primary "), after(" of view "), after("; view "));
+    let (Some(primary), Some(left), Some(answered)) = told else { panic!("{line:?} in {text}") };
+    assert_eq!(primary, left % 3, "{line}");
+    assert!(answered > left, "{line}");
+}
+
 #[test]
 fn the_demo_survives_the_death_of_its_primary() {
-    assert_pass(&counter(&["demo", "--seconds", "1"]));
+    let output = counter(&["demo", "--seconds", "1"]);
+    assert_pass(&output);
+    assert_views_are_told(&output);
 }
 
 #[test]
 fn the_demo_survives_a_paused_primary() {
-    assert_pass(&counter(&["demo", "--seconds", "1", "--harm", "pause"]));
+    let output = counter(&["demo", "--seconds", "1", "--harm", "pause"]);
+    assert_pass(&output);
+    assert_views_are_told(&output);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::fmt::Debug;
 use vsr::protocol::{OpNumber, Position};
 use vsr::{ApplyContext, QueryContext, StateMachine};
 
-use crate::machine::Simulated;
+use crate::workload::Simulated;
 
 /// What a client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Heard<R, A> {
 
 /// One operation of one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Operation<C, R, Q, A> {
+pub struct Call<C, R, Q, A> {
     /// Who.
     pub client: u64,
     /// When it was asked, in any unit that all operations share.
@@ -50,7 +50,7 @@ pub struct Operation<C, R, Q, A> {
 }
 
 /// A state machine as the checker replays it.
-pub trait Model<C, R, Q, A> {
+pub trait ReferenceModel<C, R, Q, A> {
     /// Executes a command.
     fn apply(&mut self, command: &C) -> R;
     /// Answers a query.
@@ -68,10 +68,10 @@ pub struct NotLinearizable(pub String);
 /// # Errors
 /// The first pair of operations that contradict each other.
 pub fn check_real_time<C: Debug, R: Debug, Q: Debug, A: Debug>(
-    history: &[Operation<C, R, Q, A>],
+    history: &[Call<C, R, Q, A>],
 ) -> Result<(), NotLinearizable> {
     // The place in the order: a query comes after every command of the last op that it contains.
-    let place = |operation: &Operation<C, R, Q, A>| match &operation.heard {
+    let place = |operation: &Call<C, R, Q, A>| match &operation.heard {
         Heard::Reply(_, position) => Some((position.op, position.index)),
         Heard::Answer(_, op) => Some((*op, u32::MAX)),
         _ => None,
@@ -81,7 +81,7 @@ pub fn check_real_time<C: Debug, R: Debug, Q: Debug, A: Debug>(
     let mut by_invocation: Vec<_> = history.iter().filter_map(|op| Some((op.invoked, place(op)?, op))).collect();
     by_invocation.sort_by_key(|(invoked, ..)| *invoked);
     let mut returned = by_return.into_iter().peekable();
-    type Latest<'a, C, R, Q, A> = Option<((OpNumber, u32), &'a Operation<C, R, Q, A>)>;
+    type Latest<'a, C, R, Q, A> = Option<((OpNumber, u32), &'a Call<C, R, Q, A>)>;
     let mut latest: Latest<'_, C, R, Q, A> = None;
     for (invoked, at, operation) in by_invocation {
         while let Some((_, place, earlier)) = returned.next_if(|(when, ..)| *when < invoked) {
@@ -104,7 +104,7 @@ pub fn check_real_time<C: Debug, R: Debug, Q: Debug, A: Debug>(
 }
 
 /// An operation as a person would tell of it.
-fn in_words<C: Debug, R: Debug, Q: Debug, A: Debug>(operation: &Operation<C, R, Q, A>) -> String {
+fn in_words<C: Debug, R: Debug, Q: Debug, A: Debug>(operation: &Call<C, R, Q, A>) -> String {
     let asked = match &operation.asked {
         Asked::Command(command) => format!("{command:?}"),
         Asked::Query(query) => format!("{query:?}?"),
@@ -115,7 +115,7 @@ fn in_words<C: Debug, R: Debug, Q: Debug, A: Debug>(operation: &Operation<C, R, 
         Heard::Unknown => "nothing".to_owned(),
         Heard::NotExecuted => "that it is not executed".to_owned(),
     };
-    let Operation { client, invoked, returned, .. } = operation;
+    let Call { client, invoked, returned, .. } = operation;
     format!("{asked} of client {client} (asked at {invoked}, heard {heard} at {returned})")
 }
 
@@ -125,9 +125,9 @@ fn in_words<C: Debug, R: Debug, Q: Debug, A: Debug>(operation: &Operation<C, R, 
 /// # Errors
 /// The first reply or answer that the model does not give.
 pub fn check_model<C: Debug, R: Debug + PartialEq, Q: Debug, A: Debug + PartialEq>(
-    history: &[Operation<C, R, Q, A>],
+    history: &[Call<C, R, Q, A>],
     executed: &[(Position, C)],
-    model: &mut dyn Model<C, R, Q, A>,
+    model: &mut dyn ReferenceModel<C, R, Q, A>,
 ) -> Result<(), NotLinearizable> {
     let mut replies: Vec<(Position, &R)> = Vec::new();
     let mut answers: Vec<(OpNumber, &Q, &A)> = Vec::new();
@@ -141,7 +141,7 @@ pub fn check_model<C: Debug, R: Debug + PartialEq, Q: Debug, A: Debug + PartialE
     replies.sort_by_key(|(position, _)| *position);
     answers.sort_by_key(|(op, ..)| *op);
     let (mut replies, mut answers) = (replies.into_iter().peekable(), answers.into_iter().peekable());
-    let mut answer_up_to = |op: OpNumber, model: &dyn Model<C, R, Q, A>| {
+    let mut answer_up_to = |op: OpNumber, model: &dyn ReferenceModel<C, R, Q, A>| {
         while let Some((at, query, answer)) = answers.next_if(|(at, ..)| *at < op) {
             let expected = model.query(query);
             if expected != *answer {
@@ -171,7 +171,7 @@ pub fn check_model<C: Debug, R: Debug + PartialEq, Q: Debug, A: Debug + PartialE
 
 /// A history in which every command was answered, with the state machine as its own model.
 pub type HistoryOf<S> = Vec<
-    Operation<
+    Call<
         <S as StateMachine>::Command,
         <S as StateMachine>::Reply,
         <S as StateMachine>::Query,
@@ -207,7 +207,7 @@ pub fn check_history<S: Simulated>(history: &HistoryOf<S>, machine: S) -> Result
 
 struct OwnModel<S>(S);
 
-impl<S: Simulated> Model<S::Command, S::Reply, S::Query, S::Answer> for OwnModel<S> {
+impl<S: Simulated> ReferenceModel<S::Command, S::Reply, S::Query, S::Answer> for OwnModel<S> {
     fn apply(&mut self, command: &S::Command) -> S::Reply {
         let (position, session) = (Position::default(), vsr::protocol::SessionId::default());
         let context = ApplyContext::new(position, vsr::protocol::Timestamp(0), session);
@@ -224,10 +224,10 @@ impl<S: Simulated> Model<S::Command, S::Reply, S::Query, S::Answer> for OwnModel
 mod tests {
     use super::*;
 
-    type Op = Operation<i64, i64, (), i64>;
+    type Op = Call<i64, i64, (), i64>;
 
     struct Sum(i64);
-    impl Model<i64, i64, (), i64> for Sum {
+    impl ReferenceModel<i64, i64, (), i64> for Sum {
         fn apply(&mut self, n: &i64) -> i64 {
             self.0 += n;
             self.0
@@ -242,11 +242,11 @@ mod tests {
     }
 
     fn add(invoked: u64, returned: u64, n: i64, reply: i64, op: u64) -> Op {
-        Operation { client: 1, invoked, returned, asked: Asked::Command(n), heard: Heard::Reply(reply, at(op, 0)) }
+        Call { client: 1, invoked, returned, asked: Asked::Command(n), heard: Heard::Reply(reply, at(op, 0)) }
     }
 
     fn get(invoked: u64, returned: u64, answer: i64, op: u64) -> Op {
-        Operation { client: 2, invoked, returned, asked: Asked::Query(()), heard: Heard::Answer(answer, OpNumber(op)) }
+        Call { client: 2, invoked, returned, asked: Asked::Query(()), heard: Heard::Answer(answer, OpNumber(op)) }
     }
 
     #[test]

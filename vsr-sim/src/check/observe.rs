@@ -5,7 +5,7 @@ use std::ops::BitOr;
 use vsr::protocol::{Account, Core, Event, Mark, Message, OpNumber, Peer, Position, Quorums, Request};
 use vsr::{Checksum, ClientId, QueryError, SubmitError};
 
-use crate::disk::SimDisk;
+use crate::files::SimDisk;
 
 /// A property was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]

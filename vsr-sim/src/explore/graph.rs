@@ -11,10 +11,9 @@ use bytes::Bytes;
 use vsr::protocol::{Message, OpNumber, Peer, Request, RequestNumber, SessionId, View};
 use vsr::{Checksum, ClientId, Membership, ReplicaId};
 
-use super::disk::Outcome;
-use super::history::{Broken, Fact, History};
-use super::node::{Effects, Input, Node, Sent, Timer, session};
-use super::world::World;
+use super::crash_disk::CrashOutcome;
+use super::facts::{Broken, Fact, Facts};
+use super::replica::{Effects, Input, Replica, Sent, Timer, session};
 use super::{Bounds, FIRST_CLIENT};
 
 /// An input of a replica, with numbers for what was met.
@@ -23,7 +22,7 @@ pub(super) enum Cause {
     Message(u32),
     Written,
     Timer,
-    Crash(Outcome),
+    Crash(CrashOutcome),
     Request(u8),
 }
 
@@ -62,7 +61,7 @@ pub(super) struct Face {
     /// The entries on the disk.
     pub(super) log: Box<[Checksum]>,
     /// What a crash can make of the disk.
-    pub(super) outcomes: Vec<Outcome>,
+    pub(super) outcomes: Vec<CrashOutcome>,
 }
 
 struct Known {
@@ -70,7 +69,7 @@ struct Known {
     /// The state from which it was met first, and by what; its own number for one of the start.
     origin: (u32, Cause),
     /// The state itself, if it is kept: it can be made again from its origin.
-    node: Option<Box<Node>>,
+    node: Option<Box<Replica>>,
     /// Sorted by cause.
     edges: Vec<(Cause, Edge)>,
 }
@@ -90,8 +89,8 @@ pub(super) struct Graph {
     message_numbers: BTreeMap<Checksum, Vec<u32>>,
     facts: Vec<Vec<Fact>>,
     fact_numbers: BTreeMap<Vec<Fact>, u32>,
-    histories: Vec<History>,
-    history_numbers: BTreeMap<History, u32>,
+    histories: Vec<Facts>,
+    history_numbers: BTreeMap<Facts, u32>,
     /// What facts make of a history.
     additions: BTreeMap<(u32, u32), u32>,
     text: String,
@@ -113,19 +112,20 @@ impl Graph {
             message_numbers: BTreeMap::new(),
             facts: vec![Vec::new()],
             fact_numbers: BTreeMap::from([(Vec::new(), NO_FACTS)]),
-            histories: vec![History::default()],
-            history_numbers: BTreeMap::from([(History::default(), 0)]),
+            histories: vec![Facts::default()],
+            history_numbers: BTreeMap::from([(Facts::default(), 0)]),
             additions: BTreeMap::new(),
             text: String::new(),
             canonical: String::new(),
         }
     }
 
-    /// The cluster after its start: idle in view 0, with a session for each client, everything applied.
-    pub(super) fn boot(&mut self) -> Result<World, Broken> {
+    /// The cluster after its start, idle in view 0, with a session for each client, everything applied: the state of each replica,
+    /// and the facts so far.
+    pub(super) fn boot(&mut self) -> Result<(Vec<u32>, u32), Broken> {
         let mut nodes = Vec::new();
         for at in 0..self.membership.n() {
-            nodes.push(Node::new(at, &self.membership)?);
+            nodes.push(Replica::new(at, &self.membership)?);
         }
         let mut facts = Vec::new();
         for at in 0..nodes.len() {
@@ -139,8 +139,7 @@ impl Graph {
         run_until_idle(&mut nodes, 0, effects, &mut facts)?;
         let facts = self.number_facts(facts);
         let history = self.add(0, facts)?;
-        let numbers: Vec<u32> = nodes.into_iter().map(|node| self.number_node(node, None)).collect();
-        Ok(World::new(&self.bounds, &numbers, history))
+        Ok((nodes.into_iter().map(|node| self.number_node(node, None)).collect(), history))
     }
 
     pub(super) fn face(&self, node: u32) -> &Face {
@@ -148,7 +147,7 @@ impl Graph {
     }
 
     /// A state of a replica, made again if it is not kept.
-    pub(super) fn revive(&mut self, number: u32) -> Node {
+    pub(super) fn revive(&mut self, number: u32) -> Replica {
         let mut causes = Vec::new();
         let mut at = number;
         let mut node = loop {
@@ -169,7 +168,7 @@ impl Graph {
         node
     }
 
-    fn keep(&mut self, number: u32, node: Node) {
+    fn keep(&mut self, number: u32, node: Replica) {
         self.nodes[number as usize].node = Some(Box::new(node));
         self.kept.push_back(number);
         if self.kept.len() > KEPT_MAX
@@ -302,7 +301,7 @@ impl Graph {
         Ok(number)
     }
 
-    fn number_node(&mut self, node: Node, origin: Option<(u32, Cause)>) -> u32 {
+    fn number_node(&mut self, node: Replica, origin: Option<(u32, Cause)>) -> u32 {
         node.canonical(&mut self.text, &mut self.canonical);
         let fingerprint = Checksum::of(self.canonical.as_bytes());
         if let Some(number) = self.node_numbers.get(&fingerprint) {
@@ -363,7 +362,7 @@ impl Graph {
 }
 
 /// Delivers and writes everything, in order.
-fn run_until_idle(nodes: &mut [Node], from: usize, effects: Effects, facts: &mut Vec<Fact>) -> Result<(), Broken> {
+fn run_until_idle(nodes: &mut [Replica], from: usize, effects: Effects, facts: &mut Vec<Fact>) -> Result<(), Broken> {
     let mut flights: Vec<(usize, Sent)> = Vec::new();
     let mut take = |from: usize, effects: Effects, flights: &mut Vec<(usize, Sent)>| {
         facts.extend(effects.facts);
@@ -371,7 +370,7 @@ fn run_until_idle(nodes: &mut [Node], from: usize, effects: Effects, facts: &mut
     };
     take(from, effects, &mut flights);
     loop {
-        let writing = nodes.iter().position(Node::is_writing);
+        let writing = nodes.iter().position(Replica::is_writing);
         if let Some(at) = writing {
             let effects = nodes[at].step(Input::Written)?;
             take(at, effects, &mut flights);

@@ -47,19 +47,19 @@
 //! its random generator (each peer that it could draw is tried). A message that has become void is taken off at
 //! once.
 
-mod disk;
+mod cluster;
+mod crash_disk;
+mod explorer;
+mod facts;
 mod graph;
-mod history;
-mod node;
-mod search;
+mod replica;
 mod visited;
-mod world;
 
 use std::fmt;
 
 use vsr::ClusterId;
 
-pub use self::search::explore;
+pub use self::explorer::explore;
 
 const CLUSTER: ClusterId = ClusterId(1);
 const FIRST_CLIENT: u128 = 1 << 64;
@@ -151,7 +151,7 @@ pub struct Progress {
 
 /// A property was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
+pub struct Counterexample {
     /// The name of the property.
     pub rule: &'static str,
     /// One sentence with the replica and both values.
@@ -162,7 +162,7 @@ pub struct Violation {
     pub replicas: Vec<String>,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for Counterexample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (step, line) in (1..).zip(&self.trace) {
             writeln!(f, "{step:>3}. {line}")?;
@@ -188,7 +188,7 @@ pub struct Exploration {
     /// Whether everything within the bounds was looked at.
     pub complete: bool,
     /// The property that is broken, if one is.
-    pub violation: Option<Violation>,
+    pub violation: Option<Counterexample>,
 }
 
 impl fmt::Display for Exploration {

@@ -120,6 +120,17 @@ struct File {
 }
 
 impl File {
+    /// A sync fails: some pieces of a write are on the disk, the others stay readable, and no later sync writes them.
+    fn sync_in_part(&mut self, write: &Write, random: &mut Random) {
+        for (offset, bytes) in pieces(write.offset, &write.bytes) {
+            if random.chance(1, 2) {
+                self.durable.write(offset, bytes, write.tag);
+            } else {
+                self.forgotten.insert(offset, (Bytes::copy_from_slice(bytes), write.tag));
+            }
+        }
+    }
+
     /// Something is written into a page that cannot be read: it can be again, unless that stays, but what was in the
     /// unreadable sectors is gone.
     fn write_to_unreadable(&mut self, offset: u64, end: u64) {
@@ -179,14 +190,7 @@ impl Disk {
                 Step::FailedSync { file, salt } => {
                     let mut random = Random::new(salt);
                     for write in open.extract_if(.., |write| write.file == file) {
-                        let file = &mut self.files[file];
-                        for (offset, bytes) in pieces(write.offset, &write.bytes) {
-                            if random.chance(1, 2) {
-                                file.durable.write(offset, bytes, write.tag);
-                            } else {
-                                file.forgotten.insert(offset, (Bytes::copy_from_slice(bytes), write.tag));
-                            }
-                        }
+                        self.files[file].sync_in_part(&write, &mut random);
                     }
                 }
             }
@@ -317,7 +321,7 @@ impl SimFolder {
     }
 
     /// The sectors that each write of ops has left in a file, by the number of the write.
-    pub(super) fn records(&self, file: usize) -> BTreeMap<u32, Vec<u64>> {
+    pub(crate) fn records(&self, file: usize) -> BTreeMap<u32, Vec<u64>> {
         let disk = self.lock();
         let mut records: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
         let Some(File { durable, .. }) = disk.files.get(file) else { return records };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 pub const SECTOR: usize = 512;
 /// What the operating system reads and keeps at once.
 pub const PAGE: usize = 4096;
-pub(super) const SECTORS_PER_PAGE: usize = PAGE / SECTOR;
+pub(crate) const SECTORS_PER_PAGE: usize = PAGE / SECTOR;
 
 #[derive(Clone)]
 struct Page {

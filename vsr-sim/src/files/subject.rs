@@ -12,7 +12,7 @@ use crate::conformance::storage::entry;
 
 /// Why a storage cannot go on: its refusal, or what it did wrong.
 #[derive(Debug)]
-pub(super) enum Stop {
+pub(crate) enum Stop {
     Refused(StorageError),
     Wrong(String),
 }
@@ -34,7 +34,7 @@ impl Stop {
 }
 
 /// What a future gives that must not wait: on simulated files there is nothing to wait for.
-pub(super) fn now<T>(future: impl Future<Output = Result<T, StorageError>>) -> Result<T, Stop> {
+pub(crate) fn now<T>(future: impl Future<Output = Result<T, StorageError>>) -> Result<T, Stop> {
     match future.now_or_never() {
         Some(result) => result.map_err(Stop::Refused),
         None => Err(Stop::Wrong("it waits for something that is not on its disk".to_owned())),

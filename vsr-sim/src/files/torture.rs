@@ -10,7 +10,7 @@ use super::folder::{Harm, Kept, Place, SimFolder};
 use super::ledger::Grain;
 use super::pages::{SECTOR, SECTORS_PER_PAGE};
 use super::subject::{Stop, Subject, now};
-use crate::plan::draw;
+use crate::faults::draw;
 
 /// A test of a storage on simulated files.
 ///

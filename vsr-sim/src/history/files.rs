@@ -4,85 +4,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::edn::Edn;
+use super::error::{HistoryError, Problem};
 use super::jepsen::{Lines, Recorded, parse};
-use super::{Keyed, Limits, Model, Operation, Register, Text, Verdict, check};
-
-/// A file that holds no history that can be understood.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", place(.file, *.line))]
-pub struct HistoryError {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, counted from 1; 0 is the file as a whole.
-    pub line: usize,
-    /// What is wrong there.
-    pub problem: Problem,
-}
-
-fn place(file: &Path, line: usize) -> String {
-    if line == 0 { file.display().to_string() } else { format!("{}:{line}", file.display()) }
-}
-
-/// What is wrong with a file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Problem {
-    /// It cannot be read, or is no text.
-    #[error("cannot be read: {0}")]
-    Unreadable(#[from] io::Error),
-    /// It has neither log lines of Jepsen nor maps.
-    #[error("neither a log of Jepsen nor maps of events")]
-    Unrecognised,
-    /// It breaks the rules of the notation.
-    #[error("{0}")]
-    Syntax(String),
-    /// Something else stands where an event should be.
-    #[error("an event is a map, not {0}")]
-    NoMap(String),
-    /// An event lacks something.
-    #[error("the event has no :{0}")]
-    Missing(&'static str),
-    /// A process that has neither a number nor a name.
-    #[error("{0} is no process")]
-    Process(String),
-    /// A type of event that does not exist.
-    #[error("the type :{0} is none of :invoke, :ok, :fail and :info")]
-    Kind(String),
-    /// A function that is not known.
-    #[error("the function :{0} is none of :read, :write, :cas, :get, :put and :append")]
-    Function(String),
-    /// The function has another kind of value.
-    #[error("the value has to be {needed}, not {found}")]
-    Value {
-        /// What it needs.
-        needed: &'static str,
-        /// What is there.
-        found: String,
-    },
-    /// A process invokes an operation while another one is in flight.
-    #[error("process {process} still has the operation in flight that it invoked in line {since}")]
-    Busy {
-        /// Which one.
-        process: u64,
-        /// Where the other operation was invoked.
-        since: usize,
-    },
-    /// A completion without an invocation.
-    #[error("process {process} completes what it did not invoke")]
-    NotInvoked {
-        /// Which one.
-        process: u64,
-    },
-    /// A completion of something else than what was invoked.
-    #[error("this completes something else than what line {invoked} invoked")]
-    Mismatch {
-        /// Where that was.
-        invoked: usize,
-    },
-    /// Functions of registers beside those of texts.
-    #[error("one history has :read, :write and :cas, or :get, :put and :append, not both")]
-    Mixed,
-}
+use super::{Keyed, Linearizability, Model, Operation, Register, SearchLimits, Text, check};
 
 /// Checks the history in a file, within the default limits.
 ///
@@ -94,11 +18,11 @@ pub enum Problem {
 /// # Errors
 ///
 /// The file cannot be read, or holds something else.
-pub fn check_file(path: impl AsRef<Path>) -> Result<Verdict, HistoryError> {
+pub fn check_file(path: impl AsRef<Path>) -> Result<Linearizability, HistoryError> {
     let path = path.as_ref();
     let located = |(line, problem)| HistoryError { file: path.to_owned(), line, problem };
     let text = std::fs::read_to_string(path).map_err(|error| located((0, error.into())))?;
-    check_text(&text, &Limits::default()).map_err(located)
+    check_text(&text, &SearchLimits::default()).map_err(located)
 }
 
 /// Checks the history in a text; as [`check_file`].
@@ -106,7 +30,7 @@ pub fn check_file(path: impl AsRef<Path>) -> Result<Verdict, HistoryError> {
 /// # Errors
 ///
 /// The text is something else: the line, counted from 1 (0 is the text as a whole), and what is wrong there.
-pub fn check_text(text: &str, limits: &Limits) -> Result<Verdict, (usize, Problem)> {
+pub fn check_text(text: &str, limits: &SearchLimits) -> Result<Linearizability, (usize, Problem)> {
     let (recorded, lines) = parse(text)?;
     Ok(match recorded {
         Recorded::Texts(history) => check_lines(&Keyed::new(Text), &history, &lines, limits),
@@ -128,16 +52,16 @@ fn check_lines<M: Model>(
     model: &M,
     history: &[Operation<M::Input, M::Output>],
     lines: &Lines,
-    limits: &Limits,
-) -> Verdict {
+    limits: &SearchLimits,
+) -> Linearizability {
     match check(model, history, limits) {
-        Verdict::NotLinearizable { operation, why } => {
+        Linearizability::NotLinearizable { operation, why } => {
             let at = match lines.get(operation) {
                 Some((invoked, Some(completed))) => format!("lines {invoked} to {completed}: "),
                 Some((invoked, None)) => format!("line {invoked}: "),
                 None => String::new(),
             };
-            Verdict::NotLinearizable { operation, why: at + &why }
+            Linearizability::NotLinearizable { operation, why: at + &why }
         }
         verdict => verdict,
     }
@@ -154,12 +78,12 @@ pub fn check_files(paths: &[PathBuf], out: &mut dyn Write) -> u8 {
     for path in paths {
         let file = path.display();
         let line = match check_file(path) {
-            Ok(Verdict::Linearizable) => format!("{file}: linearizable"),
-            Ok(Verdict::NotLinearizable { why, .. }) => {
+            Ok(Linearizability::Linearizable) => format!("{file}: linearizable"),
+            Ok(Linearizability::NotLinearizable { why, .. }) => {
                 refuted = true;
                 format!("{file}: not linearizable: {why}")
             }
-            Ok(Verdict::Unknown { why }) => {
+            Ok(Linearizability::Unknown { why }) => {
                 unknown = true;
                 format!("{file}: unknown: {why}")
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::edn::{Edn, Reader, SyntaxError};
-use super::files::Problem;
+use super::error::Problem;
 use super::{Operation, RegisterInput, RegisterOutput, TextInput, TextOutput};
 
 /// A problem and its line, counted from 1; line 0 is the file as a whole.

@@ -12,7 +12,7 @@
 //! # Your own object
 //!
 //! ```
-//! use vsr_sim::history::{Limits, Model, Operation, Verdict, check};
+//! use vsr_sim::history::{Linearizability, Model, Operation, SearchLimits, check};
 //!
 //! /// A counter that clients add to; the answer is the sum.
 //! struct Counter;
@@ -38,11 +38,11 @@
 //! // Process 1 adds 5 and never hears whether that was done. Process 2 adds 1 at time 20 and is told at
 //! // time 30 that the sum is 6: so it was.
 //! let mut history = vec![Operation::unknown(1, 5, 10), Operation::returned(2, 1, 20, 6, 30)];
-//! assert_eq!(check(&Counter, &history, &Limits::default()), Verdict::Linearizable);
+//! assert_eq!(check(&Counter, &history, &SearchLimits::default()), Linearizability::Linearizable);
 //!
 //! // After that, no addition can give 2.
 //! history.push(Operation::returned(3, 1, 40, 2, 50));
-//! let Verdict::NotLinearizable { operation, why } = check(&Counter, &history, &Limits::default()) else {
+//! let Linearizability::NotLinearizable { operation, why } = check(&Counter, &history, &SearchLimits::default()) else {
 //!     panic!("a sum became smaller");
 //! };
 //! assert_eq!(operation, 2);
@@ -52,7 +52,7 @@
 //! # Objects that the field records
 //!
 //! ```
-//! use vsr_sim::history::{Keyed, Limits, Operation, Register, RegisterInput, RegisterOutput, Verdict, check};
+//! use vsr_sim::history::{Keyed, Linearizability, Operation, Register, RegisterInput, RegisterOutput, SearchLimits, check};
 //!
 //! // Any number of registers, each with a name, all of them 0 at first.
 //! let model = Keyed::<&str, _>::new(Register::new(0));
@@ -61,23 +61,25 @@
 //!     Operation::returned(2, ("x", RegisterInput::Read), 20, RegisterOutput::Value(7), 30),
 //!     Operation::returned(2, ("y", RegisterInput::Read), 40, RegisterOutput::Value(0), 50),
 //! ];
-//! assert_eq!(check(&model, &history, &Limits::default()), Verdict::Linearizable);
+//! assert_eq!(check(&model, &history, &SearchLimits::default()), Linearizability::Linearizable);
 //! ```
 
 mod edn;
+mod error;
 mod files;
 mod jepsen;
+mod layout;
 mod memo;
 mod models;
 mod part;
-mod plan;
 mod search;
 mod texts;
 
 use std::fmt::Debug;
 use std::hash::Hash;
 
-pub use files::{HistoryError, Problem, check_file, check_files, check_text};
+pub use error::{HistoryError, Problem};
+pub use files::{check_file, check_files, check_text};
 pub use models::{Keyed, Register, RegisterInput, RegisterOutput, Text, TextInput, TextOutput};
 
 /// What the object under test does when it does one thing at a time.
@@ -122,7 +124,7 @@ pub trait Model {
         None
     }
 
-    /// The bytes that a state holds on the heap, for [`Limits::bytes`].
+    /// The bytes that a state holds on the heap, for [`SearchLimits::bytes`].
     fn heap_bytes(&self, _state: &Self::State) -> usize {
         0
     }
@@ -152,7 +154,7 @@ pub enum Effect<S> {
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome<O> {
+pub enum Completion<O> {
     /// It was answered.
     Returned {
         /// What.
@@ -175,25 +177,25 @@ pub struct Operation<I, O> {
     /// another is invoked counts as concurrent with it.
     pub invoked: u64,
     /// How it ended.
-    pub outcome: Outcome<O>,
+    pub outcome: Completion<O>,
 }
 
 impl<I, O> Operation<I, O> {
     /// An operation that was invoked at one time and answered at another.
     pub fn returned(process: u64, input: I, invoked: u64, output: O, at: u64) -> Operation<I, O> {
-        Operation { process, input, invoked, outcome: Outcome::Returned { output, at } }
+        Operation { process, input, invoked, outcome: Completion::Returned { output, at } }
     }
 
     /// An operation whose outcome nobody knows.
     pub fn unknown(process: u64, input: I, invoked: u64) -> Operation<I, O> {
-        Operation { process, input, invoked, outcome: Outcome::Unknown }
+        Operation { process, input, invoked, outcome: Completion::Unknown }
     }
 }
 
 /// Where the search gives up. Both limits are for a whole history, so that the verdict is the same on
 /// every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct SearchLimits {
     /// How much may be tried: roughly the calls of [`Model::step`]. Default 10 million, which
     /// take about half a second with a small model.
     pub steps: u64,
@@ -201,15 +203,15 @@ pub struct Limits {
     pub bytes: usize,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits { steps: 10_000_000, bytes: 100 << 20 }
+impl Default for SearchLimits {
+    fn default() -> SearchLimits {
+        SearchLimits { steps: 10_000_000, bytes: 100 << 20 }
     }
 }
 
 /// What can be said of a history.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Linearizability {
     /// Its operations could have happened one at a time.
     Linearizable,
     /// They could not.
@@ -228,6 +230,10 @@ pub enum Verdict {
 
 /// Checks a history against a model. The operations may stand in any order.
 #[must_use]
-pub fn check<M: Model>(model: &M, history: &[Operation<M::Input, M::Output>], limits: &Limits) -> Verdict {
+pub fn check<M: Model>(
+    model: &M,
+    history: &[Operation<M::Input, M::Output>],
+    limits: &SearchLimits,
+) -> Linearizability {
     part::check_parts(model, history, limits)
 }

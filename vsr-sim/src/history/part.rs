@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{Plan, Seen};
+use super::layout::{Layout, Seen};
 use super::search::{Conclusion, Search};
-use super::{Effect, Limits, Model, Operation, Outcome, Verdict};
+use super::{Completion, Effect, Linearizability, Model, Operation, SearchLimits};
 
-pub(super) fn check_parts<M: Model>(model: &M, history: &[Operation<M::Input, M::Output>], limits: &Limits) -> Verdict {
+pub(super) fn check_parts<M: Model>(
+    model: &M,
+    history: &[Operation<M::Input, M::Output>],
+    limits: &SearchLimits,
+) -> Linearizability {
     let mut parts: BTreeMap<M::Key, Vec<usize>> = BTreeMap::new();
     for (index, operation) in history.iter().enumerate() {
         parts.entry(model.key(&operation.input)).or_default().push(index);
@@ -17,15 +21,15 @@ pub(super) fn check_parts<M: Model>(model: &M, history: &[Operation<M::Input, M:
     let (mut left, mut spent) = (limits.steps, None);
     for (index, (key, part)) in parts.iter().enumerate() {
         let share = left / (parts.len() - index) as u64;
-        let mut part = Part { model, history, part, key, limits: Limits { steps: share, ..*limits } };
+        let mut part = Part { model, history, part, key, limits: SearchLimits { steps: share, ..*limits } };
         match part.verdict() {
-            Verdict::Linearizable => {}
-            Verdict::Unknown { why } => spent = Some(why),
+            Linearizability::Linearizable => {}
+            Linearizability::Unknown { why } => spent = Some(why),
             refuted => return refuted,
         }
         left -= share - part.limits.steps;
     }
-    spent.map_or(Verdict::Linearizable, |why| Verdict::Unknown { why })
+    spent.map_or(Linearizability::Linearizable, |why| Linearizability::Unknown { why })
 }
 
 /// One part, and what is left of its budget.
@@ -34,16 +38,16 @@ struct Part<'a, M: Model> {
     history: &'a [Operation<M::Input, M::Output>],
     part: &'a [usize],
     key: &'a M::Key,
-    limits: Limits,
+    limits: SearchLimits,
 }
 
 impl<M: Model> Part<'_, M> {
-    fn verdict(&mut self) -> Verdict {
-        let returned = |index: &&usize| matches!(self.history[**index].outcome, Outcome::Returned { .. });
+    fn verdict(&mut self) -> Linearizability {
+        let returned = |index: &&usize| matches!(self.history[**index].outcome, Completion::Returned { .. });
         let total = self.part.iter().filter(returned).count();
         match self.search(total) {
-            Conclusion::Linearizable => Verdict::Linearizable,
-            Conclusion::Spent { limit, placed } => Verdict::Unknown {
+            Conclusion::Linearizable => Linearizability::Linearizable,
+            Conclusion::Spent { limit, placed } => Linearizability::Unknown {
                 why: format!("reached the limit of {limit} with {placed} of {total} operations in order"),
             },
             Conclusion::Stuck { reached } => self.refuted(reached, total),
@@ -71,13 +75,13 @@ impl<M: Model> Part<'_, M> {
         conclusion
     }
 
-    fn refuted(&mut self, guess: usize, total: usize) -> Verdict {
+    fn refuted(&mut self, guess: usize, total: usize) -> Linearizability {
         let (last, exact) = self.shortest(guess, total);
         let mut returns: Vec<_> = self
             .part
             .iter()
             .filter_map(|index| {
-                let Operation { invoked, outcome: Outcome::Returned { at, .. }, .. } = &self.history[*index] else {
+                let Operation { invoked, outcome: Completion::Returned { at, .. }, .. } = &self.history[*index] else {
                     return None;
                 };
                 Some((at.max(invoked), *index))
@@ -87,15 +91,15 @@ impl<M: Model> Part<'_, M> {
         let operation = returns[last].1;
         let Operation { process, input, outcome, .. } = &self.history[operation];
         let output = match outcome {
-            Outcome::Returned { output, .. } => Some(output),
-            Outcome::Unknown => None,
+            Completion::Returned { output, .. } => Some(output),
+            Completion::Unknown => None,
         };
         let name = self.model.describe(input, output);
         let mut why = format!("process {process}: {name} fits nowhere");
         if exact {
             why += &format!("; up to it the history has an order, with {last} of {total} operations");
         }
-        Verdict::NotLinearizable { operation, why }
+        Linearizability::NotLinearizable { operation, why }
     }
 
     /// The operation with whose return a history that is not linearizable ceases to be, counted by returns.
@@ -122,10 +126,10 @@ fn search<M: Model>(
     model: &M,
     initial: M::State,
     seen: &[Seen<'_, M::Input, M::Output>],
-    limits: &Limits,
+    limits: &SearchLimits,
 ) -> (Conclusion, u64) {
-    let plan = Plan::new(model, &initial, seen);
-    Search::new(model, &plan, initial).run(limits)
+    let layout = Layout::new(model, &initial, seen);
+    Search::new(model, &layout, initial).run(limits)
 }
 
 /// The model of operations that [`Model::rephrase`] put in other words.

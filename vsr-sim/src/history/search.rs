@@ -18,9 +18,9 @@
 
 use std::rc::Rc;
 
+use super::layout::{Demand, Layout, Numbered};
 use super::memo::{Memo, Visit};
-use super::plan::{Demand, Numbered, Plan};
-use super::{Limits, Model};
+use super::{Model, SearchLimits};
 
 /// How a search ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(super) enum Conclusion {
 /// unknown ones, which nothing calls for, come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Choice {
-    /// By its number in the plan.
+    /// By its number in the layout.
     Known(u32),
     /// By its place among the classes of unknown operations.
     Unknown(u32),
@@ -65,7 +65,7 @@ struct Frame {
 
 pub(super) struct Search<'a, M: Model> {
     model: &'a M,
-    plan: &'a Plan<'a, M>,
+    layout: &'a Layout<'a, M>,
     states: Numbered<M::State>,
     state_bytes: usize,
     memo: Memo,
@@ -107,30 +107,30 @@ const BYTES_A_STEP: usize = 256;
 const STATE_OVERHEAD: usize = 48;
 
 impl<'a, M: Model> Search<'a, M> {
-    pub(super) fn new(model: &'a M, plan: &'a Plan<'a, M>, initial: M::State) -> Search<'a, M> {
-        let count = plan.known.len();
+    pub(super) fn new(model: &'a M, layout: &'a Layout<'a, M>, initial: M::State) -> Search<'a, M> {
+        let count = layout.known.len();
         let (mut next, mut previous) = (vec![0; count + 1], vec![0; count + 1]);
         let mut last = count as u32;
-        for known in plan.by_call.iter().copied().chain([count as u32]) {
+        for known in layout.by_call.iter().copied().chain([count as u32]) {
             next[last as usize] = known;
             previous[known as usize] = last;
             last = known;
         }
-        let words = 1 + plan.slots.div_ceil(64);
+        let words = 1 + layout.slots.div_ceil(64);
         let mut states = Numbered::new();
         let state = states.number(initial);
         Search {
             model,
-            plan,
+            layout,
             states,
             state_bytes: 0,
-            memo: Memo::new(words, plan.unknown.len()),
+            memo: Memo::new(words, layout.unknown.len()),
             next,
             previous,
             placed: vec![false; count],
             key: vec![0; words],
-            used: vec![0; plan.unknown.len()],
-            demands: plan.demands.clone(),
+            used: vec![0; layout.unknown.len()],
+            demands: layout.demands.clone(),
             first: 0,
             state,
             maker: None,
@@ -139,8 +139,8 @@ impl<'a, M: Model> Search<'a, M> {
             steps: 0,
             candidates: Vec::new(),
             unknown_candidates: Vec::new(),
-            met: vec![0; plan.classes.len()],
-            met_state: vec![0; plan.needed.len()],
+            met: vec![0; layout.classes.len()],
+            met_state: vec![0; layout.needed.len()],
             round: 0,
             most: 0,
             reached: 0,
@@ -148,15 +148,15 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     /// Searches within the limits; also says how many steps it took.
-    pub(super) fn run(mut self, limits: &Limits) -> (Conclusion, u64) {
+    pub(super) fn run(mut self, limits: &SearchLimits) -> (Conclusion, u64) {
         let conclusion = self.search(limits);
         (conclusion, self.steps + self.memo.cost)
     }
 
-    fn search(&mut self, limits: &Limits) -> Conclusion {
+    fn search(&mut self, limits: &SearchLimits) -> Conclusion {
         // Where to go on among the choices; none in a situation that was just reached.
         let mut after = None;
-        while (self.first as usize) < self.plan.known.len() {
+        while (self.first as usize) < self.layout.known.len() {
             if self.steps + self.memo.cost > limits.steps {
                 return Conclusion::Spent { limit: "steps", placed: self.most };
             }
@@ -191,10 +191,10 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// The known operations that are not placed and were invoked before this moment, by invocation.
     fn invoked_before(&self, moment: u32) -> impl Iterator<Item = u32> {
-        let mut known = self.next[self.plan.known.len()];
+        let mut known = self.next[self.layout.known.len()];
         std::iter::from_fn(move || {
             let this = known;
-            let called = self.plan.known.get(this as usize)?.called;
+            let called = self.layout.known.get(this as usize)?.called;
             known = self.next[this as usize];
             (called < moment).then_some(this)
         })
@@ -202,18 +202,18 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// When the next operation has to be placed. What is invoked before may be placed now.
     fn deadline(&self) -> u32 {
-        self.plan.known[self.first as usize].returned
+        self.layout.known[self.first as usize].returned
     }
 
     fn class(&self, choice: Choice) -> u32 {
         match choice {
-            Choice::Known(known) => self.plan.known[known as usize].class,
-            Choice::Unknown(unknown) => self.plan.unknown[unknown as usize],
+            Choice::Known(known) => self.layout.known[known as usize].class,
+            Choice::Unknown(unknown) => self.layout.unknown[unknown as usize],
         }
     }
 
     fn step(&mut self, state: &M::State, class: u32) -> Option<M::State> {
-        let class = &self.plan.classes[class as usize];
+        let class = &self.layout.classes[class as usize];
         self.steps += 1 + (self.model.heap_bytes(state) / BYTES_A_STEP) as u64;
         self.model.step(state, class.input, class.output)
     }
@@ -222,7 +222,7 @@ impl<'a, M: Model> Search<'a, M> {
         let state = self.states.get(self.state);
         let mut steps = 0;
         let read = self.invoked_before(self.deadline()).find(|known| {
-            let class = &self.plan.classes[self.plan.known[*known as usize].class as usize];
+            let class = &self.layout.classes[self.layout.known[*known as usize].class as usize];
             steps += 1;
             class.reads && self.model.step(&state, class.input, class.output).is_some()
         });
@@ -232,8 +232,8 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// True if the operation could be left out, but for its return.
     fn idle(&self, class: u32) -> bool {
-        let class = &self.plan.classes[class as usize];
-        self.plan.strict && class.replaces && class.feeds.iter().all(|state| self.demands[*state as usize].all == 0)
+        let class = &self.layout.classes[class as usize];
+        self.layout.strict && class.replaces && class.feeds.iter().all(|state| self.demands[*state as usize].all == 0)
     }
 
     /// Makes the next choice that is worth trying. False if there is none.
@@ -254,7 +254,7 @@ impl<'a, M: Model> Search<'a, M> {
             let choice = Choice::Known(**known);
             let class = self.class(choice);
             let twin = std::mem::replace(&mut self.met[class as usize], self.round) == self.round;
-            let worth = !twin && !self.plan.classes[class as usize].reads && Some(choice) > after;
+            let worth = !twin && !self.layout.classes[class as usize].reads && Some(choice) > after;
             worth && (**known == self.first || !self.idle(class)) && self.attempt(choice, &state, before.as_ref())
         });
         let advanced = known.is_some() || {
@@ -273,25 +273,25 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// The unknown operations that something in flight may be waiting for.
     fn find_unknown(&mut self, found: &mut Vec<u32>, in_flight: &[u32], deadline: u32) {
-        let plan = self.plan;
+        let layout = self.layout;
         found.clear();
         let invoked = |unknown: &u32| {
-            let call = plan.classes[plan.unknown[*unknown as usize] as usize]
+            let call = layout.classes[layout.unknown[*unknown as usize] as usize]
                 .calls
                 .get(usize::from(self.used[*unknown as usize]));
             call.is_some_and(|call| *call < deadline)
         };
-        let classes = || in_flight.iter().map(|known| &plan.classes[plan.known[*known as usize].class as usize]);
-        if plan.by_leads || classes().any(|class| class.reads && class.needs.is_none()) {
-            found.extend((0..plan.unknown.len() as u32).filter(invoked));
+        let classes = || in_flight.iter().map(|known| &layout.classes[layout.known[*known as usize].class as usize]);
+        if layout.by_leads || classes().any(|class| class.reads && class.needs.is_none()) {
+            found.extend((0..layout.unknown.len() as u32).filter(invoked));
             return;
         }
         let mut states: Vec<u32> = classes().filter_map(|class| class.needs).collect();
         while let Some(state) = states.pop() {
             if std::mem::replace(&mut self.met_state[state as usize], self.round) < self.round {
-                for unknown in plan.unknown_feeds[state as usize].iter().filter(|unknown| invoked(unknown)) {
+                for unknown in layout.unknown_feeds[state as usize].iter().filter(|unknown| invoked(unknown)) {
                     found.push(*unknown);
-                    states.extend(plan.classes[plan.unknown[*unknown as usize] as usize].needs);
+                    states.extend(layout.classes[layout.unknown[*unknown as usize] as usize].needs);
                 }
             }
         }
@@ -318,7 +318,7 @@ impl<'a, M: Model> Search<'a, M> {
         if self.states.len() > count {
             self.state_bytes += size_of::<M::State>() + STATE_OVERHEAD + bytes;
         }
-        if self.plan.classes[class as usize].replaces {
+        if self.layout.classes[class as usize].replaces {
             self.place_idle(deadline);
         }
         true
@@ -326,11 +326,11 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// The operations in flight that can be placed directly before what replaces their results.
     fn idle_before(&self, deadline: u32) -> impl Iterator<Item = u32> {
-        self.invoked_before(deadline).filter(|known| self.idle(self.plan.known[*known as usize].class))
+        self.invoked_before(deadline).filter(|known| self.idle(self.layout.known[*known as usize].class))
     }
 
     fn takes_idle(&self, class: u32) -> bool {
-        self.plan.classes[class as usize].replaces && self.idle_before(self.deadline()).next().is_some()
+        self.layout.classes[class as usize].replaces && self.idle_before(self.deadline()).next().is_some()
     }
 
     /// Places what is idle directly before the last choice.
@@ -344,16 +344,16 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// True if an operation that needs a state can no longer have it, after the last choice led to this one.
     fn hopeless(&mut self, state: &M::State) -> bool {
-        let plan = self.plan;
+        let layout = self.layout;
         let follows = |needed: u32| {
-            let needed = plan.needed.get(needed);
-            if plan.by_leads { self.model.leads(state, &needed) } else { *state == *needed }
+            let needed = layout.needed.get(needed);
+            if layout.by_leads { self.model.leads(state, &needed) } else { *state == *needed }
         };
         // What could follow from the state before, and from nothing that is left.
         if let Some(Frame { choice, maker, .. }) = self.stack.last()
-            && plan.classes[self.class(*choice) as usize].makes
+            && layout.classes[self.class(*choice) as usize].makes
         {
-            let left_behind = maker.map_or(&plan.from_initial, |maker| &plan.classes[maker as usize].feeds);
+            let left_behind = maker.map_or(&layout.from_initial, |maker| &layout.classes[maker as usize].feeds);
             let lost = |needed: &&u32| {
                 let demand = self.demands[**needed as usize];
                 demand.known > 0 && demand.fed == 0 && !follows(**needed)
@@ -363,18 +363,19 @@ impl<'a, M: Model> Search<'a, M> {
             }
         }
         // What is needed next, and from nothing that is invoked in time.
-        let mut known = plan.next_need[self.first as usize] as usize;
+        let mut known = layout.next_need[self.first as usize] as usize;
         let mut looked_at = 0;
-        while known < plan.known.len() && looked_at < LOOK_AHEAD {
-            if let (false, Some(needs)) = (self.placed[known], plan.classes[plan.known[known].class as usize].needs) {
+        while known < layout.known.len() && looked_at < LOOK_AHEAD {
+            if let (false, Some(needs)) = (self.placed[known], layout.classes[layout.known[known].class as usize].needs)
+            {
                 looked_at += 1;
-                let fed = plan.demands[needs as usize].fed - self.demands[needs as usize].fed;
-                if plan.known[known].supply <= fed && !follows(needs) {
+                let fed = layout.demands[needs as usize].fed - self.demands[needs as usize].fed;
+                if layout.known[known].supply <= fed && !follows(needs) {
                     self.reached = self.reached.max(known as u32);
                     return true;
                 }
             }
-            known = plan.next_need[known + 1] as usize;
+            known = layout.next_need[known + 1] as usize;
         }
         false
     }
@@ -385,7 +386,7 @@ impl<'a, M: Model> Search<'a, M> {
         self.stack.push(Frame { choice, state, first, maker, forced });
         let class = self.class(choice);
         self.count(class, u32::wrapping_sub);
-        if self.plan.classes[class as usize].makes {
+        if self.layout.classes[class as usize].makes {
             self.maker = Some(class);
         }
         match choice {
@@ -434,7 +435,7 @@ impl<'a, M: Model> Search<'a, M> {
 
     /// Takes one operation of a class out of the demands, or puts it back.
     fn count(&mut self, class: u32, change: impl Fn(u32, u32) -> u32) {
-        let class = &self.plan.classes[class as usize];
+        let class = &self.layout.classes[class as usize];
         for state in class.feeds.iter() {
             let fed = &mut self.demands[*state as usize].fed;
             *fed = change(*fed, 1);
@@ -447,7 +448,7 @@ impl<'a, M: Model> Search<'a, M> {
     }
 
     fn flip(&mut self, known: u32) {
-        let slot = self.plan.known[known as usize].slot;
+        let slot = self.layout.known[known as usize].slot;
         self.key[1 + slot as usize / 64] ^= 1 << (slot % 64);
     }
 }

@@ -4,7 +4,7 @@
 //! an append that somebody saw can only have happened to one text, as a compare-and-set; one that nobody
 //! saw left behind a text that nobody saw. A number for each text that was seen makes a register of it all.
 
-use super::plan::FastMap;
+use super::layout::FastMap;
 use super::{Effect, TextInput, TextOutput};
 
 type Asked<'a> = (&'a TextInput, Option<&'a TextOutput>);

@@ -2,10 +2,10 @@
 
 use std::sync::PoisonError;
 
-use super::words::Words;
+use super::parse::Words;
 use crate::check::linearizability::Heard;
-use crate::machine::Simulated;
 use crate::run::Run;
+use crate::workload::Simulated;
 use crate::world::lock;
 
 /// Something that holds or does not.
@@ -176,11 +176,7 @@ impl Condition {
                 run.agree(&all)
             }
             Condition::Done => run.recorder.lock().unwrap_or_else(PoisonError::into_inner).active == 0,
-            Condition::Held(name, compare, number) => {
-                let world = lock(&run.world);
-                let rules = world.links.rules.iter().filter(|rule| rule.name == *name);
-                compare.holds(rules.map(|rule| rule.held.len() as u64).sum(), *number)
-            }
+            Condition::Held(name, compare, number) => compare.holds(lock(&run.world).links.count_held(name), *number),
             Condition::Views(compare, number) => compare.holds(lock(&run.world).highest_view, *number),
             Condition::Violation(name) => {
                 run.violation().is_some_and(|verdict| name.as_ref().is_none_or(|name| verdict.class() == name))

@@ -44,15 +44,18 @@
 //! `c0 waits`, `c0 heard TEXT` (a reply, `not executed`, or `nothing`), `done` (no client waits), `held NAME>=1`, `settled`, `views<=2`, `violation [NAME]`.
 
 mod condition;
+mod parse;
 mod runner;
-pub(crate) mod words;
+pub mod script;
+pub mod shrink;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::machine::{Change, Registers, Simulated, Step};
 use crate::options::Options;
-use crate::simulation::{Report, Simulation};
+use crate::report::Report;
+use crate::run::Simulation;
+use crate::workload::{Change, Registers, Simulated, Step};
 
 /// What a scenario came to.
 #[derive(Debug)]

@@ -5,18 +5,15 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::condition::Condition;
-use super::words::{Words, write_fault, write_happening};
+use super::parse::{Words, write_fault, write_happening};
 use super::{Failure, Played, Speak, base};
-use crate::machine::{Registers, Simulated, machine_name};
-use crate::net::Rule;
-use crate::node::Life;
+use crate::faults::{Fault, TimedFault};
 use crate::options::{Options, parse_duration};
-use crate::plan::{Fault, Happening};
-use crate::run::Run;
-use crate::simulation::{Simulation, Verdict};
-use crate::story::What;
-use crate::trace::Detail;
-use crate::world::{Flag, Planned, lock};
+use crate::report::timeline::What;
+use crate::report::{Detail, Verdict, describe};
+use crate::run::{Run, Simulation};
+use crate::workload::{Registers, Simulated, Step, machine_name};
+use crate::world::{Flag, Life, Planned, lock};
 
 /// What a line may begin with.
 const COMMANDS: &str = "machine, cluster, request, load, tick, until, expect, crash, restart, pause, suspend, resume, skew-clock, \
@@ -51,6 +48,27 @@ struct Line<'a> {
     expected: Vec<(usize, &'a str)>,
 }
 
+/// Why a line cannot be followed.
+enum Wrong {
+    Unreadable(String),
+    Unmet(String),
+}
+
+impl From<String> for Wrong {
+    fn from(why: String) -> Wrong {
+        Wrong::Unreadable(why)
+    }
+}
+
+impl Wrong {
+    fn at(self, line: usize) -> Failure {
+        match self {
+            Wrong::Unreadable(why) => Failure::Unreadable { line, why },
+            Wrong::Unmet(why) => Failure::Unmet { line, why },
+        }
+    }
+}
+
 pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: Speak<S>) -> Played {
     let compared = text.lines().any(|line| line.starts_with('>'));
     let mut player = Player {
@@ -83,12 +101,12 @@ pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: 
         let result = player.command(&line);
         let shown = player.show_new();
         shown.iter().for_each(|line| _ = writeln!(output, "{line}"));
-        let next_is_excuse = lines
+        let violation_is_next = lines
             .clone()
             .map(|(_, line)| line.trim())
             .find(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with('>'))
-            .is_some_and(is_excuse);
-        let violated = player.violation().filter(|_| !next_is_excuse && !is_excuse(command));
+            .is_some_and(expects_violation);
+        let violated = player.violation().filter(|_| !violation_is_next && !expects_violation(command));
         failure = result.err();
         if failure.is_none()
             && let Some(verdict) = violated
@@ -113,7 +131,7 @@ pub(super) fn play<S: Simulated>(simulation: &Simulation<S>, text: &str, speak: 
 }
 
 /// Whether a command is about a property that is to be broken.
-fn is_excuse(command: &str) -> bool {
+fn expects_violation(command: &str) -> bool {
     command.starts_with("expect violation") || command.starts_with("until violation")
 }
 
@@ -177,7 +195,7 @@ impl<S: Simulated> Player<'_, S> {
         };
         let new = records.iter().skip(self.shown).filter(|record| wanted(&record.what));
         let lines = new.filter_map(|record| {
-            let text = crate::describe::line(record, records, world.replicas)?;
+            let text = describe::line(record, records, world.replicas)?;
             let micros = record.at / 1000;
             Some(format!("> {:>8}.{} ms  {text}", micros / 1000, micros % 1000 / 100))
         });
@@ -187,157 +205,186 @@ impl<S: Simulated> Player<'_, S> {
     }
 
     fn command(&mut self, line: &Line<'_>) -> Result<(), Failure> {
-        let number = line.number;
-        let unreadable = |why: String| Failure::Unreadable { line: number, why };
-        let unmet = |why: String| Failure::Unmet { line: number, why };
-        let (replicas, clients) = self.run.as_ref().map_or((0, 0), |run| (run.options.replicas, run.options.clients));
-        let rogues = self.run.as_ref().map_or(0, |run| run.options.rogues);
-        let mut words = Words::new(line.command, replicas, clients + rogues);
+        self.obey(line).map_err(|wrong| wrong.at(line.number))
+    }
+
+    fn obey(&mut self, line: &Line<'_>) -> Result<(), Wrong> {
+        let options = self.run.as_ref().map(|run| &run.options);
+        let (replicas, clients) =
+            options.map_or((0, 0), |options| (options.replicas, options.clients + options.rogues));
+        let mut words = Words::new(line.command, replicas, clients);
         let words = &mut words;
-        let mut verb = words.next("a command").map_err(unreadable)?;
-        if verb == "machine" {
-            return self.machine(words).map_err(unreadable);
+        let mut verb = words.next("a command")?;
+        match verb {
+            "machine" => return self.machine(words).map_err(Wrong::Unreadable),
+            "cluster" => {
+                self.is_for_this_machine()?;
+                return self.cluster(words).map_err(Wrong::Unreadable);
+            }
+            _ if self.run.is_none() => {
+                let why = "the first command is `cluster N`, with at most `machine NAME` before it";
+                return Err(Wrong::Unreadable(why.to_owned()));
+            }
+            "until" | "expect" => return self.condition(verb, words, line.command),
+            _ => {}
         }
-        if verb == "cluster" {
-            self.is_for_this_machine().map_err(unreadable)?;
-            return self.cluster(words).map_err(unreadable);
-        }
-        let Some(run) = &mut self.run else {
-            return Err(unreadable(
-                "the first command is `cluster N`, with at most `machine NAME` before it".to_owned(),
-            ));
-        };
         let is_sure = verb != "maybe";
         if !is_sure {
-            verb = words.next("a planned fault").map_err(unreadable)?;
+            verb = words.next("a planned fault")?;
             if !PLANNED.contains(&verb) {
                 let planned = PLANNED.join(", ");
-                return Err(unreadable(format!("{verb} is not planned; what may come about is {planned}")));
+                return Err(Wrong::Unreadable(format!("{verb} is not planned; what may come about is {planned}")));
             }
         }
         match verb {
-            "until" | "expect" => {
-                let condition = Condition::read(words).map_err(unreadable)?;
-                let mut patience = PATIENCE;
-                if words.peek() == Some("within") {
-                    if verb == "expect" {
-                        return Err(unreadable("`expect` is of this moment; write `until … within …`".to_owned()));
-                    }
-                    words.maybe();
-                    patience = parse_duration(words.next("a time").map_err(unreadable)?).map_err(unreadable)?;
-                }
-                words.end().map_err(unreadable)?;
-                if verb == "until" {
-                    let end = lock(&run.world).now + patience.as_nanos() as u64;
-                    run.advance(end, |run| condition.holds(run));
-                }
-                if let Condition::Violation(name) = &condition {
-                    let class = self.violation().map(|verdict| verdict.class());
-                    let met = class.is_some_and(|class| name.as_ref().is_none_or(|name| name == class));
-                    let found = class.unwrap_or("no property is broken");
-                    return if met { Ok(()) } else { Err(unmet(format!("{} does not hold: {found}", line.command))) };
-                }
-                if condition.holds(run) || run.violation().is_some() {
-                    return Ok(());
-                }
-                let all: Vec<usize> = (0..replicas).collect();
-                let why = run.explain(&all);
-                return Err(unmet(format!("{} does not hold: {why}", line.command)));
-            }
             "request" => {
-                let node = words.node().map_err(unreadable)?;
-                let step = (self.speak)(&words.rest()).map_err(unreadable)?;
-                self.request(node, step).map_err(unmet)?;
+                let node = words.node()?;
+                let step = (self.speak)(&words.rest())?;
+                self.request(node, step).map_err(Wrong::Unmet)?;
             }
-            "load" => {
-                (0..clients).for_each(|client| run.put_to_work(client));
-                (0..rogues).for_each(|rogue| run.let_loose(rogue));
-            }
-            "tick" => {
-                let end = lock(&run.world).now + words.nanos().map_err(unreadable)?;
-                run.advance(end, |_| false);
-            }
-            "hold" | "lose" => {
-                let name = words.next("a name").map_err(unreadable)?.to_owned();
-                let filter = words.filter().map_err(unreadable)?;
-                let rule = Rule { name, filter, holds: verb == "hold", stopped: false, held: Vec::new() };
-                lock(&run.world).links.rules.push(rule);
-            }
-            "release" | "deliver" | "forget" | "stop" => {
-                let name = words.next("a name").map_err(unreadable)?;
-                let times = if words.peek().is_some() { words.number("how often").map_err(unreadable)? } else { 1 };
-                if times > 1000 {
-                    return Err(unreadable(format!("{times} times is too often; 1000 are enough")));
-                }
-                let mut world = lock(&run.world);
-                let at = world.links.rules.iter().position(|rule| rule.name == name);
-                let at = at.ok_or_else(|| unreadable(format!("nothing is held or lost under the name {name}")))?;
-                let held = world.links.rules[at].held.clone();
-                match verb {
-                    "deliver" => {}
-                    "stop" => world.links.rules[at].stopped = true,
-                    _ => drop(world.links.rules.remove(at)),
-                }
-                let times = if matches!(verb, "forget" | "stop") { 0 } else { times };
-                for _ in 0..times {
-                    held.iter().for_each(|delivery| world.hand_over(delivery.clone()));
-                }
-            }
-            "settle" => {
-                run.heal(&(0..replicas).collect::<Vec<_>>());
-                let end = lock(&run.world).now + PATIENCE.as_nanos() as u64;
-                run.advance(end, |run| Condition::Settled.holds(run) && run.clients_are_done());
-                lock(&run.world).faults_on = true;
-                if run.violation().is_none() && !(Condition::Settled.holds(run) && run.clients_are_done()) {
-                    let all: Vec<usize> = (0..replicas).collect();
-                    return Err(unmet(format!("twenty time-outs were not enough: {}", run.explain(&all))));
-                }
-            }
-            "go" => {
-                let until = run.options.safety.as_nanos() as u64;
-                run.advance(until, Run::clients_are_done);
-                let verdict = run.violation().unwrap_or_else(|| run.liveness());
-                self.verdict = Some(verdict);
-            }
-            "check" => self.verdict = run.check_history().map(Verdict::Safety).or(self.verdict.take()),
-            "show" => {
-                let lines: Vec<String> = (0..replicas).map(|replica| describe(run, replica)).collect();
-                let mut world = lock(&run.world);
-                lines.into_iter().enumerate().for_each(|(replica, line)| world.say(replica, || line));
-            }
-            "trace" => {
-                self.level = match words.next("quiet, events or messages").map_err(unreadable)? {
-                    "quiet" => Detail::Counters,
-                    "events" => Detail::Events,
-                    "messages" => Detail::Messages,
-                    word => {
-                        return Err(unreadable(format!("{word} is no level; there are quiet, events and messages")));
-                    }
-                }
-            }
-            _ => {
-                if let Some(faults) = words.planned(verb).map_err(unreadable)? {
-                    let mut world = lock(&run.world);
-                    for fault in faults {
-                        world.plan.add(&fault);
-                        if is_sure {
-                            self.planned.push((number, fault.clone()));
-                        }
-                        if let Fault::At(at, happening) = fault {
-                            world.plan(at, Planned::Happening(happening));
-                        }
-                    }
-                } else {
-                    let happenings = words.happening(verb).map_err(unreadable)?;
-                    let happenings =
-                        happenings.ok_or_else(|| unreadable(format!("{verb} is no command; there are {COMMANDS}")))?;
-                    self.happen(happenings).map_err(unmet)?;
-                }
-            }
+            "load" => self.load(),
+            "tick" => self.tick(words.nanos()?),
+            "hold" | "lose" => self.add_rule(verb, words)?,
+            "release" | "deliver" | "forget" | "stop" => self.follow_rule(verb, words)?,
+            "settle" => self.settle().map_err(Wrong::Unmet)?,
+            "go" => self.go(),
+            "check" => self.check(),
+            "show" => self.show(),
+            "trace" => self.level = level(words)?,
+            _ => self.fault(verb, is_sure, line.number, words)?,
         }
-        words.end().map_err(unreadable)?;
+        words.end()?;
         if let Some(run) = &mut self.run {
             run.poll_ready();
+        }
+        Ok(())
+    }
+
+    /// `until` and `expect`.
+    fn condition(&mut self, verb: &str, words: &mut Words<'_>, command: &str) -> Result<(), Wrong> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let condition = Condition::read(words)?;
+        let mut patience = PATIENCE;
+        if words.peek() == Some("within") {
+            if verb == "expect" {
+                return Err(Wrong::Unreadable("`expect` is of this moment; write `until … within …`".to_owned()));
+            }
+            words.maybe();
+            patience = parse_duration(words.next("a time")?)?;
+        }
+        words.end()?;
+        if verb == "until" {
+            let end = lock(&run.world).now + patience.as_nanos() as u64;
+            run.advance(end, |run| condition.holds(run));
+        }
+        if let Condition::Violation(name) = &condition {
+            let class = self.violation().map(|verdict| verdict.class());
+            let met = class.is_some_and(|class| name.as_ref().is_none_or(|name| name == class));
+            let found = class.unwrap_or("no property is broken");
+            return if met { Ok(()) } else { Err(Wrong::Unmet(format!("{command} does not hold: {found}"))) };
+        }
+        if condition.holds(run) || run.violation().is_some() {
+            return Ok(());
+        }
+        let all: Vec<usize> = (0..run.options.replicas).collect();
+        let why = run.explain(&all);
+        Err(Wrong::Unmet(format!("{command} does not hold: {why}")))
+    }
+
+    fn load(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        (0..run.options.clients).for_each(|client| run.put_to_work(client));
+        (0..run.options.rogues).for_each(|rogue| run.let_loose(rogue));
+    }
+
+    fn tick(&mut self, nanos: u64) {
+        let Some(run) = &mut self.run else { return };
+        let end = lock(&run.world).now + nanos;
+        run.advance(end, |_| false);
+    }
+
+    /// `hold` and `lose`: a rule for messages begins.
+    fn add_rule(&mut self, verb: &str, words: &mut Words<'_>) -> Result<(), String> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let name = words.next("a name")?.to_owned();
+        let filter = words.filter()?;
+        lock(&run.world).links.add_rule(name, filter, verb == "hold");
+        Ok(())
+    }
+
+    /// `release`, `deliver`, `forget` and `stop`: what waits under a rule, and what becomes of the rule.
+    fn follow_rule(&mut self, verb: &str, words: &mut Words<'_>) -> Result<(), String> {
+        let Some(run) = &self.run else { return Ok(()) };
+        let name = words.next("a name")?;
+        let times = if words.peek().is_some() { words.number("how often")? } else { 1 };
+        if times > 1000 {
+            return Err(format!("{times} times is too often; 1000 are enough"));
+        }
+        let mut world = lock(&run.world);
+        let held = world.links.held(name).map(<[_]>::to_vec);
+        let held = held.ok_or_else(|| format!("nothing is held or lost under the name {name}"))?;
+        match verb {
+            "deliver" => {}
+            "stop" => world.links.stop_rule(name),
+            _ => world.links.remove_rule(name),
+        }
+        let times = if matches!(verb, "forget" | "stop") { 0 } else { times };
+        for _ in 0..times {
+            held.iter().for_each(|delivery| world.hand_over(delivery.clone()));
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        let Some(run) = &mut self.run else { return Ok(()) };
+        let all: Vec<usize> = (0..run.options.replicas).collect();
+        run.heal(&all);
+        let end = lock(&run.world).now + PATIENCE.as_nanos() as u64;
+        run.advance(end, |run| Condition::Settled.holds(run) && run.clients_are_done());
+        lock(&run.world).faults_on = true;
+        if run.violation().is_none() && !(Condition::Settled.holds(run) && run.clients_are_done()) {
+            return Err(format!("twenty time-outs were not enough: {}", run.explain(&all)));
+        }
+        Ok(())
+    }
+
+    fn go(&mut self) {
+        let Some(run) = &mut self.run else { return };
+        let until = run.options.safety.as_nanos() as u64;
+        run.advance(until, Run::clients_are_done);
+        let verdict = run.violation().unwrap_or_else(|| run.liveness());
+        self.verdict = Some(verdict);
+    }
+
+    fn check(&mut self) {
+        let Some(run) = &self.run else { return };
+        self.verdict = run.check_history().map(Verdict::Safety).or(self.verdict.take());
+    }
+
+    fn show(&mut self) {
+        let Some(run) = &self.run else { return };
+        let lines: Vec<String> = (0..run.options.replicas).map(|replica| describe_replica(run, replica)).collect();
+        let mut world = lock(&run.world);
+        lines.into_iter().enumerate().for_each(|(replica, line)| world.say(replica, || line));
+    }
+
+    /// A fault: one that is planned, or one that happens now.
+    fn fault(&mut self, verb: &str, is_sure: bool, number: usize, words: &mut Words<'_>) -> Result<(), Wrong> {
+        let Some(faults) = words.planned(verb)? else {
+            let happenings = words.happening(verb)?;
+            let happenings = happenings.ok_or_else(|| format!("{verb} is no command; there are {COMMANDS}"))?;
+            return self.happen(happenings).map_err(Wrong::Unmet);
+        };
+        let Some(run) = &self.run else { return Ok(()) };
+        let mut world = lock(&run.world);
+        for fault in faults {
+            world.plan.add(&fault);
+            if is_sure {
+                self.planned.push((number, fault.clone()));
+            }
+            if let Fault::At(at, happening) = fault {
+                world.plan(at, Planned::TimedFault(happening));
+            }
         }
         Ok(())
     }
@@ -359,7 +406,7 @@ impl<S: Simulated> Player<'_, S> {
             None if own == default => Ok(()),
             Some(named) if own == default => Err(format!(
                 "this scenario is for the state machine {named}, and here is {own}; play it in the test of {named}, with \
-                 `Trial::play`"
+                 `SimTest::play`"
             )),
             Some(named) => Err(format!("this scenario is for the state machine {named}; here is {own}")),
             None => Err(format!(
@@ -399,7 +446,7 @@ impl<S: Simulated> Player<'_, S> {
         Ok(())
     }
 
-    fn happen(&mut self, happenings: Vec<Happening>) -> Result<(), String> {
+    fn happen(&mut self, happenings: Vec<TimedFault>) -> Result<(), String> {
         let Some(run) = &mut self.run else { return Ok(()) };
         for happening in happenings {
             if !run.carry_out(&happening) {
@@ -410,7 +457,7 @@ impl<S: Simulated> Player<'_, S> {
         Ok(())
     }
 
-    fn request(&mut self, node: usize, step: crate::machine::Step<S::Command, S::Query>) -> Result<(), String> {
+    fn request(&mut self, node: usize, step: Step<S::Command, S::Query>) -> Result<(), String> {
         let Some(run) = &mut self.run else { return Ok(()) };
         let replicas = run.options.replicas;
         if let Some(at) = node.checked_sub(replicas) {
@@ -443,7 +490,17 @@ impl<S: Simulated> Player<'_, S> {
     }
 }
 
-fn describe<S: Simulated>(run: &Run<S>, replica: usize) -> String {
+/// How much is shown from here on.
+fn level(words: &mut Words<'_>) -> Result<Detail, String> {
+    match words.next("quiet, events or messages")? {
+        "quiet" => Ok(Detail::Counters),
+        "events" => Ok(Detail::Events),
+        "messages" => Ok(Detail::Messages),
+        word => Err(format!("{word} is no level; there are quiet, events and messages")),
+    }
+}
+
+fn describe_replica<S: Simulated>(run: &Run<S>, replica: usize) -> String {
     let Some(status) = run.handles[replica].as_ref().map(vsr::Handle::status) else {
         return format!("r{replica}: down");
     };

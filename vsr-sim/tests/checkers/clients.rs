@@ -41,6 +41,17 @@ fn pass_time(core: &mut Core, time: Duration) {
     core.turn(&mut Inputs { now, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
 }
 
+/// So much later, and the timers that are due fire.
+fn fire(core: &mut Core, millis: u64) {
+    let now = core.time().after(Duration::from_millis(millis));
+    core.turn(&mut Inputs { now, timers: true, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
+}
+
+fn take_in(core: &mut Core, from: u8, message: Message) {
+    let arrived = vec![Input::Message { from: Peer::Replica(ReplicaId(from)), message }];
+    core.turn(&mut Inputs { arrived, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
+}
+
 fn voted(of: u64, why: Suspicion) -> Event {
     Event::Voted { view: view(of), why }
 }
@@ -158,18 +169,16 @@ cases! {
     a_time_out_that_outlasts_progress_is_noticed: "time-outs-are-kept", |bench, broken| {
         let mut core = Replica::on(SimDisk::new(formatted(1, &membership(3))), 1 << 30).core;
         bench.names(&[&"r1", &"view 1", &"1.25s at most"]);
-        core.on_message(Peer::Replica(ReplicaId(0)), vote(1), &Nothing);
+        take_in(&mut core, 0, vote(1));
         bench.turn(1, &core)?;
-        pass(&mut core, 700);
-        core.on_timer();
+        fire(&mut core, 700);
         bench.turn(1, &core)?;
         if broken {
             // The back-off stays what it was.
             bench.event(1, &core, &Event::Committed { commit: CommitNumber(1) })?;
             bench.turn(1, &core)?;
         }
-        pass(&mut core, 1300);
-        core.on_timer();
+        fire(&mut core, 1300);
         bench.turn(1, &core)
     };
     a_member_that_is_not_believed_after_a_late_ping_is_noticed: "members-are-believed-again", |bench, broken| {
@@ -177,7 +186,7 @@ cases! {
         let life = Life { starts: 1, ..Life::default() };
         let known = Known { replica: ReplicaId(0), life, acknowledged: OpNumber(9) };
         let mut hears = |bench: &mut Bench, from: u8, message: Message| {
-            core.on_message(Peer::Replica(ReplicaId(from)), message.clone(), &Nothing);
+            take_in(&mut core, from, message.clone());
             bench.received(1, from, &message)?;
             bench.turn(1, &core)
         };

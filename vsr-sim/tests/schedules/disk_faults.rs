@@ -10,7 +10,7 @@ use vsr::protocol::{Busy, Entry, Fault, Message, OpNumber, Outcome, Peer, Reques
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 
-use crate::support::{describe, ms, replica, submit, watch, write};
+use crate::support::{describe, members, ms, replica, submit, watch, write};
 
 /// SF-01: power fails at a backup within the write of op 9. The op is dropped there, and repaired.
 #[test]
@@ -293,6 +293,31 @@ fn b14_what_waits_for_a_hung_disk_is_bounded() {
     // Each is seen as it is sent, and as it arrives.
     let bytes = seen.borrow().iter().map(|f| weight(&f.message)).sum::<usize>() / 2;
     assert!(bytes < 9 << 20 && seen.borrow().len() < 600, "{bytes} bytes in {} messages", seen.borrow().len());
+}
+
+/// Rule 6.11: a backup whose disk hangs repairs no more than a disk can be expected to write, too: 4 MiB, here, of 20.
+#[test]
+fn b14_repair_waits_for_a_disk_that_hangs() {
+    let mut s = Script::with_membership(members(3, |membership| {
+        let constants = &mut membership.constants;
+        (constants.pipeline_max, constants.request_max, constants.batch_bytes_max) = (4, 100_000, 100_200);
+    }));
+    let client = s.register(0);
+    let missed = s.isolate(2);
+    for number in 1..=200 {
+        write(&mut s, 0, client, number, &[7; 100_000]);
+    }
+    assert!(s.reply(client, 200).is_some(), "{}", s.describe(0));
+    s.hold_disk(2);
+    s.release(missed);
+    s.pass(Duration::from_secs(3));
+    let accounts = s.core(2).audit();
+    let waits: u64 =
+        accounts.iter().filter(|account| account.name.starts_with("bytes that ")).map(|account| account.held).sum();
+    assert!((1 << 20..5 << 20).contains(&waits), "{waits} bytes wait for the disk: {}", s.describe(2));
+    s.release_disk(2);
+    s.settle();
+    assert_eq!(s.executed(2).len(), 200);
 }
 
 /// SF-16: one disk takes 100 ms for a write, that of a backup or that of the primary.

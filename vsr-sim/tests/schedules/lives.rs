@@ -147,6 +147,33 @@ fn a6_an_older_start_is_noticed() {
     assert!(s.is_normal(0) && s.is_normal(2), "{:?}", describe(&s));
 }
 
+/// Rule 7.7: two starts of one number, on a disk and on a copy of it, are told apart by what each has drawn: the one that was not heard first does
+/// not count, and is told so in words that say it.
+#[test]
+fn a6_another_start_of_the_same_number_is_noticed() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a");
+    let image = s.disk(1).clone();
+    s.crash(1);
+    s.restart(1);
+    s.pass(ms(300));
+    s.let_stop(1);
+    s.crash(1);
+    s.replace_disk(1, image);
+    s.lose(|f| f.is(0, 2) && ["Prepare", "Entries"].contains(&f.name()));
+    let told = s.hold(|f| f.to == replica(1) && ["Ping", "DoViewChange"].contains(&f.name()));
+    s.restart(1);
+    write(&mut s, 0, client, 2, b"x");
+    assert!(s.durable(1, 3).is_some(), "it takes what it is sent: {}", s.describe(1));
+    assert_eq!(s.reply(client, 2), None, "committed with a copy: {}", s.describe(0));
+    s.release(told);
+    s.run();
+    s.pass(Duration::from_secs(1));
+    let Some(why @ Fault::OlderStart { known: 2, own: 2, .. }) = s.stopped(1) else { panic!("{:?}", s.stopped(1)) };
+    assert!(why.to_string().contains("has heard another start 2 of this replica"), "{why}");
+}
+
 /// Rule 7.7: a supervisor that starts an old disk again and again does not get it in when its starts outnumber those that were heard.
 /// r0 and r1 would commit op 3 in view 0, while r1's better half and r2 have committed another in view 1.
 #[test]

@@ -390,6 +390,50 @@ fn blanks_above_the_commit_number_do_not_hide_the_head_of_the_next_log() {
     s.settle();
 }
 
+/// Found by the simulator (seed 700005117), hazard LV-01: r2 alone has the log of view 1, which ends behind a blank, and was restarted: by its chain of headers
+/// nobody can tell what is below the blank. The head of the next log is op 2, of view 0. r0, the other one that is left, was cut off, or was
+/// restarted and has forgotten that op 2 is committed.
+#[test]
+fn a_blank_above_what_an_older_view_committed_does_not_hide_the_head_of_the_next_log() {
+    for forgets in [false, true] {
+        let mut s = Script::new(3);
+        let client = s.register(0);
+        write(&mut s, 0, client, 1, b"a"); // op 2
+        s.pass(ms(50));
+        assert_eq!(s.core(2).commit().0, 2, "{}", s.describe(2));
+        if forgets {
+            s.crash(0);
+            assert!(s.disk(0).state().commit.0 < 2);
+        } else {
+            s.isolate(0);
+        }
+        depose(&mut s, &[1, 2]);
+        assert!(s.core(1).is_primary() && s.core(2).log_view().number == 1, "{}", s.describe(2));
+        s.lose(|f| {
+            let is_op_3 = matches!(&f.message, Message::Prepare { entry, .. } if entry.header.op.0 == 3);
+            is_op_3 || f.name() == "RequestHeaders"
+        });
+        for number in 2..=3 {
+            s.submit_with_floor(1, client, number, 2, b"lost");
+            s.run();
+        }
+        assert_eq!((s.core(2).head().0, s.durable(2, 3), s.durable(2, 4).is_some()), (4, None, true));
+        s.crash(1);
+        s.crash(2);
+        s.heal();
+        s.restart(2);
+        if forgets {
+            s.restart(0);
+        }
+        until(&mut s, "a view of r0 and r2", |s| [0, 2].iter().any(|&at| s.core(at).is_primary() && s.view(at) > 1));
+        let primary = leader(&s, &[0, 2]);
+        write(&mut s, primary, client, 2, b"b");
+        assert_eq!(s.reply(client, 2), Some(b"2".to_vec()), "{}", s.describe(primary));
+        s.settle();
+        assert_eq!(s.executed(1), ["a", "b"]);
+    }
+}
+
 /// M11: what a `DoViewChange` says of the log stays, over a restart and damage; what it says of the copies is of the
 /// moment.
 #[test]

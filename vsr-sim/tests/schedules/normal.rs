@@ -615,3 +615,24 @@ fn g12_a_primary_stamps_the_version_that_all_members_have() {
     assert_eq!(version(&s, 3), Some(1));
     s.settle();
 }
+
+/// Rule 6.12: the durable commit number does not stay where it was when the view began: it follows when the log rests, and names only what is on
+/// this disk.
+#[test]
+fn a5_the_durable_commit_number_follows_the_log_within_a_view() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    s.hold_disk(2);
+    for number in 1..=5 {
+        write(&mut s, 0, client, number, b"w");
+    }
+    s.pass(Duration::from_secs(1));
+    let durable = |s: &Script, at: usize| s.disk(at).state().commit.0;
+    assert_eq!((durable(&s, 0), durable(&s, 1)), (6, 6));
+    assert!(durable(&s, 2) < 2, "its disk hangs, and holds op 1 at most");
+    s.release_disk(2);
+    s.run();
+    s.pass(Duration::from_secs(1));
+    assert_eq!((durable(&s, 2), s.views_entered()), (6, 0));
+    s.settle();
+}

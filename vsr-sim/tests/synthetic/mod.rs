@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vsr_sim::story::{Breach, CLUSTER, Lane, Record, State, Story, What};
+use vsr_sim::report::timeline::{Breach, CLUSTER, Lane, Record, State, Timeline, What};
 
 const MS: u64 = 1_000_000;
 const REPLICAS: u32 = 3;
@@ -55,8 +55,8 @@ struct World {
     isolated: Option<u32>,
 }
 
-/// A story of about so many records, with a violation in it.
-pub(crate) fn story(records: usize) -> Story {
+/// A timeline of about so many records, with a violation in it.
+pub(crate) fn timeline(records: usize) -> Timeline {
     let mut world = World { random: 0x5eed, ..World::default() };
     for lane in 0..REPLICAS {
         world.replicas.push(Replica { normal: true, up: true, ..Replica::default() });
@@ -310,7 +310,7 @@ impl World {
         matches!(cause, Some(What::Delivered { sent }) if self.bodies[sent].kind == "PrepareOk")
     }
 
-    fn finish(self) -> Story {
+    fn finish(self) -> Timeline {
         let noticed = (0..self.records.len() * 2 / 3).rev().find(|index| self.follows_an_ok(*index));
         let lanes = (0..REPLICAS + CLIENTS).map(|lane| Lane { name: name(lane), replica: lane < REPLICAS }).collect();
         let violation = noticed.map(|index| Breach {
@@ -321,7 +321,7 @@ impl World {
             record: Some(index as u32),
         });
         let count = |what: &str| self.records.iter().filter(|record| record.what.name() == what).count() as u64;
-        Story {
+        Timeline {
             title: "seed 1729 · 3 replicas · crash, partition, duplicates".to_owned(),
             repeat: "cargo run -p vsr-sim -- 1729".to_owned(),
             verdict: "safety: committed-not-on-quorum: op 7 is durable only on r1".to_owned(),

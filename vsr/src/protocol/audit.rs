@@ -1,9 +1,10 @@
 //! What the protocol counts as it comes and goes, counted anew: for the simulator, which compares the two every so often. A wrong
 //! account is a bound that does not hold, or a door that stays shut.
 
-use super::core::{Core, Status};
+use super::core::Core;
 use super::number::OpNumber;
 use super::outbox::WAITING_BYTES_MAX;
+use super::phase::Status;
 use super::writes::disk_bytes;
 
 /// Something that is counted as it comes and goes.
@@ -40,7 +41,7 @@ impl Core {
         accounts.extend([self.audit_unstaged(), self.audit_outbox(), self.audit_copies()]);
         accounts.extend(self.sessions.audit());
         accounts.extend(self.audit_role());
-        if self.status == Status::Normal {
+        if self.status() == Status::Normal {
             let copies = self.view_change.copies.len();
             accounts.push(Account::leftover("copies kept for the choice of a log that is chosen", copies));
         }

@@ -1,10 +1,11 @@
 //! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (rules 6.2, 6.6, VRR 4.1).
 
-use super::core::{Core, Status};
+use super::core::Core;
 use super::entry::Entry;
 use super::limits::LEAP_MAX;
 use super::message::Message;
 use super::number::{CommitNumber, OpNumber, ReplicaId, View};
+use super::phase::Status;
 use super::writes::disk_bytes;
 
 impl Core {
@@ -70,7 +71,7 @@ impl Core {
 
     /// The heartbeat and the commit number.
     pub(crate) fn on_commit(&mut self, from: ReplicaId, view: View, commit: CommitNumber, head: OpNumber, number: u64) {
-        let repairing = view == self.view && self.status == Status::ViewChange && from == self.primary_id();
+        let repairing = view == self.view && self.status() == Status::ViewChange && from == self.primary_id();
         if repairing && number > self.last_heartbeat {
             // The primary of a view that this replica has not installed yet: it exists, that is all.
             self.last_heartbeat = number;
@@ -109,7 +110,7 @@ impl Core {
             self.ignore(kind, "an older view");
             return false;
         }
-        if view > self.view || self.status != Status::Normal || self.log_view != self.view {
+        if view > self.view || self.status() != Status::Normal || self.log_view != self.view {
             self.ignore(kind, "its view is not installed here");
             self.ask_for_start_view(view);
             return false;
@@ -124,7 +125,7 @@ impl Core {
 
     /// Acknowledges the log up to the last durable op, if it is connected to the log of this view.
     pub(crate) fn send_prepare_ok(&mut self) {
-        if self.status != Status::Normal || self.log_view != self.view || !self.views_are_durable() {
+        if self.status() != Status::Normal || self.log_view != self.view || !self.views_are_durable() {
             return;
         }
         let (op, primary) = (self.durable, self.primary_id());

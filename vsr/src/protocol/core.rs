@@ -16,6 +16,7 @@ use super::message::{Message, Peer, Reply};
 use super::number::{BatchNumber, CommitNumber, Incarnation, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View};
 use super::options::Options;
 use super::outbox::Outbox;
+use super::phase::{Phase, Status};
 use super::primary::Primary;
 use super::progress::Tracker;
 use super::random::Random;
@@ -25,15 +26,6 @@ use super::sessions::SessionTable;
 use super::view_change::ViewChange;
 use super::vsr_state::{Doubted, Suffix, VsrState};
 use super::writes::{Writes, disk_bytes};
-
-/// Whether a replica takes part in normal operation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It follows, or is, the primary of its view.
-    Normal,
-    /// It waits for a view to start.
-    ViewChange,
-}
 
 /// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
 /// (months, at the shortest time-out) has to be replaced (rule 7.12).
@@ -48,7 +40,7 @@ pub struct Core {
     pub(crate) options: Options,
     /// The vsr state as last staged.
     pub(crate) state: VsrState,
-    pub(crate) status: Status,
+    pub(crate) phase: Phase,
     pub(crate) view: View,
     pub(crate) log_view: View,
     pub(crate) commit: CommitNumber,
@@ -80,8 +72,6 @@ pub struct Core {
     pub(crate) last_heartbeat: u64,
     pub(crate) retry_at: Monotonic,
     pub(crate) ping_at: Monotonic,
-    /// Nothing was ever done on this disk before this start.
-    pub(crate) is_first_start: bool,
     /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
     pub(crate) stored: OpNumber,
     /// What the record remembers of the members has changed.
@@ -111,7 +101,13 @@ impl Core {
     /// Whether the replica takes part in normal operation.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.status
+        self.phase.status()
+    }
+
+    /// Where the replica stands between two views.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
     }
 
     /// The view, as last staged: it may not be durable yet.
@@ -195,7 +191,7 @@ impl Core {
     /// Whether this replica is the primary of its view, in normal operation.
     #[must_use]
     pub fn is_primary(&self) -> bool {
-        self.status == Status::Normal && self.primary_id() == self.id
+        self.phase == Phase::Normal && self.primary_id() == self.id
     }
 
     /// The primary of the present view, whether or not it has started.
@@ -288,7 +284,7 @@ impl Core {
             return self.stop(BrokenInvariant::UnknownWrite { completed: batch, in_flight }.into());
         }
         self.outbox.release(batch);
-        match self.status {
+        match self.status() {
             Status::ViewChange => {
                 self.on_view_durable();
                 if self.is_repairing_primary() {
@@ -370,7 +366,7 @@ impl Core {
         Numbers {
             promises: Promises { view: self.view, log_view: self.log_view, commit: self.commit },
             record: Promises { view, log_view, commit },
-            is_normal: self.status == Status::Normal,
+            is_normal: self.status() == Status::Normal,
             is_primary: self.is_primary(),
             head_certain: self.head_certain,
             applied: self.applied,
@@ -456,25 +452,27 @@ impl Core {
         }
     }
 
-    /// Stages the vsr state into the batch being gathered. Puts that were not handed out yet are
-    /// dropped from it, as no slot that a view change touches may be written beside a state.
-    pub(crate) fn stage_state(&mut self, suffix: Suffix) {
-        self.state.head_certain = self.head_certain;
-        self.state.view = self.view;
-        self.state.log_view = self.log_view;
-        self.state.commit = self.commit;
-        self.state.suffix = suffix;
-        self.put_state();
+    /// The record of where the replica stands now, with the headers that its view fixes.
+    pub(crate) fn record(&self, suffix: Suffix) -> VsrState {
+        VsrState {
+            head_certain: self.head_certain,
+            view: self.view,
+            log_view: self.log_view,
+            commit: self.commit,
+            suffix,
+            ..self.state.clone()
+        }
     }
 
     /// Stages the record as it was staged last, with a newer commit number in normal operation: what a view has fixed stays.
     pub(crate) fn restage_state(&mut self) {
         let commit = self.recordable_commit();
-        if self.status == Status::Normal && self.views_are_durable() && commit > self.state.commit {
-            self.state.commit = commit;
-            self.state.suffix.headers.retain(|header| header.op >= commit.op());
+        let mut record = self.state.clone();
+        if self.status() == Status::Normal && self.views_are_durable() && commit > record.commit {
+            record.commit = commit;
+            record.suffix.headers.retain(|header| header.op >= commit.op());
         }
-        self.put_state();
+        self.stage_state(record);
     }
 
     /// What the record may call committed: it is on this disk, too (rule 6.12).
@@ -489,7 +487,10 @@ impl Core {
         CommitNumber(stored.0)
     }
 
-    pub(crate) fn put_state(&mut self) {
+    /// Stages the record that is to be written into the batch being gathered; a staged one is never edited, only
+    /// followed by another. Puts that were not handed out yet are dropped from the batch, as no slot that a view change
+    /// touches may be written beside a state.
+    pub(crate) fn stage_state(&mut self, mut record: VsrState) {
         let entries = std::mem::take(&mut self.writes.staging.entries);
         for entry in entries {
             if let Some(slot) = self.log.slot_mut(entry.header.op) {
@@ -498,28 +499,20 @@ impl Core {
             }
         }
         self.writes.staged_bytes = 0;
-        self.state.doubted = self.still_doubted();
-        self.writes.staging.state = Some(self.state.clone());
+        record.doubted = self.still_doubted(&record);
+        self.state = record.clone();
+        self.writes.staging.state = Some(record);
     }
 
-    /// Of the ops that may have been lost here, the range in which some are not on the disk again.
-    fn still_doubted(&self) -> Option<Doubted> {
-        let Doubted { above, to } = self.state.doubted?;
+    /// Of the ops that the record calls lost, perhaps, the range in which some are not on the disk again.
+    fn still_doubted(&self, record: &VsrState) -> Option<Doubted> {
+        let Doubted { above, to } = record.doubted?;
         // An op that is known to be committed is never denied.
-        let above = above.max(self.state.commit.op());
+        let above = above.max(record.commit.op());
         let mut missing = (above.0 + 1..=to.0.min(self.log.head().0)).map(OpNumber);
         let is_missing = |op: &OpNumber| !self.log.slot(*op).is_some_and(|slot| slot.is_durable(self.writes.completed));
         let first = missing.find(is_missing)?;
         Some(Doubted { above: first.prev(), to: to.min(self.log.head()) })
-    }
-
-    /// The staged state installs a log whose head the view's primary has named: once it is durable, the
-    /// head is certain.
-    pub(crate) fn certify_head(&mut self) {
-        self.state.head_certain = true;
-        if let Some(staged) = &mut self.writes.staging.state {
-            staged.head_certain = true;
-        }
     }
 
     /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
@@ -573,7 +566,7 @@ impl Core {
         self.ping_at = self.now.after(self.options.timing.ping);
         let ping = super::message::Ping {
             view: self.view,
-            normal: self.status == Status::Normal,
+            normal: self.status() == Status::Normal,
             commit: self.commit,
             head: self.log.head(),
             wall: self.wall,
@@ -600,7 +593,7 @@ impl Core {
             member.on_ping(&ping, self.now);
         }
         self.on_first_ping();
-        if ping.view > self.view || (ping.view == self.view && ping.normal && self.status == Status::ViewChange) {
+        if ping.view > self.view || (ping.view == self.view && ping.normal && self.status() == Status::ViewChange) {
             self.ask_for_start_view(ping.view);
         }
     }

@@ -12,10 +12,18 @@ use super::options::{Options, Timing};
 use super::vsr_state::{Recovered, VsrState};
 use crate::wire::tests::messages;
 
-/// A replica of three that was just formatted and started.
-pub(super) fn any_core() -> Core {
+/// Of the second of three members, whose disk was just formatted.
+pub(super) fn any_state() -> VsrState {
     let membership = Membership::new(["a", "b", "c"]).unwrap();
-    let state = VsrState::formatted(ClusterId(1), ReplicaId(1), Incarnation(1), membership);
+    VsrState::formatted(ClusterId(1), ReplicaId(1), Incarnation(1), membership)
+}
+
+pub(super) fn any_core() -> Core {
+    start(any_state())
+}
+
+/// A replica on a disk that holds no op.
+pub(super) fn start(state: VsrState) -> Core {
     let options = Options {
         timing: Timing::default(),
         seed: 1,

@@ -370,7 +370,11 @@ mod tests {
     use super::*;
 
     fn header(op: u64) -> Header {
-        Header::new(HeaderFields {
+        Header::new(fields(op))
+    }
+
+    fn fields(op: u64) -> HeaderFields {
+        HeaderFields {
             view: View { epoch: Epoch(0), number: 3 },
             op: OpNumber(op),
             parent: Checksum(7),
@@ -381,7 +385,7 @@ mod tests {
             commit: CommitNumber(4),
             machine_version: 1,
             kind: OpKind::Requests,
-        })
+        }
     }
 
     #[test]
@@ -415,5 +419,88 @@ mod tests {
             let whole = BodyReader::new(OpNumber(9), body.slice(..cut)).all(|request| request.is_ok());
             assert!(!whole || cut == 49 || cut == 85, "a body cut at {cut} was read as whole");
         }
+    }
+
+    /// Rule 4.2: a body that is not exactly the one that was put is never taken for it.
+    #[test]
+    fn an_entry_is_intact_only_with_the_body_that_its_header_names() {
+        let body = Bytes::from_static(b"three requests");
+        let fields = HeaderFields { body: Checksum::of(&body), body_len: body.len() as u32, ..fields(8) };
+        let entry = |body: &[u8]| Entry { header: Header::new(fields), body: Bytes::copy_from_slice(body) };
+        assert!(entry(&body).is_intact());
+        for bit in 0..body.len() * 8 {
+            let mut damaged = body.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(!entry(&damaged).is_intact(), "bit {bit}");
+        }
+        assert!(!entry(&body[1..]).is_intact() && !entry(b"").is_intact());
+        let longer = HeaderFields { body_len: 15, ..fields };
+        assert!(!Entry { header: Header::new(longer), body }.is_intact(), "the length is part of the name");
+    }
+
+    /// Headers of another build with a field that this one does not know are none of this one.
+    #[test]
+    fn a_header_with_a_field_of_no_meaning_is_none() {
+        let bytes = header(8).encode();
+        for (kind, is_known) in [(0, true), (1, true), (2, true), (3, false), (255, false)] {
+            let mut other = bytes;
+            other[80] = kind;
+            assert_eq!(Header::decode(&other).is_some(), is_known, "kind {kind}");
+        }
+        for reserved in 81..Header::LEN {
+            let mut other = bytes;
+            other[reserved] = 1;
+            assert_eq!(Header::decode(&other), None, "byte {reserved}");
+        }
+    }
+
+    #[test]
+    fn the_logs_of_two_clusters_begin_differently() {
+        let roots = [0, 1, 1 << 64, u128::MAX].map(|cluster| Header::root(ClusterId(cluster)));
+        for (at, root) in roots.iter().enumerate() {
+            assert!(!roots[..at].contains(root));
+        }
+        assert_eq!(Header::root(ClusterId(7)), Header::root(ClusterId(7)));
+    }
+
+    /// Rule 5.9: what cannot be read ends the walk, with the place; nothing behind it is guessed at.
+    #[test]
+    fn a_body_that_is_no_sequence_of_requests_ends_with_an_error_that_names_the_byte() {
+        let session = SessionId::default();
+        let mut builder = BodyBuilder::default();
+        builder.push(session, RequestNumber(1), RequestNumber(1), b"first");
+        let at = builder.len();
+        builder.push(session, RequestNumber(2), RequestNumber(1), b"second");
+        let (body, _) = builder.take();
+        let read = |change: fn(&mut [u8])| -> Vec<_> {
+            let mut damaged = body.to_vec();
+            change(&mut damaged[at..]);
+            BodyReader::new(OpNumber(9), Bytes::from(damaged)).collect()
+        };
+        assert!(read(|_| {}).iter().all(Result::is_ok));
+        let unreadable: [fn(&mut [u8]); 3] = [
+            |second| second[28] = 2,
+            // A `Register` is the 16 bytes of a client's id.
+            |second| second[28] = 1,
+            |second| second[29..33].copy_from_slice(&u32::MAX.to_le_bytes()),
+        ];
+        for change in unreadable {
+            let requests = read(change);
+            assert!(requests.len() == 2 && requests[0].is_ok(), "{requests:?}");
+            assert_eq!(requests[1], Err(BodyError { op: OpNumber(9), at }));
+        }
+    }
+
+    #[test]
+    fn a_builder_gives_out_each_request_once_and_knows_its_length() {
+        let mut builder = BodyBuilder::default();
+        assert!(builder.is_empty());
+        builder.push(SessionId::default(), RequestNumber(1), RequestNumber(1), b"command");
+        builder.push_register(ClientId(3));
+        let len = BodyBuilder::encoded_len(7) + BodyBuilder::encoded_len(16);
+        assert_eq!((builder.requests(), builder.len(), builder.is_empty()), (2, len, false));
+        let (body, requests) = builder.take();
+        assert_eq!((body.len(), requests), (len, 2));
+        assert_eq!((builder.take(), builder.requests()), ((Bytes::new(), 0), 0));
     }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::core::{Core, Status};
+use super::core::Core;
 use super::lives::Distrust;
 use super::number::{CommitNumber, Monotonic, OpNumber, ReplicaId};
+use super::phase::Status;
 use super::progress::Progress;
 
 /// Whether commands can commit, as far as one replica sees it, and what stands in the way if not. The primary
@@ -127,7 +128,7 @@ impl Core {
             Health::NoRoom
         } else if !self.head_certain {
             Health::DamagedHead
-        } else if self.status == Status::ViewChange || self.is_abdicating() {
+        } else if self.status() == Status::ViewChange || self.is_abdicating() {
             Health::ViewChange
         } else if self.missing_op().is_some() {
             Health::Repairing
@@ -166,7 +167,7 @@ impl Core {
             return self.confirmations() >= usize::from(self.membership.quorums.replication);
         }
         // A primary without a quorum stops its heartbeats.
-        let follows = self.status == Status::Normal && self.hears_primary();
+        let follows = self.status() == Status::Normal && self.hears_primary();
         follows || self.heard() >= usize::from(self.membership.quorums.view_change)
     }
 
@@ -235,7 +236,7 @@ impl Core {
                 self.primary_id()
             );
         }
-        match self.status {
+        match self.status() {
             Status::ViewChange => self.explain_view_change(),
             Status::Normal if self.is_abdicating() && !self.hears_quorum() => "primary without a quorum".to_owned(),
             Status::Normal if self.is_abdicating() => "primary, but it gives up the role".to_owned(),
@@ -264,7 +265,7 @@ impl Core {
                 (self.heard(), self.membership.quorums.view_change)
             };
             found.push(format!("no quorum is heard, {heard} of {need}: nothing can commit; {}", self.silent_peers()));
-        } else if self.status == Status::Normal && !self.hears_primary() {
+        } else if self.status() == Status::Normal && !self.hears_primary() {
             found.push(format!("its primary {} is not heard; {}", self.primary_id(), self.silent_peers()));
         }
         if let Some(age) = self.hung_write() {
@@ -286,7 +287,7 @@ impl Core {
 
     fn explain_view_change(&self) -> String {
         let primary = self.primary_id();
-        if self.writes.view_batch > self.writes.completed {
+        if self.phase.is_writing() {
             return "writing the view to disk".to_owned();
         }
         if self.is_repairing_primary() {

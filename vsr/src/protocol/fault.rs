@@ -3,6 +3,7 @@
 use super::invariants::BrokenInvariant;
 use super::log::Diverged;
 use super::number::{CommitNumber, Incarnation, OpNumber, Position, ReplicaId, SessionId, View};
+use super::phase::IllegalTransition;
 
 /// A reason to stop for good. Going on could spread damage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +35,9 @@ pub enum Fault {
         /// The op.
         op: OpNumber,
     },
+    /// A view change has gone a way that there is not. A defect of this library.
+    #[error(transparent)]
+    IllegalTransition(#[from] IllegalTransition),
     /// A committed op cannot be read by this version.
     #[error("the body of committed op {op} cannot be read at byte {at}: run a version that knows it")]
     UnreadableBody {
@@ -83,9 +87,9 @@ pub enum Fault {
     },
     /// The disk is an older copy, or another process runs on a copy of it.
     #[error(
-        "replica {by} has heard start {known} of this replica, and this is start {own}: the disk is an older copy (restored \
+        "replica {by} has heard {heard} of this replica, and this is start {own}: the disk is an older copy (restored \
          from a backup or a snapshot), or another process runs on a copy of it. Stop the other process, or start the \
-         replica on its newest disk; if that is lost, the replica has to be replaced"
+         replica on its newest disk; if that is lost, the replica has to be replaced", heard = heard(*known, *own)
     )]
     OlderStart {
         /// Who says so.
@@ -132,4 +136,9 @@ pub enum Fault {
         /// The first damaged op.
         op: OpNumber,
     },
+}
+
+/// Two starts may have one number: one of each of two copies of a disk.
+fn heard(known: u64, own: u64) -> String {
+    if known == own { format!("another start {known}") } else { format!("start {known}") }
 }

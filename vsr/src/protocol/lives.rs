@@ -22,10 +22,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::core::{Core, Status};
+use super::core::Core;
 use super::event::Event;
 use super::fault::Fault;
 use super::number::{Incarnation, OpNumber, ReplicaId};
+use super::phase::Status;
 
 /// One start of a replica on one disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,11 +185,12 @@ impl Core {
         if self.fault.is_some() {
             return;
         }
+        let mut record = self.state.clone();
         if let Err(at) = self.find(self.id) {
-            self.state.known.insert(at, known);
+            record.known.insert(at, known);
         }
         self.last_batch = Some(self.writes.next());
-        self.put_state();
+        self.stage_state(record);
         self.stop(fault);
     }
 
@@ -261,7 +263,8 @@ impl Core {
             && self.writes.in_flight.is_none()
             && self.writes.staging.is_empty();
         let behind = commit.0.saturating_sub(self.state.commit.0);
-        if self.status == Status::Normal && self.views_are_durable() && (behind > 0 && rests || behind >= BEHIND_MAX) {
+        if self.status() == Status::Normal && self.views_are_durable() && (behind > 0 && rests || behind >= BEHIND_MAX)
+        {
             self.restage_state();
         }
     }
@@ -269,3 +272,119 @@ impl Core {
 
 /// Ops by which the durable commit number may be behind while the log is busy.
 const BEHIND_MAX: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::super::documented::any_core;
+    use super::*;
+
+    const FROM: ReplicaId = ReplicaId(0);
+
+    fn life(starts: u64) -> Life {
+        Life { incarnation: Incarnation(100), starts, nonce: starts * 10 }
+    }
+
+    /// A core of replica 1 that knows the third life of replica 0, and that it has acknowledged op 5.
+    fn core_that_knows() -> Core {
+        let mut core = any_core();
+        assert!(core.introduce(FROM, life(3), OpNumber(5), true));
+        core.state.known[0].acknowledged = OpNumber(5);
+        core
+    }
+
+    fn why(core: &Core) -> Option<Distrust> {
+        core.distrusted().find(|(id, _)| *id == FROM).map(|(_, why)| why)
+    }
+
+    /// Rule 7.7: the promises of a newer life count when it has said how far its log reaches; then those of the older one end.
+    #[test]
+    fn a_newer_start_counts_when_it_has_said_how_far_its_log_reaches() {
+        let mut core = core_that_knows();
+        assert!(core.counts(FROM, life(3)));
+        assert!(!core.counts(FROM, life(4)), "it has not said it");
+        assert!(core.introduce(FROM, life(4), OpNumber(5), true));
+        assert!(core.counts(FROM, life(4)) && !core.counts(FROM, life(3)));
+        assert_eq!(why(&core), Some(Distrust::OlderStart));
+        assert_eq!(core.known()[0].life, life(4));
+    }
+
+    /// Rule 7.7: a log that was made longer since gives back no promise.
+    #[test]
+    fn a_life_that_began_with_less_than_was_acknowledged_never_counts() {
+        let mut core = core_that_knows();
+        assert!(!core.introduce(FROM, life(4), OpNumber(4), true));
+        assert_eq!(why(&core), Some(Distrust::OlderDisk));
+        assert!(!core.introduce(FROM, life(4), OpNumber(9), true), "what it was sent meanwhile proves nothing");
+        assert!(!core.counts(FROM, life(4)));
+        assert!(core.introduce(FROM, life(5), OpNumber(9), true), "a later start has it on its disk");
+        assert_eq!(why(&core), None);
+    }
+
+    /// Rule 7.7: where a log ends that is damaged at its end is not known, and says nothing about the disk.
+    #[test]
+    fn an_uncertain_end_is_no_reason_to_take_a_disk_for_an_old_one() {
+        let mut core = core_that_knows();
+        assert!(core.introduce(FROM, life(4), OpNumber(2), false));
+    }
+
+    /// Rule 7.7: two disks, or two processes, under one id.
+    #[test]
+    fn another_disk_and_a_second_process_of_the_same_start_do_not_count() {
+        for (other, expected) in [
+            (Life { incarnation: Incarnation(101), ..life(9) }, Distrust::OtherDisk),
+            (Life { nonce: 1, ..life(3) }, Distrust::OlderStart),
+            (life(2), Distrust::OlderStart),
+        ] {
+            let mut core = core_that_knows();
+            assert!(!core.counts(FROM, other) && !core.introduce(FROM, other, OpNumber(99), true));
+            assert_eq!(why(&core), Some(expected));
+            assert!(core.counts(FROM, life(3)), "the one that is known still does");
+        }
+    }
+
+    /// Rule 7.7: what others remember is believed where it is more, and never takes anything back.
+    #[test]
+    fn what_others_remember_adds_to_what_is_remembered_here() {
+        let known =
+            |starts, acknowledged| Known { replica: FROM, life: life(starts), acknowledged: OpNumber(acknowledged) };
+        for (told, expected) in [
+            (known(3, 8), known(3, 8)),
+            (known(3, 4), known(3, 5)),
+            (known(2, 9), known(3, 9)),
+            (known(4, 6), known(4, 6)),
+            // Whoever took that life in did not know what it has to have on its disk.
+            (known(4, 4), known(3, 5)),
+            (Known { life: Life { incarnation: Incarnation(101), ..life(9) }, ..known(9, 9) }, known(3, 5)),
+        ] {
+            let mut core = core_that_knows();
+            core.on_known(&[told]);
+            assert_eq!(core.known(), [expected], "{told:?}");
+        }
+        let mut core = core_that_knows();
+        let (stranger, own) =
+            (Known { replica: ReplicaId(9), ..known(1, 1) }, Known { replica: ReplicaId(1), ..known(9, 9) });
+        core.on_known(&[stranger, own]);
+        assert_eq!(core.known(), [known(3, 5)]);
+    }
+
+    /// Rule 7.7: a disk that is not the newest under its id stops, and remembers it unless either of the two may be the right one.
+    #[test]
+    fn a_disk_that_hears_of_its_better_half_stops() {
+        let own = any_core().life();
+        let cases = [
+            (own, OpNumber::ZERO, None),
+            (Life { starts: own.starts + 1, ..own }, OpNumber::ZERO, Some(true)),
+            (own, OpNumber(1), Some(true)),
+            (Life { nonce: own.nonce + 1, ..own }, OpNumber::ZERO, Some(false)),
+            (Life { incarnation: Incarnation(9), ..own }, OpNumber::ZERO, Some(false)),
+        ];
+        for (life_of_own, acknowledged, stops) in cases {
+            let mut core = any_core();
+            let told = Known { replica: core.id, life: life_of_own, acknowledged };
+            core.check_own(FROM, life(1), &[told]);
+            let writes_it_down = core.last_batch.is_some();
+            assert_eq!(core.fault.is_some().then_some(writes_it_down), stops, "{told:?}: {:?}", core.fault);
+            assert_eq!(core.known().contains(&told), writes_it_down);
+        }
+    }
+}

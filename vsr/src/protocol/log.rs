@@ -254,11 +254,16 @@ pub struct Diverged {
 pub(crate) mod tests {
     use super::super::entry::{HeaderFields, OpKind};
     use super::super::number::{Timestamp, View};
+    use super::super::random::Random;
     use super::*;
 
     /// The header of the op that follows `parent`, with a body of these bytes.
     pub(crate) fn header(op: u64, parent: Checksum, body: &Bytes) -> Header {
-        Header::new(HeaderFields {
+        Header::new(fields(op, parent, body))
+    }
+
+    fn fields(op: u64, parent: Checksum, body: &Bytes) -> HeaderFields {
+        HeaderFields {
             view: View::default(),
             op: OpNumber(op),
             parent,
@@ -269,7 +274,7 @@ pub(crate) mod tests {
             commit: CommitNumber(0),
             machine_version: 1,
             kind: OpKind::Requests,
-        })
+        }
     }
 
     /// A log of so many ops, each with a body of so many bytes in memory, of which none was put yet.
@@ -307,5 +312,161 @@ pub(crate) mod tests {
         assert!(log.header(OpNumber(2)).is_none(), "{stale} does not belong to this log");
         assert_eq!(log.name(OpNumber(2)), Some(Checksum(99)));
         assert_eq!(log.bytes(), 105);
+    }
+
+    fn body_of(log: &Log, op: u64) -> &Body {
+        &log.slot(OpNumber(op)).unwrap().body
+    }
+
+    /// A log whose ops 1 and 3 are known, with the entry that belongs between them.
+    fn log_with_a_blank() -> (Log, Entry) {
+        let mut log = log_of(1, 10);
+        let body = Bytes::from_static(b"the second");
+        let second = header(2, log.checksum(OpNumber(1)).unwrap(), &body);
+        log.extend(header(3, second.checksum(), &Bytes::new()));
+        (log, Entry { header: second, body })
+    }
+
+    /// Rule 6.7: what goes into a blank is decided by the slot above it, and by nothing else.
+    #[test]
+    fn a_blank_takes_the_entry_that_the_slot_above_names() {
+        let (mut log, second) = log_with_a_blank();
+        assert_eq!((log.head(), log.proven_from()), (OpNumber(3), OpNumber(3)));
+        assert_eq!(log.name(OpNumber(2)), Some(second.header.checksum()));
+        assert!(!log.fill(second.clone()), "a body needs its header first");
+        assert!(log.adopt(second.header) && !log.adopt(second.header), "the second time it is no change");
+        let other = Bytes::from_static(b"another 2nd");
+        assert!(!log.fill(Entry { header: header(2, Checksum(5), &other), body: other }));
+        assert!(log.fill(second.clone()) && !log.fill(second.clone()), "a body that is here is not replaced");
+        assert_eq!(body_of(&log, 2), &Body::Memory(second.body));
+        assert_eq!(log.prove(OpNumber(0)), Ok(()));
+        assert_eq!((log.proven_from(), log.bytes()), (OpNumber(1), 20));
+        assert!(!log.adopt(header(4, Checksum(1), &Bytes::new())), "repair never moves the head");
+        assert_eq!(log.head(), OpNumber(3));
+    }
+
+    /// Rule 6.8: content that came anew is durable by a put of its own; that an equal or another content was durable in this
+    /// slot before proves nothing.
+    #[test]
+    fn a_slot_is_durable_by_the_last_put_of_what_is_in_it() {
+        let mut log = log_of(2, 10);
+        let is_durable = |log: &Log| log.slot(OpNumber(2)).unwrap().is_durable(BatchNumber(3));
+        assert!(!is_durable(&log), "it was never put");
+        for (batch, is_done) in [(3, true), (4, false)] {
+            log.slot_mut(OpNumber(2)).unwrap().staged = Some(BatchNumber(batch));
+            assert_eq!(is_durable(&log), is_done);
+        }
+        log.slot_mut(OpNumber(2)).unwrap().staged = Some(BatchNumber(3));
+        let second = *log.header(OpNumber(2)).unwrap();
+        log.adopt(header(2, second.parent, &Bytes::from_static(b"other")));
+        assert!(!is_durable(&log) && body_of(&log, 2) == &Body::Missing, "another content");
+        log.truncate(OpNumber(1));
+        log.extend(second);
+        log.fill(Entry { header: second, body: Bytes::from(vec![2; 10]) });
+        assert!(!is_durable(&log), "the same content, after it was dropped");
+    }
+
+    /// Hazards B17, D15: what a damaged slot may have held is not known again because a header is.
+    #[test]
+    fn a_header_that_is_learnt_does_not_heal_a_damaged_slot() {
+        let mut log = log_of(1, 10);
+        let second = header(2, log.checksum(OpNumber(1)).unwrap(), &Bytes::new());
+        log.push_recovered(LogSlot { header: None, body: Body::Missing, staged: None, corrupt: true });
+        assert_eq!(log.first_damaged(OpNumber::ZERO), Some(OpNumber(2)));
+        assert!(log.adopt(second) && log.fill(Entry { header: second, body: Bytes::new() }));
+        assert!(log.slot(OpNumber(2)).unwrap().corrupt, "nor because a copy is");
+        assert_eq!(log.first_damaged(OpNumber(2)), None);
+        log.truncate(OpNumber(1));
+        log.extend(second);
+        assert!(!log.slot(OpNumber(2)).unwrap().corrupt, "a slot that was dropped is another one");
+    }
+
+    /// Rule 7.15.
+    #[test]
+    fn what_is_missing_above_an_uncertain_end_is_damaged_and_what_is_here_is_not() {
+        let mut log = log_of(3, 10);
+        log.slot_mut(OpNumber(1)).unwrap().body = Body::Missing;
+        log.slot_mut(OpNumber(3)).unwrap().body = Body::Missing;
+        log.extend_blank(OpNumber(4));
+        log.mark_missing_as_damaged(OpNumber(1));
+        let damaged: Vec<bool> = (1..=4).map(|op| log.slot(OpNumber(op)).unwrap().corrupt).collect();
+        assert_eq!(damaged, [false, false, true, true]);
+        assert_eq!(log.first_damaged(OpNumber::ZERO), Some(OpNumber(3)));
+        log.mark_missing_as_damaged(OpNumber(u64::MAX));
+    }
+
+    /// Rule 6.6: an entry that was applied is never forgotten for a log that does not contain it.
+    #[test]
+    fn a_log_without_an_op_that_was_applied_is_an_error() {
+        let mut log = log_of(2, 10);
+        let own = log.checksum(OpNumber(2)).unwrap();
+        log.extend(header(3, Checksum(99), &Bytes::new()));
+        let diverged = Diverged { op: OpNumber(2), own, log: Checksum(99) };
+        assert_eq!(log.prove(OpNumber(2)), Err(diverged));
+        assert_eq!(log.checksum(OpNumber(2)), Some(own));
+    }
+
+    #[test]
+    fn a_doubted_log_is_proven_from_its_head_down_and_no_further_than_a_blank() {
+        let mut log = log_of(3, 10);
+        log.doubt();
+        assert!((1..=3).all(|op| !log.is_proven(OpNumber(op))));
+        assert_eq!(log.prove(OpNumber(1)), Ok(()));
+        assert_eq!(log.proven_from(), OpNumber(2), "what is applied needs no proof");
+        let (mut log, _) = log_with_a_blank();
+        log.doubt();
+        assert_eq!(log.prove(OpNumber::ZERO), Ok(()));
+        assert!(log.is_proven(OpNumber(3)) && !log.is_proven(OpNumber(2)) && !log.is_proven(OpNumber(4)));
+        log.extend_blank(OpNumber(4));
+        log.doubt();
+        assert_eq!(log.prove(OpNumber::ZERO), Ok(()));
+        assert!((1..=4).all(|op| !log.is_proven(OpNumber(op))), "a head without a header proves nothing");
+    }
+
+    #[test]
+    fn the_commit_number_that_headers_name_ends_at_the_head() {
+        let mut log = Log::new(Checksum(1));
+        assert_eq!(log.commit_known(), CommitNumber(0));
+        for (op, commit) in [(1, 0), (2, 1), (3, 0)] {
+            let mut fields = fields(op, log.checksum(log.head()).unwrap(), &Bytes::new());
+            fields.commit = CommitNumber(commit);
+            log.extend(Header::new(fields));
+        }
+        assert_eq!(log.commit_known(), CommitNumber(1), "the highest, wherever it stands");
+        let mut fields = fields(4, log.checksum(log.head()).unwrap(), &Bytes::new());
+        fields.commit = CommitNumber(9);
+        log.extend(Header::new(fields));
+        assert_eq!(log.commit_known(), CommitNumber(4));
+    }
+
+    /// Rule 5.12: what is counted is what is held, after any changes in any order.
+    #[test]
+    fn the_bytes_of_the_log_are_those_of_its_headers() {
+        let mut random = Random::new(17);
+        for _ in 0..500 {
+            let mut log = log_of(random.below(4), 100);
+            for _ in 0..30 {
+                let op = 1 + random.below(log.head().0 + 3);
+                let body = Bytes::from(vec![op as u8; random.below(50) as usize]);
+                let parent = if random.chance(1, 2) { log.checksum(OpNumber(op - 1)) } else { None };
+                let header = header(op, parent.unwrap_or(Checksum(5)), &body);
+                match random.below(4) {
+                    0 => log.truncate(OpNumber(op)),
+                    1 if OpNumber(op) > log.head() => {
+                        log.extend(header);
+                    }
+                    2 => {
+                        let _ = log.prove(OpNumber(random.below(2)));
+                    }
+                    _ => {
+                        log.adopt(header);
+                    }
+                }
+                log.fill(Entry { header, body });
+                let headers = (1..=log.head().0).filter_map(|op| log.header(OpNumber(op)));
+                assert_eq!(log.bytes(), headers.map(|header| u64::from(header.body_len)).sum::<u64>());
+                assert!((1..=log.head().next().0).contains(&log.proven_from().0), "{}", log.proven_from());
+            }
+        }
     }
 }

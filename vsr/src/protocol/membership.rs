@@ -340,6 +340,54 @@ mod tests {
         assert_eq!(Membership::new((0..300).map(|at| format!("{at}"))), Err(MembershipError::Size(300)));
     }
 
+    /// VRR section 4: the role goes round in the order of the list, whatever the ids are.
+    #[test]
+    fn the_primary_of_a_view_is_the_member_at_its_number_modulo_n() {
+        let mut membership = Membership::new(["a", "b", "c"]).unwrap();
+        for (member, id) in membership.members.iter_mut().zip([7, 2, 5]) {
+            member.id = ReplicaId(id);
+        }
+        let primaries = [0, 1, 2, 3, u64::MAX].map(|number| membership.primary(View { number, ..View::default() }).0);
+        assert_eq!(primaries, [7, 2, 5, 7, 7], "the largest number is divisible by 3");
+        assert_eq!([7, 2, 5, 0].map(|id| membership.index_of(ReplicaId(id))), [Some(0), Some(1), Some(2), None]);
+    }
+
+    type Change = fn(&mut Membership);
+
+    /// Rules 5.4, 10.5: two replicas that count or refuse differently do not connect; where a member lives is not compared.
+    #[test]
+    fn the_checksum_covers_members_quorums_and_constants_and_no_address() {
+        let membership = Membership::new(["a", "b", "c"]).unwrap();
+        let changes: [Change; 16] = [
+            |_| {},
+            |m| m.epoch = Epoch(1),
+            |m| m.members[2].id = ReplicaId(9),
+            |m| m.members.swap(0, 1),
+            |m| m.quorums.replication += 1,
+            |m| m.quorums.view_change += 1,
+            |m| m.quorums.nack += 1,
+            |m| m.constants.pipeline_max += 1,
+            |m| m.constants.window += 1,
+            |m| m.constants.sessions_max += 1,
+            |m| m.constants.session_idle_min += 1,
+            |m| (m.constants.request_max, m.constants.reply_max) = (1, 2),
+            |m| (m.constants.request_max, m.constants.reply_max) = (2, 1),
+            |m| m.constants.session_replies_max += 1,
+            |m| m.constants.table_replies_max += 1,
+            |m| (m.constants.batch_requests_max, m.constants.batch_bytes_max) = (1, 2),
+        ];
+        let mut checksums: Vec<Checksum> = Vec::new();
+        for change in changes {
+            let mut changed = membership.clone();
+            change(&mut changed);
+            assert!(!checksums.contains(&changed.checksum()), "{changed:?}");
+            checksums.push(changed.checksum());
+        }
+        let mut moved = membership.clone();
+        moved.members[1].address = "elsewhere".to_owned();
+        assert_eq!(moved.checksum(), membership.checksum());
+    }
+
     type Set = fn(&mut Constants, u32);
 
     /// B10, B17: each constant at its least and at its most, one beyond on either side, and with what has to hold it.

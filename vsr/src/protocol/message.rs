@@ -578,3 +578,116 @@ pub(crate) fn in_messages(requests: Vec<Request>) -> impl Iterator<Item = Vec<Re
         Some(message)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::number::Epoch;
+    use super::super::random::Random;
+    use super::*;
+    use crate::wire::tests::messages;
+
+    fn request(number: u64, len: usize) -> Request {
+        Request {
+            client: ClientId(1),
+            session: SessionId::default(),
+            number: RequestNumber(number),
+            floor: RequestNumber(1),
+            command: vec![0; len].into(),
+        }
+    }
+
+    /// What one message carries stays small, and nothing is lost, repeated or put in another order.
+    #[test]
+    fn requests_are_packed_into_messages_of_a_bounded_size() {
+        let mut random = Random::new(3);
+        for _ in 0..100 {
+            let lengths: Vec<usize> = (0..random.below(40)).map(|_| random.below(1 << 18) as usize).collect();
+            let requests: Vec<Request> = (1..).zip(&lengths).map(|(number, len)| request(number, *len)).collect();
+            let messages: Vec<Vec<Request>> = in_messages(requests.clone()).collect();
+            assert!(messages.iter().all(|message| !message.is_empty()));
+            for message in &messages {
+                let bytes: usize = message.iter().map(|request| request.command.len() + 64).sum();
+                assert!(bytes <= MESSAGE_BYTES + 64, "{bytes}");
+            }
+            assert_eq!(messages.concat(), requests);
+        }
+        let messages: Vec<Vec<Request>> = in_messages(vec![request(1, 4 * MESSAGE_BYTES), request(2, 0)]).collect();
+        assert_eq!(messages.len(), 2, "a long one travels alone");
+    }
+
+    /// Every view that a message names is held to the epoch: in another one the members may be others (rule 10.1).
+    #[test]
+    fn a_message_of_another_epoch_is_not_plausible() {
+        for mut message in messages() {
+            if let Message::Prepare { commit, .. } = &mut message {
+                // The sample calls its own op committed.
+                *commit = CommitNumber(0);
+            }
+            let Some(view) = message.view() else { continue };
+            assert!(message.is_plausible(view.epoch), "{}", message.name());
+            assert!(!message.is_plausible(Epoch(view.epoch.0 + 1)), "{}", message.name());
+        }
+    }
+
+    /// No handler has to compute with a number that no cluster reaches: no sum overflows.
+    #[test]
+    fn numbers_that_no_cluster_reaches_are_not_plausible() {
+        let (view, epoch) = (View::default(), View::default().epoch);
+        let (high, absurd) = (NUMBER_MAX - 1, NUMBER_MAX);
+        let prepare_ok = |number: u64| Message::PrepareOk {
+            view,
+            op: OpNumber(number),
+            checksum: Checksum(1),
+            life: Life::default(),
+        };
+        let vote = |number: u64| Message::StartViewChange { view: View { number, ..view }, life: Life::default() };
+        let ask = |number: u64| Message::RequestEntries { wanted: vec![(OpNumber(number), Checksum(1))] };
+        let index = |number: u64| Message::ReadIndexOk { nonce: 1, index: OpNumber(number) };
+        let of_session = |number: u64| {
+            let session = SessionId(Position { op: OpNumber(number), index: 0 });
+            Message::Requests { requests: vec![Request { session, ..request(1, 0) }], forwarded: true }
+        };
+        let kinds: [&dyn Fn(u64) -> Message; 5] = [&prepare_ok, &vote, &ask, &index, &of_session];
+        for message in kinds {
+            assert!(message(high).is_plausible(epoch), "{}", message(high).name());
+            assert!(!message(absurd).is_plausible(epoch), "{}", message(absurd).name());
+        }
+        let commit =
+            |commit, head| Message::Commit { view, commit: CommitNumber(commit), head: OpNumber(head), number: 1 };
+        assert!(commit(4, 4).is_plausible(epoch) && !commit(5, 4).is_plausible(epoch), "no log ends before its commit");
+    }
+
+    /// What a later message of its kind may replace while it waits must not be part of a sequence: each of those says
+    /// something of its own.
+    #[test]
+    fn only_messages_that_say_all_of_the_earlier_ones_replace_them() {
+        let replaced = messages().into_iter().filter(Message::is_superseded_by_the_next);
+        let names: Vec<&str> = replaced.map(|message| message.name()).collect();
+        let expected = [
+            "PrepareOk",
+            "Commit",
+            "CommitOk",
+            "StartViewChange",
+            "DoViewChange",
+            "StartView",
+            "RequestStartView",
+            "Ping",
+        ];
+        assert_eq!(names, expected);
+    }
+
+    /// Rule 5.12: what waits is counted with at least the bytes that it holds.
+    #[test]
+    fn a_message_weighs_no_less_than_what_it_carries() {
+        for message in messages() {
+            let carried: usize = message.entries().iter().map(|entry| Header::LEN + entry.body.len()).sum();
+            assert!(message.weight() >= 64 + carried, "{}", message.name());
+        }
+        let requests = vec![request(1, 1000), request(2, 500)];
+        assert!(Message::Requests { requests, forwarded: false }.weight() >= 1500);
+        let answer = Ok(Bytes::from(vec![0; 1000]));
+        let position = OpNumber::ZERO;
+        let answer = Message::Answer { client: ClientId(1), nonce: 1, answer, position, view: View::default() };
+        assert!(answer.weight() >= 1000);
+    }
+}

@@ -6,13 +6,16 @@
 //!
 //! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
 //! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
-//! fails: `view_change` (votes, `DoViewChange`, `StartView`) and `decide` (the choice of the log).
-//! After a crash: `restart`. What is missing comes by `repair`, and goes into the log by `intake`. Reads go by `reads`.
-//! Requests that a backup passes on are watched by `forwards`. What is not answered is said again by `tick`.
+//! fails: `view_change` (votes, `DoViewChange`, `StartView`), `choose` (the choice of the log) and
+//! `decide` (what is done about it). After a crash: `restart`. What is missing comes by `repair`, and goes into the log
+//! by `intake`. Reads go by `reads`. Requests that a backup passes on are watched by `forwards`. What is not answered is
+//! said again by `tick`.
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: `quorum` (arithmetic), `progress` (one struct a
-//! member), `agreed_clock`, `log`, `body_cache`, `writes` (staged, in flight, durable), `outbox`, `sessions`,
-//! `read_rounds`, `forwards`. `invariants` says what must hold of all their numbers together.
+//! member), `phase` (where a replica stands between two views, and what may follow), `choose`, `agreed_clock`, `log`,
+//! `body_cache`, `writes` (staged, in flight, durable), `outbox`, `sessions`, `read_rounds`, `forwards`. `invariants`
+//! says what must hold of all their numbers together. `tests` plays three cores on three disks in memory, message by
+//! message.
 
 mod agreed_clock;
 mod apply;
@@ -20,6 +23,7 @@ mod audit;
 mod backup;
 mod body_cache;
 mod checksum;
+mod choose;
 mod core;
 mod decide;
 #[cfg(test)]
@@ -40,6 +44,7 @@ mod message;
 mod number;
 mod options;
 mod outbox;
+mod phase;
 mod primary;
 mod progress;
 mod quorum;
@@ -49,6 +54,8 @@ mod reads;
 mod repair;
 mod restart;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod tick;
 pub mod turn;
 mod view_change;
@@ -58,7 +65,7 @@ mod writes;
 pub use self::apply::{ApplyContext, Machine};
 pub use self::audit::Account;
 pub use self::checksum::Checksum;
-pub use self::core::{Core, Status};
+pub use self::core::Core;
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
@@ -80,6 +87,7 @@ pub use self::number::{
     RequestNumber, SessionId, Timestamp, View,
 };
 pub use self::options::{Options, Timing};
+pub use self::phase::{IllegalTransition, LogSource, Phase, Status};
 pub use self::quorum::{MEMBERS_MAX, Quorums};
 pub use self::random::Random;
 pub use self::repair::ReadRequest;

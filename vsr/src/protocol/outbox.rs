@@ -97,6 +97,8 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::super::lives::Life;
     use super::super::number::{ReplicaId, View};
     use super::*;
@@ -137,5 +139,69 @@ mod tests {
         assert!(!outbox.send(BatchNumber(1), BatchNumber(0), peer, replies(1)));
         outbox.discard_waiting();
         assert_eq!(outbox.waiting_bytes(), (0, 0));
+    }
+
+    const TO: Peer = Peer::Replica(ReplicaId(0));
+
+    fn status(nonce: u64) -> Message {
+        Message::Status { nonce, status: Bytes::new() }
+    }
+
+    fn ready(outbox: &mut Outbox) -> Vec<Message> {
+        outbox.ready().drain(..).map(|envelope| envelope.message).collect()
+    }
+
+    /// Rule 6.4.
+    #[test]
+    fn a_message_leaves_when_its_write_is_durable_and_not_before() {
+        let mut outbox = Outbox::default();
+        outbox.send(BatchNumber(1), BatchNumber(1), TO, status(1));
+        assert_eq!(ready(&mut outbox), [status(1)], "its write is done");
+        outbox.send(BatchNumber(3), BatchNumber(1), TO, status(2));
+        outbox.release(BatchNumber(2));
+        assert!(ready(&mut outbox).is_empty());
+        assert_eq!((outbox.overdue(BatchNumber(2)), outbox.overdue(BatchNumber(3))), (0, 1));
+        outbox.release(BatchNumber(3));
+        assert_eq!(ready(&mut outbox), [status(2)]);
+    }
+
+    #[test]
+    fn what_a_write_releases_leaves_in_the_order_in_which_it_was_sent() {
+        let mut outbox = Outbox::default();
+        for (nonce, after) in [(1, 1), (2, 2), (3, 1), (4, 2), (5, 1)] {
+            outbox.send(BatchNumber(after), BatchNumber(0), TO, status(nonce));
+        }
+        outbox.release(BatchNumber(1));
+        assert_eq!(ready(&mut outbox), [status(1), status(3), status(5)]);
+        outbox.release(BatchNumber(2));
+        assert_eq!(ready(&mut outbox), [status(2), status(4)]);
+    }
+
+    /// Rule 6.10: a newer one of a kind says more, and may need a later write.
+    #[test]
+    fn a_newer_message_takes_the_place_of_one_of_its_kind_to_the_same_member() {
+        let (mut outbox, other) = (Outbox::default(), Peer::Replica(ReplicaId(1)));
+        let ask = Message::RequestStartView { view: View::default(), nonce: 1 };
+        outbox.send(BatchNumber(1), BatchNumber(0), TO, vote(1));
+        outbox.send(BatchNumber(1), BatchNumber(0), other, vote(1));
+        outbox.send(BatchNumber(1), BatchNumber(0), TO, ask.clone());
+        outbox.send(BatchNumber(2), BatchNumber(0), TO, vote(2));
+        outbox.release(BatchNumber(1));
+        let left: Vec<Envelope> = outbox.ready().drain(..).collect();
+        assert_eq!(left, [Envelope { to: other, message: vote(1) }, Envelope { to: TO, message: ask }]);
+        outbox.release(BatchNumber(2));
+        assert_eq!(ready(&mut outbox), [vote(2)]);
+        assert_eq!(outbox.waiting_bytes(), (0, 0));
+    }
+
+    /// Rule 7.1: after the `DoViewChange` of the next view nothing may leave that was said as a member of the old one.
+    #[test]
+    fn what_waits_when_the_view_is_left_never_leaves() {
+        let mut outbox = Outbox::default();
+        outbox.send(BatchNumber(1), BatchNumber(1), TO, status(1));
+        outbox.send(BatchNumber(2), BatchNumber(1), TO, status(2));
+        outbox.discard_waiting();
+        outbox.release(BatchNumber(9));
+        assert_eq!(ready(&mut outbox), [status(1)], "what is true already may leave");
     }
 }

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use super::agreed_clock::{self, Sample};
 use super::apply::Machine;
 use super::checksum::Checksum;
-use super::core::{Core, Status};
+use super::core::Core;
 use super::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
 use super::map::FastMap;
 use super::message::{Busy, MESSAGE_BYTES, Message, Outcome, Peer, Refusal, Reply, Request, in_messages};
 use super::number::{
     ClientId, CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View,
 };
+use super::phase::Status;
 use super::quorum;
 use super::sessions::Lookup;
 use super::writes::disk_bytes;
@@ -165,7 +166,7 @@ impl Core {
     /// Passes requests on to the primary, which passes them on to nobody (rule 5.7).
     fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
         let primary = self.primary_id();
-        if self.status != Status::Normal || primary == self.id {
+        if self.status() != Status::Normal || primary == self.id {
             for request in requests {
                 self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
             }

@@ -1,9 +1,10 @@
 //! Linearizable reads without a log entry: a round of confirmations (rules 8.1, 8.2). What waits where is kept by
 //! `read_rounds`.
 
-use super::core::{Core, Status};
+use super::core::Core;
 use super::message::Message;
 use super::number::{OpNumber, ReplicaId};
+use super::phase::Status;
 
 impl Core {
     /// A query has arrived; the token comes back from [`take_ready_queries`](Self::take_ready_queries)
@@ -29,7 +30,7 @@ impl Core {
                 self.reads.begin_round(self.primary.commit_number, index);
                 self.on_round_confirmed();
             }
-        } else if self.status == Status::Normal && self.reads.has_place_for_an_ask() && self.head_certain {
+        } else if self.status() == Status::Normal && self.reads.has_place_for_an_ask() && self.head_certain {
             let nonce = self.random.next_u64();
             if self.reads.begin_ask(nonce, self.now) {
                 self.send(self.primary_id(), Message::ReadIndex { nonce });

@@ -309,7 +309,9 @@ impl Core {
         let copies_max = self.pipeline_bytes_max();
         for entry in entries {
             let op = entry.header.op;
-            self.view_change.note_copy(&entry, copies_max);
+            if self.phase.awaits_log() {
+                self.view_change.note_copy(&entry, copies_max);
+            }
             // What finds no room is not asked for again at once: that would go on as fast as the network can.
             if self.take_in(entry) || self.log.slot(op).is_some_and(LogSlot::is_present) {
                 self.repair.asked.remove(&op);

@@ -1,7 +1,7 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
 use super::body_cache::BodyCache;
-use super::core::{Core, Status};
+use super::core::Core;
 use super::entry::Header;
 use super::fault::Fault;
 use super::invariants::Numbers;
@@ -9,6 +9,7 @@ use super::log::{Body, Log, LogSlot};
 use super::number::{BatchNumber, Monotonic, NEVER, OpNumber, Timestamp, View};
 use super::options::Options;
 use super::outbox::Outbox;
+use super::phase::{LogSource, Phase, Status};
 use super::primary::Primary;
 use super::progress::Tracker;
 use super::random::Random;
@@ -16,7 +17,7 @@ use super::read_rounds::ReadRounds;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
-use super::vsr_state::{Recovered, Slot};
+use super::vsr_state::{Recovered, Slot, VsrState};
 use super::writes::Writes;
 
 impl Core {
@@ -57,7 +58,7 @@ impl Core {
             index,
             sessions: SessionTable::new(membership.constants.clone()),
             options,
-            status: if log_view == view { Status::Normal } else { Status::ViewChange },
+            phase: Phase::Recovering { was: if log_view == view { Status::Normal } else { Status::ViewChange } },
             view,
             log_view,
             commit,
@@ -86,7 +87,6 @@ impl Core {
             last_heartbeat: 0,
             retry_at: now,
             ping_at: now,
-            is_first_start: false,
             stored: OpNumber::ZERO,
             record_due: false,
             began_with: if head_certain { head } else { OpNumber(u64::MAX) },
@@ -108,28 +108,26 @@ impl Core {
         if let Err(diverged) = self.log.prove(self.applied) {
             return self.stop(diverged.into());
         }
-        if self.status == Status::ViewChange {
+        if self.status() == Status::ViewChange {
             let suffix = self.state.suffix.clone();
-            self.stage_state(suffix);
-            self.on_view_durable();
+            self.stage_state(self.record(suffix));
+            self.await_log();
         } else if self.primary_id() == self.id && self.is_first_life() {
             // Nothing was ever sent from this disk, so there is nothing to take back. What is sent now
             // waits until the start is durable: the next life is not the first.
             let batch = self.writes.next();
             (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
-            self.status = Status::ViewChange;
-            self.view_change.installed = true;
-            self.is_first_start = self.membership.n() > 1;
+            if !self.enter_phase(Phase::Installing { write: batch, log: LogSource::FreshDisk }) {
+                return;
+            }
             self.arm_deadline();
-            self.stage_state(self.state.suffix.clone());
+            self.stage_state(self.record(self.state.suffix.clone()));
         } else if self.primary_id() == self.id {
             self.enter_view(self.view.next());
-        } else {
-            let (commit, suffix) = (self.commit, self.state.suffix.clone());
+        } else if self.enter_phase(Phase::Normal) {
             // The record keeps its own commit number: the suffix begins after it.
-            self.commit = self.state.commit;
-            self.stage_state(suffix);
-            self.commit = commit;
+            let commit = self.state.commit;
+            self.stage_state(VsrState { commit, ..self.record(self.state.suffix.clone()) });
             self.advance_durable();
         }
         // Before anything else of this life counts with the others, they have to know how far its log reaches.
@@ -155,12 +153,7 @@ fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
 
 /// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it
 /// is right: it was fixed for this view, or log_view, by the last durable view change.
-fn rebuild(
-    root: super::checksum::Checksum,
-    slots: Vec<Slot>,
-    state: &super::vsr_state::VsrState,
-    head_certain: bool,
-) -> Log {
+fn rebuild(root: super::checksum::Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: bool) -> Log {
     let mut log = Log::new(root);
     let read = slots.len() as u64;
     for slot in slots {

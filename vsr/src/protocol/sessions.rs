@@ -484,3 +484,6 @@ impl Session {
         replies.map(|reply| reply.as_slice().len() as u64).sum()
     }
 }
+
+#[cfg(test)]
+mod tests;

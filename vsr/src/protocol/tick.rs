@@ -1,12 +1,13 @@
 //! What a replica does at each retry, by its role: everything that is not answered is said again (rules 6.1, 7.2).
 
-use super::core::{Core, Status};
+use super::core::Core;
+use super::phase::Status;
 
 impl Core {
     /// Everything that is not answered is said again (rule 6.1).
     pub(crate) fn on_retry(&mut self) {
         self.retry_votes();
-        match self.status {
+        match self.status() {
             Status::Normal if self.is_primary() => {
                 self.resend_prepares();
                 self.check_quorum();

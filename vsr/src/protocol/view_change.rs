@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checksum::Checksum;
-use super::core::{Core, Status};
+use super::core::Core;
 use super::entry::{Entry, Header};
 use super::event::{Event, Suspicion};
 use super::fault::Fault;
@@ -15,9 +15,10 @@ use super::limits::LEAP_MAX;
 use super::log::Diverged;
 use super::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
 use super::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
+use super::phase::{LogSource, Phase, Status};
 use super::progress::Down;
 use super::quorum;
-use super::vsr_state::{Doubted, Suffix};
+use super::vsr_state::{Doubted, Suffix, VsrState};
 
 /// What a replica keeps while it votes, and while a view has not started.
 #[derive(Clone, Debug)]
@@ -32,12 +33,7 @@ pub(crate) struct ViewChange {
     votes: Vec<Option<Monotonic>>,
     /// This replica's own vote, and why.
     voting: Option<Suspicion>,
-    abdicating: bool,
     pub(crate) dvcs: Vec<Option<DoViewChange>>,
-    dvc_sent: bool,
-    /// The log of the view is chosen, or was received, and staged.
-    pub(crate) installed: bool,
-    start_view_sent: bool,
     /// That an op is lost was said in this view.
     pub(crate) lost_told: bool,
     /// Entries that arrived while the log was being chosen.
@@ -61,11 +57,7 @@ impl ViewChange {
             fast_votes: 0,
             votes: vec![None; members],
             voting: None,
-            abdicating: false,
             dvcs: vec![None; members],
-            dvc_sent: false,
-            installed: false,
-            start_view_sent: false,
             lost_told: false,
             copies: BTreeMap::new(),
             copies_bytes: 0,
@@ -83,20 +75,17 @@ impl ViewChange {
     fn reset(&mut self) {
         self.votes.fill(None);
         self.voting = None;
-        self.abdicating = false;
         self.dvcs.fill(None);
-        self.dvc_sent = false;
-        self.installed = false;
-        self.start_view_sent = false;
         self.lost_told = false;
         self.copies.clear();
         self.copies_bytes = 0;
         self.found.clear();
     }
 
+    /// An entry has arrived while the log of the view is not known.
     pub(crate) fn note_copy(&mut self, entry: &Entry, bytes_max: u64) {
         let bytes = self.copies_bytes + entry.body.len() as u64;
-        if !self.installed && self.dvc_sent && self.copies.len() < COPIES_MAX && bytes <= bytes_max {
+        if self.copies.len() < COPIES_MAX && bytes <= bytes_max {
             let key = (entry.header.op, entry.header.checksum());
             if self.copies.insert(key, entry.clone()).is_none() {
                 self.copies_bytes = bytes;
@@ -112,15 +101,25 @@ impl ViewChange {
 impl Core {
     /// Whether this primary has given up on its view and votes to leave it.
     pub(crate) fn is_abdicating(&self) -> bool {
-        self.view_change.abdicating
+        self.is_primary() && self.view_change.voting.is_some()
     }
 
     /// The primary of a view whose log is chosen and whose bodies are not all here yet.
     pub(crate) fn is_repairing_primary(&self) -> bool {
-        self.status == Status::ViewChange
-            && self.view_change.start_view_sent
-            && self.primary_id() == self.id
-            && self.log_view == self.view
+        self.phase == Phase::RepairingPrimary
+    }
+
+    /// Makes the step to another phase: the only place in which a phase changes. Returns false when the present one does
+    /// not lead there: then the replica has stopped, and the caller must not go on.
+    pub(crate) fn enter_phase(&mut self, next: Phase) -> bool {
+        match self.phase.step(next) {
+            Ok(next) => self.phase = next,
+            Err(illegal) => {
+                self.stop(illegal.into());
+                return false;
+            }
+        }
+        true
     }
 
     // ---- votes ----
@@ -158,7 +157,7 @@ impl Core {
     }
 
     fn count_votes(&mut self) {
-        if self.view_change.voting.is_none() || self.writes.view_batch > self.writes.completed {
+        if self.view_change.voting.is_none() || self.phase.is_writing() {
             return;
         }
         let now = self.now;
@@ -197,7 +196,7 @@ impl Core {
 
     /// A backup that heard nothing, or a view change that came to nothing.
     pub(crate) fn on_view_change_timeout(&mut self) {
-        match self.status {
+        match self.status() {
             Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
             Status::Normal => {
                 self.arm_deadline();
@@ -229,7 +228,7 @@ impl Core {
 
     pub(crate) fn arm_deadline(&mut self) {
         let timing = self.options.timing;
-        let base = match self.status {
+        let base = match self.status() {
             Status::Normal => timing.suspect,
             Status::ViewChange => timing.view_change * (1 << self.view_change.backoff),
         };
@@ -258,14 +257,12 @@ impl Core {
             && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
         let full = !self.has_room_for_ops() && self.others_have_room();
         if deaf || stalled || full {
-            self.view_change.abdicating = true;
             self.vote(match (deaf, stalled) {
                 (true, _) => Suspicion::Unanswered,
                 (_, true) => Suspicion::Disk,
                 _ => Suspicion::NoRoom,
             });
-        } else if self.view_change.abdicating {
-            self.view_change.abdicating = false;
+        } else if self.is_abdicating() {
             self.view_change.voting = None;
             self.primary.heartbeat_at = self.now;
         }
@@ -292,21 +289,27 @@ impl Core {
     /// `DoViewChange`, and nothing is said before view and headers are durable.
     pub(crate) fn enter_view(&mut self, view: View) {
         debug_assert!(view > self.view, "views only go up: {view} after {}", self.view);
-        let suffix = self.leave_view();
+        let Some(suffix) = self.leave_view() else { return };
         self.view = view;
-        self.writes.view_batch = self.writes.next();
-        self.stage_state(suffix);
+        let write = self.writes.next();
+        if !self.enter_phase(Phase::WritingView { write }) {
+            return;
+        }
+        self.writes.view_batch = write;
+        self.stage_state(self.record(suffix));
         self.events.push(Event::ViewEntered { view });
         self.arm_deadline();
         self.vote_if_primary_is_down();
     }
 
     /// What is said and remembered as a member of the view ends here. Returns the headers that the next
-    /// `DoViewChange` carries: those of the log of log_view, however many views ago that was.
-    fn leave_view(&mut self) -> Suffix {
+    /// `DoViewChange` carries: those of the log of log_view, however many views ago that was. `None` after a halt.
+    fn leave_view(&mut self) -> Option<Suffix> {
         self.outbox.discard_waiting();
         let suffix = if self.log_view == self.view { self.uncommitted_suffix() } else { self.state.suffix.clone() };
-        self.status = Status::ViewChange;
+        if !self.enter_phase(Phase::LeavingView) {
+            return None;
+        }
         self.leave_primary();
         self.restart_reads();
         self.view_change.reset();
@@ -315,7 +318,7 @@ impl Core {
         self.repair.forget_asked();
         self.repair.lagging_since = None;
         self.last_heartbeat = 0;
-        suffix
+        Some(suffix)
     }
 
     /// Whoever waits for a forwarded request hears at once that it has to be sent again.
@@ -351,12 +354,19 @@ impl Core {
 
     /// A write has completed while no view has started.
     pub(crate) fn on_view_durable(&mut self) {
-        if self.view_change.installed {
-            if self.writes.log_view_batch <= self.writes.completed {
-                self.on_install_durable();
-            }
-        } else if self.writes.view_batch <= self.writes.completed && !self.view_change.dvc_sent {
-            self.view_change.dvc_sent = true;
+        match self.phase {
+            Phase::WritingView { write } if write <= self.writes.completed => self.await_log(),
+            Phase::Installing { write, .. } if write <= self.writes.completed => self.on_install_durable(),
+            Phase::AwaitingMembers | Phase::RepairingPrimary => self.on_install_durable(),
+            _ => {}
+        }
+    }
+
+    /// View and headers are durable: the `DoViewChange` of the view is sent, and the log waited for.
+    pub(crate) fn await_log(&mut self) {
+        let chooses = self.primary_id() == self.id;
+        let next = if chooses { Phase::CollectingDoViewChanges } else { Phase::AwaitingStartView };
+        if self.enter_phase(next) {
             self.send_do_view_change();
             self.try_decide();
         }
@@ -427,7 +437,7 @@ impl Core {
         if dvc.head.0.saturating_sub(self.log.head().0) > LEAP_MAX {
             return self.ignore("DoViewChange", "too far ahead");
         }
-        if self.view_change.installed || self.status == Status::Normal {
+        if self.phase.has_log() {
             // Its sender has missed the StartView; only a certain head may take one unasked.
             if self.is_leading() && dvc.head_certain {
                 let start = self.start_view(0);
@@ -441,7 +451,7 @@ impl Core {
 
     /// Re-sends what a view that has not started waits for.
     pub(crate) fn retry_view_change(&mut self) {
-        if self.view_change.dvc_sent && !self.view_change.installed {
+        if self.phase.awaits_log() {
             self.send_do_view_change();
             self.try_decide();
         }
@@ -510,28 +520,31 @@ impl Core {
                 self.log.adopt(*header);
             }
         }
+        let mut doubted = self.state.doubted;
         if !self.head_certain {
             // What is named here may have been at the lost end of the log, acknowledged: until its body is durable it is
             // damaged, not missing, over restarts too (rule 7.5 c).
             self.log.mark_missing_as_damaged(keep.min(old_head));
             if let Some(first) = self.log.first_damaged(self.commit.op()) {
-                self.state.doubted = Some(Doubted { above: first.prev(), to: head });
+                doubted = Some(Doubted { above: first.prev(), to: head });
             }
         }
         self.log.doubt();
         self.raise_commit(commit);
         (self.view, self.log_view) = (view, view);
-        self.status = Status::ViewChange;
-        self.view_change.installed = true;
+        let write = self.writes.next();
+        let log = if self.primary_id() == self.id { LogSource::Chosen } else { LogSource::StartView };
+        if !self.enter_phase(Phase::Installing { write, log }) {
+            return;
+        }
         self.view_change.progress_at = self.now;
-        let batch = self.writes.next();
-        (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
+        (self.writes.view_batch, self.writes.log_view_batch) = (write, write);
         if let Err(diverged) = self.log.prove(self.applied) {
             return self.stop(diverged.into());
         }
         let suffix = self.uncommitted_suffix();
-        self.stage_state(suffix);
-        self.certify_head();
+        // When this is durable, the head is what the primary of the view has named: it is certain.
+        self.stage_state(VsrState { head_certain: true, doubted, ..self.record(suffix) });
         self.view_change.copies_bytes = 0;
         for entry in std::mem::take(&mut self.view_change.copies).into_values() {
             self.take_in(entry);
@@ -544,16 +557,21 @@ impl Core {
         if self.primary_id() != self.id {
             return self.become_backup();
         }
-        if !self.view_change.start_view_sent {
-            if self.is_first_start && self.view == View::default() && !self.is_known_to_be_first() {
-                return;
+        if self.phase == Phase::RepairingPrimary {
+            return self.try_become_primary();
+        }
+        if self.phase.is_first_start() && self.view == View::default() && !self.is_known_to_be_first() {
+            if self.phase != Phase::AwaitingMembers {
+                self.enter_phase(Phase::AwaitingMembers);
             }
-            self.view_change.start_view_sent = true;
+            return;
+        }
+        if self.enter_phase(Phase::RepairingPrimary) {
             let start = self.start_view(0);
             self.broadcast(&Message::StartView(start));
             self.begin_as_primary();
+            self.try_become_primary();
         }
-        self.try_become_primary();
     }
 
     /// A disk on which nothing was ever done leads the first view of a cluster only when a view-change quorum has said that it has done
@@ -566,14 +584,14 @@ impl Core {
 
     /// Another member has said what it holds, while this replica waits to lead the first view.
     pub(crate) fn on_first_ping(&mut self) {
-        if !self.is_first_start || self.status != Status::ViewChange || self.view != View::default() {
+        if !self.phase.is_first_start() || self.view != View::default() {
             return;
         }
         let has_begun = |log: (View, OpNumber)| log.0 == self.view && log.1 > OpNumber::ZERO;
         if self.progress.iter().any(|member| member.log.is_some_and(has_begun)) {
             self.mark("the view that a fresh disk would lead has begun without it");
             self.enter_view(self.view.next());
-        } else if self.writes.log_view_batch <= self.writes.completed {
+        } else if self.phase == Phase::AwaitingMembers {
             self.on_install_durable();
         }
     }
@@ -606,9 +624,10 @@ impl Core {
     }
 
     fn enter_normal(&mut self) {
-        self.status = Status::Normal;
+        if !self.enter_phase(Phase::Normal) {
+            return;
+        }
         self.view_change.voting = None;
-        self.view_change.abdicating = false;
         self.view_change.votes.fill(None);
         self.durable = self.commit.op().min(self.log.head());
         self.restage();
@@ -659,14 +678,16 @@ impl Core {
             return self.ignore("StartView", "too far ahead");
         }
         let installed_here = start.view == self.view && self.log_view == self.view;
-        if installed_here && (self.head_certain || self.view_change.installed) {
-            if self.status == Status::Normal {
+        let is_installing = matches!(self.phase, Phase::Installing { .. });
+        if installed_here && (self.head_certain || is_installing) {
+            if self.status() == Status::Normal {
                 self.extend_by(&start);
             }
             return;
         }
-        self.leave_view();
-        self.install(start.view, start.head, &start.headers, start.commit);
+        if self.leave_view().is_some() {
+            self.install(start.view, start.head, &start.headers, start.commit);
+        }
     }
 
     /// A `StartView` of the view that is installed may extend the log, and nothing else: replacing

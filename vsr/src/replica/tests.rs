@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -440,6 +441,53 @@ fn a_start_that_hangs_can_be_asked_and_ended() {
         let patience = clock.sleep_until(clock.now().after(Duration::from_secs(30)));
         assert!(matches!(select(asking, patience).await, Either::Left(_)), "nobody answers");
     });
+}
+
+/// A storage that has no room so many times for what a start writes again.
+struct Crowded(MemoryStorage, AtomicUsize);
+
+#[async_trait]
+impl Storage for Crowded {
+    async fn recover(&self) -> Result<Recovered, StorageError> {
+        let left = self.1.load(Ordering::Relaxed);
+        if left > 0 {
+            self.1.store(left - 1, Ordering::Relaxed);
+            return Err(StorageError::Full { used: 1, limit: 1 });
+        }
+        self.0.recover().await
+    }
+    async fn write(&self, batch: Batch) -> Result<(), StorageError> {
+        self.0.write(batch).await
+    }
+    async fn read(
+        &self,
+        ops: RangeInclusive<OpNumber>,
+        bytes_max: usize,
+    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
+        self.0.read(ops, bytes_max).await
+    }
+}
+
+/// B8: a start that finds no room waits for some, as a write does; meanwhile it can be asked and ended.
+#[test]
+fn a_start_without_room_waits_for_some() {
+    for refusals in [2, usize::MAX] {
+        let (mut pool, config) = (LocalPool::new(), config_of(0, 1));
+        let storage = Crowded(MemoryStorage::format(&config), AtomicUsize::new(refusals));
+        let builder = Replica::builder(config, Lengths).storage(storage);
+        let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(ReplicaId(0))).build().unwrap();
+        pool.spawner().spawn_local(async move { drop(replica.run().await) }).unwrap();
+        pool.run_until(async {
+            if refusals < usize::MAX {
+                assert_eq!(handle.submit(Bytes::from_static(b"x")).await, Ok(bytes_of(1)));
+            } else {
+                let words = handle.explain().await;
+                assert!(words.starts_with("starting: ") && words.contains("make room"), "{words}");
+            }
+            handle.shutdown().await;
+            assert_eq!(handle.submit(Bytes::new()).await, Err(SubmitError::Stopped));
+        });
+    }
 }
 
 /// B13: a cluster for tests costs no second at its end.

@@ -71,6 +71,8 @@ pub(super) async fn restore(back: Back) -> Result<(), Error> {
 async fn old_folder(ground: &mut Ground, id: usize) -> Result<(), Error> {
     // The other one remembers a later start, or another disk.
     ground.expect_refusal(id, id, None, exit::REFUSED).await?;
+    tell("   a supervisor starts it once more:");
+    ground.expect_refusal(id, id, None, exit::REFUSED).await?;
     ground.expect_no_lie().await?;
     ground.show_status().await;
     Ok(())

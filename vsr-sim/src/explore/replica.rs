@@ -1,0 +1,507 @@
+//! One replica: the protocol, its disk, and what only this replica can contradict.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use vsr::protocol::{
+    self, ApplyContext, BatchNumber, CommitNumber, Core, DoViewChange, Event, Fault, Incarnation, Inputs, Machine,
+    Message, Monotonic, OpNumber, Options, Outcome, Peer, Phase, Position, Status, Timestamp, View, VsrState,
+};
+use vsr::{Checksum, ClientId, Membership, ReplicaId, Timing};
+
+use super::crash_disk::{CrashDisk, CrashOutcome};
+use super::facts::{Broken, Fact};
+use super::{CLUSTER, FIRST_CLIENT};
+
+/// Time stands still but for the timer that fires, so what may happen is a nanosecond away (too short for
+/// jitter), and what shall not happen is never reached.
+const SOON: Duration = Duration::from_nanos(1);
+/// What passes when a timer fires: more than what is soon, with every back-off.
+const MOMENT: Duration = Duration::from_nanos(16);
+const NEVER: Duration = Duration::from_secs(1_000_000);
+const LATER: u64 = 1_000_000_000;
+const START: Monotonic = Monotonic(LATER);
+
+fn timing() -> Timing {
+    Timing::default().with(|timing| {
+        (timing.heartbeat, timing.suspect, timing.view_change) = (SOON, SOON, SOON);
+        (timing.retry, timing.ping, timing.abdicate) = (NEVER, NEVER, NEVER);
+        (timing.disk, timing.forward) = (NEVER, NEVER);
+    })
+}
+
+/// Commands executed, in order: the reply is all of them.
+#[derive(Clone, Debug, Default)]
+struct Listing {
+    executed: Vec<u8>,
+    fresh: Vec<Fact>,
+}
+
+impl Machine for Listing {
+    fn decodes(&self, _: &Bytes) -> bool {
+        true
+    }
+
+    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+        self.executed.extend_from_slice(&command);
+        reply.extend_from_slice(&self.executed);
+        let request = command.first().copied().unwrap_or_default();
+        self.fresh.push(Fact::Executed { request, position: context.position, reply: reply.clone() });
+        Ok(())
+    }
+}
+
+/// What the replica has said that it must not contradict, over restarts too.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    /// What its `DoViewChange` for each view said of its log.
+    logs: BTreeMap<View, Checksum>,
+    /// The ops it has acknowledged with the log of each log_view.
+    acknowledged: BTreeMap<View, BTreeSet<OpNumber>>,
+}
+
+/// What the firing of a replica's next timer would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timer {
+    None,
+    Heartbeat,
+    Vote,
+}
+
+/// What happens to a replica.
+pub(super) enum Input {
+    Start,
+    Messages(Vec<(Peer, Message)>),
+    Written,
+    Timer,
+    Crash { outcome: CrashOutcome, forget_above: Option<OpNumber> },
+}
+
+/// A message that leaves.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) to: usize,
+    /// The receiver was drawn by chance: it might have been any other replica.
+    pub(super) drawn: bool,
+    pub(super) message: Message,
+}
+
+/// What comes of a step beside the replica's new state.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    pub(super) sent: Vec<Sent>,
+    pub(super) facts: Vec<Fact>,
+}
+
+#[derive(Clone)]
+pub(super) struct Replica {
+    at: usize,
+    core: Core,
+    machine: Listing,
+    disk: CrashDisk,
+    /// The batch that is being written.
+    writing: Option<BatchNumber>,
+    /// The last durable batch of this life.
+    written: BatchNumber,
+    now: Monotonic,
+    said: Said,
+    /// This life has told the others how far its log reaches.
+    introduced: bool,
+}
+
+impl Replica {
+    pub(super) fn new(at: usize, membership: &Membership) -> Result<Replica, Broken> {
+        let incarnation = Incarnation(1000 + at as u128);
+        let state = VsrState::formatted(CLUSTER, ReplicaId(at as u8), incarnation, membership.clone());
+        let disk = CrashDisk::new(state);
+        let core = recover(at, &disk, START)?;
+        let (machine, said) = (Listing::default(), Said::default());
+        Ok(Replica {
+            at,
+            core,
+            machine,
+            disk,
+            writing: None,
+            written: BatchNumber(0),
+            now: START,
+            said,
+            introduced: false,
+        })
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(super) fn disk(&self) -> &CrashDisk {
+        &self.disk
+    }
+
+    pub(super) fn is_writing(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    pub(super) fn timer(&self) -> Timer {
+        if self.core.next_deadline().since(self.now) >= Duration::from_nanos(LATER) {
+            Timer::None
+        } else if self.core.is_primary() {
+            Timer::Heartbeat
+        } else {
+            Timer::Vote
+        }
+    }
+
+    /// A turn as the driver makes it, and those that follow from what it reads, with every check that needs this replica
+    /// only. Timers fire when the search says so.
+    ///
+    /// # Errors
+    /// The property that was broken.
+    pub(super) fn step(&mut self, input: Input) -> Result<Effects, Broken> {
+        let mut known = Some(self.core.commit());
+        let mut inputs = Inputs { wall: Timestamp(START.0), timers: false, ..Inputs::default() };
+        match input {
+            Input::Start => {
+                known = None;
+                inputs.timers = true;
+            }
+            Input::Messages(messages) => {
+                let arrived = messages.into_iter();
+                inputs.arrived.extend(arrived.map(|(from, message)| protocol::Input::Message { from, message }));
+            }
+            Input::Written => inputs.written = self.complete_write()?,
+            Input::Timer => {
+                self.now = self.now.after(MOMENT);
+                inputs.timers = true;
+            }
+            Input::Crash { outcome, forget_above } => {
+                known = None;
+                self.restart(outcome, forget_above)?;
+                inputs.timers = true;
+            }
+        }
+        let protocol::Effects { events, messages, .. } = self.settle(inputs);
+        let mut effects = Effects { sent: Vec::new(), facts: self.observe(known, &events)? };
+        for envelope in messages {
+            self.check_message(&envelope.message)?;
+            self.send(envelope.to, envelope.message, &mut effects)?;
+        }
+        self.introduced |= effects.sent.iter().any(|sent| matches!(sent.message, Message::Ping(_)));
+        let asks =
+            |sent: &Sent| matches!(sent.message, Message::RequestEntries { .. } | Message::RequestHeaders { .. });
+        for at in 0..effects.sent.len() {
+            let kind = effects.sent[at].message.name();
+            let of_kind = effects.sent.iter().filter(|sent| sent.message.name() == kind).count();
+            effects.sent[at].drawn = of_kind == 1 && asks(&effects.sent[at]);
+        }
+        let VsrState { log_view, commit, .. } = *self.disk.state();
+        self.said.logs.retain(|said, _| *said > log_view);
+        self.said.acknowledged.retain(|said, _| *said >= log_view);
+        self.said.acknowledged.values_mut().for_each(|ops| ops.retain(|op| *op > commit.op()));
+        Ok(effects)
+    }
+
+    fn complete_write(&mut self) -> Result<Option<BatchNumber>, Broken> {
+        let Some(batch) = self.writing.take() else { return Ok(None) };
+        let before = numbers(self.disk.state());
+        self.disk.complete();
+        let after = numbers(self.disk.state());
+        if after.0 < before.0 || after.1 < before.1 || after.2 < before.2 {
+            let ((view, log_view, commit), (v, l, c)) = (after, before);
+            let message = format!(
+                "the disk of r{} went from view {v}, log_view {l}, commit {c} back to {view}, {log_view}, {commit}",
+                self.at
+            );
+            return Err(Broken::new("monotone-view-log-view-commit", message));
+        }
+        self.written = batch;
+        Ok(Some(batch))
+    }
+
+    /// The process dies and comes back at once: how long it is down makes no difference to the others, who
+    /// cannot tell it from a slow one.
+    fn restart(&mut self, outcome: CrashOutcome, forget_above: Option<OpNumber>) -> Result<(), Broken> {
+        self.disk.crash(outcome);
+        if let Some(op) = forget_above {
+            self.disk.forget_above(op);
+        }
+        (self.writing, self.written, self.introduced) = (None, BatchNumber(0), false);
+        self.core = recover(self.at, &self.disk, self.now)?;
+        self.machine = Listing::default();
+        Ok(())
+    }
+
+    /// Makes turns until nothing is read any more: what is read is there at once. Returns what all of them have sent.
+    fn settle(&mut self, mut inputs: Inputs) -> protocol::Effects {
+        inputs.now = self.now;
+        let mut effects = protocol::Effects::default();
+        loop {
+            self.core.turn(&mut inputs, &mut self.machine, &mut effects);
+            if let Some((number, batch)) = effects.write.take() {
+                self.disk.begin(batch);
+                self.writing = Some(number);
+            }
+            if effects.reads.is_empty() {
+                return effects;
+            }
+            inputs.timers = false;
+            for request in effects.reads.drain(..) {
+                let ops = (request.ops().start().0..=request.ops().end().0).map(OpNumber);
+                let entries = ops.map(|op| (op, self.disk.entry(op).cloned())).collect();
+                inputs.arrived.push(protocol::Input::Read { request, entries });
+            }
+        }
+    }
+
+    fn observe(&mut self, known: Option<CommitNumber>, events: &[Event]) -> Result<Vec<Fact>, Broken> {
+        let (at, core) = (self.at, &self.core);
+        if let Some(fault) = core.fault() {
+            return Err(Broken::new("replica-stopped", format!("r{at} has stopped: {fault}")));
+        }
+        let (view, log_view, commit, applied) = (core.view(), core.log_view(), core.commit(), core.applied());
+        let normal = core.status() == Status::Normal;
+        if log_view > view || (normal && log_view != view) || applied > commit.op() || applied > core.head() {
+            let message = format!(
+                "r{at}: {:?} in view {view}, log_view {log_view}, applied {applied}, commit {commit}, head {}",
+                core.status(),
+                core.head()
+            );
+            return Err(Broken::new("state-order", message));
+        }
+        if known.is_some_and(|known| commit < known) {
+            let message = format!("r{at} went from commit {known:?} back to {commit}");
+            return Err(Broken::new("monotone-view-log-view-commit", message));
+        }
+        let mut facts = Vec::new();
+        for event in events {
+            match event {
+                Event::Applied { op, checksum } => facts.push(Fact::Applied { op: *op, checksum: *checksum }),
+                Event::ViewStarted { view, primary } if usize::from(primary.0) == at => {
+                    let log = (1..=core.head().0).map(|op| core.checksum(OpNumber(op))).collect();
+                    facts.push(Fact::Started { view: *view, log });
+                }
+                Event::Truncated { above, head } if known.is_some_and(|known| *above < known.op()) => {
+                    let message = format!("r{at} drops ops above {above} up to {head}, commit {known:?}");
+                    return Err(Broken::new("committed-is-never-dropped", message));
+                }
+                _ => {}
+            }
+        }
+        if let Some(known) = known.filter(|_| core.is_primary()) {
+            let counted = (known.0 + 1..=commit.0).map(OpNumber);
+            let counted = counted.filter_map(|op| core.checksum(op).map(|checksum| (op, checksum)));
+            facts.extend(counted.map(|(op, checksum)| Fact::Counted { view, op, checksum }));
+        }
+        facts.append(&mut self.machine.fresh);
+        Ok(facts)
+    }
+
+    fn send(&self, to: Peer, message: Message, effects: &mut Effects) -> Result<(), Broken> {
+        let to = match to {
+            Peer::Replica(id) => usize::from(id.0),
+            Peer::Client(client) => return self.reply(client, message, &mut effects.facts),
+        };
+        match &message {
+            // For reads, and for clocks and the health of links: nothing here depends on them, but for the first ping of a life.
+            Message::CommitOk { .. } => return Ok(()),
+            Message::Ping(_) if self.introduced => return Ok(()),
+            Message::Prepare { view, entry, .. } => {
+                let header = &entry.header;
+                let (of, op, checksum) = (header.view, header.op, header.checksum());
+                effects.facts.push(Fact::Prepared { replica: self.at, view: *view, of, op, checksum });
+            }
+            _ => {}
+        }
+        effects.sent.push(Sent { to, drawn: false, message });
+        Ok(())
+    }
+
+    /// A client hears at once: nothing that it does depends on when.
+    fn reply(&self, client: ClientId, message: Message, facts: &mut Vec<Fact>) -> Result<(), Broken> {
+        let Message::Replies { replies, .. } = message else { return Ok(()) };
+        for reply in replies {
+            let request = client.0.wrapping_sub(FIRST_CLIENT) as u8;
+            match reply.outcome {
+                Outcome::Reply(bytes) => {
+                    facts.push(Fact::Acknowledged { request, position: reply.position, reply: bytes.to_vec() });
+                }
+                Outcome::Refused(refusal) => {
+                    let message = format!("r{} refuses a request of an open session: {refusal:?}", self.at);
+                    return Err(Broken::new("no-request-is-refused", message));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_message(&mut self, message: &Message) -> Result<(), Broken> {
+        self.check_views(message)?;
+        match message {
+            Message::PrepareOk { view, op, checksum, .. } => self.check_acknowledged(*view, *op, *checksum),
+            Message::DoViewChange(dvc) => self.check_do_view_change(dvc),
+            _ => Ok(()),
+        }
+    }
+
+    /// No message carries a view that is not durable; what speaks of the log, or as a member of a started
+    /// view, needs the durable log_view as well.
+    fn check_views(&self, message: &Message) -> Result<(), Broken> {
+        let (view, log_view) = match message {
+            Message::StartViewChange { view, .. } | Message::Replies { view, .. } => (*view, None),
+            Message::DoViewChange(dvc) => (dvc.view, Some(dvc.log_view)),
+            Message::StartView(start) => (start.view, Some(start.view)),
+            Message::Prepare { view, .. } | Message::PrepareOk { view, .. } | Message::Commit { view, .. } => {
+                (*view, Some(*view))
+            }
+            _ => return Ok(()),
+        };
+        let durable = self.disk.state();
+        if view <= durable.view && log_view.is_none_or(|log_view| log_view == durable.log_view) {
+            return Ok(());
+        }
+        let (name, at) = (message.name(), self.at);
+        let message = format!(
+            "r{at} sends {name} of view {view} (log_view {log_view:?}), its disk has view {}, log_view {}",
+            durable.view, durable.log_view
+        );
+        Err(Broken::new("nothing-leaves-before-it-is-durable", message))
+    }
+
+    fn check_acknowledged(&mut self, view: View, op: OpNumber, checksum: Checksum) -> Result<(), Broken> {
+        let (mut above, mut name) = (op, checksum);
+        let acknowledged = self.said.acknowledged.entry(view).or_default();
+        while above > OpNumber::ZERO {
+            let Some(header) = self.disk.header(above).filter(|header| header.checksum() == name) else { break };
+            acknowledged.insert(above);
+            (above, name) = (above.prev(), header.parent);
+        }
+        // What is committed may be acknowledged without a copy: others have it.
+        if above > self.core.commit().op() {
+            let message = format!("r{} acknowledges op {op}, its disk lacks op {above} ({name})", self.at);
+            return Err(Broken::new("acknowledged-is-durable", message));
+        }
+        Ok(())
+    }
+
+    fn check_do_view_change(&mut self, dvc: &DoViewChange) -> Result<(), Broken> {
+        let (at, view, head) = (self.at, dvc.view, dvc.head);
+        let mut bytes = format!("{} {} {head}", dvc.log_view, dvc.commit).into_bytes();
+        dvc.headers.iter().for_each(|header| bytes.extend(header.checksum().0.to_le_bytes()));
+        let says = Checksum::of(&bytes);
+        if *self.said.logs.entry(view).or_insert(says) != says {
+            let message = format!("r{at} sends a DoViewChange for view {view} that differs from its first");
+            return Err(Broken::new("one-do-view-change-per-view", message));
+        }
+        let Some(acknowledged) = self.said.acknowledged.get(&dvc.log_view) else { return Ok(()) };
+        for op in acknowledged.iter().filter(|op| **op > dvc.commit.op()) {
+            let fact = dvc.facts.get((op.0 - dvc.commit.0 - 1) as usize);
+            if fact.map_or(dvc.head_certain, |fact| fact.nack) {
+                let message = format!("r{at} nacks op {op} for view {view} (head {head}), and had acknowledged it");
+                return Err(Broken::new("nacked-never-acknowledged", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// A text that is equal for two states of a replica only if they behave alike from now on.
+    ///
+    /// Left out is what has no influence on that: absolute times and batch numbers (only what is past or
+    /// durable counts, and what is ahead), the state of the generator (every peer that it could draw is tried), and
+    /// what is only left over from a role or a view change. Checksums stand in the text with 32 bits: enough to
+    /// tell the few hundred contents apart that occur.
+    pub(super) fn canonical(&self, text: &mut String, out: &mut String) {
+        text.clear();
+        out.clear();
+        let Replica { at, core, machine, disk, writing, written, now: _, said, introduced } = self;
+        let _ = write!(text, "{at} {core:?} {machine:?} {disk:?} {writing:?} {} {said:?} {introduced}", written.0 == 0);
+        // What a primary counts starts from nothing when a replica takes up the role; what a view change
+        // gathers is forgotten when the next begins.
+        if core.primary_id() != core.id() {
+            cut_answers(text);
+        }
+        cut(text, "backoff: ", ", fast_votes");
+        if core.is_primary() {
+            cut(text, " votes: [", ", voting");
+        }
+        if let Phase::Normal | Phase::Installing { .. } | Phase::AwaitingMembers | Phase::RepairingPrimary =
+            core.phase()
+        {
+            cut(text, "dvcs: [", ", lost_told");
+            cut(text, "copies: {", ", progress_at");
+        }
+        let mut done = 0;
+        for (open, _) in text.match_indices('(') {
+            let before = &text[..open];
+            let number: fn(u64, &Replica) -> String = if before.ends_with("Monotonic") {
+                |number, node| time(number, node.now.0)
+            } else if before.ends_with("BatchNumber") {
+                |number, node| number.saturating_sub(node.written.0).to_string()
+            } else if before.ends_with("Random") {
+                |_, _| String::new()
+            } else {
+                continue;
+            };
+            let digits = &text[open + 1..];
+            let end = digits.find(')').unwrap_or(0);
+            if let Ok(value) = digits[..end].parse() {
+                out.push_str(&text[done..=open]);
+                out.push_str(&number(value, self));
+                done = open + 1 + end;
+            }
+        }
+        out.push_str(&text[done..]);
+    }
+}
+
+/// Takes everything from one mark to another out of a text.
+fn cut(text: &mut String, from: &str, to: &str) {
+    let Some(start) = text.find(from) else { return };
+    if let Some(len) = text[start..].find(to) {
+        text.drain(start..start + len);
+    }
+}
+
+/// Takes out what each member has answered: the last fields of its `Progress`.
+fn cut_answers(text: &mut String) {
+    let mut from = text.find("progress: ").unwrap_or(text.len());
+    while let Some(start) = text[from..].find(", acknowledged: ").map(|start| from + start) {
+        let Some(len) = text[start..].find(" } }") else { return };
+        text.drain(start..start + len);
+        from = start;
+    }
+}
+
+/// A moment as it stands to the present one. What is past has passed every limit that can be passed here.
+fn time(moment: u64, now: u64) -> String {
+    match moment.checked_sub(now) {
+        None | Some(0) => "past".to_owned(),
+        Some(ahead) if ahead < LATER => "soon".to_owned(),
+        Some(_) => "later".to_owned(),
+    }
+}
+
+/// What must never go down on a disk.
+fn numbers(state: &VsrState) -> (View, View, CommitNumber) {
+    (state.view, state.log_view, state.commit)
+}
+
+fn recover(at: usize, disk: &CrashDisk, now: Monotonic) -> Result<Core, Broken> {
+    let options = Options {
+        timing: timing(),
+        seed: disk.state().starts * 7919 + at as u64,
+        local_client: ClientId(1 + at as u128),
+        machine_version: 1,
+        log_bytes_max: 1 << 30,
+        cache_bytes: 1 << 20,
+        queue_bytes_max: 32 << 20,
+    };
+    Core::recover(options, disk.recover(), now, Timestamp(START.0))
+        .map_err(|fault| Broken::new("replica-stopped", format!("r{at} does not start: {fault}")))
+}
+
+/// The place of a request of a client whose session is the `index`-th that was opened, all in op 1.
+pub(super) fn session(index: u8) -> vsr::protocol::SessionId {
+    vsr::protocol::SessionId(Position { op: OpNumber(1), index: index.into() })
+}

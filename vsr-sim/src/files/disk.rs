@@ -1,0 +1,329 @@
+//! A disk that forgets what was not synced, tears what was being written, and rots.
+
+use std::collections::BTreeMap;
+
+use vsr::Checksum;
+use vsr::protocol::{Batch, Entry, OpNumber, Random, Recovered, Slot, VsrState};
+
+use crate::faults::{Damage, Unsynced};
+
+#[derive(Clone, Debug)]
+struct Stored {
+    entry: Entry,
+    damage: Damage,
+}
+
+/// One replica's disk: what is durable, and the write that is under way.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    state: VsrState,
+    entries: BTreeMap<OpNumber, Stored>,
+    pending: Option<Batch>,
+    /// Slots that a torn overwrite left unreadable.
+    torn: BTreeMap<OpNumber, ()>,
+    lost: bool,
+    /// The unreadable end that the replica which runs was told of; and the one of which a state was written since. Like
+    /// a storage on files, this one is sure of its end from the next start on: the loss is the replica's to remember.
+    told: Option<OpNumber>,
+    noted: Option<OpNumber>,
+    /// What the storage on files said of the end of its log, where there is one below.
+    certain: Option<bool>,
+    /// Places that keep nothing, and how many puts more come to nothing there.
+    bad: BTreeMap<OpNumber, u64>,
+    /// A write whose sync has failed: it can be read until power is lost.
+    cached: Option<Batch>,
+}
+
+impl SimDisk {
+    /// A formatted disk.
+    #[must_use]
+    pub fn new(state: VsrState) -> SimDisk {
+        SimDisk {
+            state,
+            entries: BTreeMap::new(),
+            pending: None,
+            torn: BTreeMap::new(),
+            lost: false,
+            told: None,
+            noted: None,
+            certain: None,
+            bad: BTreeMap::new(),
+            cached: None,
+        }
+    }
+
+    /// The durable record.
+    #[must_use]
+    pub fn state(&self) -> &VsrState {
+        &self.state
+    }
+
+    /// It is gone, for good. What was on it counts as written, as a rotten copy does.
+    pub fn lose(&mut self) {
+        self.pending = None;
+        self.lost = true;
+    }
+
+    /// Whether it is gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Whether a write is under way.
+    #[must_use]
+    pub fn is_writing(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The highest op on the disk.
+    #[must_use]
+    pub fn head(&self) -> OpNumber {
+        let torn = self.torn.last_key_value().map_or(OpNumber::ZERO, |(op, ())| *op);
+        self.entries.last_key_value().map_or(OpNumber::ZERO, |(op, _)| *op).max(torn)
+    }
+
+    /// The checksum of the durable entry of an op, rotten or not.
+    #[must_use]
+    pub fn durable(&self, op: OpNumber) -> Option<Checksum> {
+        self.entries.get(&op).map(|stored| stored.entry.header.checksum())
+    }
+
+    /// The header of the durable entry of an op, rotten or not.
+    #[must_use]
+    pub fn durable_header(&self, op: OpNumber) -> Option<vsr::protocol::Header> {
+        self.entries.get(&op).map(|stored| stored.entry.header)
+    }
+
+    /// The durable entry of an op as it was written, rotten or not: for checkers, that know more than a replica.
+    #[must_use]
+    pub fn durable_entry(&self, op: OpNumber) -> Option<&Entry> {
+        self.entries.get(&op).map(|stored| &stored.entry)
+    }
+
+    /// The durable entry of an op, if it is intact.
+    #[must_use]
+    pub fn intact(&self, op: OpNumber) -> Option<&Entry> {
+        let stored = self.entries.get(&op).filter(|_| !self.lost)?;
+        (stored.damage == Damage::Intact).then_some(&stored.entry)
+    }
+
+    /// Whether something was in this slot that cannot be read any more.
+    #[must_use]
+    pub fn is_damaged(&self, op: OpNumber) -> bool {
+        self.torn.contains_key(&op) || self.entries.get(&op).is_some_and(|stored| stored.damage != Damage::Intact)
+    }
+
+    /// A write begins.
+    pub fn begin(&mut self, batch: Batch) {
+        self.pending = Some(batch);
+    }
+
+    /// The write is durable.
+    pub fn complete(&mut self) {
+        if let Some(batch) = self.pending.take() {
+            self.apply(batch);
+        }
+    }
+
+    fn apply(&mut self, batch: Batch) {
+        if let Some(op) = batch.truncate_above {
+            self.entries.split_off(&op.next());
+            self.torn.split_off(&op.next());
+            self.told.take_if(|told| *told > op);
+            self.noted.take_if(|noted| *noted > op);
+        }
+        if let Some(state) = batch.state {
+            self.noted = self.told.or(self.noted);
+            if self.certain.is_some() && state.head_certain {
+                self.certain = Some(true);
+            }
+            self.state = state;
+        }
+        for entry in batch.entries {
+            self.put(entry);
+        }
+    }
+
+    fn put(&mut self, entry: Entry) {
+        let op = entry.header.op;
+        self.torn.remove(&op);
+        // What rots there from now on is another loss.
+        self.told.take_if(|told| *told == op);
+        self.noted.take_if(|noted| *noted == op);
+        let mut damage = Damage::Intact;
+        if let Some(puts) = self.bad.get_mut(&op).filter(|puts| **puts > 0) {
+            // The header has a place of its own.
+            (*puts, damage) = (puts.saturating_sub(1), Damage::Body);
+        }
+        self.entries.insert(op, Stored { entry, damage });
+    }
+
+    /// The place of an op's body keeps nothing from now on: what is there rots, and so does what is put there, so many times;
+    /// then the disk has another place for it. False when it was bad already.
+    pub fn spoil(&mut self, op: OpNumber, puts: u64) -> bool {
+        if self.bad.get(&op).is_some_and(|left| *left > 0) {
+            return false;
+        }
+        self.bad.insert(op, puts);
+        self.rot(op, Damage::Body);
+        true
+    }
+
+    /// The write is reported durable, and its records are lost whole, bodies and headers, but for those that this spares.
+    pub fn complete_without_a_trace(&mut self, spared: impl Fn(OpNumber) -> bool) {
+        self.complete_damaged(Damage::End, spared);
+    }
+
+    /// The sync of the write under way fails. What was written can be read until power is lost, and is not on the disk.
+    pub fn fail_sync(&mut self) {
+        self.cached = self.pending.take();
+    }
+
+    /// A start writes again what it can read and was not synced: a sync that failed once would not do it.
+    pub fn write_back(&mut self) {
+        if let Some(batch) = self.cached.take() {
+            self.apply(batch);
+        }
+    }
+
+    /// Power is lost, and with it what no sync has reached. False when there was nothing.
+    pub fn lose_power(&mut self, unsynced: Unsynced) -> bool {
+        if self.cached.is_none() {
+            return false;
+        }
+        self.pending = self.cached.take();
+        self.crash(unsynced).is_some()
+    }
+
+    /// The write is reported durable, and the bodies of its entries are not there; those that this predicate spares are.
+    pub fn complete_silently(&mut self, spared: impl Fn(OpNumber) -> bool) {
+        self.complete_damaged(Damage::Body, spared);
+    }
+
+    fn complete_damaged(&mut self, damage: Damage, spared: impl Fn(OpNumber) -> bool) {
+        let Some(batch) = self.pending.take() else { return };
+        let ops: Vec<OpNumber> = batch.entries.iter().map(|entry| entry.header.op).collect();
+        self.apply(batch);
+        for op in ops.into_iter().filter(|op| !spared(*op)) {
+            self.rot(op, damage);
+        }
+    }
+
+    /// Power is lost. What becomes of the write under way is one of what the contract allows (clauses 4
+    /// to 7): nothing of it, all of it, or a part of its entries. Says which; nothing when there was none.
+    pub fn crash(&mut self, unsynced: Unsynced) -> Option<&'static str> {
+        let batch = self.pending.take()?;
+        match unsynced {
+            Unsynced::Lost => Some("unsynced write lost"),
+            Unsynced::Kept => {
+                self.apply(batch);
+                Some("unsynced write kept")
+            }
+            Unsynced::Torn(salt) => {
+                let mut random = Random::new(salt);
+                // A batch of a state alone is atomic (clause 4).
+                if batch.entries.is_empty() {
+                    if random.chance(1, 2) {
+                        self.apply(batch);
+                    }
+                    return Some("unsynced write torn");
+                }
+                for entry in batch.entries {
+                    let op = entry.header.op;
+                    let overwrites = self.entries.contains_key(&op);
+                    match random.below(3) {
+                        0 => self.put(entry),
+                        // The old entry is gone and the new one is not there: unreadable.
+                        1 if overwrites => {
+                            self.entries.remove(&op);
+                            self.torn.insert(op, ());
+                        }
+                        _ => {}
+                    }
+                }
+                Some("unsynced write torn")
+            }
+        }
+    }
+
+    /// Rots one entry. False when there is none, or it is rotten already.
+    pub fn rot(&mut self, op: OpNumber, damage: Damage) -> bool {
+        match self.entries.get_mut(&op) {
+            Some(stored) if stored.damage == Damage::Intact => stored.damage = damage,
+            _ => return false,
+        }
+        // What a state has noted is the loss of what came after it: not that of what is the end now.
+        if self.is_unreadable(op) && (op.0..=self.head().0).all(|above| self.is_unreadable(OpNumber(above))) {
+            (self.told, self.noted) = (None, None);
+        }
+        true
+    }
+
+    fn is_unreadable(&self, op: OpNumber) -> bool {
+        self.entries.get(&op).is_some_and(|stored| matches!(stored.damage, Damage::Both | Damage::End))
+    }
+
+    /// Whether the end of the log is readable: nothing can have come after it.
+    #[must_use]
+    pub fn is_head_certain(&self) -> bool {
+        let head = self.head();
+        self.certain.unwrap_or_else(|| !self.is_unreadable(head) || self.noted == Some(head))
+    }
+
+    /// A replica starts: what it reads.
+    pub fn start(&mut self) -> Recovered {
+        self.told = (!self.is_head_certain()).then(|| self.head());
+        self.recover()
+    }
+
+    /// A storage on files has started here: what it says it has is what is on this disk. `entry` knows what was put.
+    pub(crate) fn adopt(&mut self, recovered: &Recovered, entry: impl Fn(OpNumber) -> Option<Entry>) {
+        (self.pending, self.cached) = (None, None);
+        self.state = recovered.state.clone();
+        self.certain = Some(recovered.head_certain);
+        self.torn.clear();
+        let mut before = std::mem::take(&mut self.entries);
+        for (op, slot) in (1..).map(OpNumber).zip(&recovered.slots) {
+            let damage = match slot {
+                Slot::Clean(_) => Damage::Intact,
+                Slot::Corrupt(Some(_)) => Damage::Body,
+                Slot::Corrupt(None) => Damage::Both,
+                Slot::Absent => continue,
+            };
+            match entry(op) {
+                Some(entry) => _ = self.entries.insert(op, Stored { entry, damage }),
+                None => _ = self.torn.insert(op, ()),
+            }
+        }
+        // What was at a lost end counts as written, as a rotten copy does.
+        // It still does at later starts, at which the storage is certain of its end: only the replica knows of the loss then.
+        let mut above = before.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
+        above.retain(|_, stored| !recovered.head_certain || stored.damage == Damage::End);
+        self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
+    }
+
+    /// What a restarted replica reads.
+    #[must_use]
+    pub fn recover(&self) -> Recovered {
+        let mut head = self.head();
+        let mut head_certain = self.is_head_certain();
+        let is_noted = self.certain == Some(true) || self.noted == Some(head);
+        while self.entries.get(&head).is_some_and(|stored| stored.damage == Damage::End) {
+            head = head.prev();
+        }
+        let slots = (1..=head.0).map(OpNumber).map(|op| match self.entries.get(&op) {
+            Some(Stored { entry, damage: Damage::Intact }) => Slot::Clean(entry.header),
+            Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
+            Some(Stored { damage: Damage::Both | Damage::End, .. }) => {
+                // With the last slot unreadable in both places, what came after it is not known.
+                head_certain &= op < head || is_noted;
+                Slot::Corrupt(None)
+            }
+            None if self.torn.contains_key(&op) => Slot::Corrupt(None),
+            None => Slot::Absent,
+        });
+        let slots = slots.collect();
+        Recovered { state: self.state.clone(), slots, head_certain }
+    }
+}

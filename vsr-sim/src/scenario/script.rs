@@ -1,0 +1,787 @@
+//! Scripted schedules on the protocol core: every message, write, crash and time-out happens when a test
+//! says so.
+//!
+//! ```
+//! use std::time::Duration;
+//! use vsr_sim::script::Script;
+//!
+//! let mut s = Script::new(3);
+//! let client = s.register(0);
+//! s.submit(0, client, 1, b"a");
+//! s.run();
+//! assert_eq!(s.reply(client, 1), Some(b"1".to_vec())); // the number of commands executed so far
+//! s.crash(0); // what was not synced is gone
+//! s.pass(Duration::from_secs(3)); // the others time out, and a new view starts
+//! s.restart(0);
+//! s.settle(); // everything is healed: all are normal, in one view, with one log
+//! assert_eq!(s.executed(0), ["a"]);
+//! ```
+//!
+//! The checkers of the simulator look at every step, and a broken property fails the test.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use vsr::protocol::{
+    ApplyContext, BatchNumber, Core, Effects, Envelope, Event, Fault, Incarnation, Input, Inputs, Machine, Mark,
+    Message, Monotonic, OpNumber, Options, Outcome, Peer, Reply, Request, RequestNumber, SessionId, Status, Timestamp,
+    Timing, View, VsrState,
+};
+use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId};
+
+use crate::check::{Checkers, Observation, Scene};
+use crate::faults::{Damage, Unsynced};
+use crate::files::SimDisk;
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+pub struct Flight {
+    /// Its sender.
+    pub from: Peer,
+    /// Its receiver.
+    pub to: Peer,
+    /// What it says.
+    pub message: Message,
+}
+
+impl Flight {
+    /// Whether it goes from one replica to another.
+    #[must_use]
+    pub fn is(&self, from: usize, to: usize) -> bool {
+        self.from == replica(from) && self.to == replica(to)
+    }
+
+    /// The kind of its message, as [`Message::name`] says.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.message.name()
+    }
+}
+
+type Filter = Box<dyn Fn(&Flight) -> bool>;
+
+enum Fate {
+    Hold,
+    Drop,
+}
+
+struct Rule {
+    id: usize,
+    filter: Filter,
+    fate: Fate,
+}
+
+/// Commands executed, in order: the reply is how many there are.
+#[derive(Clone, Debug, Default)]
+struct Listing {
+    executed: Vec<Vec<u8>>,
+}
+
+impl Machine for Listing {
+    fn decodes(&self, command: &Bytes) -> bool {
+        !command.starts_with(b"undecodable")
+    }
+
+    fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+        self.executed.push(command.to_vec());
+        reply.extend(self.executed.len().to_string().bytes());
+        Ok(())
+    }
+}
+
+struct Node {
+    core: Option<Core>,
+    machine: Listing,
+    /// The batch that is being written.
+    writing: Option<BatchNumber>,
+    disk_held: bool,
+    paused: bool,
+    /// Tokens of queries that may be served, with what had been executed then.
+    answers: BTreeMap<u64, usize>,
+    room: u64,
+    /// Bytes by which a batch was larger than the room that the replica was told of.
+    over_room: u64,
+    may_stop: bool,
+    stopped: Option<Fault>,
+}
+
+/// A cluster of protocol cores, moved by hand.
+pub struct Script {
+    nodes: Vec<Node>,
+    disks: Vec<SimDisk>,
+    disks_replaced: bool,
+    membership: Membership,
+    timing: Timing,
+    flights: Vec<Flight>,
+    held: Vec<(usize, Flight)>,
+    /// Messages for processes that stand still.
+    waiting: Vec<(usize, Flight)>,
+    rules: Vec<Rule>,
+    next_rule: usize,
+    now: Monotonic,
+    replies: BTreeMap<(ClientId, RequestNumber), Vec<Reply>>,
+    sessions: BTreeMap<ClientId, SessionId>,
+    next_client: u128,
+    checkers: Checkers,
+    /// Time-outs that voted, view changes, and so on, for tests that count.
+    events: Vec<(usize, Event)>,
+    marks: Vec<Mark>,
+    starts: u64,
+}
+
+const CLUSTER: ClusterId = ClusterId(1);
+
+fn replica(at: usize) -> Peer {
+    Peer::Replica(ReplicaId(at as u8))
+}
+
+/// How long [`Script::settle`] waits: twenty time-outs.
+const SETTLE: Duration = Duration::from_secs(20);
+
+impl Script {
+    /// A cluster of this size, started and idle in view 0.
+    #[must_use]
+    pub fn new(replicas: usize) -> Script {
+        let addresses = (0..replicas).map(|id| format!("replica {id}"));
+        Script::with_membership(Membership::new(addresses).expect("a cluster has 1 to 9 members"))
+    }
+
+    /// A cluster with constants or quorums of one's own.
+    #[must_use]
+    pub fn with_membership(membership: Membership) -> Script {
+        membership.validate().expect("the membership works");
+        let nodes = (0..membership.n()).map(|id| {
+            let incarnation = Incarnation(1000 + id as u128);
+            let state = VsrState::formatted(CLUSTER, ReplicaId(id as u8), incarnation, membership.clone());
+            let node = Node {
+                core: None,
+                machine: Listing::default(),
+                writing: None,
+                disk_held: false,
+                paused: false,
+                answers: BTreeMap::new(),
+                room: u64::MAX,
+                over_room: 0,
+                may_stop: false,
+                stopped: None,
+            };
+            (node, SimDisk::new(state))
+        });
+        let (nodes, disks): (Vec<Node>, Vec<SimDisk>) = nodes.unzip();
+        let mut script = Script {
+            nodes,
+            disks,
+            membership,
+            timing: Timing::default(),
+            flights: Vec::new(),
+            held: Vec::new(),
+            waiting: Vec::new(),
+            disks_replaced: false,
+            rules: Vec::new(),
+            next_rule: 0,
+            now: Monotonic(1_000_000_000),
+            replies: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            next_client: 1 << 64,
+            checkers: Checkers::all(),
+            events: Vec::new(),
+            marks: Vec::new(),
+            starts: 0,
+        };
+        for at in 0..script.nodes.len() {
+            script.restart(at);
+        }
+        script.run();
+        script
+    }
+
+    /// The number of replicas.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Never: a cluster has a member.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    // ---- what happens ----
+
+    /// Delivers messages and completes writes, in order, until nothing is left to do. No time passes.
+    pub fn run(&mut self) {
+        loop {
+            let mut progress = false;
+            for at in 0..self.nodes.len() {
+                progress |= self.complete_write(at);
+            }
+            let flights = std::mem::take(&mut self.flights);
+            progress |= !flights.is_empty();
+            for flight in flights {
+                self.deliver(flight);
+            }
+            if !progress {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass in small steps, with everything delivered after each.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.after(time);
+        while self.now < end {
+            self.now = self.now.after(Duration::from_millis(5)).min(end);
+            for at in 0..self.nodes.len() {
+                self.turn(at, |inputs| inputs.timers = true);
+            }
+            self.run();
+        }
+    }
+
+    /// Heals everything, starts what is down, waits, and asserts what every schedule must end with: all
+    /// normal, in one view, with one log, everything applied.
+    pub fn settle(&mut self) {
+        self.heal();
+        for at in 0..self.nodes.len() {
+            self.pause(at, false);
+            self.nodes[at].disk_held = false;
+            if self.nodes[at].core.is_none() {
+                self.restart(at);
+            }
+        }
+        self.run();
+        let end = self.now.after(SETTLE);
+        while self.now < end && !self.is_settled() {
+            self.pass(Duration::from_millis(50));
+        }
+        let states: Vec<String> = (0..self.nodes.len()).map(|at| self.describe(at)).collect();
+        assert!(self.is_settled(), "twenty time-outs after everything was healed: {states:#?}");
+    }
+
+    fn is_settled(&self) -> bool {
+        let first = self.core(0);
+        self.nodes.iter().all(|node| {
+            node.core.as_ref().is_some_and(|core| {
+                core.status() == Status::Normal
+                    && core.view() == first.view()
+                    && core.head() == first.head()
+                    && core.checksum(core.head()) == first.checksum(first.head())
+                    && core.applied() == core.head()
+                    && core.sessions_digest() == first.sessions_digest()
+            }) && node.machine.executed == self.nodes[0].machine.executed
+        })
+    }
+
+    /// One replica in a line.
+    #[must_use]
+    pub fn describe(&self, at: usize) -> String {
+        match &self.nodes[at].core {
+            Some(core) => format!(
+                "r{at}: {:?} view {} log_view {} commit {} applied {} head {}: {}",
+                core.status(),
+                core.view(),
+                core.log_view(),
+                core.commit(),
+                core.applied(),
+                core.head(),
+                core.explain()
+            ),
+            None => format!("r{at}: down"),
+        }
+    }
+
+    // ---- the network ----
+
+    /// Messages that fit stay on their way until the rule is released.
+    pub fn hold(&mut self, filter: impl Fn(&Flight) -> bool + 'static) -> usize {
+        self.rule(Box::new(filter), Fate::Hold)
+    }
+
+    /// Messages that fit are lost.
+    pub fn lose(&mut self, filter: impl Fn(&Flight) -> bool + 'static) -> usize {
+        self.rule(Box::new(filter), Fate::Drop)
+    }
+
+    fn rule(&mut self, filter: Filter, fate: Fate) -> usize {
+        self.next_rule += 1;
+        self.rules.push(Rule { id: self.next_rule, filter, fate });
+        self.next_rule
+    }
+
+    /// No message goes from one replica to the other.
+    pub fn cut_one_way(&mut self, from: usize, to: usize) -> usize {
+        self.lose(move |flight| flight.is(from, to))
+    }
+
+    /// No message goes between two replicas.
+    pub fn cut(&mut self, a: usize, b: usize) -> usize {
+        self.lose(move |flight| flight.is(a, b) || flight.is(b, a))
+    }
+
+    /// No message of other replicas reaches this one, or leaves it.
+    pub fn isolate(&mut self, at: usize) -> usize {
+        let other = |peer: Peer| matches!(peer, Peer::Replica(_));
+        self.lose(move |flight| {
+            (flight.from == replica(at) && other(flight.to)) || (flight.to == replica(at) && other(flight.from))
+        })
+    }
+
+    /// Ends a rule. What it held is delivered by the next [`run`](Self::run), in order.
+    pub fn release(&mut self, rule: usize) {
+        self.rules.retain(|known| known.id != rule);
+        let held = std::mem::take(&mut self.held);
+        for (of, flight) in held {
+            if of == rule { self.flights.push(flight) } else { self.held.push((of, flight)) }
+        }
+    }
+
+    /// Ends a rule and forgets what it held.
+    pub fn forget(&mut self, rule: usize) {
+        self.rules.retain(|known| known.id != rule);
+        self.held.retain(|(of, _)| *of != rule);
+    }
+
+    /// Ends every rule. What was held is lost.
+    pub fn heal(&mut self) {
+        self.rules.clear();
+        self.held.clear();
+    }
+
+    /// What a rule holds.
+    #[must_use]
+    pub fn held(&self, rule: usize) -> Vec<Flight> {
+        self.held.iter().filter(|(of, _)| *of == rule).map(|(_, flight)| flight.clone()).collect()
+    }
+
+    /// Delivers any message at once, as often as wanted, past every rule.
+    pub fn inject(&mut self, flight: Flight) {
+        self.receive(flight);
+    }
+
+    /// A message between two replicas, for [`inject`](Self::inject).
+    #[must_use]
+    pub fn flight(from: usize, to: usize, message: Message) -> Flight {
+        Flight { from: replica(from), to: replica(to), message }
+    }
+
+    /// The transport of one replica reports that its connection to another is gone.
+    pub fn peer_down(&mut self, at: usize, peer: usize, refused: bool) {
+        self.turn(at, |inputs| inputs.arrived.push(Input::PeerDown { peer: ReplicaId(peer as u8), refused }));
+    }
+
+    // ---- processes and disks ----
+
+    /// The process dies; writes under way are lost.
+    pub fn crash(&mut self, at: usize) {
+        self.nodes[at].core = None;
+        self.nodes[at].writing = None;
+        self.waiting.retain(|(of, _)| *of != at);
+        // Of the outcomes that the contract allows, this is the harshest: nothing of it.
+        self.disks[at].crash(Unsynced::Lost);
+    }
+
+    /// The process dies right after its write became durable, before it could say so.
+    pub fn crash_after_write(&mut self, at: usize) {
+        self.disks[at].complete();
+        self.crash(at);
+    }
+
+    /// Starts a replica from its disk.
+    ///
+    /// # Panics
+    /// When it refuses to start.
+    pub fn restart(&mut self, at: usize) {
+        self.try_restart(at).expect("the replica starts");
+    }
+
+    /// Starts a replica from its disk, if it does not refuse.
+    ///
+    /// # Errors
+    /// Why it refuses.
+    pub fn try_restart(&mut self, at: usize) -> Result<(), Fault> {
+        self.starts += 1;
+        let options = Options {
+            timing: self.timing,
+            seed: self.starts * 7919 + at as u64,
+            local_client: ClientId(u128::from(self.starts)),
+            machine_version: 1,
+            log_bytes_max: 1 << 30,
+            cache_bytes: 1 << 20,
+            queue_bytes_max: 32 << 20,
+        };
+        let recovered = self.disks[at].start();
+        let core = Core::recover(options, recovered, self.now, Timestamp(self.now.0))?;
+        let node = &mut self.nodes[at];
+        node.core = Some(core);
+        node.machine = Listing::default();
+        node.answers.clear();
+        self.observe(&Observation::Started { replica: at });
+        self.turn(at, |_| {});
+        Ok(())
+    }
+
+    /// Writes of this replica do not complete until its disk is released.
+    pub fn hold_disk(&mut self, at: usize) {
+        self.nodes[at].disk_held = true;
+    }
+
+    /// Writes complete again.
+    pub fn release_disk(&mut self, at: usize) {
+        self.nodes[at].disk_held = false;
+    }
+
+    /// Completes the one write under way of a held disk.
+    pub fn write_once(&mut self, at: usize) {
+        let held = std::mem::replace(&mut self.nodes[at].disk_held, false);
+        self.complete_write(at);
+        self.nodes[at].disk_held = held;
+    }
+
+    /// The process stands still: no message is taken, no time-out noticed, until it goes on.
+    pub fn pause(&mut self, at: usize, paused: bool) {
+        self.nodes[at].paused = paused;
+        if !paused {
+            let waiting = self.waiting.extract_if(.., |(of, _)| *of == at);
+            self.flights.extend(waiting.map(|(_, flight)| flight));
+        }
+    }
+
+    /// Damages an entry on a disk. It is noticed at the next start, or read.
+    pub fn rot(&mut self, at: usize, op: u64, damage: Damage) {
+        assert!(self.disks[at].rot(OpNumber(op), damage), "there is something to rot");
+    }
+
+    /// The disk of a replica.
+    #[must_use]
+    pub fn disk(&self, at: usize) -> &SimDisk {
+        &self.disks[at]
+    }
+
+    /// Bytes that a replica's disk can still take.
+    pub fn set_room(&mut self, at: usize, bytes: u64) {
+        self.nodes[at].room = bytes;
+    }
+
+    /// Bytes by which a batch of a replica was larger than the room that it was told of.
+    #[must_use]
+    pub fn over_room(&self, at: usize) -> u64 {
+        self.nodes[at].over_room
+    }
+
+    /// Puts another disk in the place of a replica's, which is down: an older image of it, or one that was formatted anew. The checkers
+    /// rely on disks that stay, and look away from here on: the schedule says what must be so.
+    ///
+    /// # Panics
+    /// When the replica is up.
+    pub fn replace_disk(&mut self, at: usize, disk: SimDisk) {
+        assert!(self.nodes[at].core.is_none(), "the replica is down");
+        self.disks[at] = disk;
+        self.disks_replaced = true;
+    }
+
+    /// From now on a replica may stop; why, [`stopped`](Self::stopped) says.
+    pub fn let_stop(&mut self, at: usize) {
+        self.nodes[at].may_stop = true;
+    }
+
+    /// Why a replica has stopped by itself.
+    #[must_use]
+    pub fn stopped(&self, at: usize) -> Option<&Fault> {
+        self.nodes[at].stopped.as_ref()
+    }
+
+    // ---- clients ----
+
+    /// Opens a session through a replica, and waits for it (no time passes).
+    ///
+    /// # Panics
+    /// When it cannot be opened without time passing.
+    pub fn register(&mut self, at: usize) -> ClientId {
+        self.next_client += 1;
+        let client = ClientId(self.next_client);
+        self.send_register(at, client);
+        self.run();
+        self.session(client).expect("the session is open");
+        client
+    }
+
+    /// Sends a `Register` of any client.
+    pub fn send_register(&mut self, at: usize, client: ClientId) {
+        self.request(
+            at,
+            Request {
+                client,
+                session: SessionId::default(),
+                number: RequestNumber(0),
+                floor: RequestNumber(0),
+                command: Bytes::new(),
+            },
+        );
+    }
+
+    /// The session of a client, as the last answer to its `Register` said.
+    #[must_use]
+    pub fn session(&self, client: ClientId) -> Option<SessionId> {
+        self.sessions.get(&client).copied()
+    }
+
+    /// Sends a request, with the floor at its own number.
+    pub fn submit(&mut self, at: usize, client: ClientId, number: u64, command: &[u8]) {
+        self.submit_with_floor(at, client, number, number, command);
+    }
+
+    /// Sends a request.
+    pub fn submit_with_floor(&mut self, at: usize, client: ClientId, number: u64, floor: u64, command: &[u8]) {
+        let session = self.session(client).expect("the session is open");
+        self.request(
+            at,
+            Request {
+                client,
+                session,
+                number: RequestNumber(number),
+                floor: RequestNumber(floor),
+                command: Bytes::copy_from_slice(command),
+            },
+        );
+    }
+
+    /// Sends any request.
+    pub fn request(&mut self, at: usize, request: Request) {
+        let from = Peer::Client(request.client);
+        let message = Message::Requests { requests: vec![request], forwarded: false };
+        self.send(Flight { from, to: replica(at), message });
+    }
+
+    /// Everything that was answered to a request, in order.
+    #[must_use]
+    pub fn outcomes(&self, client: ClientId, number: u64) -> Vec<Outcome> {
+        let replies = self.replies.get(&(client, RequestNumber(number)));
+        replies.into_iter().flatten().map(|reply| reply.outcome.clone()).collect()
+    }
+
+    /// The first reply of the state machine to a request.
+    #[must_use]
+    pub fn reply(&self, client: ClientId, number: u64) -> Option<Vec<u8>> {
+        self.outcomes(client, number).into_iter().find_map(|outcome| match outcome {
+            Outcome::Reply(bytes) => Some(bytes.to_vec()),
+            _ => None,
+        })
+    }
+
+    /// Asks a linearizable query at a replica. The token is a number of the test's own.
+    pub fn query(&mut self, at: usize, token: u64) {
+        self.turn(at, |inputs| inputs.arrived.push(Input::Query(token)));
+    }
+
+    /// How many commands the answer to a query contains, once it was served.
+    #[must_use]
+    pub fn answer(&self, at: usize, token: u64) -> Option<usize> {
+        self.nodes[at].answers.get(&token).copied()
+    }
+
+    // ---- what is ----
+
+    /// The protocol of a replica.
+    ///
+    /// # Panics
+    /// When the replica is down.
+    #[must_use]
+    pub fn core(&self, at: usize) -> &Core {
+        self.nodes[at].core.as_ref().expect("the replica is up")
+    }
+
+    /// The life that a replica leads; the one after the last on its disk, while it is down.
+    #[must_use]
+    pub fn life(&self, at: usize) -> vsr::protocol::Life {
+        let state = self.disks[at].state();
+        let next = vsr::protocol::Life { incarnation: state.incarnation, starts: state.starts + 1, nonce: 0 };
+        self.nodes[at].core.as_ref().map_or(next, Core::life)
+    }
+
+    /// The number of a replica's view.
+    #[must_use]
+    pub fn view(&self, at: usize) -> u64 {
+        self.core(at).view().number
+    }
+
+    /// Whether a replica is in normal operation.
+    #[must_use]
+    pub fn is_normal(&self, at: usize) -> bool {
+        self.core(at).status() == Status::Normal
+    }
+
+    /// The commands that a replica has executed, as text.
+    #[must_use]
+    pub fn executed(&self, at: usize) -> Vec<String> {
+        let text = |command: &Vec<u8>| String::from_utf8_lossy(command).into_owned();
+        self.nodes[at].machine.executed.iter().map(text).collect()
+    }
+
+    /// The checksum of the durable entry of an op on a replica's disk.
+    #[must_use]
+    pub fn durable(&self, at: usize, op: u64) -> Option<Checksum> {
+        self.disks[at].durable(OpNumber(op))
+    }
+
+    /// How many views were entered so far, by all replicas.
+    #[must_use]
+    pub fn views_entered(&self) -> usize {
+        self.events.iter().filter(|(_, event)| matches!(event, Event::ViewEntered { .. })).count()
+    }
+
+    /// How often a replica has gone the way that has this mark.
+    #[must_use]
+    pub fn marks(&self, mark: &str) -> usize {
+        self.marks.iter().filter(|taken| matches!(taken, Mark::Path(name) if *name == mark)).count()
+    }
+
+    /// A view of epoch 0.
+    #[must_use]
+    pub fn view_of(number: u64) -> View {
+        View { number, ..View::default() }
+    }
+
+    // ---- how it works ----
+
+    fn send(&mut self, flight: Flight) {
+        for rule in &self.rules {
+            if (rule.filter)(&flight) {
+                if let Fate::Hold = rule.fate {
+                    self.held.push((rule.id, flight));
+                }
+                return;
+            }
+        }
+        self.flights.push(flight);
+    }
+
+    fn deliver(&mut self, flight: Flight) {
+        // A rule may have come after the message left.
+        if self.rules.iter().any(|rule| (rule.filter)(&flight)) {
+            return self.send(flight);
+        }
+        self.receive(flight);
+    }
+
+    fn receive(&mut self, Flight { from, to, message }: Flight) {
+        match to {
+            Peer::Replica(id) => {
+                let at = usize::from(id.0);
+                if self.nodes[at].paused {
+                    self.waiting.push((at, Flight { from, to, message }));
+                    return;
+                }
+                if self.nodes[at].core.is_some() {
+                    self.observe(&Observation::Received { replica: at, from, message: &message });
+                }
+                self.turn(at, |inputs| inputs.arrived.push(Input::Message { from, message }));
+            }
+            Peer::Client(client) => {
+                let Message::Replies { replies, .. } = message else { return };
+                for reply in replies {
+                    if let Outcome::Registered(session) = reply.outcome {
+                        self.sessions.insert(client, session);
+                    }
+                    self.replies.entry((client, reply.number)).or_default().push(reply);
+                }
+            }
+        }
+    }
+
+    fn complete_write(&mut self, at: usize) -> bool {
+        let node = &mut self.nodes[at];
+        if node.disk_held || node.core.is_none() || node.paused {
+            return false;
+        }
+        let Some(batch) = node.writing.take() else { return false };
+        self.disks[at].complete();
+        self.observe(&Observation::Written { replica: at });
+        self.turn(at, |inputs| inputs.written = Some(batch));
+        true
+    }
+
+    /// One turn of a replica, as the driver makes it, but for two things: timers fire only in [`pass`](Self::pass), and what
+    /// is read from a disk is there at once, as the input of the next turn.
+    fn turn(&mut self, at: usize, fill: impl FnOnce(&mut Inputs)) {
+        if self.nodes[at].core.is_none() || self.nodes[at].paused {
+            return;
+        }
+        let (now, room) = (self.now, self.nodes[at].room);
+        let mut inputs = Inputs { now, wall: Timestamp(now.0), room, timers: false, ..Inputs::default() };
+        fill(&mut inputs);
+        loop {
+            let read = self.turn_once(at, &mut inputs);
+            inputs.arrived.extend(read);
+            inputs.timers = false;
+            if inputs.arrived.is_empty() {
+                return;
+            }
+        }
+    }
+
+    /// One turn of a core that is there, with its effects. Returns what it has read.
+    fn turn_once(&mut self, at: usize, inputs: &mut Inputs) -> Vec<Input> {
+        let node = &mut self.nodes[at];
+        let Some(core) = node.core.as_mut() else { return Vec::new() };
+        let mut effects = Effects::default();
+        core.turn(inputs, &mut node.machine, &mut effects);
+        for token in effects.queries {
+            node.answers.insert(token, node.machine.executed.len());
+        }
+        if let Some((number, batch)) = effects.write {
+            let bytes: u64 = batch.entries.iter().map(|entry| entry.body.len() as u64).sum();
+            node.over_room = node.over_room.max(bytes.saturating_sub(node.room));
+            self.disks[at].begin(batch);
+            node.writing = Some(number);
+        }
+        let mut read = Vec::new();
+        for request in effects.reads {
+            let ops = (request.ops().start().0..=request.ops().end().0).map(OpNumber);
+            let entries = ops.map(|op| (op, self.disks[at].intact(op).cloned())).collect();
+            read.push(Input::Read { request, entries });
+        }
+        if let Some(fault) = core.fault() {
+            assert!(node.may_stop, "replica {at} has stopped: {fault}");
+            node.stopped = Some(fault.clone());
+            self.crash(at);
+            return Vec::new();
+        }
+        self.observe_turn(at, &effects.events, &effects.marks);
+        self.marks.extend(effects.marks);
+        self.events.extend(effects.events.into_iter().map(|event| (at, event)));
+        for Envelope { to, message } in effects.messages {
+            self.observe(&Observation::Sent { replica: at, message: &message });
+            self.send(Flight { from: replica(at), to, message });
+        }
+        read
+    }
+
+    fn observe_turn(&mut self, at: usize, events: &[Event], marks: &[Mark]) {
+        // The core is put aside so that the checkers can look at it and at the disks.
+        if let Some(core) = self.nodes[at].core.take() {
+            for event in events {
+                self.observe(&Observation::Event { replica: at, core: &core, event });
+            }
+            for mark in marks {
+                self.observe(&Observation::Mark { replica: at, mark });
+            }
+            self.observe(&Observation::Turn { replica: at, core: &core });
+            for account in &core.audit() {
+                self.observe(&Observation::Audited { replica: at, account });
+            }
+            self.nodes[at].core = Some(core);
+        }
+    }
+
+    fn observe(&mut self, observation: &Observation<'_>) {
+        if self.disks_replaced {
+            return;
+        }
+        let scene = Scene { disks: &self.disks, quorums: self.membership.quorums, clocks: &[] };
+        if let Some((checker, _, broken)) = self.checkers.observe(&scene, observation) {
+            panic!("{checker}: {broken}");
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! How the source is laid out: no circle between the modules at the top of a crate, no long file, no long function, little nesting.
+//! What is read is the source itself, without comments, literals and tests.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The crates whose functions are measured.
+const LIBRARIES: [&str; 5] = ["vsr", "vsr-sim", "vsr-storage-file", "vsr-storage-rocksdb", "vsr-net-tcp"];
+/// Lines of a file.
+const FILE_MAX: usize = 800;
+/// Lines of a function, from its name to its last brace.
+const FUNCTION_MAX: usize = 80;
+/// Braces that are open at once within the body of a function.
+const NESTING_MAX: usize = 5;
+
+/// Functions that may be longer, or nested deeper: crate, name, and why.
+const FUNCTIONS: &[(&str, &str, &str)] = &[
+    ("vsr", "on_read", "waits for the repair of the log to be taken apart"),
+    ("vsr", "index_inherited", "waits for the primary's part to be taken apart"),
+];
+
+/// Uses of one module by another that may close a circle: crate, the module that uses, the one that is used, and why.
+const USES: &[(&str, &str, &str, &str)] = &[];
+
+fn root() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..")
+}
+
+/// Every Rust file below a folder, with its text.
+fn rust_files(folder: &Path, into: &mut Vec<(PathBuf, String)>) {
+    for path in fs::read_dir(folder).expect("a folder of the project").map(|entry| entry.expect("an entry").path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            rust_files(&path, into);
+        } else if path.is_file() && name.ends_with(".rs") {
+            let text = fs::read_to_string(&path).expect("a text");
+            into.push((path, text));
+        }
+    }
+}
+
+// ---- code ----
+
+fn starts(chars: &[char], with: &str) -> bool {
+    with.chars().enumerate().all(|(at, c)| chars.get(at) == Some(&c))
+}
+
+/// How many characters there are up to the end of a text, if it is found from `from` on.
+fn through(chars: &[char], from: usize, text: &str) -> usize {
+    (from..chars.len()).find(|at| starts(&chars[*at..], text)).map_or(chars.len(), |at| at + text.chars().count())
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+/// The length of the comment or the literal that begins here; 0 when none does.
+fn length(chars: &[char], before: Option<char>) -> usize {
+    if starts(chars, "//") {
+        return chars.iter().position(|c| *c == '\n').unwrap_or(chars.len());
+    }
+    if starts(chars, "/*") {
+        return through(chars, 2, "*/");
+    }
+    if starts(chars, "\"") {
+        return 1 + quoted(&chars[1..], '"');
+    }
+    if starts(chars, "'") {
+        // Else it is a lifetime.
+        let is_char = chars.get(1) == Some(&'\\') || chars.get(2) == Some(&'\'');
+        return if is_char { 1 + quoted(&chars[1..], '\'') } else { 0 };
+    }
+    let prefix = usize::from(starts(chars, "b")) + 1;
+    if chars.get(prefix - 1) == Some(&'r') && !before.is_some_and(is_word) {
+        let marks = chars[prefix..].iter().take_while(|c| **c == '#').count();
+        if chars.get(prefix + marks) == Some(&'"') {
+            return through(chars, prefix + marks + 1, &format!("\"{}", "#".repeat(marks)));
+        }
+    }
+    0
+}
+
+/// The length of a literal behind its first quote, with the last one.
+fn quoted(chars: &[char], quote: char) -> usize {
+    let mut at = 0;
+    while at < chars.len() && chars[at] != quote {
+        at += if chars[at] == '\\' { 2 } else { 1 };
+    }
+    (at + 1).min(chars.len())
+}
+
+/// The text without comments and literals; its lines stay where they are.
+fn code(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let (mut code, mut at) = (String::new(), 0);
+    while at < chars.len() {
+        let length = length(&chars[at..], at.checked_sub(1).map(|before| chars[before]));
+        if length == 0 {
+            code.push(chars[at]);
+        }
+        code.extend(chars[at..at + length].iter().filter(|c| **c == '\n'));
+        at += length.max(1);
+    }
+    code
+}
+
+/// One file of a crate.
+struct Source {
+    path: PathBuf,
+    /// Its module: `["world", "links"]`.
+    module: Vec<String>,
+    code: String,
+}
+
+/// The source of a crate's library, without its tests.
+fn library(name: &str) -> Vec<Source> {
+    let folder = root().join(name).join("src");
+    let mut files = Vec::new();
+    rust_files(&folder, &mut files);
+    let mut sources: Vec<Source> = files
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with(folder.join("bin")))
+        .map(|(path, text)| {
+            let inside = path.strip_prefix(&folder).expect("a file of the folder").with_extension("");
+            let mut module: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+            module.pop_if(|last| ["mod", "lib"].contains(&last.as_str()));
+            Source { path, module, code: code(&text) }
+        })
+        .collect();
+    let tests: BTreeSet<String> = sources.iter().flat_map(|source| test_files(&source.code)).collect();
+    sources.retain(|source| !source.module.last().is_some_and(|last| tests.contains(last)));
+    for source in &mut sources {
+        source.code = without_tests(&source.code).to_owned();
+    }
+    sources
+}
+
+/// The modules of tests that have a file of their own.
+fn test_files(code: &str) -> Vec<String> {
+    let after = code.split("#[cfg(test)]").skip(1);
+    let name = |text: &str| text.trim_start().strip_prefix("mod ")?.split_once(';').map(|(name, _)| name.to_owned());
+    after.filter_map(name).filter(|name| name.chars().all(is_word)).collect()
+}
+
+/// A module of tests is the last thing of its file.
+fn without_tests(code: &str) -> &str {
+    let is_module = |at: &usize| {
+        let rest = code[*at..].trim_start_matches("#[cfg(test)]").trim_start();
+        let rest = rest.strip_prefix("pub(crate) ").unwrap_or(rest);
+        rest.strip_prefix("mod ").is_some_and(|rest| rest.trim_start_matches(is_word).trim_start().starts_with('{'))
+    };
+    code.match_indices("#[cfg(test)]").map(|(at, _)| at).find(is_module).map_or(code, |at| &code[..at])
+}
+
+// ---- modules ----
+
+/// The names behind a path: one, or those of a group.
+fn names(after: &str) -> Vec<String> {
+    let Some(group) = after.strip_prefix('{') else {
+        return vec![after.chars().take_while(|c| is_word(*c)).collect()];
+    };
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for c in group.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => parts.push(String::new()),
+            _ => {}
+        }
+        if depth == 0
+            && c != ','
+            && let Some(part) = parts.last_mut()
+        {
+            part.push(c);
+        }
+    }
+    parts.iter().map(|part| part.trim().chars().take_while(|c| is_word(*c)).collect()).collect()
+}
+
+/// What a file names of the root of its crate.
+fn named_at_the_root(source: &Source) -> Vec<String> {
+    let up = "super::".repeat(source.module.len());
+    let paths = ["crate::", up.as_str()].into_iter().filter(|path| !path.is_empty());
+    let mut found = Vec::new();
+    for path in paths {
+        for (at, _) in source.code.match_indices(path) {
+            let before = source.code[..at].chars().next_back();
+            if !before.is_some_and(|c| is_word(c) || c == '$' || c == ':') {
+                found.extend(names(&source.code[at + path.len()..]));
+            }
+        }
+    }
+    found
+}
+
+/// The modules at the top of a crate, and which of the others each uses, with a file that does.
+type Uses = BTreeMap<String, BTreeMap<String, PathBuf>>;
+
+fn uses(sources: &[Source]) -> Uses {
+    let modules: BTreeSet<String> = sources.iter().filter_map(|source| source.module.first().cloned()).collect();
+    // What the root exports is a use of the module that it is from.
+    let lib = sources.iter().find(|source| source.module.is_empty()).map_or("", |source| source.code.as_str());
+    let mut exported: BTreeMap<String, String> = BTreeMap::new();
+    for export in lib.split("pub use ").skip(1).filter_map(|text| text.split(';').next()) {
+        let words: Vec<&str> =
+            export.split(|c| !is_word(c)).filter(|word| !["", "self", "crate"].contains(word)).collect();
+        if let Some((module, names)) = words.split_first() {
+            exported.extend(names.iter().map(|name| ((*name).to_owned(), (*module).to_owned())));
+        }
+    }
+    let mut uses: Uses = modules.iter().map(|module| (module.clone(), BTreeMap::new())).collect();
+    for source in sources {
+        let Some(own) = source.module.first() else { continue };
+        for name in named_at_the_root(source) {
+            let used = if modules.contains(&name) { Some(&name) } else { exported.get(&name) };
+            if let (Some(used), Some(of_own)) = (used.filter(|used| *used != own), uses.get_mut(own)) {
+                of_own.entry(used.clone()).or_insert_with(|| source.path.clone());
+            }
+        }
+    }
+    uses
+}
+
+/// The uses between modules of which each leads back to itself, or lies between two such.
+fn circles(mut uses: Uses) -> Vec<String> {
+    loop {
+        let used: BTreeSet<String> = uses.values().flat_map(BTreeMap::keys).cloned().collect();
+        let left: BTreeSet<String> = uses.keys().cloned().collect();
+        let is_done = |module: &String, of: &BTreeMap<String, PathBuf>| {
+            !used.contains(module) || !of.keys().any(|other| left.contains(other))
+        };
+        let before = uses.len();
+        uses.retain(|module, of| !is_done(module, of));
+        if uses.len() == before {
+            break;
+        }
+        let left: BTreeSet<String> = uses.keys().cloned().collect();
+        uses.values_mut().for_each(|of| of.retain(|other, _| left.contains(other)));
+    }
+    let line = |(module, of): (&String, &BTreeMap<String, PathBuf>)| {
+        of.iter().map(|(other, path)| format!("{module} uses {other} in {}", path.display())).collect::<Vec<_>>()
+    };
+    uses.iter().flat_map(line).collect()
+}
+
+#[test]
+fn no_circle_goes_through_the_modules_at_the_top() {
+    for name in ["vsr", "vsr-sim"] {
+        let mut uses = uses(&library(name));
+        assert!(uses.len() >= 5 && uses.values().map(BTreeMap::len).sum::<usize>() >= 10, "{name}: {uses:?}");
+        for (_, from, to, why) in USES.iter().filter(|(of, ..)| *of == name) {
+            let removed = uses.get_mut(*from).and_then(|of| of.remove(*to));
+            assert!(removed.is_some(), "{name}: {from} does not use {to} any more ({why}): remove it from the list");
+        }
+        assert_eq!(circles(uses), Vec::<String>::new(), "{name}");
+    }
+}
+
+#[test]
+fn each_module_of_the_simulator_uses_only_those_before_it_in_its_guide() {
+    let lib = fs::read_to_string(root().join("vsr-sim/src/lib.rs")).expect("the root of the crate");
+    let uses = uses(&library("vsr-sim"));
+    let first = |line: &str| {
+        let cell = line.strip_prefix("//! | ")?.split(" | ").next()?;
+        cell.split('`').nth(1).filter(|name| uses.contains_key(*name)).map(str::to_owned)
+    };
+    let order: Vec<String> = lib.lines().filter_map(first).collect();
+    assert_eq!(
+        order.iter().collect::<BTreeSet<_>>(),
+        uses.keys().collect::<BTreeSet<_>>(),
+        "the guide names every module"
+    );
+    assert_eq!(order.len(), uses.len(), "each once: {order:?}");
+    for (at, module) in order.iter().enumerate() {
+        let later: Vec<_> = uses[module].iter().filter(|(other, _)| !order[..at].contains(other)).collect();
+        assert!(later.is_empty(), "{module} uses what comes after it: {later:?}");
+    }
+}
+
+// ---- sizes ----
+
+/// A function as it is measured.
+#[derive(Debug, PartialEq, Eq)]
+struct Function {
+    name: String,
+    line: usize,
+    lines: usize,
+    nesting: usize,
+}
+
+/// A function whose end has not come.
+struct Begun {
+    name: String,
+    line: usize,
+    /// How many braces are open within its body; `None` before it.
+    body: Option<usize>,
+    nesting: usize,
+}
+
+fn name_of_function(line: &str) -> Option<String> {
+    let words: Vec<&str> = line.split(|c| !is_word(c)).collect();
+    let at = words.windows(2).position(|pair| pair[0] == "fn" && !pair[1].is_empty())?;
+    line.contains(&format!("fn {}", words[at + 1])).then(|| words[at + 1].to_owned())
+}
+
+fn functions(code: &str) -> Vec<Function> {
+    let (mut depth, mut begun, mut found) = (0_usize, Vec::<Begun>::new(), Vec::new());
+    for (line, text) in (1..).zip(code.lines()) {
+        begun.extend(name_of_function(text).map(|name| Begun { name, line, body: None, nesting: 0 }));
+        for c in text.chars() {
+            if c == '{' {
+                depth += 1;
+                if let Some(last) = begun.last_mut() {
+                    let body = *last.body.get_or_insert(depth);
+                    last.nesting = last.nesting.max(depth - body);
+                }
+            } else if c == '}' {
+                if let Some(Begun { name, line: from, nesting, .. }) = begun.pop_if(|last| last.body == Some(depth)) {
+                    found.push(Function { name, line: from, lines: line - from + 1, nesting });
+                }
+                depth = depth.saturating_sub(1);
+            }
+        }
+        // A declaration has no body.
+        if text.ends_with(';') {
+            begun.pop_if(|last| last.body.is_none());
+        }
+    }
+    found
+}
+
+fn is_too_large(function: &Function) -> bool {
+    function.lines > FUNCTION_MAX || function.nesting > NESTING_MAX
+}
+
+#[test]
+fn functions_of_libraries_are_short_and_flat() {
+    let (mut wrong, mut needed, mut count) = (Vec::new(), BTreeSet::new(), 0);
+    for name in LIBRARIES {
+        for source in library(name) {
+            let functions = functions(&source.code);
+            count += functions.len();
+            for Function { name: function, line, lines, nesting } in functions.into_iter().filter(is_too_large) {
+                if FUNCTIONS.iter().any(|(of, known, _)| *of == name && *known == function) {
+                    needed.insert((name, function));
+                } else {
+                    let place = format!("{}:{line}", source.path.display());
+                    wrong.push(format!("{place}: {function} has {lines} lines, {nesting} braces deep"));
+                }
+            }
+        }
+    }
+    assert!(count > 1000, "{count} functions: this test has read nothing");
+    assert_eq!(wrong, Vec::<String>::new(), "at most {FUNCTION_MAX} lines, {NESTING_MAX} braces deep");
+    for (of, function, why) in FUNCTIONS {
+        let is_needed = needed.contains(&(*of, (*function).to_owned()));
+        assert!(is_needed, "{of}: {function} is short enough now ({why}): remove it from the list");
+    }
+}
+
+#[test]
+fn files_are_short() {
+    let mut files = Vec::new();
+    rust_files(&root(), &mut files);
+    assert!(files.len() > 100, "{} files", files.len());
+    let long: Vec<_> = files.iter().filter(|(_, text)| text.lines().count() > FILE_MAX).map(|(path, _)| path).collect();
+    assert!(long.is_empty(), "more than {FILE_MAX} lines: {long:?}");
+}
+
+// ---- this test can fail ----
+
+#[test]
+fn what_is_too_long_too_deep_or_in_a_circle_is_found() {
+    let deep = "fn deep<'a>(c: char) {\n    if c == '{' { loop { match c { _ => { loop { if c == '}' { // {\n \"{\" } } } } } }\n}\n";
+    let long = format!(
+        "trait T {{\n    fn declared(&self);\n    fn long(&self) {{\n{}    }}\n}}\n",
+        "        a();\n".repeat(79)
+    );
+    let found = functions(&code(&format!("{deep}{long}")));
+    let measured: Vec<_> =
+        found.iter().map(|function| (function.name.as_str(), function.lines, function.nesting)).collect();
+    assert_eq!(measured, [("deep", 4, 6), ("long", 81, 0)]);
+    assert!(found.iter().all(is_too_large));
+
+    let source = |module: &str, text: &str| Source {
+        path: PathBuf::from(module),
+        module: module.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        code: without_tests(&code(text)).to_owned(),
+    };
+    let of = |b: &str| {
+        circles(uses(&[
+            source("", "pub use c::{Thing, Other};"),
+            source("a", "use crate::{b::{self, X}, d};"),
+            source("b::inner", b),
+            source("c", "use crate::a; // crate::b"),
+            source("d", "let text = \"crate::a\"; $crate::a"),
+        ]))
+    };
+    for harmless in ["use super::other;", "use crate::d;", "// crate::c", "#[cfg(test)]\nmod tests { use crate::c; }"] {
+        assert_eq!(of(harmless), Vec::<String>::new(), "{harmless}");
+    }
+    for harmful in ["use crate::c;", "use super::super::c;", "fn f() -> crate::Thing {}", "use crate::{d, Other};"] {
+        assert_eq!(of(harmful).len(), 3, "{harmful}");
+    }
+}
