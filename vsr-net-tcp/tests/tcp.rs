@@ -11,7 +11,7 @@ use vsr::network::{Arrival, Identity};
 use vsr::protocol::{Envelope, Message, Peer, Request, RequestNumber, SessionId};
 use vsr::wire::{encode, is_keep_alive};
 use vsr::{ClientId, ClusterId, Config, Network, ReplicaId};
-use vsr_net_tcp::{Rejection, TcpClient, TcpError, TcpNetwork, TcpOptions};
+use vsr_net_tcp::{Rejection, TcpClient, TcpError, TcpNetwork};
 
 use support::{
     Answer, WAIT, assert_connected, client, cluster, greet, hello, identity, listeners, options, read_frame, replica,
