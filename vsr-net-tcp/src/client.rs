@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
-use vsr::{Arrival, ClientId, ClusterId, Envelope, Network, NetworkError, Peer, ReplicaId};
+use vsr::{ClientId, ClusterId, Network, ReplicaId};
 
 use crate::connection::run;
 use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
@@ -48,7 +50,7 @@ impl TcpClient {
     /// # Errors
     /// A [`TcpError`]; that a replica cannot be reached, or its name is not known now, is none.
     pub async fn connect<A: Into<String>>(
-        cluster: u128,
+        cluster: ClusterId,
         client: ClientId,
         addresses: impl IntoIterator<Item = A>,
         options: TcpOptions,
@@ -69,7 +71,7 @@ impl TcpClient {
             }
         }
         let shared = Arc::new(Shared {
-            cluster: ClusterId(cluster),
+            cluster,
             client,
             mailbox: Mailbox::new(options.inbox_bytes_max),
             room: Room::new(options.receive_bytes_max),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use metrics::counter;
 use tokio::net::TcpStream;
-use vsr::Peer;
+use vsr::protocol::Peer;
 use vsr::wire::{Limits, keep_alive};
 
 use crate::mailbox::Mailbox;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use tokio::net::TcpStream;
+use vsr::Cause;
 
 use crate::handshake::{HandshakeError, Hello, Rejection, Speaker, call, within};
 use crate::options::{TcpError, TcpOptions};
@@ -51,10 +52,10 @@ async fn dial_any(
 
 /// The addresses of a name, each once: those that may be used.
 pub(crate) async fn resolve(address: &str, allow_insecure: bool) -> Result<Vec<SocketAddr>, TcpError> {
-    let bad = |error: String| TcpError::Address { address: address.to_owned(), error };
+    let bad = |cause: Cause| TcpError::Address { address: address.to_owned(), cause };
     let mut usable = Vec::new();
     let mut other = None;
-    for found in tokio::net::lookup_host(address).await.map_err(|error| bad(error.to_string()))? {
+    for found in tokio::net::lookup_host(address).await.map_err(|error| bad(Cause::new(error)))? {
         if !found.ip().is_loopback() && !allow_insecure {
             other.get_or_insert(found);
         } else if !usable.contains(&found) {
@@ -64,14 +65,14 @@ pub(crate) async fn resolve(address: &str, allow_insecure: bool) -> Result<Vec<S
     match other {
         _ if !usable.is_empty() => Ok(usable),
         Some(other) => Err(TcpError::NotLoopback(other)),
-        None => Err(bad("the name has no address".to_owned())),
+        None => Err(bad(Cause::new("the name has no address"))),
     }
 }
 
 /// Whether these can be meant as addresses to connect to. Whether a name is known is found out at each attempt.
 pub(crate) fn check_peers<'a>(addresses: impl IntoIterator<Item = &'a str>) -> Result<(), TcpError> {
     for address in addresses {
-        let bad = |error: &'static str| Err(TcpError::Address { address: address.to_owned(), error: error.to_owned() });
+        let bad = |cause: &str| Err(TcpError::Address { address: address.to_owned(), cause: Cause::new(cause) });
         let Some((host, port)) = address.rsplit_once(':') else { return bad("it has no port") };
         if host.is_empty() {
             return bad("it has no host");
@@ -159,7 +160,9 @@ impl Pause {
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpListener;
-    use vsr::{Checksum, ClientId, ClusterId, Identity, Incarnation, ReplicaId};
+    use vsr::network::Identity;
+    use vsr::protocol::Incarnation;
+    use vsr::{Checksum, ClientId, ClusterId, ReplicaId};
 
     use super::*;
     use crate::handshake::{Answer, receive, send};
@@ -170,7 +173,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let right = listener.local_addr().expect("an address");
         let nobody = SocketAddr::from(([127, 0, 0, 2], right.port()));
-        let identity = Identity { incarnation: Incarnation(1), starts: 1 };
+        let identity = Identity::new(Incarnation(1), 1);
         let to = ReplicaId(3);
         let speaker = Speaker::Replica { id: to, membership: Checksum(5), identity, process: 7 };
         let hello = Hello { cluster: ClusterId(7), from: Speaker::Client { id: ClientId(1) }, to };

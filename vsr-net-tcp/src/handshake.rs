@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use vsr::network::Identity;
+use vsr::protocol::Peer;
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, WireError, decode_value, encode_value};
-use vsr::{Checksum, ClientId, ClusterId, Identity, Peer, ReplicaId};
+use vsr::{Checksum, ClientId, ClusterId, ReplicaId};
 
 use crate::options::TcpError;
 use crate::receive::reason;

@@ -26,15 +26,15 @@
 //! #     fn snapshot(&self) -> Snapshot { Snapshot::of(self.0) }
 //! #     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> { Snapshot::read(from).map(Counter) }
 //! # }
-//! use vsr::{Config, Replica};
-//! use vsr_net_tcp::TcpNetwork;
+//! use vsr::{ClusterId, Config, Replica, ReplicaId};
+//! use vsr_net_tcp::{TcpNetwork, TcpOptions};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // The same list at every replica: member 0 is the first one. This is replica 1, and it listens on its own address.
-//! let config = Config::new(7, 1, ["10.0.0.1:4000", "10.0.0.2:4000", "10.0.0.3:4000"])?;
+//! let config = Config::new(ClusterId(7), ReplicaId(1), ["10.0.0.1:4000", "10.0.0.2:4000", "10.0.0.3:4000"])?;
 //! # let storage = vsr::memory::MemoryStorage::format(&config);
-//! let options = vsr_net_tcp::TcpOptions { allow_insecure: true, ..Default::default() }; // a trusted network
+//! let options = TcpOptions::default().with(|options| options.allow_insecure = true); // a trusted network
 //! let network = TcpNetwork::bind_with(&config, options).await?; // `bind` for loopback
 //! let (replica, counter) =
 //!     Replica::builder(config, Counter::default()).storage(storage).network(network).build()?;
@@ -66,7 +66,7 @@
 //! use std::time::Duration;
 //! use tokio::net::TcpListener;
 //! use vsr::memory::MemoryStorage;
-//! use vsr::{Client, ClientConfig, Config, Replica, SystemClock};
+//! use vsr::{Client, ClientConfig, ClusterId, Config, Replica, ReplicaId, SystemClock};
 //! use vsr_net_tcp::{TcpClient, TcpNetwork, TcpOptions};
 //!
 //! # #[tokio::main]
@@ -77,8 +77,8 @@
 //!     addresses.push(listener.local_addr()?.to_string());
 //!     listeners.push(listener);
 //! }
-//! for (id, listener) in (0..).zip(listeners) {
-//!     let config = Config::new(7, id, addresses.clone())?;
+//! for (id, listener) in (0..).map(ReplicaId).zip(listeners) {
+//!     let config = Config::new(ClusterId(7), id, addresses.clone())?;
 //!     let storage = MemoryStorage::format(&config);
 //!     let network = TcpNetwork::start(&config, TcpOptions::default(), listener)?; // one that is open already
 //!     let builder = Replica::builder(config, Counter::default()).storage(storage);
@@ -87,7 +87,7 @@
 //! }
 //!
 //! let config = ClientConfig::new(3);
-//! let network = TcpClient::connect(7, config.id, addresses, TcpOptions::default()).await?;
+//! let network = TcpClient::connect(ClusterId(7), config.id, addresses, TcpOptions::default()).await?;
 //! let (client, runner) = Client::<Counter>::new(config, network, SystemClock::new());
 //! tokio::spawn(runner.run());
 //! let reply = client.submit_within(5, Duration::from_secs(30)).await?;
@@ -109,7 +109,7 @@
 //! | 3. nothing is invented | a frame has checksums of all its bytes; its sender is the peer that the handshake of its connection has named |
 //! | 4. strangers do no harm | what does not pass the handshake delivers nothing; its bytes are bounded, and counted |
 //! | 5. memory is bounded | see [memory](#memory) |
-//! | 6. hints | [`PeerUp`](vsr::Arrival::PeerUp) after the handshake, [`PeerDown`](vsr::Arrival::PeerDown) at the end of a connection, [`Refused`](vsr::Arrival::Refused) with the reason of the other side |
+//! | 6. hints | [`PeerUp`](vsr::network::Arrival::PeerUp) after the handshake, [`PeerDown`](vsr::network::Arrival::PeerDown) at the end of a connection, [`Refused`](vsr::network::Arrival::Refused) with the reason of the other side |
 //! | 7. who comes back is reached again | connections are made again for as long as the transport lives, with back-off and jitter |
 //! | 8. clients are answered | a replica answers over the connection that the client has made to it |
 //! | 9. a message to an unknown peer does no harm | it is dropped and counted |
@@ -176,13 +176,13 @@
 //! | [`NoRuntime`](TcpError::NoRuntime) | call it from within a tokio runtime |
 //!
 //! A connection that is refused has a [`Rejection`] with its cure in words. Both ends log it; the refused replica shows it in
-//! [`ReplicaStatus::refused_by`](vsr::ReplicaStatus::refused_by), a client in [`Client::refused_by`](vsr::Client::refused_by). Most likely a copy of a folder runs elsewhere, or the
+//! [`ReplicaStatus::refused_by`](vsr::handle::ReplicaStatus::refused_by), a client in [`Client::refused_by`](vsr::Client::refused_by). Most likely a copy of a folder runs elsewhere, or the
 //! addresses are those of another cluster.
 //!
 //! # Metrics
 //!
-//! [`METRICS`] lists those of this crate, [`vsr::METRICS`] those of the replica. [`MetricsServer`] serves both, for Prometheus, as `GET /metrics`. It is started first: a
-//! metric that was looked up before the recorder was installed goes nowhere.
+//! [`METRICS`] lists those of this crate, `vsr::METRICS` those of the replica. [`MetricsServer`] serves both, for Prometheus, as `GET /metrics`. It is started first: a
+//! metric that was looked up before the recorder was installed goes nowhere. It comes with the feature `metrics-server`, which is on by default.
 //!
 //! ```no_run
 //! # #[tokio::main]
@@ -205,6 +205,7 @@ mod dial;
 mod handshake;
 mod listen;
 mod mailbox;
+#[cfg(feature = "metrics-server")]
 mod metrics_server;
 mod options;
 mod queue;
@@ -214,6 +215,7 @@ mod told;
 
 pub use client::TcpClient;
 pub use handshake::Rejection;
+#[cfg(feature = "metrics-server")]
 pub use metrics_server::{MetricsServer, MetricsServerError};
 pub use options::{TcpError, TcpOptions};
 pub use replica::TcpNetwork;

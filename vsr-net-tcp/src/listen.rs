@@ -9,7 +9,9 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use vsr::{Arrival, Peer, ReplicaId};
+use vsr::ReplicaId;
+use vsr::network::Arrival;
+use vsr::protocol::Peer;
 
 use crate::dial::{note, resolve};
 use crate::handshake::{Answer, HandshakeError, Hello, Rejection, receive, send, within};

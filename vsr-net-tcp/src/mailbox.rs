@@ -5,7 +5,8 @@ use std::task::Poll;
 
 use futures::task::AtomicWaker;
 use tokio::sync::Notify;
-use vsr::{Arrival, NetworkError, Peer};
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::Peer;
 
 /// Arrivals of all connections. When too much waits, connections are not read: the other sides' queues fill
 /// up and drop.

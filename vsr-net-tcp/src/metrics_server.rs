@@ -1,4 +1,8 @@
 //! The metrics of the process, for Prometheus to scrape.
+//!
+//! The exporter has a listener of its own (its feature `http-listener`), which cannot do what is needed here: it keeps each connection
+//! as long as the other side likes, so that strangers who ask nothing take all file descriptors of the replica; without a descriptor it accepts
+//! again and again, without a pause; its errors are text without the kind; and it does not say which port it was given.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -27,7 +31,8 @@ pub enum MetricsServerError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// The operating system's words.
+        /// What the operating system said.
+        #[source]
         error: std::io::Error,
     },
     /// Another recorder is installed in this process.

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use vsr::ReplicaId;
+use vsr::{Cause, ReplicaId};
 
-/// The options of the transport. Every field has a default.
+/// The options of the transport. Every field has a default. Made by `TcpOptions::default()`, and changed field by field, or by
+/// [`with`](TcpOptions::with); later versions have more fields.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TcpOptions {
     /// Bytes that may wait for one connection; beyond them the newest messages are dropped. Default 64 MiB. Not less
     /// than the longest message of the replica's configuration. A connection for which nothing waits takes a message of
@@ -60,6 +62,13 @@ const TIME_MAX: Duration = Duration::from_secs(3600);
 const BYTES_MIN: usize = 64 << 10;
 
 impl TcpOptions {
+    /// These options with a change: `TcpOptions::default().with(|options| options.clients_max = 0)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut TcpOptions)) -> TcpOptions {
+        change(&mut self);
+        self
+    }
+
     /// Checks every field. Whatever starts with these options has called it.
     ///
     /// # Errors
@@ -104,12 +113,13 @@ pub enum TcpError {
     #[error("replica {0} is none of the members")]
     NotAMember(ReplicaId),
     /// An address has no meaning here.
-    #[error("the address {address:?} cannot be used: {error}; write host:port, with a name that is known")]
+    #[error("the address {address:?} cannot be used: {cause}; write host:port, with a name that is known")]
     Address {
         /// As configured.
         address: String,
-        /// What is wrong with it, or the resolver's words.
-        error: String,
+        /// What is wrong with it, or what the resolver said.
+        #[source]
+        cause: Cause,
     },
     /// One address stands for two replicas.
     #[error("the address {0:?} is listed twice: each replica has an address of its own")]
@@ -134,7 +144,8 @@ pub enum TcpError {
     Listen {
         /// Where.
         address: SocketAddr,
-        /// The operating system's words.
+        /// What the operating system said.
+        #[source]
         error: std::io::Error,
     },
     /// The options do not fit the configuration of the replica.

@@ -11,8 +11,9 @@ use metrics::{Counter, counter, gauge};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
+use vsr::network::Arrival;
+use vsr::protocol::Peer;
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, WireError, decode, is_keep_alive};
-use vsr::{Arrival, Peer};
 
 use crate::mailbox::Mailbox;
 
@@ -311,8 +312,9 @@ mod tests {
 
     use futures::FutureExt;
     use tokio::io::{AsyncWriteExt, duplex};
+    use vsr::protocol::Message;
     use vsr::wire::{encode, keep_alive};
-    use vsr::{ClientId, Message, ReplicaId};
+    use vsr::{ClientId, ReplicaId};
 
     use super::*;
 

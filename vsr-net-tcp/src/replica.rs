@@ -11,11 +11,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use vsr::network::{Arrival, Identity, NetworkError};
+use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
-use vsr::{
-    Arrival, Checksum, ClientId, ClusterId, Config, Envelope, Identity, Membership, Network, NetworkError, Peer,
-    ReplicaId,
-};
+use vsr::{Cause, Checksum, ClientId, ClusterId, Config, Membership, Network, ReplicaId};
 
 use crate::connection::run;
 use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
@@ -118,8 +117,8 @@ impl TcpNetwork {
         let mut failed = None;
         for address in resolve(name, options.allow_insecure).await? {
             if address.port() == 0 {
-                let error = "on port 0 nobody would find it".to_owned();
-                return Err(TcpError::Address { address: name.clone(), error });
+                let cause = Cause::new("on port 0 nobody would find it");
+                return Err(TcpError::Address { address: name.clone(), cause });
             }
             match listen(address) {
                 Ok(listener) => listeners.push(listener),
@@ -253,7 +252,7 @@ impl Shared {
         let mut identity = self.identity.subscribe();
         // The sender lives in `self`.
         let known = identity.wait_for(Option::is_some).await.ok().and_then(|identity| *identity);
-        let identity = known.unwrap_or(Identity { incarnation: vsr::Incarnation(0), starts: 0 });
+        let identity = known.unwrap_or(Identity::new(vsr::protocol::Incarnation(0), 0));
         Speaker::Replica { id: self.me, membership: self.checksum, identity, process: self.process }
     }
 

@@ -9,8 +9,10 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use vsr::network::Arrival;
+use vsr::protocol::{CommitNumber, Entry, Envelope, Message, Peer, View};
 use vsr::wire::{HEADER_LEN, encode, encode_value};
-use vsr::{Arrival, Checksum, ClientId, CommitNumber, Entry, Envelope, Message, Network, Peer, ReplicaId, View};
+use vsr::{Checksum, ClientId, ClusterId, Network, ReplicaId};
 use vsr_net_tcp::{TcpClient, TcpError, TcpNetwork, TcpOptions};
 use vsr_sim::conformance::storage::entry;
 
@@ -80,7 +82,10 @@ async fn b14_replicas_get_through_whatever_strangers_begin_to_send() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let _here = metrics::set_default_local_recorder(&recorder);
     // 512 KiB for clients: one of these messages, not two. 1.5 MiB for replicas.
-    let small = TcpOptions { receive_bytes_max: 2 << 20, keep_alive: Duration::from_secs(10), ..options() };
+    let small = options().with(|options| {
+        options.receive_bytes_max = 2 << 20;
+        options.keep_alive = Duration::from_secs(10);
+    });
     let (networks, addresses) = cluster_with(2, &small).await;
     let long = Message::Query { client: ClientId(1), nonce: 1, query: Bytes::from(vec![0; LEN]) };
     let long = encode(&long).expect("a frame").head;
@@ -135,8 +140,10 @@ async fn b16_a_connection_that_breaks_at_once_is_made_again_after_a_growing_paus
     let own = listeners.pop().expect("a listener");
     let other = listeners.pop().expect("a listener");
     let config = config(1, &addresses);
-    let slow =
-        TcpOptions { reconnect_min: Duration::from_millis(50), reconnect_max: Duration::from_millis(400), ..options() };
+    let slow = options().with(|options| {
+        options.reconnect_min = Duration::from_millis(50);
+        options.reconnect_max = Duration::from_millis(400);
+    });
     let network = TcpNetwork::start(&config, slow, own).expect("a network");
     network.introduce(identity(1));
     let me = replica(0, config.membership.checksum(), identity(0), 1);
@@ -152,7 +159,7 @@ async fn b16_a_connection_that_breaks_at_once_is_made_again_after_a_growing_paus
 /// Whoever connects and says nothing took one of 64 places until its time was over.
 #[tokio::test]
 async fn b16_strangers_that_say_nothing_keep_nobody_out() {
-    let patient = TcpOptions { handshake: Duration::from_secs(60), ..options() };
+    let patient = options().with(|options| options.handshake = Duration::from_secs(60));
     let (_networks, addresses) = cluster_with(1, &patient).await;
     let mut strangers = Vec::new();
     for _ in 0..100 {
@@ -167,7 +174,7 @@ async fn b16_a_name_that_is_not_known_keeps_no_client_from_the_others() {
     let (_networks, mut addresses) = cluster(2).await;
     // No resolver has to be asked: a label has at most 63 letters.
     addresses[0] = format!("{}.invalid:4000", "x".repeat(70));
-    let client = TcpClient::connect(7, ClientId(9), addresses, options()).await.expect("a client");
+    let client = TcpClient::connect(ClusterId(7), ClientId(9), addresses, options()).await.expect("a client");
     up(&client, Peer::Replica(ReplicaId(1))).await;
 }
 
@@ -175,7 +182,7 @@ async fn b16_a_name_that_is_not_known_keeps_no_client_from_the_others() {
 async fn b17_a_client_of_no_replica_and_addresses_without_meaning_are_refused() {
     let connect = async |addresses: &[&str]| {
         let addresses = addresses.iter().copied();
-        TcpClient::connect(7, ClientId(9), addresses, options()).await.expect_err("it cannot work")
+        TcpClient::connect(ClusterId(7), ClientId(9), addresses, options()).await.expect_err("it cannot work")
     };
     assert!(matches!(connect(&[]).await, TcpError::Addresses(0)));
     assert!(matches!(connect(&["127.0.0.1:4000", "127.0.0.1:4000"]).await, TcpError::Duplicate(_)));
@@ -192,34 +199,33 @@ async fn b17_options_that_cannot_work_are_refused_by_name() {
     let listener = listeners.pop().expect("a listener");
     let mut bad: Vec<(&str, TcpOptions)> = Vec::new();
     for time in [Duration::ZERO, Duration::MAX] {
-        bad.push(("keep_alive", TcpOptions { keep_alive: time, ..options() }));
-        bad.push(("handshake", TcpOptions { handshake: time, ..options() }));
-        bad.push(("reconnect_min", TcpOptions { reconnect_min: time, ..options() }));
-        bad.push(("reconnect_max", TcpOptions { reconnect_max: time, ..options() }));
+        bad.push(("keep_alive", options().with(|o| o.keep_alive = time)));
+        bad.push(("handshake", options().with(|o| o.handshake = time)));
+        bad.push(("reconnect_min", options().with(|o| o.reconnect_min = time)));
+        bad.push(("reconnect_max", options().with(|o| o.reconnect_max = time)));
     }
-    bad.push(("reconnect_max", TcpOptions { reconnect_max: Duration::from_millis(1), ..options() }));
-    bad.push(("queue_bytes_max", TcpOptions { queue_bytes_max: 0, ..options() }));
-    bad.push(("clients_queue_bytes_max", TcpOptions { clients_queue_bytes_max: 0, ..options() }));
-    bad.push(("inbox_bytes_max", TcpOptions { inbox_bytes_max: 0, ..options() }));
-    bad.push(("receive_bytes_max", TcpOptions { receive_bytes_max: 0, ..options() }));
+    bad.push(("reconnect_max", options().with(|o| o.reconnect_max = Duration::from_millis(1))));
+    bad.push(("queue_bytes_max", options().with(|o| o.queue_bytes_max = 0)));
+    bad.push(("clients_queue_bytes_max", options().with(|o| o.clients_queue_bytes_max = 0)));
+    bad.push(("inbox_bytes_max", options().with(|o| o.inbox_bytes_max = 0)));
+    bad.push(("receive_bytes_max", options().with(|o| o.receive_bytes_max = 0)));
     for (field, options) in bad {
         let refused = [
             TcpNetwork::bind_with(&config(0, &addresses), options.clone()).await.expect_err(field),
-            TcpClient::connect(7, ClientId(9), addresses.clone(), options).await.expect_err(field),
+            TcpClient::connect(ClusterId(7), ClientId(9), addresses.clone(), options).await.expect_err(field),
         ];
         for refused in refused {
             assert!(matches!(refused, TcpError::Option { name, .. } if name == field), "{field}: {refused}");
             assert!(refused.to_string().contains(field), "{refused}");
         }
     }
-    let extreme = TcpOptions {
-        queue_bytes_max: usize::MAX,
-        clients_queue_bytes_max: usize::MAX,
-        inbox_bytes_max: usize::MAX,
-        receive_bytes_max: usize::MAX,
-        clients_max: usize::MAX,
-        ..options()
-    };
+    let extreme = options().with(|options| {
+        options.queue_bytes_max = usize::MAX;
+        options.clients_queue_bytes_max = usize::MAX;
+        options.inbox_bytes_max = usize::MAX;
+        options.receive_bytes_max = usize::MAX;
+        options.clients_max = usize::MAX;
+    });
     let network = TcpNetwork::start(&config(0, &addresses), extreme, listener).expect("there is nothing wrong with it");
     network.introduce(identity(0));
     assert!(matches!(greet(&addresses[0], 7, client(5), 0).await, Answer::Welcome(_)));

@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use vsr::{ClientId, Config, Message, Network, Peer, ReplicaId};
+use vsr::protocol::{Message, Peer};
+use vsr::{ClientId, ClusterId, Config, Network, ReplicaId};
 use vsr_net_tcp::{TcpClient, TcpError, TcpNetwork, TcpOptions};
 use vsr_sim::conformance::PATIENCE;
 use vsr_sim::conformance::network::{Networks, REPLICAS};
 
-const CLUSTER: u128 = 7;
+const CLUSTER: ClusterId = ClusterId(7);
+const OTHER_CLUSTER: ClusterId = ClusterId(8);
 
 /// A cluster whose replicas listen on ports that the system has chosen.
 struct Tcp {
@@ -33,19 +35,18 @@ fn tcp() -> Tcp {
 }
 
 fn options() -> TcpOptions {
-    TcpOptions {
-        inbox_bytes_max: 8 << 20,
+    TcpOptions::default().with(|options| {
+        options.inbox_bytes_max = 8 << 20;
         // No connection is given up because the machine is busy.
-        keep_alive: Duration::from_secs(10),
-        handshake: Duration::from_millis(500),
-        reconnect_max: Duration::from_millis(50),
-        ..TcpOptions::default()
-    }
+        options.keep_alive = Duration::from_secs(10);
+        options.handshake = Duration::from_millis(500);
+        options.reconnect_max = Duration::from_millis(50);
+    })
 }
 
 impl Tcp {
-    fn start(&mut self, cluster: u128, id: ReplicaId) -> Arc<dyn Network> {
-        let config = Config::new(cluster, id.0, self.addresses.iter().cloned()).expect("a configuration");
+    fn start(&mut self, cluster: ClusterId, id: ReplicaId) -> Arc<dyn Network> {
+        let config = Config::new(cluster, id, self.addresses.iter().cloned()).expect("a configuration");
         let listener = self.listeners[usize::from(id.0)].take();
         let network = self.block_on(async {
             if let Some(listener) = listener {
@@ -63,7 +64,7 @@ impl Tcp {
         Arc::new(network)
     }
 
-    fn connect(&mut self, cluster: u128, id: ClientId) -> Arc<dyn Network> {
+    fn connect(&mut self, cluster: ClusterId, id: ClientId) -> Arc<dyn Network> {
         let client = TcpClient::connect(cluster, id, self.addresses.clone(), options());
         Arc::new(self.block_on(client).expect("a client"))
     }
@@ -101,8 +102,8 @@ impl Networks for Tcp {
 
     fn foreign(&mut self, name: Peer) -> Option<Arc<dyn Network>> {
         Some(match name {
-            Peer::Replica(id) => self.start(CLUSTER + 1, id),
-            Peer::Client(id) => self.connect(CLUSTER + 1, id),
+            Peer::Replica(id) => self.start(OTHER_CLUSTER, id),
+            Peer::Client(id) => self.connect(OTHER_CLUSTER, id),
         })
     }
 }

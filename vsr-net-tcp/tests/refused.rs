@@ -8,11 +8,10 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use vsr::memory::MemoryStorage;
+use vsr::network::{Arrival, Identity};
+use vsr::protocol::{Envelope, Peer};
 use vsr::wire::is_keep_alive;
-use vsr::{
-    ApplyContext, Arrival, Checksum, Envelope, Identity, Network, Peer, QueryContext, Replica, ReplicaId, RestoreError,
-    Snapshot, StateMachine,
-};
+use vsr::{ApplyContext, Checksum, Network, QueryContext, Replica, ReplicaId, RestoreError, Snapshot, StateMachine};
 use vsr_net_tcp::{Rejection, TcpNetwork, TcpOptions};
 
 use support::{
@@ -43,8 +42,8 @@ async fn let_in(address: &str, speaker: Speaker) -> TcpStream {
 }
 
 fn restarted(times: u64) -> Identity {
-    let Identity { incarnation, starts } = identity(1);
-    Identity { incarnation, starts: starts + times }
+    let Identity { incarnation, starts, .. } = identity(1);
+    Identity::new(incarnation, starts + times)
 }
 
 /// A copy that was started later shut the original out.
@@ -103,7 +102,7 @@ async fn a6_who_was_refused_is_let_in_when_the_other_process_is_gone() {
 async fn a6_a_silent_connection_is_given_up_for_its_successor() {
     let keep_alive = Duration::from_millis(50);
     let begun = Instant::now();
-    let (_network, address, membership) = alone(TcpOptions { keep_alive, ..options() }).await;
+    let (_network, address, membership) = alone(options().with(|options| options.keep_alive = keep_alive)).await;
     let mut first = let_in(&address, replica(1, membership, identity(1), 5)).await;
     let_in(&address, replica(1, membership, restarted(1), 6)).await;
     let waited = begun.elapsed();
@@ -116,7 +115,7 @@ async fn a6_a_silent_connection_is_given_up_for_its_successor() {
 #[tokio::test]
 async fn a6_a_connection_that_keeps_a_successor_out_is_probed_at_once() {
     // Nothing else is written in the time of this test, and nothing is given up.
-    let patient = TcpOptions { keep_alive: Duration::from_secs(600), ..options() };
+    let patient = options().with(|options| options.keep_alive = Duration::from_secs(600));
     let (_network, address, membership) = alone(patient).await;
     let mut first = let_in(&address, replica(1, membership, identity(1), 5)).await;
     let successor = replica(1, membership, restarted(1), 6);
@@ -133,7 +132,7 @@ async fn a6_a_refused_replica_hears_by_whom_and_why_once_and_when_it_is_over() {
     assert_connected(&networks[0], &networks[1], 1).await;
     let (mut spare, _) = listeners(1).await;
     // No handshake fails for any other reason.
-    let patient = TcpOptions { handshake: WAIT, ..options() };
+    let patient = options().with(|options| options.handshake = WAIT);
     let copy = TcpNetwork::start(&config(1, &addresses), patient, spare.remove(0)).expect("a network");
     copy.introduce(restarted(1));
     let (by, why) = until(&copy, |arrival| match arrival {

@@ -7,10 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use vsr::protocol::Request;
+use vsr::network::{Arrival, Identity};
+use vsr::protocol::{Envelope, Message, Peer, Request, RequestNumber, SessionId};
 use vsr::wire::{encode, is_keep_alive};
-use vsr::{Arrival, ClientId, Config, Envelope, Identity, Message, Network, Peer, ReplicaId, RequestNumber, SessionId};
-use vsr_net_tcp::{Rejection, TcpClient, TcpError, TcpNetwork, TcpOptions};
+use vsr::{ClientId, ClusterId, Config, Network, ReplicaId};
+use vsr_net_tcp::{Rejection, TcpClient, TcpError, TcpNetwork};
 
 use support::{
     Answer, WAIT, assert_connected, client, cluster, greet, hello, identity, listeners, options, read_frame, replica,
@@ -36,7 +37,7 @@ async fn replicas_and_clients_exchange_messages_in_order() {
     })
     .await;
     let id = ClientId(77);
-    let client = TcpClient::connect(7, id, addresses, options()).await.expect("a client");
+    let client = TcpClient::connect(ClusterId(7), id, addresses, options()).await.expect("a client");
     up(&client, Peer::Replica(ReplicaId(1))).await;
     let request = Request {
         client: id,
@@ -76,9 +77,9 @@ async fn a_dead_peer_is_reported_with_a_refusal_and_found_again() {
     })
     .await;
     assert_eq!(refusals, [false, true]);
-    let config = Config::new(7, 1, addresses.iter().cloned()).expect("a configuration");
+    let config = Config::new(ClusterId(7), ReplicaId(1), addresses.iter().cloned()).expect("a configuration");
     let second = TcpNetwork::bind_with(&config, options()).await.expect("the port is free again");
-    second.introduce(Identity { starts: 2, ..identity(1) });
+    second.introduce(Identity::new(identity(1).incarnation, 2));
     assert_connected(&networks[0], &second, 1).await;
 }
 
@@ -86,23 +87,24 @@ async fn a_dead_peer_is_reported_with_a_refusal_and_found_again() {
 async fn whoever_does_not_belong_here_is_told_why() {
     let (networks, addresses) = cluster(2).await;
     assert_connected(&networks[0], &networks[1], 1).await;
-    let config = Config::new(7, 0, addresses.iter().cloned()).expect("a configuration");
+    let config = Config::new(ClusterId(7), ReplicaId(0), addresses.iter().cloned()).expect("a configuration");
     let membership = config.membership.checksum();
-    let other = Config::new(7, 0, ["a", "b", "c"]).expect("a configuration").membership.checksum();
+    let other =
+        Config::new(ClusterId(7), ReplicaId(0), ["a", "b", "c"]).expect("a configuration").membership.checksum();
     let replica = |id, membership, identity| replica(id, membership, identity, 99);
     let to_0 = |cluster, speaker| greet(&addresses[0], cluster, speaker, 0);
     let rejected = |rejection| Answer::Rejected(rejection);
     // Another cluster, another replica's address, no member, another membership, the replica itself, another
     // disk under a known id, an old copy of the disk.
     let stranger = replica(1, membership, identity(1));
-    assert_eq!(to_0(8, stranger).await, rejected(Rejection::Cluster(vsr::ClusterId(7))));
+    assert_eq!(to_0(8, stranger).await, rejected(Rejection::Cluster(ClusterId(7))));
     let lost = greet(&addresses[0], 7, replica(1, membership, identity(1)), 1).await;
     assert_eq!(lost, rejected(Rejection::OtherReplica(ReplicaId(0))));
     assert_eq!(to_0(7, replica(5, membership, identity(5))).await, rejected(Rejection::NotAMember));
     assert_eq!(to_0(7, replica(1, other, identity(1))).await, rejected(Rejection::Membership));
     assert_eq!(to_0(7, replica(0, membership, identity(0))).await, rejected(Rejection::SameReplica));
     assert_eq!(to_0(7, replica(1, membership, identity(9))).await, rejected(Rejection::OtherIncarnation));
-    let old = Identity { starts: 0, ..identity(1) };
+    let old = Identity::new(identity(1).incarnation, 0);
     assert_eq!(to_0(7, replica(1, membership, old)).await, rejected(Rejection::OldCopy));
     assert!(matches!(to_0(7, client(1)).await, Answer::Welcome(_)));
     // The rest goes on.
@@ -149,13 +151,13 @@ async fn nw_12_hostile_bytes_close_their_connection_only() {
 
 #[tokio::test]
 async fn addresses_that_cannot_work_are_refused_in_words() {
-    let config = Config::new(7, 0, ["0.0.0.0:0"]).expect("a configuration");
+    let config = Config::new(ClusterId(7), ReplicaId(0), ["0.0.0.0:0"]).expect("a configuration");
     let refused = TcpNetwork::bind(&config).await.expect_err("not loopback");
     assert!(matches!(refused, TcpError::NotLoopback(_)) && refused.to_string().contains("allow_insecure"));
-    let config = Config::new(7, 0, ["no port"]).expect("a configuration");
+    let config = Config::new(ClusterId(7), ReplicaId(0), ["no port"]).expect("a configuration");
     assert!(matches!(TcpNetwork::bind(&config).await, Err(TcpError::Address { .. })));
     let (_taken, addresses) = listeners(1).await;
-    let config = Config::new(7, 0, addresses).expect("a configuration");
+    let config = Config::new(ClusterId(7), ReplicaId(0), addresses).expect("a configuration");
     let refused = TcpNetwork::bind(&config).await.expect_err("the port is taken");
     assert!(refused.to_string().contains("running already"), "{refused}");
 }
@@ -164,8 +166,8 @@ async fn addresses_that_cannot_work_are_refused_in_words() {
 #[tokio::test]
 async fn a_queue_that_is_too_small_for_a_message_is_refused() {
     let (mut held, addresses) = listeners(1).await;
-    let config = Config::new(7, 0, addresses).expect("a configuration");
-    let small = TcpOptions { queue_bytes_max: 1 << 20, ..options() };
+    let config = Config::new(ClusterId(7), ReplicaId(0), addresses).expect("a configuration");
+    let small = options().with(|options| options.queue_bytes_max = 1 << 20);
     let refused = TcpNetwork::start(&config, small, held.pop().expect("a listener")).expect_err("too small");
     let words = refused.to_string();
     assert!(words.contains("TcpOptions::queue_bytes_max = 1048576") && words.contains("answer_max"), "{words}");
@@ -176,7 +178,7 @@ async fn a_queue_that_is_too_small_for_a_message_is_refused() {
 async fn the_port_is_free_when_the_network_is_closed() {
     let (mut held, addresses) = listeners(1).await;
     drop(held.pop());
-    let config = Config::new(7, 0, addresses).expect("a configuration");
+    let config = Config::new(ClusterId(7), ReplicaId(0), addresses).expect("a configuration");
     for life in 0..20 {
         let network = TcpNetwork::bind_with(&config, options()).await;
         let network = network.unwrap_or_else(|error| panic!("life {life}: {error}"));
@@ -191,9 +193,12 @@ async fn a_full_queue_drops_and_never_blocks() {
     let listener = held.pop().expect("a listener");
     // Replica 0 answers the handshake and then reads nothing.
     let deaf = held.pop().expect("a listener");
-    let config = Config::new(7, 1, addresses).expect("a configuration");
+    let config = Config::new(ClusterId(7), ReplicaId(1), addresses).expect("a configuration");
     // 20 MiB: no less than the longest answer.
-    let small = TcpOptions { queue_bytes_max: 20 << 20, keep_alive: Duration::from_secs(60), ..options() };
+    let small = options().with(|options| {
+        options.queue_bytes_max = 20 << 20;
+        options.keep_alive = Duration::from_secs(60);
+    });
     let network = TcpNetwork::start(&config, small, listener).expect("a network");
     network.introduce(identity(1));
     let membership = config.membership.checksum();

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vsr::protocol::Random;
-use vsr::{Network, Storage, StorageError};
+use vsr::storage::StorageError;
+use vsr::{Network, Storage};
 
 use crate::check::linearizability::ReferenceModel;
 use crate::files::SimFolder;

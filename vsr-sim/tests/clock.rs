@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use vsr::protocol::Random;
-use vsr::{Clock, Monotonic, SystemClock, Timestamp};
+use vsr::protocol::{Monotonic, Random, Timestamp};
+use vsr::{Clock, SystemClock};
 use vsr_sim::conformance::clock::{self, Clocks};
 
 struct System;

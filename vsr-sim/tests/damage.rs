@@ -1,7 +1,8 @@
 //! Damage that stays: places that stay bad, records that are lost whole, syncs that fail, and writes for which there is no room.
 
 use bytes::Bytes;
-use vsr::{Batch, Checksum, ClusterId, Entry, Header, Incarnation, Membership, OpNumber, ReplicaId, Slot, VsrState};
+use vsr::protocol::{Batch, Entry, Header, Incarnation, OpNumber, Slot, VsrState};
+use vsr::{Checksum, ClusterId, Membership, ReplicaId};
 use vsr_sim::conformance::storage::entry;
 use vsr_sim::faults::Unsynced;
 use vsr_sim::scenario::{Failure, play};

@@ -9,11 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::executor::block_on;
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Batch, Entry, Envelope, Header, Incarnation, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::Entries;
 use vsr::wire::{self, Limits};
-use vsr::{
-    Arrival, Batch, Checksum, ClusterId, Entries, Entry, Envelope, Header, Incarnation, Membership, Network,
-    NetworkError, OpNumber, Recovered, ReplicaId, Slot, Storage, StorageError, VsrState,
-};
+use vsr::{Checksum, ClusterId, Membership, Network, ReplicaId, Storage};
 use vsr_sim::files::{Grain, Harm, Kept, Ledger, Place, SECTOR, SimFile, SimFolder, Torture, file_storage};
 use vsr_sim::run::three_bad_sectors;
 use vsr_sim::scenario::{Failure, play};
@@ -404,8 +405,8 @@ impl Known {
     }
 }
 
-fn failed<E: ToString>(doing: &'static str) -> impl Fn(E) -> StorageError {
-    move |error| StorageError::Io { doing: doing.to_owned(), error: error.to_string() }
+fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &'static str) -> impl Fn(E) -> StorageError {
+    move |error| StorageError::io(doing, error)
 }
 
 #[async_trait]

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use vsr::{Arrival, Envelope, Network, NetworkError, Peer};
+use vsr::Network;
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Envelope, Peer};
 use vsr_sim::check::Violation;
 use vsr_sim::{Options, Registers, SimSocket, Simulation, Verdict};
 

@@ -1,7 +1,8 @@
 //! The conformance suite on storage in memory. What outlives a process is out of its reach.
 
 use vsr::memory::MemoryStorage;
-use vsr::{StorageError, VsrState};
+use vsr::protocol::VsrState;
+use vsr::storage::StorageError;
 use vsr_sim::conformance::storage::Disks;
 
 #[derive(Default)]

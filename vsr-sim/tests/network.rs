@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vsr::memory::{MemoryEndpoint, MemoryNetwork};
-use vsr::{Arrival, ClientId, Envelope, Message, Network, NetworkError, Peer, ReplicaId};
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{Envelope, Message, Peer};
+use vsr::{ClientId, Network, ReplicaId};
 use vsr_sim::conformance::network::{self, Networks, REPLICAS};
 
 struct Memory(MemoryNetwork);
@@ -15,7 +17,7 @@ fn memory() -> Memory {
 
 impl Networks for Memory {
     fn replica(&mut self, id: ReplicaId) -> Arc<dyn Network> {
-        Arc::new(self.0.endpoint(id.0))
+        Arc::new(self.0.endpoint(id))
     }
 
     fn client(&mut self, id: ClientId) -> Arc<dyn Network> {
@@ -51,7 +53,7 @@ fn defective(defect: Defect) -> Defective {
 
 impl Networks for Defective {
     fn replica(&mut self, id: ReplicaId) -> Arc<dyn Network> {
-        Arc::new(End(self.0.endpoint(id.0), self.1))
+        Arc::new(End(self.0.endpoint(id), self.1))
     }
 
     fn client(&mut self, id: ClientId) -> Arc<dyn Network> {

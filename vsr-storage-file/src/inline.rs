@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use vsr::{Batch, BlockingReader, BlockingWriter, Entries, OpNumber, Recovered, Storage, StorageError};
+use vsr::Storage;
+use vsr::protocol::{Batch, OpNumber, Recovered};
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter, Entries};
 
 use crate::medium::Medium;
 use crate::storage::{Reader, Writer, parts};

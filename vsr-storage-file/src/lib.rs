@@ -33,17 +33,17 @@
 //! use futures::executor::block_on;
 //! use futures::future::join;
 //! use vsr::memory::MemoryNetwork;
-//! use vsr::{Config, Replica};
+//! use vsr::{ClusterId, Config, Replica, ReplicaId};
 //! use vsr_storage_file::FileStorage;
 //!
 //! # let parent = tempfile::tempdir()?;
 //! # let folder = parent.path().join("replica-0");
-//! let config = Config::new(7, 0, ["127.0.0.1:4000"])?; // a cluster of one
+//! let config = Config::new(ClusterId(7), ReplicaId(0), ["127.0.0.1:4000"])?; // a cluster of one
 //! FileStorage::format(&folder, &config)?;
 //!
 //! for start in 1..=2 {
 //!     let storage = FileStorage::open(&folder)?;
-//!     let network = MemoryNetwork::new(1).endpoint(0); // or a `vsr_net_tcp::TcpNetwork`
+//!     let network = MemoryNetwork::new(1).endpoint(ReplicaId(0)); // or a `vsr_net_tcp::TcpNetwork`
 //!     let (replica, counter) =
 //!         Replica::builder(config.clone(), Counter::default()).storage(storage).network(network).build()?;
 //!     let application = async {
@@ -122,10 +122,10 @@
 //! # Where there is no room
 //!
 //! Extents are written and synced before they are used, with content, not holes. So on a file system that overwrites
-//! in place (ext4, XFS) a batch or a state never needs room, and a full disk is [`Full`](vsr::StorageError::Full) at
+//! in place (ext4, XFS) a batch or a state never needs room, and a full disk is [`Full`](vsr::storage::StorageError::Full) at
 //! the preparation of an extent, where nothing is lost. On one that copies on write (btrfs, ZFS, bcachefs, snapshots
 //! of a thin volume) every write needs room: one that is refused is `Full` as well; one that was taken, and fails in
-//! the sync, is [`Io`](vsr::StorageError::Io), ends the process, and says so in its text. Keep room free there, or
+//! the sync, is [`Io`](vsr::storage::StorageError::Io), ends the process, and says so in its text. Keep room free there, or
 //! switch copying off for the folder.
 //!
 //! A limit on the size of files (`ulimit -f`) is a full disk as well, if the process handles the signal `SIGXFSZ`; where it does not, the
@@ -143,7 +143,7 @@
 //!
 //! | field | unit | default | range |
 //! |---|---|---|---|
-//! | `log_limit` | bytes of the file `log` | 1 GiB | at least [`Constants::log_room_min`](vsr::Constants::log_room_min) of the cluster |
+//! | `log_limit` | bytes of the file `log` | 1 GiB | at least [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min) of the cluster |
 //! | `extent` | bytes by which it grows, doubling up to 64 MiB | 4 MiB | 64 KiB to 64 MiB; other values are taken for the nearest of these |
 //!
 //! `state` has a fixed size of about 4 MiB. A replica refuses requests before the log is full
@@ -157,16 +157,16 @@
 //!
 //! | error | what is the matter | what to do |
 //! |---|---|---|
-//! | [`NotFormatted`](vsr::StorageError::NotFormatted) | the folder is not there or empty, or formatting it was interrupted | format it if the replica has never run; else mount its disk |
-//! | [`Missing`](vsr::StorageError::Missing) | one of the two files is gone | put it back if it was moved away; else replace the replica |
-//! | [`Damaged`](vsr::StorageError::Damaged) | a file is another disk's, or none of this crate's | put the right one back; else replace the replica |
-//! | [`StateLost`](vsr::StorageError::StateLost) | no copy of the newest state is intact | replace the replica |
-//! | [`OtherPlace`](vsr::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](FileStorage::accept_place) if it is the only copy and nothing ran since; else replace the replica |
-//! | [`InUse`](vsr::StorageError::InUse) | another process has it open | end that one |
-//! | [`Version`](vsr::StorageError::Version) | another version wrote it | run that version |
-//! | [`NotEmpty`](vsr::StorageError::NotEmpty), [`LogTooSmall`](vsr::StorageError::LogTooSmall), [`StateTooLarge`](vsr::StorageError::StateTooLarge) | `format` refuses | an empty folder; a higher limit; shorter addresses |
-//! | [`Full`](vsr::StorageError::Full) | the log is at its limit, or the disk has no room | make room; the replica goes on by itself |
-//! | [`Io`](vsr::StorageError::Io), [`Poisoned`](vsr::StorageError::Poisoned) | the disk refused a write or a sync | start the replica again once the disk works |
+//! | [`NotFormatted`](vsr::storage::StorageError::NotFormatted) | the folder is not there or empty, or formatting it was interrupted | format it if the replica has never run; else mount its disk |
+//! | [`Missing`](vsr::storage::StorageError::Missing) | one of the two files is gone | put it back if it was moved away; else replace the replica |
+//! | [`Damaged`](vsr::storage::StorageError::Damaged) | a file is another disk's, or none of this crate's | put the right one back; else replace the replica |
+//! | [`StateLost`](vsr::storage::StorageError::StateLost) | no copy of the newest state is intact | replace the replica |
+//! | [`OtherPlace`](vsr::storage::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](FileStorage::accept_place) if it is the only copy and nothing ran since; else replace the replica |
+//! | [`InUse`](vsr::storage::StorageError::InUse) | another process has it open | end that one |
+//! | [`Version`](vsr::storage::StorageError::Version) | another version wrote it | run that version |
+//! | [`NotEmpty`](vsr::storage::StorageError::NotEmpty), [`LogTooSmall`](vsr::storage::StorageError::LogTooSmall), [`StateTooLarge`](vsr::storage::StorageError::StateTooLarge) | `format` refuses | an empty folder; a higher limit; shorter addresses |
+//! | [`Full`](vsr::storage::StorageError::Full) | the log is at its limit, or the disk has no room | make room; the replica goes on by itself |
+//! | [`Io`](vsr::storage::StorageError::Io), [`Poisoned`](vsr::storage::StorageError::Poisoned) | the disk refused a write or a sync | start the replica again once the disk works |
 //!
 //! A log that was cut, emptied, or has bad sectors is no error: the replica fetches from its peers what is lost. "Replace the replica" has to wait for
 //! checkpoints: until then the cluster goes on without it.
@@ -174,7 +174,7 @@
 //! # Metrics
 //!
 //! The replica measures its storage: `vsr_sync_seconds` (one write with its sync), `vsr_sync_entries` (entries in it), `vsr_write_under_way_seconds`,
-//! `vsr_log_room_bytes` ([`vsr::METRICS`]). What a start finds lost or unreadable is one warning of `tracing`.
+//! `vsr_log_room_bytes` (`vsr::METRICS`). What a start finds lost or unreadable is one warning of `tracing`.
 //!
 //! # Format
 //!
@@ -196,12 +196,12 @@ pub use storage::{FileOptions, FileStorage, blocking_on};
 
 use std::io::{Error, ErrorKind};
 
-use vsr::StorageError;
+use vsr::storage::StorageError;
 
 /// Says what was being done when the disk refused.
 pub(crate) fn io_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageError {
     let doing = doing.into();
-    move |error| StorageError::Io { doing: doing.clone(), error: error.to_string() }
+    move |error| StorageError::io(doing.clone(), error)
 }
 
 /// As [`io_error`], for a write that can be tried again when it found no room: nothing that was there is changed,
@@ -216,13 +216,14 @@ pub(crate) fn write_error(doing: impl Into<String>, used: u64, limit: u64) -> im
 pub(crate) fn sync_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageError {
     let doing = doing.into();
     move |error| {
-        let advice = if is_no_room(&error) {
-            " (the file system took a write that it then had no room for, as one does that copies on write or \
+        if !is_no_room(&error) {
+            return StorageError::io(doing.clone(), error);
+        }
+        let words = format!(
+            "{error} (the file system took a write that it then had no room for, as one does that copies on write or \
              compresses: make room on it, and keep some free)"
-        } else {
-            ""
-        };
-        StorageError::Io { doing: doing.clone(), error: format!("{error}{advice}") }
+        );
+        StorageError::io(doing.clone(), Error::new(error.kind(), words))
     }
 }
 

@@ -7,7 +7,8 @@
 //! the next state says where, and which sectors count for nothing from then on.
 
 use bytes::Bytes;
-use vsr::{Entry, Header, StorageError};
+use vsr::protocol::{Entry, Header};
+use vsr::storage::StorageError;
 
 use crate::medium::{Medium, PAGE_SECTORS, read_sectors};
 use crate::record::{GENERATION, RecordHeader, own, sectors_of};

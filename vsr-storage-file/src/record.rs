@@ -5,7 +5,7 @@
 //! sectors that hold none of the first. So the headers of every record that has one behind it stand in two
 //! sectors, and one that goes bad takes no more than the bodies in it.
 
-use vsr::Header;
+use vsr::protocol::Header;
 
 use crate::medium::PAGE_SECTORS;
 use crate::sector::{PAYLOAD, sectors_for};

@@ -2,8 +2,9 @@
 //! gets a verdict. The rules are those of the crate's documentation, by number.
 
 use bytes::Bytes;
+use vsr::protocol::Header;
 use vsr::protocol::limits::LEAP_MAX;
-use vsr::{Header, StorageError};
+use vsr::storage::StorageError;
 
 use crate::io_error;
 use crate::log::{Location, Place, STEP, read};

@@ -10,8 +10,8 @@
 //! fails again alone, the state is written to the other pair as well, before it counts; the next write begins with
 //! the same pair. So a state that counts stands whole in two copies, whatever the bad sector shows.
 
-use vsr::protocol::MEMBERS_MAX;
-use vsr::{Header, StorageError, VsrState};
+use vsr::protocol::{Header, MEMBERS_MAX, VsrState};
+use vsr::storage::StorageError;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::medium::{Medium, read_sectors};
@@ -494,10 +494,10 @@ fn whole(generation: u64, bytes: &[u8]) -> Copy {
 
 #[cfg(test)]
 mod tests {
-    use vsr::protocol::{HeaderFields, Known, Life, OpKind};
-    use vsr::{
-        Checksum, ClusterId, CommitNumber, Epoch, Incarnation, Membership, OpNumber, ReplicaId, Suffix, Timestamp, View,
+    use vsr::protocol::{
+        CommitNumber, Epoch, HeaderFields, Incarnation, Known, Life, OpKind, OpNumber, Suffix, Timestamp, View,
     };
+    use vsr::{Checksum, ClusterId, Membership, ReplicaId};
 
     use super::*;
 

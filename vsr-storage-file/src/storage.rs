@@ -7,10 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use vsr::{
-    Batch, BlockingReader, BlockingWriter, Config, Entries, Entry, OpNumber, Recovered, Slot, Storage, StorageError,
-    ThreadedStorage, VsrState,
-};
+use vsr::protocol::{Batch, Entry, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
+use vsr::{Config, Storage};
 
 use crate::io_error;
 use crate::log::{Append, LogFile, Place, read};
@@ -20,11 +20,13 @@ use crate::sector::SECTOR;
 use crate::site::Site;
 use crate::state::{Reach, StateFile, StateRecord, Superblock};
 
-/// What is decided when a disk is formatted.
+/// What is decided when a disk is formatted. Made by `FileOptions::default()`, and changed field by field, or by
+/// [`with`](FileOptions::with); later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct FileOptions {
     /// Bytes that the log may grow to. Default 1 GiB; at least
-    /// [`Constants::log_room_min`](vsr::Constants::log_room_min). At the limit requests get a typed error.
+    /// [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min). At the limit requests get a typed error.
     pub log_limit: u64,
     /// Bytes by which the log grows, doubling up to 64 MiB. Default 4 MiB.
     pub extent: u64,
@@ -33,6 +35,15 @@ pub struct FileOptions {
 impl Default for FileOptions {
     fn default() -> FileOptions {
         FileOptions { log_limit: 1 << 30, extent: 4 << 20 }
+    }
+}
+
+impl FileOptions {
+    /// These options with a change: `FileOptions::default().with(|options| options.log_limit = 4 << 30)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut FileOptions)) -> FileOptions {
+        change(&mut self);
+        self
     }
 }
 

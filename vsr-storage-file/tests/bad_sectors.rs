@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use futures::executor::block_on;
 use support::{Disk, Inline, entry, is_clean, put, try_put, verdicts, write_state};
-use vsr::{Recovered, Storage, StorageError};
+use vsr::Storage;
+use vsr::protocol::Recovered;
+use vsr::storage::StorageError;
 
 /// Sectors of a slot of the state file.
 const SLOT: usize = 2048;

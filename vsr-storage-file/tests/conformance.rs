@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vsr::protocol::Random;
-use vsr::{Entry, StorageError, VsrState};
+use vsr::protocol::{Entry, Random, VsrState};
+use vsr::storage::StorageError;
 use vsr_sim::conformance::storage::Disks;
 use vsr_storage_file::medium::Medium;
 use vsr_storage_file::{FileOptions, FileStorage};
@@ -127,7 +127,8 @@ impl Disks for Files {
     fn format(&mut self, state: &VsrState, log_limit: u64) -> Shared {
         let world = Shared::of([Vec::new(), Vec::new()]);
         let (log, states) = (Faulty { world: world.clone(), file: LOG }, Faulty { world: world.clone(), file: STATE });
-        FileStorage::format_on(&log, &states, state, FileOptions { log_limit, extent: 1 << 16 }).expect("formatting");
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (log_limit, 1 << 16));
+        FileStorage::format_on(&log, &states, state, options).expect("formatting");
         world
     }
 
@@ -263,9 +264,10 @@ vsr_sim::storage_conformance!(Files::default(), crashes, lost_tail, damage, stat
 #[test]
 fn sf_19_an_older_state_is_not_taken_for_the_newest() {
     use futures::executor::block_on;
-    use vsr::{Batch, OpNumber, Storage};
+    use vsr::Storage;
+    use vsr::protocol::{Batch, OpNumber};
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let mut state = config.formatted_state();
     let disk = disks.format(&state, 1 << 20);
     let old = disk.lock().files[STATE].clone();
@@ -286,16 +288,18 @@ fn sf_19_an_older_state_is_not_taken_for_the_newest() {
 #[test]
 fn sf_06_a_misdirected_sector_is_found() {
     use futures::executor::block_on;
-    use vsr::{Slot, Storage};
+    use vsr::Storage;
+    use vsr::protocol::Slot;
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 1 << 20);
     // Two records of one op each, through the storage itself.
     let storage = disks.open(&disk).expect("opening");
     block_on(storage.recover()).expect("recovering");
     for op in 1..=3 {
         let entry = entry(op);
-        block_on(storage.write(vsr::Batch { entries: vec![entry], ..vsr::Batch::default() })).expect("a put");
+        block_on(storage.write(vsr::protocol::Batch { entries: vec![entry], ..vsr::protocol::Batch::default() }))
+            .expect("a put");
     }
     drop(storage);
     let misdirected = disk.copy_with(|files| {
@@ -325,7 +329,7 @@ fn entry(op: u64) -> Entry {
 fn a_folder_is_formatted_once_and_opened_by_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("replica");
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     assert!(matches!(FileStorage::open(&path), Err(StorageError::NotFormatted(_))));
     FileStorage::format(&path, &config).expect("formatting");
     assert!(matches!(FileStorage::format(&path, &config), Err(StorageError::NotEmpty(_))));
@@ -343,7 +347,7 @@ fn a_folder_is_formatted_once_and_opened_by_one() {
 #[test]
 fn another_format_version_is_refused_in_words() {
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 1 << 20);
     for copy in [0, LAST_PAGE] {
         let mut world = disk.lock();
@@ -361,9 +365,10 @@ fn another_format_version_is_refused_in_words() {
 #[test]
 fn sf_13_a_full_disk_is_an_error_and_nothing_is_lost() {
     use futures::executor::block_on;
-    use vsr::{Batch, OpNumber, Storage};
+    use vsr::Storage;
+    use vsr::protocol::{Batch, OpNumber};
     let mut disks = Files::default();
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let disk = disks.format(&config.formatted_state(), 64 << 20);
     let storage = disks.open(&disk).expect("opening");
     block_on(storage.recover()).expect("recovering");

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use futures::executor::block_on;
 use support::{Disk, Inline, NextSync, SECTOR, entry, is_certain, is_clean, put, try_put, verdicts, write_state};
-use vsr::protocol::Random;
-use vsr::{Batch, CommitNumber, Entry, Header, OpNumber, Recovered, Slot, Storage, StorageError};
+use vsr::Storage;
+use vsr::protocol::{Batch, CommitNumber, Entry, Header, OpNumber, Random, Recovered, Slot};
+use vsr::storage::StorageError;
 
 /// Ops from 1, and where the record of each is.
 struct Written {

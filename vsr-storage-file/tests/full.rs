@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures::executor::block_on;
 use vsr::memory::MemoryNetwork;
 use vsr::{
-    ApplyContext, Config, Handle, QueryContext, Replica, RestoreError, Snapshot, StateMachine, SubmitError, SystemClock,
+    ApplyContext, ClusterId, Config, Handle, QueryContext, Replica, ReplicaId, RestoreError, Snapshot, StateMachine,
+    SubmitError, SystemClock,
 };
 use vsr_storage_file::{FileOptions, FileStorage};
 
@@ -37,14 +38,14 @@ impl StateMachine for Sizes {
 type Running = std::thread::JoinHandle<Result<(), vsr::ReplicaError>>;
 
 fn start(folder: &std::path::Path, network: &MemoryNetwork, id: u8, format: bool) -> (Handle<Sizes>, Running) {
-    let config = Config::new(1, id, ["a", "b", "c"]).expect("a configuration");
+    let config = Config::new(ClusterId(1), ReplicaId(id), ["a", "b", "c"]).expect("a configuration");
     let path = folder.join(id.to_string());
     if format {
-        let options = FileOptions { log_limit: 16 << 20, extent: 1 << 20 };
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (16 << 20, 1 << 20));
         FileStorage::format_with(&path, &config, options).expect("formatting");
     }
     let storage = FileStorage::open(&path).expect("opening");
-    let builder = Replica::builder(config, Sizes::default()).storage(storage).network(network.endpoint(id));
+    let builder = Replica::builder(config, Sizes::default()).storage(storage).network(network.endpoint(ReplicaId(id)));
     let (replica, handle) = builder.clock(SystemClock::new()).build().expect("a replica");
     let running = std::thread::Builder::new().spawn(move || block_on(replica.run())).expect("a thread");
     (handle, running)

@@ -4,7 +4,8 @@ mod support;
 
 use futures::executor::block_on;
 use support::{Disk, SECTOR, entry, is_clean, put, try_put, verdicts, write_state};
-use vsr::{CommitNumber, Slot, Storage};
+use vsr::Storage;
+use vsr::protocol::{CommitNumber, Slot};
 
 /// The end of the log is zeroed. What is prepared anew there would show a log that never was longer.
 #[test]

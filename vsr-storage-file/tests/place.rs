@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use futures::executor::block_on;
 use tempfile::TempDir;
-use vsr::{Batch, Config, Slot, Storage, StorageError};
+use vsr::protocol::{Batch, Slot};
+use vsr::storage::StorageError;
+use vsr::{ClusterId, Config, ReplicaId, Storage};
 use vsr_storage_file::{FileOptions, FileStorage};
 
 fn config(id: u8) -> Config {
-    Config::new(7, id, ["a", "b", "c"]).expect("a configuration")
+    Config::new(ClusterId(7), ReplicaId(id), ["a", "b", "c"]).expect("a configuration")
 }
 
 fn format(path: &Path, id: u8) {
-    let options = FileOptions { log_limit: 1 << 24, extent: 1 << 16 };
+    let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (1 << 24, 1 << 16));
     FileStorage::format_with(path, &config(id), options).expect("formatting");
 }
 
@@ -62,7 +64,10 @@ fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
     let path = folder.path().join("replica");
     let config = config(0);
     let needed = config.membership.constants.log_room_min();
-    let format = |log_limit: u64| FileStorage::format_with(&path, &config, FileOptions { log_limit, extent: 1 << 16 });
+    let format = |log_limit: u64| {
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (log_limit, 1 << 16));
+        FileStorage::format_with(&path, &config, options)
+    };
     let refused = format(needed - 1).expect_err("it is too small");
     assert_eq!(refused, StorageError::LogTooSmall { limit: needed - 1, needed });
     assert!(refused.to_string().contains("raise the limit"), "{refused}");

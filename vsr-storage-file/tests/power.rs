@@ -2,9 +2,14 @@
 
 mod support;
 
+use std::error::Error;
+use std::io::ErrorKind;
+
 use futures::executor::block_on;
 use support::{Disk, Inline, NextSync, entry, is_clean, put, try_put, verdicts};
-use vsr::{Batch, OpNumber, Recovered, Storage, StorageError};
+use vsr::Storage;
+use vsr::protocol::{Batch, OpNumber, Recovered};
+use vsr::storage::StorageError;
 
 /// What a start reports is still so after a power loss, and at the start after that.
 fn outlives_a_power_loss(disk: &Disk, what: &str) -> Recovered {
@@ -147,7 +152,12 @@ fn a_sync_that_finds_no_room_poisons_and_says_why() {
             Batch { entries: vec![entry(2, 0, 100)], ..Batch::default() }
         };
         let failed = block_on(storage.write(batch)).expect_err("there is no room");
-        assert!(matches!(&failed, StorageError::Io { error, .. } if error.contains("make room")), "{failed}");
+        assert!(
+            matches!(&failed, StorageError::Io { cause, .. } if cause.to_string().contains("make room")),
+            "{failed}"
+        );
+        let cause = failed.source().and_then(|cause| cause.downcast_ref::<std::io::Error>()).map(std::io::Error::kind);
+        assert_eq!(cause, Some(ErrorKind::StorageFull), "{failed}");
         assert!(matches!(try_put(&storage, vec![entry(2, 0, 100)]), Err(StorageError::Poisoned(_))));
         drop(storage);
         let first = outlives_a_power_loss(&disk, "the start after");

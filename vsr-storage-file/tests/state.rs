@@ -3,12 +3,11 @@
 mod support;
 
 use support::{Disk, File, SECTOR, entry, is_clean, put, verdicts, write_state};
-use vsr::Storage as _;
-use vsr::protocol::{Doubted, Known, Life};
-use vsr::{
-    ClusterId, CommitNumber, Epoch, Incarnation, Membership, OpNumber, Recovered, ReplicaId, StorageError, Suffix,
-    View, VsrState,
+use vsr::protocol::{
+    CommitNumber, Doubted, Epoch, Incarnation, Known, Life, OpNumber, Recovered, Suffix, View, VsrState,
 };
+use vsr::storage::StorageError;
+use vsr::{ClusterId, Membership, ReplicaId, Storage as _};
 use vsr_storage_file::{FileOptions, FileStorage};
 
 const SLOT: usize = 2048;
@@ -106,7 +105,7 @@ fn of_nine(address_len: usize) -> VsrState {
 
 fn format(state: &VsrState) -> Result<Disk, StorageError> {
     let disk = Disk { log: File::default(), state: File::default() };
-    let options = FileOptions { log_limit: 1 << 22, extent: 1 << 16 };
+    let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (1 << 22, 1 << 16));
     FileStorage::format_on(&disk.log, &disk.state, state, options)?;
     Ok(disk)
 }
@@ -137,7 +136,7 @@ fn a_cluster_whose_states_may_not_fit_is_refused_when_it_is_formatted() {
     assert!(matches!(refused, Err(StorageError::StateTooLarge { bytes, room }) if bytes > room), "{refused:?}");
     let folder = tempfile::tempdir().expect("a folder");
     let addresses = (0..9).map(|id| format!("{id}{}", "x".repeat(40_000)));
-    if let Ok(config) = vsr::Config::new(7, 0, addresses) {
+    if let Ok(config) = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(0), addresses) {
         let path = folder.path().join("replica");
         let refused = FileStorage::format(&path, &config);
         assert!(matches!(refused, Err(StorageError::StateTooLarge { .. })), "{refused:?}");

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rocksdb::{DB, Error, ErrorKind};
-use vsr::StorageError;
+use vsr::storage::StorageError;
 
 use crate::options::{columns, database};
 
@@ -21,8 +21,10 @@ pub(crate) const PLACE: &str = "place";
 const FILE_SIZE_MIN: u64 = 256 << 20;
 const PAGE: usize = 4096;
 
-pub(crate) fn failed<E: Display>(doing: impl Display) -> impl FnOnce(E) -> StorageError {
-    move |error| StorageError::Io { doing: doing.to_string(), error: error.to_string() }
+pub(crate) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    doing: impl Display,
+) -> impl FnOnce(E) -> StorageError {
+    move |error| StorageError::io(doing.to_string(), error)
 }
 
 pub(crate) fn missing(path: &Path) -> StorageError {
@@ -68,13 +70,13 @@ pub(crate) fn check(folder: &Path) -> Result<(), StorageError> {
 /// Refuses a limit that the operating system would enforce with a signal: `SIGXFSZ` ends the process unless the application handles it.
 pub(crate) fn check_file_size_limit(folder: &Path, limit: Option<u64>) -> Result<(), StorageError> {
     match limit {
-        Some(limit) if limit < FILE_SIZE_MIN => Err(StorageError::Io {
-            doing: format!("opening the database in {}", folder.display()),
-            error: format!(
+        Some(limit) if limit < FILE_SIZE_MIN => Err(StorageError::io(
+            format!("opening the database in {}", folder.display()),
+            format!(
                 "this process may write files of at most {limit} bytes, RocksDB's grow to {FILE_SIZE_MIN}: raise the \
                  limit (`ulimit -f`)"
             ),
-        }),
+        )),
         _ => Ok(()),
     }
 }

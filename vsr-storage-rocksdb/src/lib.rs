@@ -31,16 +31,16 @@
 //! #     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> { Snapshot::read(from).map(Counter) }
 //! # }
 //! use vsr::memory::MemoryNetwork;
-//! use vsr::{Config, Replica};
+//! use vsr::{ClusterId, Config, Replica, ReplicaId};
 //! use vsr_storage_rocksdb::RocksStorage;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let config = Config::new(7, 0, ["127.0.0.1:4000"])?; // a cluster of one
+//! let config = Config::new(ClusterId(7), ReplicaId(0), ["127.0.0.1:4000"])?; // a cluster of one
 //! if std::env::args().nth(1).as_deref() == Some("format") {
 //!     return Ok(RocksStorage::format("data/replica-0", &config)?);
 //! }
 //! let storage = RocksStorage::open("data/replica-0")?;
-//! let network = MemoryNetwork::new(1).endpoint(0); // or a `vsr_net_tcp::TcpNetwork`
+//! let network = MemoryNetwork::new(1).endpoint(ReplicaId(0)); // or a `vsr_net_tcp::TcpNetwork`
 //! let (replica, _counter) =
 //!     Replica::builder(config, Counter::default()).storage(storage).network(network).build()?;
 //! futures::executor::block_on(replica.run())?;
@@ -99,7 +99,7 @@
 //!
 //! # A copy is refused
 //! `place` holds device, inode and birth time of itself and of the seal. A folder that was copied, moved to another file system, or restored
-//! from a backup has other inodes or birth times, and is refused with [`OtherPlace`](vsr::StorageError::OtherPlace): the replica may have
+//! from a backup has other inodes or birth times, and is refused with [`OtherPlace`](vsr::storage::StorageError::OtherPlace): the replica may have
 //! acknowledged more since, elsewhere. [`RocksStorage::accept_place`] is for an operator who knows better. A difference in the device alone is only
 //! logged, as a reboot may number devices anew. Not noticed: a snapshot of the whole file system or virtual machine, and files that are
 //! overwritten in place. The file is locked while the folder is in use.
@@ -112,7 +112,7 @@
 //! opens at once; and a merge that meets a damaged table stops the replica.
 //!
 //! # A full disk
-//! 128 MiB of the file system stay free: what entries would take of them is refused as [`Full`](vsr::StorageError::Full), with nothing
+//! 128 MiB of the file system stay free: what entries would take of them is refused as [`Full`](vsr::storage::StorageError::Full), with nothing
 //! written, and [`room`](vsr::Storage::room) says so before. If others use them up, too, and RocksDB finds no space in the middle of a write,
 //! it takes nothing in until there is room (it looks every 5 seconds for 32 MiB), flushes what it holds into new tables, and begins a new log.
 //! The write waits for that and is made again, so that the replica sees a disk that hangs, not one that fails. A *quota* (`EDQUOT`) is a
@@ -126,7 +126,7 @@
 //!
 //! | field | unit | default | range |
 //! |---|---|---|---|
-//! | `log_limit` | bytes of entries, with 512 for each op | 1 GiB | at least [`Constants::log_room_min`](vsr::Constants::log_room_min) of the cluster |
+//! | `log_limit` | bytes of entries, with 512 for each op | 1 GiB | at least [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min) of the cluster |
 //!
 //! # Errors, and what an operator does
 //!
@@ -134,23 +134,23 @@
 //!
 //! | error | what is the matter | what to do |
 //! |---|---|---|
-//! | [`NotFormatted`](vsr::StorageError::NotFormatted) | the folder is not there or empty, or formatting it was interrupted | format it if the replica has never run; else mount its disk |
-//! | [`Missing`](vsr::StorageError::Missing) | a part of the folder is gone | put it back if it was moved away; else replace the replica |
-//! | [`Damaged`](vsr::StorageError::Damaged) | RocksDB cannot open the database, or no copy of the seal is intact | replace the replica |
-//! | [`StateLost`](vsr::StorageError::StateLost) | the newest vsr state was in what is lost | replace the replica |
-//! | [`OtherPlace`](vsr::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](RocksStorage::accept_place) if it is the only copy and nothing ran since; else replace the replica |
-//! | [`InUse`](vsr::StorageError::InUse) | another process has it open | end that one |
-//! | [`Version`](vsr::StorageError::Version) | another version wrote it | run that version |
-//! | [`NotEmpty`](vsr::StorageError::NotEmpty), [`LogTooSmall`](vsr::StorageError::LogTooSmall) | `format` refuses | an empty folder; a higher limit |
-//! | [`Full`](vsr::StorageError::Full) | the log is at its limit, or entries would take of the last 128 MiB of the disk | make room; the replica goes on by itself |
-//! | [`Io`](vsr::StorageError::Io), [`Poisoned`](vsr::StorageError::Poisoned) | the disk refused, or the process may not write files of 256 MiB (`ulimit -f`) | start the replica again once the cause is gone |
+//! | [`NotFormatted`](vsr::storage::StorageError::NotFormatted) | the folder is not there or empty, or formatting it was interrupted | format it if the replica has never run; else mount its disk |
+//! | [`Missing`](vsr::storage::StorageError::Missing) | a part of the folder is gone | put it back if it was moved away; else replace the replica |
+//! | [`Damaged`](vsr::storage::StorageError::Damaged) | RocksDB cannot open the database, or no copy of the seal is intact | replace the replica |
+//! | [`StateLost`](vsr::storage::StorageError::StateLost) | the newest vsr state was in what is lost | replace the replica |
+//! | [`OtherPlace`](vsr::storage::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](RocksStorage::accept_place) if it is the only copy and nothing ran since; else replace the replica |
+//! | [`InUse`](vsr::storage::StorageError::InUse) | another process has it open | end that one |
+//! | [`Version`](vsr::storage::StorageError::Version) | another version wrote it | run that version |
+//! | [`NotEmpty`](vsr::storage::StorageError::NotEmpty), [`LogTooSmall`](vsr::storage::StorageError::LogTooSmall) | `format` refuses | an empty folder; a higher limit |
+//! | [`Full`](vsr::storage::StorageError::Full) | the log is at its limit, or entries would take of the last 128 MiB of the disk | make room; the replica goes on by itself |
+//! | [`Io`](vsr::storage::StorageError::Io), [`Poisoned`](vsr::storage::StorageError::Poisoned) | the disk refused, or the process may not write files of 256 MiB (`ulimit -f`) | start the replica again once the cause is gone |
 //!
 //! "Replace the replica" has to wait for checkpoints: until then the cluster goes on without it.
 //!
 //! # Metrics
 //!
 //! The replica measures its storage: `vsr_sync_seconds` (one write with its sync), `vsr_sync_entries` (entries in it), `vsr_write_under_way_seconds`,
-//! `vsr_log_room_bytes` ([`vsr::METRICS`]). RocksDB's own text log is `db/LOG`.
+//! `vsr_log_room_bytes` (`vsr::METRICS`). RocksDB's own text log is `db/LOG`.
 //!
 //! # Format
 //!

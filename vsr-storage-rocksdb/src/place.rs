@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use vsr::StorageError;
+use vsr::storage::StorageError;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::folder::{PLACE, failed, missing};

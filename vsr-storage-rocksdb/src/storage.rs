@@ -10,27 +10,38 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
-use vsr::{
-    Batch, BlockingReader, BlockingWriter, Config, Entries, Entry, Header, OpNumber, Recovered, Slot, Storage,
-    StorageError, ThreadedStorage, VsrState,
-};
+use vsr::protocol::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
+use vsr::{Config, Storage};
 
 use crate::folder::{self, DATABASE, SEAL, UNFINISHED, damaged, failed, missing};
 use crate::options::{HEADERS, LOG, STATE, columns, database};
 use crate::place::PlaceFile;
 use crate::seal::{NoSeal, Seal, SealFile, VERSION};
 
-/// What is decided when a disk is formatted.
+/// What is decided when a disk is formatted. Made by `RocksOptions::default()`, and changed field by field, or by
+/// [`with`](RocksOptions::with); later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RocksOptions {
     /// Bytes of entries that the log may hold. Default 1 GiB; at least
-    /// [`Constants::log_room_min`](vsr::Constants::log_room_min). At the limit requests get a typed error.
+    /// [`Constants::log_room_min`](vsr::protocol::Constants::log_room_min). At the limit requests get a typed error.
     pub log_limit: u64,
 }
 
 impl Default for RocksOptions {
     fn default() -> RocksOptions {
         RocksOptions { log_limit: 1 << 30 }
+    }
+}
+
+impl RocksOptions {
+    /// These options with a change: `RocksOptions::default().with(|options| options.log_limit = 4 << 30)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut RocksOptions)) -> RocksOptions {
+        change(&mut self);
+        self
     }
 }
 

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use vsr::{Entry, StorageError, VsrState};
+use vsr::protocol::{Entry, VsrState};
+use vsr::storage::StorageError;
 use vsr_sim::conformance::storage::Disks;
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 
@@ -53,7 +54,8 @@ impl Disks for Databases {
 
     fn format(&mut self, state: &VsrState, log_limit: u64) -> TempDir {
         let folder = tempfile::tempdir().expect("a folder");
-        RocksStorage::format_state(folder.path(), state, RocksOptions { log_limit }).expect("formatting");
+        let options = RocksOptions::default().with(|options| options.log_limit = log_limit);
+        RocksStorage::format_state(folder.path(), state, options).expect("formatting");
         folder
     }
 
@@ -132,8 +134,9 @@ vsr_sim::storage_conformance!(Databases::default(), crashes, lost_tail, damage, 
 #[test]
 fn a_lost_state_is_refused() {
     use futures::executor::block_on;
-    use vsr::{Batch, Storage};
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    use vsr::Storage;
+    use vsr::protocol::Batch;
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let mut disks = Databases::default();
     let mut state = config.formatted_state();
     let disk = disks.format(&state, 1 << 30);
@@ -151,8 +154,9 @@ fn a_lost_state_is_refused() {
 #[test]
 fn clause_10_an_error_of_the_database_poisons() {
     use futures::executor::block_on;
-    use vsr::{Batch, OpNumber, Storage};
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    use vsr::Storage;
+    use vsr::protocol::{Batch, OpNumber};
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let folder = tempfile::tempdir().expect("a folder");
     RocksStorage::format(folder.path(), &config).expect("formatting");
     let storage = RocksStorage::open(folder.path()).expect("opening");
@@ -177,8 +181,9 @@ fn clause_10_an_error_of_the_database_poisons() {
 #[test]
 fn what_was_lost_is_not_forgotten() {
     use futures::executor::block_on;
-    use vsr::{Batch, Checksum, CommitNumber, Slot, Storage};
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    use vsr::protocol::{Batch, CommitNumber, Slot};
+    use vsr::{Checksum, Storage};
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let mut disks = Databases::default();
     let mut state = config.formatted_state();
     let mut disk = disks.format(&state, 1 << 30);

@@ -8,8 +8,9 @@ use std::path::Path;
 use bytes::Bytes;
 use futures::executor::block_on;
 use tempfile::TempDir;
-use vsr::protocol::Random;
-use vsr::{Batch, Checksum, Entry, OpNumber, Slot, Storage, StorageError, VsrState};
+use vsr::protocol::{Batch, Entry, OpNumber, Random, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::{Checksum, Storage};
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 
 /// The files of a folder, by their names within it; and the names of those that need not be missed: of the tables of vsr states all but the
@@ -128,10 +129,10 @@ fn open(folder: &Path) -> RocksStorage {
 }
 
 fn formatted() -> (TempDir, Truth) {
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let state = config.formatted_state();
     let folder = tempfile::tempdir().expect("a folder");
-    RocksStorage::format_state(folder.path(), &state, RocksOptions { log_limit: 1 << 30 }).expect("formatting");
+    RocksStorage::format_state(folder.path(), &state, RocksOptions::default()).expect("formatting");
     (folder, Truth { state, entries: BTreeMap::new(), head: 0, put: Vec::new() })
 }
 

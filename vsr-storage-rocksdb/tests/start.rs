@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use futures::executor::block_on;
 use tempfile::TempDir;
-use vsr::{Batch, Checksum, Entry, OpNumber, Recovered, Slot, Storage, StorageError, VsrState};
+use vsr::protocol::{Batch, Entry, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::{Checksum, Storage};
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 
 fn state() -> VsrState {
-    vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration").formatted_state()
+    vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration").formatted_state()
 }
 
 fn formatted() -> TempDir {
@@ -252,9 +254,12 @@ fn nothing_and_a_format_cut_short_are_called_unformatted() {
 fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("replica");
-    let config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     let needed = config.membership.constants.log_room_min();
-    let format = |log_limit: u64| RocksStorage::format_with(&path, &config, RocksOptions { log_limit });
+    let format = |log_limit: u64| {
+        let options = RocksOptions::default().with(|options| options.log_limit = log_limit);
+        RocksStorage::format_with(&path, &config, options)
+    };
     let refused = format(needed - 1).expect_err("it is too small");
     assert_eq!(refused, StorageError::LogTooSmall { limit: needed - 1, needed });
     assert!(refused.to_string().contains("raise the limit"), "{refused}");
@@ -268,7 +273,7 @@ fn a_log_that_nothing_can_be_done_in_is_refused_when_it_is_formatted() {
 fn a_configuration_that_cannot_work_is_refused_when_a_disk_is_formatted() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("replica");
-    let mut config = vsr::Config::new(7, 1, ["a", "b", "c"]).expect("a configuration");
+    let mut config = vsr::Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
     config.membership.constants.request_max = u32::MAX;
     let refused = RocksStorage::format(&path, &config).expect_err("it cannot work");
     assert!(matches!(refused, StorageError::Config(_)), "{refused}");
@@ -278,7 +283,8 @@ fn a_configuration_that_cannot_work_is_refused_when_a_disk_is_formatted() {
 #[test]
 fn room_is_no_more_than_the_disk_has() {
     let folder = tempfile::tempdir().expect("a folder");
-    RocksStorage::format_state(folder.path(), &state(), RocksOptions { log_limit: u64::MAX }).expect("formatting");
+    let options = RocksOptions::default().with(|options| options.log_limit = u64::MAX);
+    RocksStorage::format_state(folder.path(), &state(), options).expect("formatting");
     let (storage, _) = open(folder.path());
     let disk = rustix::fs::statvfs(folder.path()).expect("the file system");
     assert!(storage.room() <= disk.f_blocks * disk.f_frsize, "{} bytes of room", storage.room());

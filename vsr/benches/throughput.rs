@@ -15,7 +15,8 @@ use futures::executor::LocalPool;
 use futures::task::LocalSpawnExt;
 use vsr::memory::{MemoryNetwork, MemoryStorage};
 use vsr::{
-    ApplyContext, Clock, Config, Handle, QueryContext, Replica, RestoreError, Snapshot, StateMachine, SystemClock,
+    ApplyContext, Clock, ClusterId, Config, Handle, QueryContext, Replica, ReplicaId, RestoreError, Snapshot,
+    StateMachine, SystemClock,
 };
 
 struct Nothing;
@@ -47,10 +48,10 @@ fn run(submitters: usize) -> f64 {
     let network = MemoryNetwork::new(3);
     let mut primary: Option<Handle<Nothing>> = None;
     for id in 0..3 {
-        let mut config = Config::new(1, id, ["a", "b", "c"]).expect("a configuration");
+        let mut config = Config::new(ClusterId(1), ReplicaId(id), ["a", "b", "c"]).expect("a configuration");
         config.log_bytes_max = u64::MAX;
         let storage = MemoryStorage::format(&config);
-        let builder = Replica::builder(config, Nothing).storage(storage).network(network.endpoint(id));
+        let builder = Replica::builder(config, Nothing).storage(storage).network(network.endpoint(ReplicaId(id)));
         let (replica, handle) = builder.build().expect("a replica");
         primary.get_or_insert(handle);
         let spawned = pool.spawner().spawn_local(async move {

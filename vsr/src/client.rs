@@ -25,8 +25,10 @@ use crate::protocol::{
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode};
 
-/// What a client is told.
+/// What a client is told. Made by [`ClientConfig::new`], and changed field by field, or by [`with`](ClientConfig::with); later
+/// versions have more fields.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ClientConfig {
     /// Its id: fresh for each client that is built, never used again.
     pub id: ClientId,
@@ -70,6 +72,13 @@ impl ClientConfig {
             query_max: QUERY_MAX.default as u32,
             seed: id.0 as u64,
         }
+    }
+
+    /// This configuration with a change: `ClientConfig::new(3).with(|config| config.window = 64)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut ClientConfig)) -> ClientConfig {
+        change(&mut self);
+        self
     }
 
     /// Checks every field. A client that is built of others refuses every call with this error.
@@ -152,10 +161,10 @@ impl<S: StateMachine> Client<S> {
         (client, ClientRunner { config, network, closer: ClientCloser(shared) })
     }
 
-    /// As [`Handle::submit`](crate::Handle::submit).
+    /// Executes a command exactly once and returns its reply, as [`Handle::submit`](crate::Handle::submit) does.
     ///
     /// # Cancel safety
-    /// Dropping the future stops the waiting, not the request.
+    /// Dropping the future stops the waiting, not the request: it may still be executed, once.
     ///
     /// # Errors
     /// A [`SubmitError`]; each says whether the command may have been executed.
@@ -183,7 +192,11 @@ impl<S: StateMachine> Client<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// As [`Handle::query`](crate::Handle::query): linearizable.
+    /// Answers a query from a state that contains every command that was acknowledged before the call, as
+    /// [`Handle::query`](crate::Handle::query) does: linearizable.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     ///
     /// # Errors
     /// A [`QueryError`].
@@ -191,7 +204,15 @@ impl<S: StateMachine> Client<S> {
         send_query::<S>(&self.shared, query).await.map(|answer| answer.value)
     }
 
-    /// As [`query`](Self::query), for a limited time, with the last op that the answer contains.
+    /// As [`query`](Self::query), with the last op that the answer contains.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn query_positioned(&self, query: S::Query) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query::<S>(&self.shared, query).await
+    }
+
+    /// As [`query_positioned`](Self::query_positioned), for a limited time.
     ///
     /// # Errors
     /// A [`QueryError`].
@@ -204,7 +225,8 @@ impl<S: StateMachine> Client<S> {
     }
 
     /// What a replica says of itself, and why there is no progress, if there is none. `None` when it does not
-    /// answer in time.
+    /// answer in time. It travels encoded, so this comes with the feature `msgpack`.
+    #[cfg(feature = "msgpack")]
     pub async fn status(&self, replica: ReplicaId, limit: Duration) -> Option<(ReplicaStatus, String)> {
         let (answer, receiver) = oneshot::channel();
         {
@@ -269,8 +291,8 @@ fn refused(refusal: Refusal) -> QueryError {
         Refusal::AnswerTooLarge => QueryError::AnswerTooLarge,
         Refusal::Busy => QueryError::Busy,
         Refusal::Panicked => QueryError::Panicked("its words are in the log of the replica that was asked".to_owned()),
-        Refusal::Unencodable => QueryError::Codec("the answer has no encoding".to_owned()),
-        _ => QueryError::Codec("the query does not decode".to_owned()),
+        Refusal::Unencodable => QueryError::Unencodable,
+        _ => QueryError::Undecodable,
     }
 }
 
@@ -288,7 +310,7 @@ impl<N: Network> ClientRunner<N> {
         let shared = closer.0.clone();
         let clock = shared.clock.clone();
         if let Err(unfit) = config.validate() {
-            return Err(NetworkError(format!("the client cannot work: {unfit}")));
+            return Err(NetworkError::new(format!("the client cannot work: {unfit}")));
         }
         let mut random = Random::new(config.seed);
         let target = random.below(config.members.len() as u64) as usize;

@@ -33,6 +33,36 @@ pub trait Clock: Send + Sync + 'static {
     async fn sleep_until(&self, deadline: Monotonic);
 }
 
+#[async_trait]
+impl<T: Clock + ?Sized> Clock for Arc<T> {
+    fn now(&self) -> Monotonic {
+        (**self).now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        (**self).wall()
+    }
+
+    async fn sleep_until(&self, deadline: Monotonic) {
+        (**self).sleep_until(deadline).await;
+    }
+}
+
+#[async_trait]
+impl<T: Clock + ?Sized> Clock for Box<T> {
+    fn now(&self) -> Monotonic {
+        (**self).now()
+    }
+
+    fn wall(&self) -> Timestamp {
+        (**self).wall()
+    }
+
+    async fn sleep_until(&self, deadline: Monotonic) {
+        (**self).sleep_until(deadline).await;
+    }
+}
+
 /// The one timer of a driver. A later deadline keeps the armed timer: it wakes once for nothing, which costs less than a new timer for
 /// each turn.
 #[derive(Default)]

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use crate::protocol::limits::{ANSWER_MAX, Limit, QUERY_MAX};
 use crate::protocol::{ClusterId, Constants, Incarnation, Membership, MembershipError, ReplicaId, Timing, VsrState};
+#[cfg(feature = "msgpack")]
 use crate::wire;
 
-/// The configuration of a replica. Every field has a default but who it is and who the others are.
+/// The configuration of a replica. Every field has a default but who it is and who the others are. Made by [`Config::new`], and
+/// changed field by field, or by [`with`](Config::with); later versions have more fields.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Config {
     /// The name of the cluster. Messages and disks of another one are refused.
     pub cluster: ClusterId,
@@ -136,16 +139,16 @@ const TIME_MAX: Duration = Duration::from_secs(3600);
 const TIME_MIN: Duration = Duration::from_micros(1);
 
 impl Config {
-    /// A configuration with every default.
+    /// A configuration with every default, for a cluster of members with ids from 0 in the order of the addresses.
     ///
     /// # Errors
     /// A [`ConfigError`] that says what to change.
     pub fn new<A: Into<String>>(
-        cluster: u128,
-        replica: u8,
+        cluster: ClusterId,
+        replica: ReplicaId,
         addresses: impl IntoIterator<Item = A>,
     ) -> Result<Config, ConfigError> {
-        Config::with_membership(ClusterId(cluster), ReplicaId(replica), Membership::new(addresses)?)
+        Config::with_membership(cluster, replica, Membership::new(addresses)?)
     }
 
     /// A configuration for a membership with constants or quorums of one's own.
@@ -176,6 +179,13 @@ impl Config {
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// This configuration with a change: `config.with(|config| config.apply_slice = 64)`. Building the replica checks it.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Config)) -> Config {
+        change(&mut self);
+        self
     }
 
     /// Checks every field.
@@ -237,6 +247,7 @@ impl Config {
     ///
     /// # Errors
     /// A [`ConfigError`] that names both fields.
+    #[cfg(feature = "msgpack")]
     pub fn check_transport(&self, field: &'static str, queue_bytes_max: usize) -> Result<(), ConfigError> {
         let Constants { request_max, reply_max, batch_bytes_max, .. } = self.membership.constants;
         let longest = [
@@ -259,7 +270,8 @@ impl Config {
     }
 }
 
-/// 64 bits that no other call has got, most likely. Only for identities and jitter, never for secrets.
+/// 64 bits that no other call has got, most likely. Only for identities and jitter, never for secrets. Not by the crate `getrandom`: that may fail,
+/// and a configuration that could not be made for want of jitter would help no one.
 #[allow(clippy::disallowed_types, reason = "the standard library's way to the operating system's entropy")]
 pub(crate) fn entropy() -> u64 {
     use std::hash::{BuildHasher, Hasher};
@@ -277,18 +289,18 @@ mod tests {
     #[test]
     fn an_absurd_configuration_is_refused_in_words() {
         let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"];
-        let stranger = Config::new(1, 3, addresses).unwrap_err();
+        let stranger = Config::new(ClusterId(1), ReplicaId(3), addresses).unwrap_err();
         assert_eq!(stranger, ConfigError::NotAMember { replica: ReplicaId(3), members: 3 });
-        let mut config = Config::new(1, 0, addresses).unwrap();
+        let mut config = Config::new(ClusterId(1), ReplicaId(0), addresses).unwrap();
         config.timing.suspect = config.timing.heartbeat;
         assert!(config.validate().unwrap_err().to_string().contains("three heartbeats"));
-        config = Config::new(1, 0, addresses).unwrap();
+        config = Config::new(ClusterId(1), ReplicaId(0), addresses).unwrap();
         config.log_bytes_max = 10;
         assert!(config.validate().is_err());
     }
 
     fn config() -> Config {
-        Config::new(1, 0, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).unwrap()
+        Config::new(ClusterId(1), ReplicaId(0), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).unwrap()
     }
 
     /// B17: nothing, and for ever, are no times; and no time makes the check itself overflow.

@@ -17,7 +17,9 @@ use futures::future::{Either, select};
 use futures::task::AtomicWaker;
 
 use crate::clock::Clock;
+use crate::codec::CodecError;
 use crate::config::{Config, ConfigError};
+use crate::log;
 use crate::protocol::{Busy, CommitNumber, Event, Health, OpNumber, Position, ReplicaId, View};
 use crate::session::{SubmitError, Submitted};
 use crate::state_machine::{StateMachine, decode, encode};
@@ -37,10 +39,19 @@ pub enum QueryError {
     AnswerTooLarge,
     /// The client's configuration cannot work.
     #[error("the client cannot work: {0}")]
-    Config(ConfigError),
-    /// The query, or the answer, does not fit its type.
-    #[error("a value cannot be encoded or decoded: {0}")]
-    Codec(String),
+    Config(#[source] ConfigError),
+    /// The query has no encoding: it is too deep, or its type refuses. It was not sent.
+    #[error("the query has no encoding: {0}")]
+    Encode(#[source] CodecError),
+    /// The replica's state machine cannot decode the query.
+    #[error("the query cannot be decoded by the replica's state machine")]
+    Undecodable,
+    /// The state machine's answer has no encoding; why is in the log of the replica that was asked.
+    #[error("the answer has no encoding: ask for something flatter, or change the type of the answer")]
+    Unencodable,
+    /// The answer is none of the type that is expected here.
+    #[error("the answer does not decode: {0}")]
+    Decode(#[source] CodecError),
     /// The state machine panicked while answering.
     #[error("the state machine panicked while answering: {0}")]
     Panicked(String),
@@ -52,8 +63,9 @@ pub enum QueryError {
     Stopped,
 }
 
-/// What a replica says of itself.
+/// What a replica says of itself. Later versions say more.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct ReplicaStatus {
     /// Which replica.
     pub replica: ReplicaId,
@@ -285,12 +297,12 @@ impl Shared {
         }
         match (*known, trouble) {
             (_, Some(Busy::LogFull)) => {
-                tracing::warn!(whose, "the cluster's log is full: requests are refused until there is room");
+                log::warn!(whose, "the cluster's log is full: requests are refused until there is room");
             }
             (_, Some(Busy::Sessions)) => {
-                tracing::warn!(whose, "the cluster has no place for another session: requests wait for one");
+                log::warn!(whose, "the cluster has no place for another session: requests wait for one");
             }
-            (Some(Busy::LogFull | Busy::Sessions), None) => tracing::info!(whose, "requests are taken again"),
+            (Some(Busy::LogFull | Busy::Sessions), None) => log::info!(whose, "requests are taken again"),
             _ => {}
         }
         *known = trouble;
@@ -414,15 +426,15 @@ pub(crate) async fn submit_command<S: StateMachine>(
     shared: &Shared,
     command: S::Command,
 ) -> Result<Positioned<S::Reply, Position>, SubmitError> {
-    let command = encode(command).map_err(|error| SubmitError::Codec(error.to_string()))?;
+    let command = encode(command).map_err(SubmitError::Encode)?;
     let receiver = shared.submit(command)?;
     let (reply, position) = receiver.await.unwrap_or(Err(SubmitError::Stopped))?;
     // No value of a codec is empty: it is how a reply that had no encoding arrives.
     let is_lost = reply.is_empty() && TypeId::of::<S::Reply>() != TypeId::of::<Bytes>();
     if is_lost {
-        return Err(SubmitError::Codec("the command was executed, and its reply has no encoding".to_owned()));
+        return Err(SubmitError::Unencodable);
     }
-    let value = decode::<S::Reply>(reply).map_err(|error| SubmitError::Codec(error.to_string()))?;
+    let value = decode::<S::Reply>(reply).map_err(SubmitError::Decode)?;
     Ok(Positioned { value, position })
 }
 
@@ -435,7 +447,8 @@ pub(crate) async fn submit_within<S: StateMachine>(
 ) -> Result<Positioned<S::Reply, Position>, SubmitError> {
     let deadline = shared.clock.now().after(limit);
     let submit = std::pin::pin!(submit_command::<S>(shared, command));
-    match select(submit, shared.clock.sleep_until(deadline)).await {
+    // The clock itself, not the `Arc`, which would box the sleep once more.
+    match select(submit, (*shared.clock).sleep_until(deadline)).await {
         Either::Left((result, _)) => result,
         Either::Right(_) => Err(SubmitError::TimedOut),
     }
@@ -448,7 +461,7 @@ pub(crate) async fn send_query_within<S: StateMachine>(
 ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
     let deadline = shared.clock.now().after(limit);
     let query = std::pin::pin!(send_query::<S>(shared, query));
-    match select(query, shared.clock.sleep_until(deadline)).await {
+    match select(query, (*shared.clock).sleep_until(deadline)).await {
         Either::Left((result, _)) => result,
         Either::Right(_) => Err(QueryError::TimedOut),
     }
@@ -458,10 +471,10 @@ pub(crate) async fn send_query<S: StateMachine>(
     shared: &Shared,
     query: S::Query,
 ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
-    let query = encode(query).map_err(|error| QueryError::Codec(error.to_string()))?;
+    let query = encode(query).map_err(QueryError::Encode)?;
     let receiver = shared.query(query)?;
     let (answer, position) = receiver.await.unwrap_or(Err(QueryError::Stopped))?;
-    let value = decode::<S::Answer>(answer).map_err(|error| QueryError::Codec(error.to_string()))?;
+    let value = decode::<S::Answer>(answer).map_err(QueryError::Decode)?;
     Ok(Positioned { value, position })
 }
 
@@ -499,18 +512,6 @@ impl<S: StateMachine> Handle<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// As [`query_positioned`](Self::query_positioned), for a limited time.
-    ///
-    /// # Errors
-    /// A [`QueryError`].
-    pub async fn query_within(
-        &self,
-        query: S::Query,
-        limit: Duration,
-    ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
-        send_query_within::<S>(&self.shared, query, limit).await
-    }
-
     /// Answers a query from a state that contains every command that was acknowledged, by anybody,
     /// before the call (linearizable; rule 8.1). Writes nothing to the log.
     ///
@@ -529,6 +530,18 @@ impl<S: StateMachine> Handle<S> {
     /// As [`query`](Self::query).
     pub async fn query_positioned(&self, query: S::Query) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
         send_query::<S>(&self.shared, query).await
+    }
+
+    /// As [`query_positioned`](Self::query_positioned), for a limited time.
+    ///
+    /// # Errors
+    /// A [`QueryError`].
+    pub async fn query_within(
+        &self,
+        query: S::Query,
+        limit: Duration,
+    ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query_within::<S>(&self.shared, query, limit).await
     }
 }
 
@@ -645,6 +658,7 @@ pub(crate) fn close_watch(queue: &Mutex<WatchQueue>) {
 
 /// Something that happened in a replica, or how much of it was not read in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Watched {
     /// It happened.
     Event(Event),

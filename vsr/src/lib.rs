@@ -9,7 +9,7 @@
 //! - [What the four traits ask](#what-the-four-traits-ask)
 //! - [What an application may rely on](#what-an-application-may-rely-on), [what each error means](#what-each-error-means)
 //! - [The way of a request](#the-way-of-a-request) and [of a view change](#the-way-of-a-view-change) through the code
-//! - [Where the rules are](#where-the-rules-are)
+//! - [Where the names are](#where-the-names-are), [features](#features), [where the rules are](#where-the-rules-are)
 //!
 //! # A state machine
 //!
@@ -95,12 +95,12 @@
 //! use futures::executor::block_on;
 //! use futures::future::{Either, join, join_all, select};
 //! use vsr::memory::{MemoryNetwork, MemoryStorage};
-//! use vsr::{Client, ClientConfig, Config, Replica, SystemClock};
+//! use vsr::{Client, ClientConfig, ClusterId, Config, Replica, ReplicaId, SystemClock};
 //!
 //! let network = MemoryNetwork::new(3);
 //! let (mut replicas, mut handles) = (Vec::new(), Vec::new());
-//! for id in 0..3 {
-//!     let config = Config::new(1, id, ["a", "b", "c"])?; // cluster 1, this member, the addresses of all members
+//! for id in (0..3).map(ReplicaId) {
+//!     let config = Config::new(ClusterId(1), id, ["a", "b", "c"])?; // the cluster, this member, the addresses of all members
 //!     let storage = MemoryStorage::format(&config); // a disk is formatted once, and opened at each start
 //!     let endpoint = network.endpoint(id);
 //!     let (replica, handle) =
@@ -132,7 +132,7 @@
 //!   iteration over a `HashMap`; time and position are in the [`ApplyContext`]. A panic stops the replica with an error, not the process.
 //! - [`Storage`]: durable, ordered, atomic writes, and reads that tell the truth. After a crash a slot is old, new or known to be damaged;
 //!   "nothing was here" is a claim that the protocol relies on. After a failed write or sync nothing is believed until the next start.
-//!   [`ThreadedStorage`] makes one of code that blocks.
+//!   [`ThreadedStorage`](threaded::ThreadedStorage) makes one of code that blocks.
 //! - [`Network`]: little. Messages may be lost, delayed, repeated and reordered; none is changed or attributed to another sender.
 //!   Sending never waits, and memory is bounded. Reports of broken connections are hints.
 //! - [`Clock`]: a monotonic time that does not go backwards, and a time of day that may be wrong. No rule of safety depends on either.
@@ -152,7 +152,7 @@
 //! - **Available.** A cluster of 2f + 1 replicas answers while f + 1 of them run and reach each other. A primary that fails is replaced after a time-out of
 //!   its [`Timing`].
 //! - **Errors and reasons.** A replica that cannot go on safely stops with an error that says who must act. One that only makes no progress says why, in
-//!   [`Handle::explain`] and [`ReplicaStatus::health`].
+//!   [`Handle::explain`] and [`ReplicaStatus::health`](handle::ReplicaStatus::health).
 //!
 //! Not covered: replicas or clients that lie (messages are checked against damage, not against forgery; nothing is encrypted). Not built yet:
 //! checkpoints (the log grows up to [`Config::log_bytes_max`]), state transfer, changes of the membership.
@@ -164,17 +164,20 @@
 //! | executed? | errors | what to do |
 //! |---|---|---|
 //! | no | [`Busy`](SubmitError::Busy) | submit again later |
-//! | no | [`TooLarge`](SubmitError::TooLarge), [`Undecodable`](SubmitError::Undecodable) | change the command, or the version or limits of the cluster |
+//! | no | [`TooLarge`](SubmitError::TooLarge), [`Encode`](SubmitError::Encode), [`Undecodable`](SubmitError::Undecodable) | change the command, or the version or limits of the cluster |
 //! | no | [`Config`](SubmitError::Config), [`Conflict`](SubmitError::Conflict) | correct the client's configuration; a client id is used by one client |
-//! | yes, once | [`ReplyLost`](SubmitError::ReplyLost) | query what came of it |
+//! | yes, once | [`ReplyLost`](SubmitError::ReplyLost), [`Unencodable`](SubmitError::Unencodable), [`Decode`](SubmitError::Decode) | query what came of it |
 //! | unknown | [`TimedOut`](SubmitError::TimedOut), [`Evicted`](SubmitError::Evicted), [`LogFull`](SubmitError::LogFull), [`Stopped`](SubmitError::Stopped) | query before submitting it again: a second submit is a second command |
-//! | its words say | [`Codec`](SubmitError::Codec) | a command that has no encoding was not sent; a reply that has none, or does not decode, belongs to a command that was executed |
 //!
 //! A query ([`QueryError`]) changes nothing: to ask again is always safe.
 //!
-//! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`]), the transport ([`NetworkError`]), a configuration that does not fit the disk, or a [`Fault`].
-//! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a [`Fault`] does not: its words
-//! say whether an operator has to bring back the right disk, run a newer version, or replace the replica. After [`StorageError::NotFormatted`],
+//! The words of an error end with those of its cause, so that one line says all; a program finds the cause itself (an [`std::io::Error`], say) with
+//! [`source`](std::error::Error::source). It is kept in a [`Cause`].
+//!
+//! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`](storage::StorageError)), the transport ([`NetworkError`](network::NetworkError)), a configuration that does not fit the disk, or a
+//! [`Fault`](protocol::Fault).
+//! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a `Fault` does not: its words
+//! say whether an operator has to bring back the right disk, run a newer version, or replace the replica. After [`StorageError::NotFormatted`](storage::StorageError::NotFormatted),
 //! format only if this replica has never run: an empty disk under a known id has forgotten what it promised.
 //!
 //! # The way of a request
@@ -250,43 +253,75 @@
 //! A replica that missed the view asks for it: `ask_for_start_view` in `repair.rs`, `on_request_start_view` in `view_change.rs`. After a restart,
 //! `recover` and `begin_life` in `restart.rs` go on with what the disk says; a primary moves to the next view.
 //!
+//! # Where the names are
+//!
+//! What an application writes stands here, at the root. The rest is in the module that it belongs to:
+//!
+//! | module | who needs it | what is in it |
+//! |---|---|---|
+//! | [`handle`] | applications that watch a replica, or want to know where a command stands in the log | [`ReplicaStatus`](handle::ReplicaStatus), [`Events`](handle::Events), [`Positioned`](handle::Positioned) |
+//! | [`client`], [`config`], [`replica`], [`state_machine`], [`clock`] | applications | what belongs to the names at the root |
+//! | [`storage`], [`threaded`] | authors of a storage | the trait's errors; a storage made of code that blocks |
+//! | [`network`], [`wire`] | authors of a transport | arrivals, errors; frames |
+//! | [`protocol`] | both, simulators and tests | ops, entries, messages, the vsr state, and the protocol without I/O |
+//! | [`codec`] | whoever reads encoded commands elsewhere | how commands and replies become bytes |
+//! | [`memory`], [`testing`] | tests and first steps | storage, network, and a whole cluster in memory |
+//!
+//! # Features
+//!
+//! Each is on by default; the core, its driver, handles and clients are there without any.
+//!
+//! | feature | what it brings |
+//! |---|---|
+//! | `metrics` | figures of a replica through the facade of the crate `metrics`, and their list, [`METRICS`] |
+//! | `tracing` | log lines and spans through the crate `tracing` |
+//! | `msgpack` | [`codec`], so that the types of a state machine may be any that serde knows (without it they are [`Bytes`](bytes::Bytes)), [`Snapshot::of`] and [`Snapshot::read`]; [`wire`], the frames of transports; [`Client::status`] |
+//!
 //! # Where the rules are
 //!
 //! In `docs/` of the repository: `protocol.md` has the numbered rules with the reason for each, `messages.md` the messages and what must be durable before each
 //! leaves, `hazards.md` the known ways to lose data and what guards against each, `glossary.md` the words. `rule 7.5 c` in a comment is part c of
 //! rule 7.5 there. [`protocol`] is the protocol as a value without I/O, and [`protocol::turn`] how it is driven. The guide for users and operators is `book/`.
 
-mod client;
-mod clock;
+// Without a feature some values are computed and some items are there that only it uses: one text serves all builds.
+#![cfg_attr(
+    not(all(feature = "metrics", feature = "msgpack", feature = "tracing")),
+    allow(dead_code, unused_imports, unused_variables, reason = "what uses it comes with a feature")
+)]
+
+#[cfg(all(test, not(all(feature = "metrics", feature = "msgpack", feature = "tracing"))))]
+compile_error!("the tests of vsr need its default features");
+
+mod cause;
+pub mod client;
+pub mod clock;
 pub mod codec;
-mod config;
-mod handle;
+pub mod config;
+pub mod handle;
+mod log;
 mod measure;
 pub mod memory;
-mod network;
+pub mod network;
 pub mod protocol;
-mod replica;
+pub mod replica;
 mod session;
-mod state_machine;
-mod storage;
+pub mod state_machine;
+pub mod storage;
 pub mod testing;
-mod threaded;
+pub mod threaded;
+#[cfg(feature = "msgpack")]
 pub mod wire;
 
+pub use cause::Cause;
 pub use client::{Client, ClientConfig, ClientRunner};
 pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError};
-pub use handle::{Events, Handle, Positioned, QueryError, ReplicaStatus, Watched};
+pub use handle::{Handle, QueryError};
+#[cfg(feature = "metrics")]
 pub use measure::METRICS;
-pub use network::{Arrival, Identity, Network, NetworkError};
-pub use protocol::{
-    ApplyContext, Batch, Checksum, ClientId, ClusterId, CommitNumber, Constants, Entry, Envelope, Epoch, Event, Fault,
-    Header, Health, Incarnation, Member, Membership, MembershipError, Message, Monotonic, OpNumber, Peer, Position,
-    Quorums, Recovered, ReplicaId, RequestNumber, SessionId, Slot, Suffix, Suspicion, Timestamp, Timing, View,
-    VsrState,
-};
-pub use replica::{Observer, Replica, ReplicaBuilder, ReplicaError};
+pub use network::Network;
+pub use protocol::{ApplyContext, Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};
+pub use replica::{Replica, ReplicaError};
 pub use session::SubmitError;
 pub use state_machine::{QueryContext, RestoreError, Snapshot, StateMachine};
-pub use storage::{Storage, StorageError};
-pub use threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
+pub use storage::Storage;

@@ -1,13 +1,19 @@
-//! Metrics of a replica, through the `metrics` facade. Names and meanings are in [`METRICS`].
+//! Metrics and log of a replica: through the facade `metrics`, with names and meanings in [`METRICS`](crate::METRICS), and through `tracing`; each where
+//! its feature is on.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+#[cfg(feature = "metrics")]
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use crate::protocol::{Batch, Core, Event, Health, Monotonic, OpNumber, Refusals, ReplicaId};
+#[cfg(not(feature = "metrics"))]
+use self::silent::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use crate::log;
+use crate::protocol::{Batch, Core, Event, Health, Mark, Monotonic, OpNumber, Refusals, ReplicaId};
 
-/// Every metric of this crate: name, kind, meaning. All carry the label `replica`.
+/// Every metric of this crate: name, kind, meaning. All carry the label `replica`. Without the feature `metrics` there are none.
+#[cfg(feature = "metrics")]
 pub const METRICS: &[(&str, &str, &str)] = &[
     ("vsr_commit_seconds", "histogram", "from the preparation of an op to its commit, at the primary"),
     ("vsr_sync_seconds", "histogram", "one storage write, synced"),
@@ -108,7 +114,7 @@ impl Measure {
         self.sync_seconds.record(now.since(self.write_since));
     }
 
-    pub(crate) fn turn_ended(&mut self, now: Monotonic, core: &Core, events: &[Event]) {
+    pub(crate) fn turn_ended(&mut self, now: Monotonic, core: &Core, events: &[Event], marks: &[Mark]) {
         if core.is_primary() {
             let known = self.prepared.back().map_or(core.commit().op(), |(op, _)| *op);
             for op in known.0 + 1..=core.head().0 {
@@ -126,30 +132,34 @@ impl Measure {
             match event {
                 Event::ViewEntered { view } => {
                     self.view_changes.increment(1);
-                    tracing::info!(replica = %core.id(), %view, "view entered");
+                    log::info!(replica = %core.id(), %view, "view entered");
                 }
                 Event::ViewStarted { view, primary } => {
-                    tracing::info!(replica = %core.id(), %view, %primary, "view started");
+                    log::info!(replica = %core.id(), %view, %primary, "view started");
                 }
                 Event::Voted { view, why } => {
                     self.votes.increment(1);
-                    tracing::info!(replica = %core.id(), %view, %why, "voted to leave the view");
+                    log::info!(replica = %core.id(), %view, %why, "voted to leave the view");
                 }
                 Event::Lost { op } => {
-                    tracing::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");
+                    log::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");
                 }
                 Event::Distrusted { replica, why } => {
-                    tracing::warn!(replica = %core.id(), peer = %replica, %why, "the word of a member does not count any more");
+                    log::warn!(replica = %core.id(), peer = %replica, %why, "the word of a member does not count any more");
                 }
                 Event::Truncated { above, head } => {
-                    tracing::info!(replica = %core.id(), %above, %head, "log truncated");
+                    log::info!(replica = %core.id(), %above, %head, "log truncated");
                 }
-                Event::Ignored { message, why } => {
-                    self.ignored.increment(1);
-                    tracing::debug!(replica = %core.id(), message, why, "message ignored");
-                }
-                Event::Mark(mark) => tracing::debug!(replica = %core.id(), mark),
                 Event::Committed { .. } | Event::Applied { .. } => {}
+            }
+        }
+        for mark in marks {
+            match mark {
+                Mark::Ignored { message, why } => {
+                    self.ignored.increment(1);
+                    log::debug!(replica = %core.id(), message, why, "message ignored");
+                }
+                Mark::Path(mark) => log::debug!(replica = %core.id(), mark),
             }
         }
     }
@@ -162,12 +172,12 @@ impl Measure {
         if health.is_alarm() && is_new && may_be_told {
             let since = self.told.map_or(now, |(_, since)| since);
             self.told = Some((health, since));
-            tracing::warn!(replica = %core.id(), why = %core.explain_refused(refused_by), "{health}");
+            log::warn!(replica = %core.id(), why = %core.explain_refused(refused_by), "{health}");
         } else if health.is_normal() {
             // Once everything was well a quorum can be lost at any moment.
             self.started = Some(Monotonic(now.0.saturating_sub(START_MAX.as_nanos() as u64)));
             if let Some((told, since)) = self.told.take() {
-                tracing::warn!(replica = %core.id(), before = %told, after = ?now.since(since), "normal again");
+                log::warn!(replica = %core.id(), before = %told, after = ?now.since(since), "normal again");
             }
         }
         if now.0 - self.gauges_at.0 >= GAUGES_EVERY_NANOS {
@@ -188,4 +198,44 @@ impl Measure {
             self.log_bytes.set(core.log_bytes() as f64);
         }
     }
+}
+
+/// Metrics that nobody keeps.
+#[cfg(not(feature = "metrics"))]
+mod silent {
+    pub(super) struct Counter;
+    pub(super) struct Gauge;
+    pub(super) struct Histogram;
+
+    impl Counter {
+        pub(super) fn increment(&self, _: u64) {}
+    }
+
+    impl Gauge {
+        pub(super) fn set(&self, _: f64) {}
+    }
+
+    impl Histogram {
+        pub(super) fn record<T>(&self, _: T) {}
+    }
+
+    macro_rules! counter {
+        ($($labels:tt)*) => {
+            $crate::measure::silent::Counter
+        };
+    }
+
+    macro_rules! gauge {
+        ($($labels:tt)*) => {
+            $crate::measure::silent::Gauge
+        };
+    }
+
+    macro_rules! histogram {
+        ($($labels:tt)*) => {
+            $crate::measure::silent::Histogram
+        };
+    }
+
+    pub(super) use {counter, gauge, histogram};
 }

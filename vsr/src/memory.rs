@@ -140,13 +140,13 @@ impl MemoryNetwork {
 
     /// The end of a replica.
     #[must_use]
-    pub fn endpoint(&self, replica: u8) -> MemoryEndpoint {
-        MemoryEndpoint { me: Peer::Replica(ReplicaId(replica)), hub: self.hub.clone(), own: None }
+    pub fn endpoint(&self, replica: ReplicaId) -> MemoryEndpoint {
+        MemoryEndpoint { me: Peer::Replica(replica), hub: self.hub.clone(), own: None }
     }
 
     /// The end of a client.
     #[must_use]
-    pub fn client(&self, client: crate::ClientId) -> MemoryEndpoint {
+    pub fn client(&self, client: crate::protocol::ClientId) -> MemoryEndpoint {
         let (me, mailbox) = (Peer::Client(client), Arc::new(Mailbox::default()));
         self.hub.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(me, mailbox.clone());
         MemoryEndpoint { me, hub: self.hub.clone(), own: Some(mailbox) }
@@ -177,7 +177,7 @@ impl MemoryEndpoint {
         }
     }
 
-    fn deliver(mailbox: &Mailbox, from: Peer, messages: impl Iterator<Item = crate::Message>) {
+    fn deliver(mailbox: &Mailbox, from: Peer, messages: impl Iterator<Item = crate::protocol::Message>) {
         {
             let mut arrivals = mailbox.lock();
             let room = MAILBOX_MAX.saturating_sub(arrivals.len());
@@ -213,7 +213,7 @@ impl Network for MemoryEndpoint {
 
     async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
         let Some(mailbox) = self.mailbox() else {
-            return Err(NetworkError(format!("{:?} is none of the members", self.me)));
+            return Err(NetworkError::new(format!("{:?} is none of the members", self.me)));
         };
         poll_fn(|context| {
             mailbox.waker.register(context.waker());

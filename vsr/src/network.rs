@@ -1,7 +1,10 @@
 //! What the replica asks of a transport.
 
+use std::error::Error;
+
 use async_trait::async_trait;
 
+use crate::cause::Cause;
 use crate::protocol::{Envelope, Incarnation, Message, Peer, ReplicaId};
 
 /// Carries messages between replicas and clients.
@@ -46,8 +49,9 @@ pub trait Network: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Which life of which disk speaks.
+/// Which life of which disk speaks. Later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 pub struct Identity {
     /// Given at random when the disk was formatted.
     pub incarnation: Incarnation,
@@ -55,7 +59,17 @@ pub struct Identity {
     pub starts: u64,
 }
 
+impl Identity {
+    /// This start of a replica on this disk.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, starts: u64) -> Identity {
+        Identity { incarnation, starts }
+    }
+}
+
 /// What a transport reports.
+///
+/// Not `non_exhaustive`: a transport that wraps another one has to pass on every kind, also one that a later version adds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Arrival {
     /// A message, from a sender that the transport vouches for.
@@ -88,7 +102,15 @@ pub enum Arrival {
 /// The transport cannot go on. The replica stops.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the network has stopped: {0}")]
-pub struct NetworkError(pub String);
+pub struct NetworkError(#[source] Cause);
+
+impl NetworkError {
+    /// For this cause: an error, or words.
+    #[must_use]
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> NetworkError {
+        NetworkError(Cause::new(cause))
+    }
+}
 
 #[async_trait]
 impl<T: Network + ?Sized> Network for std::sync::Arc<T> {

@@ -21,11 +21,12 @@ use crate::handle::{
     Bounds, Caller, Charge, Handle, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, Submission,
     WatchQueue, close_watch, offer,
 };
+use crate::log;
 use crate::measure::Measure;
 use crate::network::{Arrival, Identity, Network, NetworkError};
 use crate::protocol::{
-    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Fault, Input, Inputs, Message,
-    Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
+    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Fault, Input, Inputs, Mark,
+    Message, Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::session::{ClientSession, SubmitError, Submitted};
 use crate::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
@@ -75,6 +76,9 @@ pub enum ReplicaError {
 pub trait Observer: Send {
     /// Something happened; `core` is the state right after the turn in which it did.
     fn on_event(&mut self, core: &Core, event: &Event);
+
+    /// The code has gone a way that tests count; told after the events of the turn.
+    fn on_mark(&mut self, _core: &Core, _mark: &Mark) {}
 
     /// A turn has ended.
     fn on_turn(&mut self, _core: &Core) {}
@@ -220,11 +224,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     let core = Core::recover(options, recovered, clock.now(), clock.wall())?;
     let (room, needed) = (storage.room(), config.membership.constants.log_room_min());
     if core.head() == OpNumber::ZERO && room < needed {
-        tracing::warn!(
-            room,
-            needed,
-            "the storage has too little room for a log: every request will hear that it is full"
-        );
+        log::warn!(room, needed, "the storage has too little room for a log: every request will hear that it is full");
     }
     let session = ClientSession::new(
         local_client,
@@ -264,7 +264,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         requests: Vec::new(),
         settled: Vec::new(),
     };
-    let span = tracing::info_span!("replica", id = %driver.core.id());
+    let span = log::info_span!("replica", id = %driver.core.id());
     let result = std::future::poll_fn(|context| span.in_scope(|| driver.poll(context))).await;
     if let Err(error) = &result {
         shared.remember(format!("stopped: {error}"));
@@ -441,7 +441,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             Err(error @ StorageError::Full { .. }) => {
                 let pause = self.full_pause;
                 if pause == FULL_PAUSE {
-                    tracing::warn!(%error, "a write waits for room");
+                    log::warn!(%error, "a write waits for room");
                 }
                 self.full = Some(Full { number, batch, again_at: now.after(pause), pause });
                 return Ok(true);
@@ -619,7 +619,9 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             let context = QueryContext { applied, timestamp: self.core.applied_timestamp() };
             let answer = self.machine.query(&context, query);
             if let Err(QueryFailure::Panicked(panic)) = &answer {
-                tracing::error!(%panic, "the state machine panicked while answering a query");
+                log::error!(%panic, "the state machine panicked while answering a query");
+            } else if let Err(QueryFailure::Unencodable(error)) = &answer {
+                log::error!(%error, "an answer has no encoding");
             }
             let is_too_long = answer.as_ref().is_ok_and(|answer| answer.len() > self.answer_max);
             match asker {
@@ -628,10 +630,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                         Ok(_) if is_too_long => Err(QueryError::AnswerTooLarge),
                         Ok(answer) => Ok((answer, applied)),
                         Err(QueryFailure::Panicked(panic)) => Err(QueryError::Panicked(panic)),
-                        Err(QueryFailure::Undecodable) => {
-                            Err(QueryError::Codec("the query does not decode".to_owned()))
-                        }
-                        Err(QueryFailure::Unencodable(error)) => Err(QueryError::Codec(error.to_string())),
+                        Err(QueryFailure::Undecodable) => Err(QueryError::Undecodable),
+                        Err(QueryFailure::Unencodable(_)) => Err(QueryError::Unencodable),
                     };
                     let _ = sender.send(answer);
                 }
@@ -687,8 +687,14 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 offer(watcher, event);
             }
         }
+        if let Some(observer) = &mut self.observer {
+            for mark in &self.effects.marks {
+                observer.on_mark(&self.core, mark);
+            }
+        }
         let status = self.status();
-        self.measure.turn_ended(now, &self.core, &events);
+        self.measure.turn_ended(now, &self.core, &events, &self.effects.marks);
+        self.effects.marks.clear();
         events.clear();
         self.effects.events = events;
         self.measure.health(now, &self.core, status.health, &self.refused_by);

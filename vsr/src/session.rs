@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::codec::CodecError;
 use crate::config::ConfigError;
 use crate::protocol::{
     Busy, CLIENT_PAUSE_MAX, Checksum, ClientId, Monotonic, NEVER, Outcome, Position, Random, Refusal, Reply, Request,
@@ -49,9 +50,15 @@ pub enum SubmitError {
     /// The cluster's state machine cannot decode the command.
     #[error("the command cannot be decoded by the cluster's state machine; it was not executed")]
     Undecodable,
-    /// The command, or the reply, does not fit its type.
-    #[error("a value cannot be encoded or decoded: {0}")]
-    Codec(String),
+    /// The command has no encoding: it is too deep, or its type refuses. It was not sent.
+    #[error("the command has no encoding, and was not sent and not executed: {0}")]
+    Encode(#[source] CodecError),
+    /// Executed, but the state machine's reply has no encoding; why is in the log of the replicas.
+    #[error("the command was executed, and its reply has no encoding: change the type of the reply")]
+    Unencodable,
+    /// Executed, but the reply is none of the type that is expected here.
+    #[error("the command was executed, and its reply does not decode: {0}")]
+    Decode(#[source] CodecError),
     /// The log is full, and nothing can be dropped from it. A request that was sent stays: it is executed when
     /// there is room again, or was executed before the log was full.
     #[error(
@@ -61,7 +68,7 @@ pub enum SubmitError {
     LogFull,
     /// The client's configuration cannot work. Nothing was sent.
     #[error("the client cannot work: {0}")]
-    Config(ConfigError),
+    Config(#[source] ConfigError),
     /// Another client uses this one's id and numbers, with other content.
     #[error("another client uses the same client id; the request was not executed")]
     Conflict,

@@ -1,6 +1,7 @@
 //! What an application implements: a deterministic state machine.
 
 use std::any::Any;
+use std::error::Error;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -8,7 +9,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cause::Cause;
 use crate::codec::{self, CodecError};
+use crate::log;
 use crate::protocol::{ApplyContext, Checksum, Fault, Machine, OpNumber, Timestamp};
 
 /// A deterministic service. Every replica holds one and applies the same commands in the same order, so
@@ -19,17 +22,17 @@ use crate::protocol::{ApplyContext, Checksum, Fault, Machine, OpNumber, Timestam
 /// `vsr-sim` is built to find.
 ///
 /// A command of type [`Bytes`] passes through without a codec; all others are encoded by [`crate::codec`], which
-/// takes values of a bounded depth.
+/// takes values of a bounded depth, and comes with the feature `msgpack`.
 pub trait StateMachine: Sized + Send + 'static {
     /// What changes the state.
-    type Command: Serialize + DeserializeOwned + Send + 'static;
+    type Command: Value;
     /// What the change answers. Its encoding must be deterministic too: no `HashMap` in it. A reply that has no
     /// encoding (it is too deep, or its type refuses) is lost, though the command was executed.
-    type Reply: Serialize + DeserializeOwned + Send + 'static;
+    type Reply: Value;
     /// What asks about the state.
-    type Query: Serialize + DeserializeOwned + Send + 'static;
+    type Query: Value;
     /// What is answered.
-    type Answer: Serialize + DeserializeOwned + Send + 'static;
+    type Answer: Value;
 
     /// Applies one command. A panic stops this replica with a typed error; the host lives.
     fn apply(&mut self, context: &ApplyContext, command: Self::Command) -> Self::Reply;
@@ -53,13 +56,44 @@ pub trait StateMachine: Sized + Send + 'static {
     }
 }
 
-/// What a query may know beside the state.
+/// A type of command, reply, query or answer: with the feature `msgpack`, which is on by default, every one that serde can write and read
+/// and that may go to another thread; without it [`Bytes`] alone, which the application encodes as it likes.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a command, reply, query or answer",
+    note = "such a type is `Send + 'static`, and serde can serialize and deserialize it; without the feature `msgpack` it is `Bytes`"
+)]
+pub trait Value: Serialize + DeserializeOwned + Send + 'static + sealed::Sealed {}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+#[cfg(feature = "msgpack")]
+impl<T: Serialize + DeserializeOwned + Send + 'static> sealed::Sealed for T {}
+#[cfg(feature = "msgpack")]
+impl<T: Serialize + DeserializeOwned + Send + 'static> Value for T {}
+
+#[cfg(not(feature = "msgpack"))]
+impl sealed::Sealed for Bytes {}
+#[cfg(not(feature = "msgpack"))]
+impl Value for Bytes {}
+
+/// What a query may know beside the state. Later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct QueryContext {
     /// The last op that the state contains.
     pub applied: OpNumber,
     /// The timestamp of that op.
     pub timestamp: Timestamp,
+}
+
+impl QueryContext {
+    /// What a query is told after this op, with this timestamp; for a state machine's own tests.
+    #[must_use]
+    pub fn new(applied: OpNumber, timestamp: Timestamp) -> QueryContext {
+        QueryContext { applied, timestamp }
+    }
 }
 
 /// An owned view of a state that writes itself out when asked.
@@ -70,6 +104,7 @@ type WriteOut = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
 impl Snapshot {
     /// A snapshot of a value that serde can write, by [`crate::codec`]. A state that is deeper than that takes
     /// needs [`with`](Self::with).
+    #[cfg(feature = "msgpack")]
     pub fn of<T: Serialize + Send + 'static>(value: T) -> Snapshot {
         Snapshot(Box::new(move |to| {
             let bytes = codec::to_vec(&value).map_err(io::Error::other)?;
@@ -94,10 +129,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// When the bytes are not such a value.
+    #[cfg(feature = "msgpack")]
     pub fn read<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T, RestoreError> {
         let mut bytes = Vec::new();
         from.read_to_end(&mut bytes)?;
-        codec::from_slice(&bytes).map_err(|error| RestoreError(error.to_string()))
+        codec::from_slice(&bytes).map_err(RestoreError::new)
     }
 }
 
@@ -110,11 +146,19 @@ impl std::fmt::Debug for Snapshot {
 /// The bytes are no snapshot of this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("not a snapshot of this state machine: {0}")]
-pub struct RestoreError(pub String);
+pub struct RestoreError(#[source] Cause);
+
+impl RestoreError {
+    /// For this cause: an error, or words.
+    #[must_use]
+    pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> RestoreError {
+        RestoreError(Cause::new(cause))
+    }
+}
 
 impl From<io::Error> for RestoreError {
     fn from(error: io::Error) -> RestoreError {
-        RestoreError(error.to_string())
+        RestoreError::new(error)
     }
 }
 
@@ -152,7 +196,7 @@ fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
 /// Drops something of the application's, whatever it does then.
 pub(crate) fn drop_guarded<T>(value: T) {
     if let Err(message) = guarded(|| drop(value)) {
-        tracing::error!(panic = %message, "the state machine panicked while it was dropped");
+        log::error!(panic = %message, "the state machine panicked while it was dropped");
     }
 }
 
@@ -184,7 +228,7 @@ impl<S: StateMachine> Typed<S> {
 impl<S: StateMachine> Machine for Typed<S> {
     fn decodes(&self, command: &Bytes) -> bool {
         guarded(|| decode::<S::Command>(command.clone()).is_ok()).unwrap_or_else(|message| {
-            tracing::error!(panic = %message, "a command is refused: its type panicked while it was decoded");
+            log::error!(panic = %message, "a command is refused: its type panicked while it was decoded");
             false
         })
     }
@@ -202,7 +246,7 @@ impl<S: StateMachine> Machine for Typed<S> {
                 Some(bytes) => reply.extend_from_slice(bytes),
                 None => {
                     if let Err(error) = codec::write(reply, &value) {
-                        tracing::error!(%position, %error, "a command was executed, and its reply cannot be encoded");
+                        log::error!(%position, %error, "a command was executed, and its reply cannot be encoded");
                     }
                 }
             }

@@ -1,12 +1,13 @@
 //! What the replica asks of a disk.
 
+use std::error::Error;
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 
+use crate::cause::Cause;
 use crate::config::ConfigError;
-use crate::protocol::{Batch, Recovered};
-use crate::protocol::{Entry, OpNumber};
+use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 
 /// A durable log, and a small durable record beside it.
 ///
@@ -80,14 +81,15 @@ pub enum StorageError {
     /// The disk, or the operating system, refused. The storage is poisoned. A start after it writes what
     /// it relies on again before it believes it, for what is read then may never have reached the disk.
     #[error(
-        "{doing} failed: {error}; start the replica again once the disk works (a start writes anew what the failure \
+        "{doing} failed: {cause}; start the replica again once the disk works (a start writes anew what the failure \
          may have kept from the disk)"
     )]
     Io {
         /// What was being done.
         doing: String,
-        /// The operating system's words.
-        error: String,
+        /// What the operating system, or the library below, said.
+        #[source]
+        cause: Cause,
     },
     /// An earlier write or sync failed, and nothing after it can be believed.
     #[error("storage is poisoned by an earlier failure ({0}): restart the replica")]
@@ -119,7 +121,7 @@ pub enum StorageError {
     LogTooSmall {
         /// Bytes that the log may grow to, as asked for.
         limit: u64,
-        /// Bytes that it needs: [`Constants::log_room_min`](crate::Constants::log_room_min).
+        /// Bytes that it needs: [`Constants::log_room_min`](crate::protocol::Constants::log_room_min).
         needed: u64,
     },
     /// The configuration cannot work: nothing was formatted. A disk keeps what it was formatted with.
@@ -197,6 +199,14 @@ pub enum StorageError {
     /// The batch breaks the contract: a bug of the caller.
     #[error("a batch that the contract does not allow: {0}")]
     Contract(&'static str),
+}
+
+impl StorageError {
+    /// [`StorageError::Io`]: this was being done, and this came of it.
+    #[must_use]
+    pub fn io(doing: impl Into<String>, cause: impl Into<Box<dyn Error + Send + Sync>>) -> StorageError {
+        StorageError::Io { doing: doing.into(), cause: Cause::new(cause) }
+    }
 }
 
 #[async_trait]

@@ -28,6 +28,7 @@ use std::thread::JoinHandle;
 use crate::config::{Config, ConfigError};
 use crate::handle::Handle;
 use crate::memory::{MemoryNetwork, MemoryStorage};
+use crate::protocol::{ClusterId, ReplicaId};
 use crate::replica::{Replica, ReplicaError};
 use crate::state_machine::StateMachine;
 
@@ -46,11 +47,11 @@ pub struct Cluster<S: StateMachine> {
 pub fn cluster<S: StateMachine>(n: usize, machine: impl Fn() -> S) -> Result<Cluster<S>, ConfigError> {
     let network = MemoryNetwork::new(n);
     let mut cluster = Cluster { handles: Vec::new(), threads: Vec::new() };
-    for id in 0..n {
-        let config = Config::new(1, id as u8, (0..n).map(|id| format!("replica {id}")))?;
+    for id in (0..n).map(|id| ReplicaId(id as u8)) {
+        let config = Config::new(ClusterId(1), id, (0..n).map(|id| format!("replica {id}")))?;
         let storage = MemoryStorage::format(&config);
         let builder = Replica::builder(config, machine()).storage(storage);
-        let (replica, handle) = builder.network(network.endpoint(id as u8)).build()?;
+        let (replica, handle) = builder.network(network.endpoint(id)).build()?;
         cluster.handles.push(handle);
         cluster.threads.push(std::thread::spawn(move || futures::executor::block_on(replica.run())));
     }

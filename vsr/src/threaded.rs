@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::channel::oneshot;
 
+use crate::log;
 use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 use crate::storage::{Storage, StorageError};
 
@@ -159,7 +160,7 @@ impl Shared {
         if let Err(error) = &result
             && !matches!(error, StorageError::Full { .. } | StorageError::Contract(_) | StorageError::Poisoned(_))
         {
-            tracing::error!(%error, "storage is poisoned");
+            log::error!(%error, "storage is poisoned");
             let _ = self.poison.set(error.to_string());
         }
         result
@@ -189,11 +190,8 @@ impl Shared {
                             Err(StorageError::Contract("a state and entries in one batch"))
                         }
                         () => {
-                            let span = tracing::debug_span!(
-                                "write",
-                                entries = batch.entries.len(),
-                                state = batch.state.is_some()
-                            );
+                            let span =
+                                log::debug_span!("write", entries = batch.entries.len(), state = batch.state.is_some());
                             span.in_scope(|| writer.write(*batch))
                         }
                     });
@@ -231,10 +229,7 @@ impl ThreadedStorage {
         let (writes, write_jobs) = channel();
         let (reads, read_jobs) = channel();
         let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
-        let failed = |error: std::io::Error| StorageError::Io {
-            doing: "starting the storage's threads".to_owned(),
-            error: error.to_string(),
-        };
+        let failed = |error: std::io::Error| StorageError::io("starting the storage's threads", error);
         let alive = |shared: &Arc<Shared>| {
             shared.threads().alive += 1;
             Alive(shared.clone())
@@ -279,7 +274,7 @@ impl Drop for ThreadedStorage {
         let waited = self.shared.changed.wait_timeout_while(threads, CALL_MAX, in_a_call);
         let (mut threads, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if in_a_call(&mut threads) {
-            tracing::warn!("the disk hangs: the storage stays in use until it answers");
+            log::warn!("the disk hangs: the storage stays in use until it answers");
             return;
         }
         let _ = self.shared.changed.wait_timeout_while(threads, END_MAX, |threads| threads.alive > 0);
@@ -333,7 +328,7 @@ impl Storage for ThreadedStorage {
 mod tests {
     use super::*;
     use crate::Config;
-    use crate::protocol::VsrState;
+    use crate::protocol::{ClusterId, ReplicaId, VsrState};
     use futures::executor::block_on;
     use futures::future::poll_immediate;
 
@@ -367,7 +362,7 @@ mod tests {
 
     fn gated() -> (ThreadedStorage, Sender<()>, Receiver<()>, Arc<()>) {
         let ((open, gate), (entered, begun), lock) = (channel(), channel(), Arc::new(()));
-        let state = Config::new(1, 0, ["a"]).expect("a configuration").formatted_state();
+        let state = Config::new(ClusterId(1), ReplicaId(0), ["a"]).expect("a configuration").formatted_state();
         let writer = Gated { state, entered, gate, _lock: lock.clone() };
         let storage = ThreadedStorage::start(writer, Nothing(lock.clone())).expect("threads");
         block_on(storage.recover()).expect("a state");

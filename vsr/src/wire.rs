@@ -7,6 +7,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::cause::Cause;
 use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX};
 use crate::protocol::{Checksum, Constants, Message};
 
@@ -103,7 +104,7 @@ pub enum WireError {
     },
     /// The MessagePack part is no message.
     #[error("the frame holds no message: {0}")]
-    Malformed(String),
+    Malformed(#[source] Cause),
 }
 
 /// A frame's header, checked.
@@ -200,7 +201,7 @@ pub fn encode_value<T: serde::Serialize>(value: &T, bodies: Vec<Bytes>) -> Resul
     let mut head = BytesMut::with_capacity(256);
     head.put_bytes(0, HEADER_LEN);
     let mut writer = head.writer();
-    rmp_serde::encode::write(&mut writer, value).map_err(|error| WireError::Malformed(error.to_string()))?;
+    rmp_serde::encode::write(&mut writer, value).map_err(|error| WireError::Malformed(Cause::new(error)))?;
     let mut head = writer.into_inner();
     let too_large = |len: usize| WireError::TooLarge { len: len as u64, limit: u32::MAX.into() };
     let meta = head.len() - HEADER_LEN;
@@ -235,7 +236,7 @@ pub fn decode_value<T: serde::de::DeserializeOwned>(
     let mut decoder = rmp_serde::Deserializer::from_read_ref(&meta[..]);
     decoder.set_max_depth(DEPTH_MAX);
     let value = <T as serde::Deserialize<'_>>::deserialize(&mut decoder);
-    let value = value.map_err(|error| WireError::Malformed(error.to_string()))?;
+    let value = value.map_err(|error| WireError::Malformed(Cause::new(error)))?;
     Ok((value, payload))
 }
 
@@ -257,14 +258,14 @@ pub fn decode(header: &FrameHeader, payload: Bytes) -> Result<Message, WireError
     for entry in message.entries_mut() {
         let len = entry.header.body_len as usize;
         if len > bodies.len() {
-            return Err(WireError::Malformed("a body is missing".to_owned()));
+            return Err(WireError::Malformed(Cause::new("a body is missing")));
         }
         entry.body = bodies.split_to(len);
         if !entry.is_intact() {
             return Err(WireError::Damaged("body"));
         }
     }
-    if bodies.is_empty() { Ok(message) } else { Err(WireError::Malformed("bytes behind the last body".to_owned())) }
+    if bodies.is_empty() { Ok(message) } else { Err(WireError::Malformed(Cause::new("bytes behind the last body"))) }
 }
 
 /// A frame that says nothing but that its sender is there.
@@ -468,7 +469,10 @@ pub(crate) mod tests {
                 let meta_checksum = Checksum::of(&meta).0;
                 let header = FrameHeader { meta_len: meta.len() as u32, bodies_len: 0, meta_checksum };
                 let refused = decode(&header, meta.freeze());
-                assert!(matches!(&refused, Err(WireError::Malformed(why)) if why.contains("depth")), "{refused:?}");
+                assert!(
+                    matches!(&refused, Err(WireError::Malformed(why)) if why.to_string().contains("depth")),
+                    "{refused:?}"
+                );
             }
         });
         thread.expect("a thread").join().expect("no panic");

@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures::future::join_all;
-use vsr::{Client, QueryError, ReplicaId, ReplicaStatus, StateMachine, SubmitError};
+use vsr::handle::ReplicaStatus;
+use vsr::{Client, QueryError, ReplicaId, StateMachine, SubmitError};
 
 use crate::exit::{self, failure};
 use crate::output::complain;

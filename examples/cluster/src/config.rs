@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use vsr::{ClusterId, Config, Storage};
+use vsr::{ClusterId, Config, ReplicaId, Storage};
 use vsr_storage_file::{FileOptions, FileStorage};
 
 use crate::Error;
@@ -140,7 +140,7 @@ impl ClusterConfig {
     /// # Errors
     /// When the cluster cannot work as configured.
     pub fn replica(&self, id: u8) -> Result<Config, Error> {
-        let mut config = Config::new(self.cluster.0, id, self.replicas.iter().cloned())?;
+        let mut config = Config::new(self.cluster, ReplicaId(id), self.replicas.iter().cloned())?;
         if let Some(limit) = self.log_limit {
             config.log_bytes_max = limit;
             // Its name in the file.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::Signal;
 use tokio::time::sleep;
-use vsr::protocol::Random;
-use vsr::{Client, Clock, ClusterId, Monotonic, ReplicaId, ReplicaStatus, SystemClock, View};
+use vsr::handle::ReplicaStatus;
+use vsr::protocol::{Monotonic, Random, View};
+use vsr::{Client, Clock, ClusterId, ReplicaId, SystemClock};
 use vsr_sim::Step;
 use vsr_sim::check::linearizability::{Asked, Call, Heard, HistoryOf, check_history};
 

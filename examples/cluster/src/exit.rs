@@ -5,7 +5,9 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use vsr::{Fault, QueryError, ReplicaError, StorageError, SubmitError};
+use vsr::protocol::Fault;
+use vsr::storage::StorageError;
+use vsr::{QueryError, ReplicaError, SubmitError};
 use vsr_net_tcp::{MetricsServerError, TcpError};
 
 use crate::Error;
@@ -133,7 +135,8 @@ fn raise_file_limit() -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use vsr::{ConfigError, Incarnation, OpNumber, ReplicaId};
+    use vsr::protocol::{Incarnation, OpNumber};
+    use vsr::{ConfigError, ReplicaId};
 
     use super::*;
 

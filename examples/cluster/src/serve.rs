@@ -7,9 +7,8 @@ use std::time::Duration;
 use rustix::process::Signal as Number;
 use tokio::net::lookup_host;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use vsr::{
-    Client, ClientConfig, Clock, Health, Monotonic, Replica, ReplicaError, ReplicaId, StateMachine, SystemClock,
-};
+use vsr::protocol::{Health, Monotonic};
+use vsr::{Client, ClientConfig, Clock, Replica, ReplicaError, ReplicaId, StateMachine, SystemClock};
 use vsr_net_tcp::{MetricsServer, TcpClient, TcpNetwork, TcpOptions};
 
 use crate::exit::{self, failure};
@@ -17,7 +16,7 @@ use crate::output::tell;
 use crate::{App, ClusterConfig, Error};
 
 fn options(config: &ClusterConfig) -> TcpOptions {
-    TcpOptions { allow_insecure: config.allow_insecure, ..TcpOptions::default() }
+    TcpOptions::default().with(|options| options.allow_insecure = config.allow_insecure)
 }
 
 /// The signals that ask a program to end.
@@ -190,9 +189,9 @@ pub(crate) async fn client<S: StateMachine>(
     config: &ClusterConfig,
     members: Vec<ReplicaId>,
 ) -> Result<Client<S>, Error> {
-    let client_config = ClientConfig { members, ..ClientConfig::new(config.replicas.len()) };
+    let client_config = ClientConfig::new(config.replicas.len()).with(|config| config.members = members);
     let addresses = config.replicas.iter().cloned();
-    let network = TcpClient::connect(config.cluster.0, client_config.id, addresses, options(config)).await?;
+    let network = TcpClient::connect(config.cluster, client_config.id, addresses, options(config)).await?;
     let (client, runner) = Client::new(client_config, network, SystemClock::new());
     tokio::spawn(runner.run());
     Ok(client)

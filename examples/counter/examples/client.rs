@@ -14,7 +14,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use counter::{Add, Counter};
-use vsr::{Client, ClientConfig, OpNumber, Position, Positioned, QueryError, SubmitError, SystemClock};
+use vsr::handle::Positioned;
+use vsr::protocol::{OpNumber, Position};
+use vsr::{Client, ClientConfig, ClusterId, QueryError, SubmitError, SystemClock};
 use vsr_net_tcp::{TcpClient, TcpError, TcpOptions};
 
 /// How long the program waits for a reply, and for an answer.
@@ -24,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// When an address cannot be used. A replica that cannot be reached is no error: it is tried again.
-pub(crate) async fn connect(cluster: u128, replicas: &[String]) -> Result<Client<Counter>, TcpError> {
+pub(crate) async fn connect(cluster: ClusterId, replicas: &[String]) -> Result<Client<Counter>, TcpError> {
     // With a fresh id. No two clients may have the same one, not even one after the other.
     let config = ClientConfig::new(replicas.len());
     let network = TcpClient::connect(cluster, config.id, replicas.iter().cloned(), TcpOptions::default()).await?;
@@ -49,12 +51,12 @@ pub(crate) fn executed(error: &SubmitError) -> Executed {
     match error {
         SubmitError::Busy
         | SubmitError::TooLarge
+        | SubmitError::Encode(_)
         | SubmitError::Undecodable
         | SubmitError::Config(_)
         | SubmitError::Conflict => Executed::No,
-        SubmitError::ReplyLost => Executed::Once,
-        // Of `Codec` the words say it. `TimedOut`, `Evicted`, `LogFull` and `Stopped` leave it open, and so does any error that a
-        // later version adds.
+        SubmitError::ReplyLost | SubmitError::Unencodable | SubmitError::Decode(_) => Executed::Once,
+        // `TimedOut`, `Evicted`, `LogFull` and `Stopped` leave it open, and so does any error that a later version adds.
         _ => Executed::Unknown,
     }
 }
@@ -91,7 +93,7 @@ pub(crate) async fn add_and_read(client: &Client<Counter>, limit: Duration) -> R
 #[tokio::main]
 async fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let cluster = arguments.next().and_then(|number| number.parse().ok());
+    let cluster = arguments.next().and_then(|number| number.parse().ok().map(ClusterId));
     let replicas: Vec<String> = arguments.collect();
     let Some(cluster) = cluster.filter(|_| !replicas.is_empty()) else {
         eprintln!("usage: client CLUSTER ADDRESS...; the addresses of all replicas, in the order of their ids");

@@ -13,7 +13,8 @@ use counter::Add;
 use example_cluster::ClusterConfig;
 use support::{Replica, configure, counter, start, until};
 use tokio::runtime::Runtime;
-use vsr::SubmitError;
+use vsr::codec::CodecError;
+use vsr::{ClusterId, SubmitError};
 
 /// For what has to come, on a busy machine too.
 const LONG: Duration = Duration::from_secs(30);
@@ -42,7 +43,7 @@ fn a_client_counts_exactly_while_replicas_die_and_return() {
     let (config, cluster) = cluster(folder.path());
     let mut replicas: Vec<Replica> = ["0", "1", "2"].map(|id| start(&config, id)).into();
     let runtime = Runtime::new().expect("a runtime");
-    let number = cluster.cluster.0;
+    let number = cluster.cluster;
     let client = runtime.block_on(connect(number, &cluster.replicas)).expect("a client");
     let first = runtime.block_on(add_and_read(&client, LONG)).expect("an answer");
     assert_eq!((first.added.value, first.read.value), (1, 1));
@@ -79,7 +80,7 @@ fn a_client_of_another_cluster_is_refused_with_the_reason() {
     let (config, cluster) = cluster(folder.path());
     let _replicas = ["0", "1", "2"].map(|id| start(&config, id));
     let runtime = Runtime::new().expect("a runtime");
-    let stranger = runtime.block_on(connect(cluster.cluster.0 + 1, &cluster.replicas)).expect("a client");
+    let stranger = runtime.block_on(connect(ClusterId(cluster.cluster.0 + 1), &cluster.replicas)).expect("a client");
     until("each replica refuses it", || stranger.refused_by().len() == 3);
     let words = format!("the other side belongs to cluster {}", cluster.cluster);
     assert!(stranger.refused_by().iter().all(|(_, why)| why.starts_with(&words)), "{:?}", stranger.refused_by());
@@ -90,9 +91,11 @@ fn a_client_of_another_cluster_is_refused_with_the_reason() {
 #[test]
 fn what_an_error_says_of_the_command_is_what_the_crate_says() {
     let of = |errors: &[SubmitError]| errors.iter().map(executed).collect::<Vec<_>>();
-    let no = [SubmitError::Busy, SubmitError::TooLarge, SubmitError::Undecodable, SubmitError::Conflict];
-    assert_eq!(of(&no), [Executed::No; 4]);
-    assert_eq!(of(&[SubmitError::ReplyLost]), [Executed::Once]);
+    let unencodable = SubmitError::Encode(CodecError::TooDeep);
+    let no = [SubmitError::Busy, SubmitError::TooLarge, unencodable, SubmitError::Undecodable, SubmitError::Conflict];
+    assert_eq!(of(&no), [Executed::No; 5]);
+    let once = [SubmitError::ReplyLost, SubmitError::Unencodable, SubmitError::Decode(CodecError::TooDeep)];
+    assert_eq!(of(&once), [Executed::Once; 3]);
     let open = [SubmitError::TimedOut, SubmitError::Evicted, SubmitError::LogFull, SubmitError::Stopped];
     assert_eq!(of(&open), [Executed::Unknown; 4]);
 }

@@ -6,16 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use vsr::network::{Arrival, Identity};
+use vsr::protocol::{Envelope, Incarnation, Message, Peer, View};
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, decode_value, encode_value};
-use vsr::{
-    Arrival, Checksum, ClientId, Config, Envelope, Identity, Incarnation, Message, Network, Peer, ReplicaId, View,
-};
+use vsr::{Checksum, ClientId, ClusterId, Config, Network, ReplicaId};
 use vsr_net_tcp::{TcpNetwork, TcpOptions};
 
 pub(crate) const WAIT: Duration = Duration::from_secs(20);
 
 pub(crate) fn options() -> TcpOptions {
-    TcpOptions { handshake: Duration::from_millis(500), ..TcpOptions::default() }
+    TcpOptions::default().with(|options| options.handshake = Duration::from_millis(500))
 }
 
 pub(crate) async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
@@ -29,11 +29,11 @@ pub(crate) async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
 }
 
 pub(crate) fn identity(replica: u8) -> Identity {
-    Identity { incarnation: Incarnation(u128::from(replica) + 100), starts: 1 }
+    Identity::new(Incarnation(u128::from(replica) + 100), 1)
 }
 
 pub(crate) fn config(replica: u8, addresses: &[String]) -> Config {
-    Config::new(7, replica, addresses.iter().cloned()).expect("a configuration")
+    Config::new(ClusterId(7), ReplicaId(replica), addresses.iter().cloned()).expect("a configuration")
 }
 
 /// Replicas 0 to n - 1 of cluster 7.
@@ -92,7 +92,8 @@ pub(crate) async fn assert_connected(from: &TcpNetwork, to: &TcpNetwork, id: u8)
 /// The handshake as another program would write it: the layout is part of the wire format.
 mod serde_like {
     use serde::{Deserialize, Serialize};
-    use vsr::{Checksum, ClientId, ClusterId, Identity, ReplicaId};
+    use vsr::network::Identity;
+    use vsr::{Checksum, ClientId, ClusterId, ReplicaId};
     use vsr_net_tcp::Rejection;
 
     #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

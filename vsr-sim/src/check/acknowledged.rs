@@ -1,7 +1,7 @@
 //! What a client was told stays, on disks and in the logs of later views (hazard I2).
 
-use vsr::protocol::{Event, Outcome, Reply, StartView};
-use vsr::{Checksum, Message, OpNumber, View};
+use vsr::Checksum;
+use vsr::protocol::{Event, Message, OpNumber, Outcome, Reply, StartView, View};
 
 use super::table::{ByReplica, Table};
 use super::{Checker, Interests, Observation, Scene};

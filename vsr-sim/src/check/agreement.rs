@@ -1,7 +1,7 @@
 //! Committed prefixes agree (hazards I1, I9).
 
-use vsr::protocol::Event;
-use vsr::{Checksum, OpNumber};
+use vsr::Checksum;
+use vsr::protocol::{Event, OpNumber};
 
 use super::table::{ByReplica, Table};
 use super::{Checker, Interests, Observation, Scene};

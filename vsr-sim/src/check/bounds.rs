@@ -1,7 +1,6 @@
 //! Memory that does not grow without end (hazard I17; rules 5.12, 6.11).
 
-use vsr::protocol::{BodyBuilder, Core, Outcome, Reply};
-use vsr::{Constants, Header, Message};
+use vsr::protocol::{BodyBuilder, Constants, Core, Header, Message, Outcome, Reply};
 
 use super::{Checker, Interests, Observation, Scene};
 

@@ -1,7 +1,6 @@
 //! How each header follows from the one before (hazard I12; rules 5.11, 6.1).
 
-use vsr::protocol::Event;
-use vsr::{Header, Message, OpNumber, View};
+use vsr::protocol::{Event, Header, Message, OpNumber, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

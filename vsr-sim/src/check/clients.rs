@@ -1,6 +1,6 @@
 //! What clients are told (hazards I2, D28; rule 6.4).
 
-use vsr::{Message, OpNumber};
+use vsr::protocol::{Message, OpNumber};
 
 use super::acknowledged::highest_executed;
 use super::table::ByReplica;

@@ -1,6 +1,6 @@
 //! Time as the replicas agree on it (hazard D24; rule 5.11).
 
-use vsr::Message;
+use vsr::protocol::Message;
 
 use super::chain::Neighbours;
 use super::{Checker, ClockRange, Interests, Observation, Scene};

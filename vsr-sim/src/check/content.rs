@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use vsr::{Checksum, Message, View};
+use vsr::Checksum;
+use vsr::protocol::{Message, View};
 
 use super::table::Table;
 use super::{Checker, Interests, Observation, Scene};

@@ -1,7 +1,7 @@
 //! What is committed, or acknowledged, is durable at that moment (hazards I2, I7).
 
-use vsr::protocol::Event;
-use vsr::{Checksum, Message, OpNumber, View};
+use vsr::Checksum;
+use vsr::protocol::{Event, Message, OpNumber, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

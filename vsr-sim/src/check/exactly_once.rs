@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use vsr::{Checksum, Position};
+use vsr::Checksum;
+use vsr::protocol::Position;
 
 use super::table::{ByReplica, Table};
 use super::{Checker, Digested, Interests, Observation, Scene};

@@ -1,7 +1,7 @@
 //! What a replica says is what its disk would say after a crash (hazards I7, I8, I13; rule 6.4).
 
-use vsr::protocol::DoViewChange;
-use vsr::{Checksum, CommitNumber, Message, OpNumber, View};
+use vsr::Checksum;
+use vsr::protocol::{CommitNumber, DoViewChange, Message, OpNumber, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
@@ -66,12 +66,12 @@ struct Said {
 impl Said {
     fn of(dvc: &DoViewChange) -> Said {
         let DoViewChange { view, log_view, commit, head, ref headers, .. } = *dvc;
-        Said { view, log_view, commit, head, headers: headers.iter().map(vsr::Header::checksum).collect() }
+        Said { view, log_view, commit, head, headers: headers.iter().map(vsr::protocol::Header::checksum).collect() }
     }
 
     fn is(&self, dvc: &DoViewChange) -> bool {
         (self.log_view, self.commit, self.head) == (dvc.log_view, dvc.commit, dvc.head)
-            && self.headers.iter().copied().eq(dvc.headers.iter().map(vsr::Header::checksum))
+            && self.headers.iter().copied().eq(dvc.headers.iter().map(vsr::protocol::Header::checksum))
     }
 }
 

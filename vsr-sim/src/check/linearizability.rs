@@ -7,7 +7,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use vsr::{ApplyContext, OpNumber, Position, QueryContext, StateMachine};
+use vsr::protocol::{OpNumber, Position};
+use vsr::{ApplyContext, QueryContext, StateMachine};
 
 use crate::workload::Simulated;
 
@@ -208,16 +209,13 @@ struct OwnModel<S>(S);
 
 impl<S: Simulated> ReferenceModel<S::Command, S::Reply, S::Query, S::Answer> for OwnModel<S> {
     fn apply(&mut self, command: &S::Command) -> S::Reply {
-        let context = ApplyContext {
-            position: Position::default(),
-            timestamp: vsr::Timestamp(0),
-            session: vsr::SessionId::default(),
-        };
+        let (position, session) = (Position::default(), vsr::protocol::SessionId::default());
+        let context = ApplyContext::new(position, vsr::protocol::Timestamp(0), session);
         self.0.apply(&context, command.clone())
     }
 
     fn query(&self, query: &S::Query) -> S::Answer {
-        let context = QueryContext { applied: OpNumber::ZERO, timestamp: vsr::Timestamp(0) };
+        let context = QueryContext::new(OpNumber::ZERO, vsr::protocol::Timestamp(0));
         self.0.query(&context, query.clone())
     }
 }

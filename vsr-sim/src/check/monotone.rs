@@ -1,7 +1,6 @@
 //! Numbers that never go back (hazards I3, I4, I9).
 
-use vsr::protocol::Status;
-use vsr::{CommitNumber, Event, View};
+use vsr::protocol::{CommitNumber, Event, Status, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

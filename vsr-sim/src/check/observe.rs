@@ -2,8 +2,8 @@
 
 use std::ops::BitOr;
 
-use vsr::protocol::{Account, Core, Event, Request};
-use vsr::{Checksum, ClientId, Message, OpNumber, Peer, Position, QueryError, Quorums, SubmitError};
+use vsr::protocol::{Account, Core, Event, Mark, Message, OpNumber, Peer, Position, Quorums, Request};
+use vsr::{Checksum, ClientId, QueryError, SubmitError};
 
 use crate::files::SimDisk;
 
@@ -58,7 +58,14 @@ pub enum Observation<'a> {
         /// The event.
         event: &'a Event,
     },
-    /// A replica's turn has ended; its events were told before.
+    /// A replica's protocol has gone a way that is counted. Told after the events of the turn.
+    Mark {
+        /// Which replica.
+        replica: usize,
+        /// The way.
+        mark: &'a Mark,
+    },
+    /// A replica's turn has ended; its events and marks were told before.
     Turn {
         /// Which replica.
         replica: usize,
@@ -160,6 +167,7 @@ impl Observation<'_> {
             | Observation::Received { replica, .. }
             | Observation::Written { replica }
             | Observation::Event { replica, .. }
+            | Observation::Mark { replica, .. }
             | Observation::Turn { replica, .. }
             | Observation::Started { replica }
             | Observation::Executed { replica, .. }
@@ -188,7 +196,7 @@ impl Observation<'_> {
             },
             Observation::Event { event: Event::Applied { .. }, .. } => Interests::APPLIED,
             Observation::Event { event: Event::Committed { .. }, .. } => Interests::COMMITTED,
-            Observation::Event { .. } => Interests::OTHER_EVENTS,
+            Observation::Event { .. } | Observation::Mark { .. } => Interests::OTHER_EVENTS,
             Observation::Written { .. } => Interests::WRITTEN,
             Observation::Turn { .. } => Interests::TURN,
             Observation::Started { .. } => Interests::STARTED,
@@ -266,9 +274,9 @@ impl Interests {
     pub const APPLIED: Interests = Interests(1 << 6);
     /// A commit number rose.
     pub const COMMITTED: Interests = Interests(1 << 7);
-    /// Any other event of the protocol.
+    /// Any other event of the protocol, and any mark.
     pub const OTHER_EVENTS: Interests = Interests(1 << 8);
-    /// Any event of the protocol.
+    /// Any event of the protocol, and any mark.
     pub const EVENT: Interests = Interests(0b111 << 6);
     /// [`Observation::Written`].
     pub const WRITTEN: Interests = Interests(1 << 9);

@@ -1,6 +1,6 @@
 //! Whoever has no reply is told the truth about it (hazard I11; rules 5.8, 5.15).
 
-use vsr::Position;
+use vsr::protocol::Position;
 
 use super::table::Table;
 use super::{Checker, Interests, Observation, Scene};

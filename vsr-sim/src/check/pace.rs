@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use vsr::Monotonic;
-use vsr::protocol::{Core, Event};
+use vsr::protocol::{Core, Mark, Monotonic};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
@@ -85,10 +84,8 @@ impl Checker for TimeMovesOn {
                 self.replicas.of(replica).does("takes in", message.name())
             }
             Observation::Sent { replica, message } => self.replicas.of(replica).does("sends", message.name()),
-            Observation::Event { replica, event: Event::Mark(mark), .. } => {
-                self.replicas.of(replica).does("notes", mark);
-            }
-            Observation::Event { replica, event: Event::Ignored { message, .. }, .. } => {
+            Observation::Mark { replica, mark: Mark::Path(name) } => self.replicas.of(replica).does("notes", name),
+            Observation::Mark { replica, mark: Mark::Ignored { message, .. } } => {
                 self.replicas.of(replica).does("ignores", message);
             }
             Observation::Turn { replica, core } => {

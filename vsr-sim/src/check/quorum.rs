@@ -1,7 +1,6 @@
 //! Who counts in no quorum (hazard I14; rules 6.4, 7.6).
 
-use vsr::protocol::{DoViewChange, Event};
-use vsr::{Message, OpNumber, Slot};
+use vsr::protocol::{DoViewChange, Event, Message, OpNumber, Slot};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use vsr::protocol::{Busy, Outcome, Refusal, Reply, Request};
-use vsr::{ClientId, Message, QueryError, RequestNumber, SessionId, SubmitError};
+use vsr::protocol::{Busy, Message, Outcome, Refusal, Reply, Request, RequestNumber, SessionId};
+use vsr::{ClientId, QueryError, SubmitError};
 
 use super::{Checker, Interests, Observation, Scene, Unheard};
 

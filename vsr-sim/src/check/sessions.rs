@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use vsr::protocol::{BodyReader, Event, LoggedRequest, Outcome, Refusal, Reply, RequestKind};
-use vsr::{Checksum, ClientId, Constants, Message, OpNumber, Position, RequestNumber, SessionId};
+use vsr::protocol::{
+    BodyReader, Constants, Event, LoggedRequest, Message, OpNumber, Outcome, Position, Refusal, Reply, RequestKind,
+    RequestNumber, SessionId,
+};
+use vsr::{Checksum, ClientId};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use vsr::protocol::{Event, MEMBERS_MAX};
-use vsr::{ClientId, Message, OpNumber, Peer, View};
+use vsr::ClientId;
+use vsr::protocol::{Event, MEMBERS_MAX, Message, OpNumber, Peer, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

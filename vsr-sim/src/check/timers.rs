@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{Core, Event, MEMBERS_MAX, Status, Suspicion};
-use vsr::{Message, Monotonic, Peer, View};
+use vsr::protocol::{Core, Event, MEMBERS_MAX, Message, Monotonic, Peer, Status, Suspicion, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

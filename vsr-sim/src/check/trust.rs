@@ -1,7 +1,6 @@
 //! Whose word counts (hazard I18; rule 7.7).
 
-use vsr::protocol::{Core, Life, MEMBERS_MAX};
-use vsr::{Message, OpNumber, Peer};
+use vsr::protocol::{Core, Life, MEMBERS_MAX, Message, OpNumber, Peer};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};

@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{join_all, select};
-use vsr::protocol::Random;
-use vsr::{Clock, Monotonic, Timestamp};
+use vsr::Clock;
+use vsr::protocol::{Monotonic, Random, Timestamp};
 
 use super::poll_few;
 

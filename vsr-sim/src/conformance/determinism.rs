@@ -103,8 +103,8 @@ use std::fmt::Debug;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use vsr::protocol::Random;
-use vsr::{ApplyContext, Checksum, OpNumber, Position, SessionId, Snapshot, StateMachine, Timestamp};
+use vsr::protocol::{OpNumber, Position, Random, SessionId, Timestamp};
+use vsr::{ApplyContext, Checksum, Snapshot, StateMachine};
 
 /// Which log is made up. Every field has a default.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -316,7 +316,7 @@ impl<S: StateMachine<Command: Debug, Reply: Debug>> Log<S> {
                 // The sessions were opened by the first ops.
                 let position = Position { op: OpNumber(SESSIONS + ops), index: index as u32 };
                 let session = SessionId(Position { op: OpNumber(1 + random.below(SESSIONS)), index: 0 });
-                let context = ApplyContext { position, timestamp: Timestamp(timestamp), session };
+                let context = ApplyContext::new(position, Timestamp(timestamp), session);
                 logged.push((context, encode("command", &commands(&mut random))?));
             }
         }
@@ -479,7 +479,7 @@ mod tests {
             ];
             let defect = all.into_iter().find(|known| *known as u8 == defect).unwrap_or_default();
             if defect == Defect::CannotBeRestored {
-                return Err(RestoreError("no".to_owned()));
+                return Err(RestoreError::new("no"));
             }
             Ok(Sums { defect, has_digest, sums: Arc::new(Mutex::new(sums)), last, ..Sums::default() })
         }

@@ -2,13 +2,11 @@
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Busy, DoViewChange, Fact, Incarnation, Known, Life, Outcome, Ping, Random, Refusal, Reply, Request, RequestNumber,
-    StartView,
+    Busy, CommitNumber, Constants, DoViewChange, Entry, Epoch, Fact, Header, Incarnation, Known, Life, Message,
+    OpNumber, Outcome, Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId, StartView, Timestamp,
+    View,
 };
-use vsr::{
-    Checksum, ClientId, CommitNumber, Constants, Entry, Epoch, Header, Message, OpNumber, Position, ReplicaId,
-    SessionId, Timestamp, View,
-};
+use vsr::{Checksum, ClientId, ReplicaId};
 
 use super::storage::entry;
 

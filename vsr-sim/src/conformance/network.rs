@@ -13,7 +13,7 @@
 //!
 //! impl Networks for Memory {
 //!     fn replica(&mut self, id: ReplicaId) -> Arc<dyn Network> {
-//!         Arc::new(self.0.endpoint(id.0))
+//!         Arc::new(self.0.endpoint(id))
 //!     }
 //!     fn client(&mut self, id: ClientId) -> Arc<dyn Network> {
 //!         Arc::new(self.0.client(id))
@@ -32,11 +32,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use vsr::protocol::Random;
-use vsr::{
-    Arrival, ClientId, Clock, Envelope, Identity, Incarnation, Message, Network, NetworkError, Peer, ReplicaId,
-    SystemClock, View,
-};
+use vsr::network::{Arrival, Identity, NetworkError};
+use vsr::protocol::{Envelope, Incarnation, Message, Peer, Random, View};
+use vsr::{ClientId, Clock, Network, ReplicaId, SystemClock};
 
 use super::{PATIENCE, messages, poll_few, yield_now};
 
@@ -152,7 +150,7 @@ fn end(me: Peer, start: u64, network: Arc<dyn Network>) -> End {
 /// The `start`th life of a replica.
 fn replica<N: Networks>(networks: &mut N, id: u8, start: u64) -> End {
     let network = networks.replica(ReplicaId(id));
-    network.introduce(Identity { incarnation: Incarnation(u128::from(id) + 100), starts: start });
+    network.introduce(Identity::new(Incarnation(u128::from(id) + 100), start));
     end(Peer::Replica(ReplicaId(id)), start, network)
 }
 
@@ -534,7 +532,7 @@ pub fn foreign<N: Networks>(networks: &mut N) {
     let mut strangers = Vec::new();
     for peer in [name, Peer::Client(ClientId(50))] {
         let network = networks.foreign(peer).expect("an end of another cluster");
-        network.introduce(Identity { incarnation: Incarnation(7), starts: 90 });
+        network.introduce(Identity::new(Incarnation(7), 90));
         strangers.push(end(peer, 1, network));
     }
     networks.block_on(async {

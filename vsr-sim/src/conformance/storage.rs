@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use vsr::protocol::{HeaderFields, OpKind, Random};
-use vsr::{
-    Batch, Checksum, ClusterId, CommitNumber, Entry, Epoch, Header, Incarnation, Membership, OpNumber, Recovered,
-    ReplicaId, Slot, Storage, StorageError, Suffix, Timestamp, View, VsrState,
+use vsr::protocol::{
+    Batch, CommitNumber, Entry, Epoch, Header, HeaderFields, Incarnation, OpKind, OpNumber, Random, Recovered, Slot,
+    Suffix, Timestamp, View, VsrState,
 };
+use vsr::storage::StorageError;
+use vsr::{Checksum, ClusterId, Membership, ReplicaId, Storage};
 
 /// A kind of disk, and what can be done to it.
 pub trait Disks {

@@ -1,6 +1,6 @@
 //! A state of the whole cluster, and what the next round can make of it.
 
-use vsr::{Message, OpNumber, View};
+use vsr::protocol::{Message, OpNumber, View};
 
 use super::crash_disk::{self, CrashOutcome};
 use super::facts::{Broken, Fact, name};

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vsr::{Batch, Checksum, Entry, Header, OpNumber, Recovered, Slot, VsrState};
+use vsr::Checksum;
+use vsr::protocol::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
 
 /// What is durable, and the write that is under way.
 #[derive(Clone, Debug)]

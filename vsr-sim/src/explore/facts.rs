@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use vsr::{Checksum, OpNumber, Position, View};
+use vsr::Checksum;
+use vsr::protocol::{OpNumber, Position, View};
 
 /// A property is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]

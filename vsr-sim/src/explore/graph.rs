@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use vsr::protocol::Request;
-use vsr::{Checksum, ClientId, Membership, Message, OpNumber, Peer, ReplicaId, RequestNumber, SessionId, View};
+use vsr::protocol::{Message, OpNumber, Peer, Request, RequestNumber, SessionId, View};
+use vsr::{Checksum, ClientId, Membership, ReplicaId};
 
 use super::crash_disk::CrashOutcome;
 use super::facts::{Broken, Fact, Facts};

@@ -6,12 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    self, ApplyContext, BatchNumber, Core, DoViewChange, Event, Inputs, Machine, Options, Outcome, Phase, Status,
+    self, ApplyContext, BatchNumber, CommitNumber, Core, DoViewChange, Event, Fault, Incarnation, Inputs, Machine,
+    Message, Monotonic, OpNumber, Options, Outcome, Peer, Phase, Position, Status, Timestamp, View, VsrState,
 };
-use vsr::{
-    Checksum, ClientId, CommitNumber, Fault, Incarnation, Membership, Message, Monotonic, OpNumber, Peer, Position,
-    ReplicaId, Timestamp, Timing, View, VsrState,
-};
+use vsr::{Checksum, ClientId, Membership, ReplicaId, Timing};
 
 use super::crash_disk::{CrashDisk, CrashOutcome};
 use super::facts::{Broken, Fact};
@@ -27,16 +25,11 @@ const LATER: u64 = 1_000_000_000;
 const START: Monotonic = Monotonic(LATER);
 
 fn timing() -> Timing {
-    Timing {
-        heartbeat: SOON,
-        suspect: SOON,
-        view_change: SOON,
-        retry: NEVER,
-        ping: NEVER,
-        abdicate: NEVER,
-        disk: NEVER,
-        forward: NEVER,
-    }
+    Timing::default().with(|timing| {
+        (timing.heartbeat, timing.suspect, timing.view_change) = (SOON, SOON, SOON);
+        (timing.retry, timing.ping, timing.abdicate) = (NEVER, NEVER, NEVER);
+        (timing.disk, timing.forward) = (NEVER, NEVER);
+    })
 }
 
 /// Commands executed, in order: the reply is all of them.
@@ -513,6 +506,6 @@ fn recover(at: usize, disk: &CrashDisk, now: Monotonic) -> Result<Core, Broken> 
 }
 
 /// The place of a request of a client whose session is the `index`-th that was opened, all in op 1.
-pub(super) fn session(index: u8) -> vsr::SessionId {
-    vsr::SessionId(Position { op: OpNumber(1), index: index.into() })
+pub(super) fn session(index: u8) -> vsr::protocol::SessionId {
+    vsr::protocol::SessionId(Position { op: OpNumber(1), index: index.into() })
 }

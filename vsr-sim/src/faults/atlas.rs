@@ -1,7 +1,6 @@
 //! Where damage may be, so that the protocol can be expected to survive it.
 
-use vsr::protocol::Random;
-use vsr::{OpNumber, Quorums};
+use vsr::protocol::{OpNumber, Quorums, Random};
 
 /// Which copies may be damaged in a run, and which disks lost: of each op fewer copies than a replication quorum, so that
 /// one of those that were acknowledged stays intact, and no more than leave a nack quorum; and never so many disks that no view

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vsr::{Message, OpNumber};
+use vsr::protocol::{Message, OpNumber};
 
 /// What a message is, so that the same one is recognised in another run of the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use vsr::protocol::Random;
-use vsr::{Batch, Checksum, Entry, OpNumber, Recovered, Slot, VsrState};
+use vsr::Checksum;
+use vsr::protocol::{Batch, Entry, OpNumber, Random, Recovered, Slot, VsrState};
 
 use crate::faults::{Damage, Unsynced};
 
@@ -91,7 +91,7 @@ impl SimDisk {
 
     /// The header of the durable entry of an op, rotten or not.
     #[must_use]
-    pub fn durable_header(&self, op: OpNumber) -> Option<vsr::Header> {
+    pub fn durable_header(&self, op: OpNumber) -> Option<vsr::protocol::Header> {
         self.entries.get(&op).map(|stored| stored.entry.header)
     }
 

@@ -1,6 +1,8 @@
 //! The file storage's own code, on simulated files.
 
-use vsr::{BlockingReader, BlockingWriter, Storage, StorageError};
+use vsr::Storage;
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter};
 use vsr_storage_file::{FileOptions, FileStorage, blocking_on};
 
 use super::folder::SimFolder;
@@ -15,7 +17,7 @@ pub fn file_storage(
 ) -> Result<Inline<impl BlockingWriter + use<>, impl BlockingReader + use<>>, StorageError> {
     let (log, state) = (folder.file("log"), folder.file("state"));
     if folder.is_new() {
-        let options = FileOptions { log_limit: 64 << 20, extent: 1 << 16 };
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (64 << 20, 1 << 16));
         FileStorage::format_on(&log, &state, &folder.first_state(), options)?;
     }
     let (writer, reader) = blocking_on(log, state, "the simulated disk")?;

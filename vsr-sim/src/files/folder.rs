@@ -5,8 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use vsr::protocol::Random;
-use vsr::{OpNumber, VsrState};
+use vsr::protocol::{OpNumber, Random, VsrState};
 use vsr_storage_file::medium::Medium;
 
 use super::pages::{PAGE, Pages, SECTOR, SECTORS_PER_PAGE, pieces};

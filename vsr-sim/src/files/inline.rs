@@ -4,11 +4,14 @@ use std::ops::RangeInclusive;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use vsr::{Batch, BlockingReader, BlockingWriter, Entries, OpNumber, Recovered, Storage, StorageError};
+use vsr::Storage;
+use vsr::protocol::{Batch, OpNumber, Recovered};
+use vsr::storage::StorageError;
+use vsr::threaded::{BlockingReader, BlockingWriter, Entries};
 
 use super::folder::SimFolder;
 
-/// A [`Storage`] made of the two halves of one that blocks, as [`vsr::ThreadedStorage`] is, but without threads: all its
+/// A [`Storage`] made of the two halves of one that blocks, as [`vsr::threaded::ThreadedStorage`] is, but without threads: all its
 /// work is done where it is asked for, and so in the same order in every run.
 #[derive(Debug)]
 pub struct Inline<W, R> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vsr::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
+use vsr::protocol::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
 
 use super::folder::{Place, SimFolder};
 use super::pages::{SECTOR, SECTORS_PER_PAGE};

@@ -2,10 +2,9 @@
 
 use bytes::Bytes;
 use futures::FutureExt;
-use vsr::protocol::Random;
-use vsr::{
-    Batch, Checksum, CommitNumber, Entry, OpNumber, Recovered, Slot, Storage, StorageError, Suffix, View, VsrState,
-};
+use vsr::protocol::{Batch, CommitNumber, Entry, OpNumber, Random, Recovered, Slot, Suffix, View, VsrState};
+use vsr::storage::StorageError;
+use vsr::{Checksum, Storage};
 
 use super::folder::{Kept, SimFolder};
 use super::ledger::Ledger;

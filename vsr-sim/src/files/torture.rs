@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vsr::protocol::Random;
-use vsr::{Batch, ClusterId, Incarnation, Membership, ReplicaId, Storage, StorageError, VsrState};
+use vsr::protocol::{Batch, Incarnation, Random, VsrState};
+use vsr::storage::StorageError;
+use vsr::{ClusterId, Membership, ReplicaId, Storage};
 
 use super::folder::{Harm, Kept, Place, SimFolder};
 use super::ledger::Grain;

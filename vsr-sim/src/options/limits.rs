@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vsr::protocol::Random;
-use vsr::{Config, Constants, Membership, Quorums, Timing};
+use vsr::protocol::{Constants, Quorums, Random};
+use vsr::{Config, Membership, Timing};
 
 use super::values::Value;
 use super::{Options, Ppm, log_uniform};
@@ -265,7 +265,7 @@ impl Options {
         }
         // A third of all seeds comes here.
         if random.chance(3, FULL_LOG_ONE_IN) {
-            let constants = Constants { batch_bytes_max: limits.batch_bytes_max, ..Constants::default() };
+            let constants = Constants::default().with(|constants| constants.batch_bytes_max = limits.batch_bytes_max);
             limits.log_bytes_max = constants.log_room_min().max(16_384 << random.below(3));
         }
     }

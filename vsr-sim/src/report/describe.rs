@@ -1,7 +1,6 @@
 //! Messages in one line each.
 
-use vsr::protocol::{Busy, Outcome, Refusal};
-use vsr::{Message, Position};
+use vsr::protocol::{Busy, Message, Outcome, Position, Refusal};
 
 use super::timeline::{Record, State, What};
 

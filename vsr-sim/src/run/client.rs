@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vsr::protocol::Random;
-use vsr::{Checksum, Client, Handle, Monotonic, OpNumber, Peer, Position, QueryError, SubmitError};
+use vsr::protocol::{Monotonic, OpNumber, Peer, Position, Random};
+use vsr::{Checksum, Client, Handle, QueryError, SubmitError};
 
 use super::instrument::{Instrumented, Recorder, asked_command};
 use crate::check::linearizability::{Asked, Heard};
@@ -295,6 +295,9 @@ mod tests {
             (SubmitError::TooLarge, Some(false)),
             (SubmitError::Undecodable, Some(false)),
             (SubmitError::Conflict, Some(false)),
+            (SubmitError::Encode(vsr::codec::CodecError::TooDeep), Some(false)),
+            (SubmitError::Unencodable, Some(true)),
+            (SubmitError::Decode(vsr::codec::CodecError::TooDeep), Some(true)),
             (SubmitError::ReplyLost, Some(true)),
             (SubmitError::TimedOut, None),
             (SubmitError::Evicted, None),

@@ -8,10 +8,9 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::future::join_all;
-use vsr::protocol::Random;
+use vsr::protocol::{Incarnation, Peer, Random, VsrState};
 use vsr::{
-    Client, ClientConfig, ClientId, ClusterId, Handle, Incarnation, Membership, Network, Peer, Replica, ReplicaError,
-    ReplicaId, Storage, VsrState,
+    Client, ClientConfig, ClientId, ClusterId, Handle, Membership, Network, Replica, ReplicaError, ReplicaId, Storage,
 };
 
 use super::client::Worker;
@@ -298,13 +297,13 @@ impl<S: Simulated> Run<S> {
                 let mut world = lock(&self.world);
                 if !world.nodes[peer].up || !world.links.passes(peer, node) || !world.links.passes(node, peer) {
                     let peer = world.nodes[peer].peer;
-                    world.arrive(node, vsr::Arrival::PeerDown { peer, refused });
+                    world.arrive(node, vsr::network::Arrival::PeerDown { peer, refused });
                 }
             }
             Planned::PeerUp { node, peer } => {
                 let mut world = lock(&self.world);
                 let peer = world.nodes[peer].peer;
-                world.arrive(node, vsr::Arrival::PeerUp(peer));
+                world.arrive(node, vsr::network::Arrival::PeerUp(peer));
             }
             Planned::DiskDone { node, life, fate } => {
                 let mut world = lock(&self.world);

@@ -1,6 +1,7 @@
 //! The same history, judged twice: by the positions that replies carry, and by a search that believes none of them.
 
-use vsr::{ApplyContext, OpNumber, Position, QueryContext, SessionId, StateMachine, Timestamp};
+use vsr::protocol::{OpNumber, Position, SessionId, Timestamp};
+use vsr::{ApplyContext, QueryContext, StateMachine};
 
 use super::cluster::Run;
 use super::instrument::{Logged, Recorded};
@@ -89,15 +90,11 @@ impl Model for Registry {
         let mut after = state.clone();
         let here = match input {
             Input::Change(change) => {
-                let context = ApplyContext {
-                    position: Position::default(),
-                    timestamp: Timestamp(0),
-                    session: SessionId::default(),
-                };
+                let context = ApplyContext::new(Position::default(), Timestamp(0), SessionId::default());
                 Output::Reply(after.apply(&context, change.clone()))
             }
             Input::Get(at) => {
-                let context = QueryContext { applied: OpNumber::ZERO, timestamp: Timestamp(0) };
+                let context = QueryContext::new(OpNumber::ZERO, Timestamp(0));
                 let (value, changes) = state.query(&context, *at);
                 Output::Answer(value, changes)
             }

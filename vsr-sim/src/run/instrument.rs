@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vsr::{ApplyContext, Checksum, Position, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
+use vsr::protocol::{Position, Timestamp};
+use vsr::{ApplyContext, Checksum, QueryContext, RestoreError, Snapshot, StateMachine};
 
 use super::simulation::{Invariant, ModelOf};
 use crate::check::linearizability::{Asked, Call, Heard, ReferenceModel};
@@ -172,7 +173,7 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
     }
 
     fn restore(_: &mut dyn Read) -> Result<Self, RestoreError> {
-        Err(RestoreError("a watched machine is not restored".to_owned()))
+        Err(RestoreError::new("a watched machine is not restored"))
     }
 }
 
@@ -181,7 +182,7 @@ pub(crate) const DIFFERS: [&str; 2] = ["equal-state-after-equal-ops", "one-reply
 
 impl<S: Simulated> Instrumented<S> {
     /// A query is told of the timestamp of the last op: that with which its commands were executed.
-    fn look_at_context(&self, QueryContext { applied, timestamp }: &QueryContext) {
+    fn look_at_context(&self, QueryContext { applied, timestamp, .. }: &QueryContext) {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let of_op = Position { op: *applied, index: 0 }..=Position { op: *applied, index: u32::MAX };
         let executed = recorder.executed.range(of_op).next().map(|(_, first)| first.context.timestamp);
@@ -223,12 +224,9 @@ pub(crate) struct Replay<S>(pub(crate) S, pub(crate) QueryContext);
 
 impl<S: Simulated> ReferenceModel<InContextOption<S>, S::Reply, S::Query, S::Answer> for Replay<S> {
     fn apply(&mut self, Logged(context, command): &InContextOption<S>) -> S::Reply {
-        let context = context.unwrap_or(ApplyContext {
-            position: Position::default(),
-            timestamp: Timestamp(0),
-            session: vsr::SessionId::default(),
-        });
-        self.1 = QueryContext { applied: context.position.op, timestamp: context.timestamp };
+        let (position, session) = (Position::default(), vsr::protocol::SessionId::default());
+        let context = context.unwrap_or(ApplyContext::new(position, Timestamp(0), session));
+        self.1 = QueryContext::new(context.position.op, context.timestamp);
         self.0.apply(&context, command.clone())
     }
 

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use vsr::{Handle, OpNumber, QueryContext, Timestamp};
+use vsr::protocol::{OpNumber, Timestamp};
+use vsr::{Handle, QueryContext};
 
 use super::cluster::{Run, Slot, Task};
 use super::instrument::{Borrowed, Logged, Replay};
@@ -272,9 +273,7 @@ impl<S: Simulated> Run<S> {
         let check = |model: &mut dyn ReferenceModel<_, _, _, _>| check_model(history, &executed, model);
         let result = check_real_time(history).and_then(|()| match &self.oracle {
             Oracle::None => Ok(()),
-            Oracle::Machine => {
-                check(&mut Replay((self.machine)(), QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) }))
-            }
+            Oracle::Machine => check(&mut Replay((self.machine)(), QueryContext::new(OpNumber(0), Timestamp(0)))),
             Oracle::Model(make) => check(&mut Borrowed::<S>(make())),
         });
         let message = result.err()?.to_string();

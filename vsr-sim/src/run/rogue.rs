@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use futures::future::{Either, select};
-use vsr::{Client, ClientConfig, ClientId, Peer};
+use vsr::protocol::Peer;
+use vsr::{Client, ClientConfig, ClientId};
 
 use super::cluster::{Run, Slot};
 use super::instrument::Instrumented;

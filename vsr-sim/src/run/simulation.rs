@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use vsr::protocol::Random;
-use vsr::{Network, StateMachine, Storage, StorageError};
+use vsr::storage::StorageError;
+use vsr::{Network, StateMachine, Storage};
 
 use crate::check::linearizability::ReferenceModel;
 use crate::faults::Fault;

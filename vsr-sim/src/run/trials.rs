@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use vsr::OpNumber;
+use vsr::protocol::OpNumber;
 
 use super::cluster::Run;
 use super::simulation::Simulation;

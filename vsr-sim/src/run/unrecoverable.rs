@@ -1,6 +1,6 @@
 //! When a core may rightly be stuck: something that may be committed is not left on its disks.
 
-use vsr::{OpNumber, Quorums};
+use vsr::protocol::{OpNumber, Quorums};
 
 use crate::files::SimDisk;
 
@@ -99,8 +99,8 @@ fn is_certain(disk: &SimDisk) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use vsr::protocol::{Doubted, Suffix};
-    use vsr::{Batch, ClusterId, Incarnation, Membership, ReplicaId, View, VsrState};
+    use vsr::protocol::{Batch, Doubted, Incarnation, Suffix, View, VsrState};
+    use vsr::{ClusterId, Membership, ReplicaId};
 
     use super::*;
     use crate::faults::Damage;
@@ -110,7 +110,7 @@ mod tests {
         let disk = |(id, length): (usize, &usize)| {
             let state = VsrState::formatted(ClusterId(1), ReplicaId(id as u8), Incarnation(7), membership.clone());
             let mut disk = SimDisk::new(state);
-            let mut parent = vsr::Header::root(ClusterId(1));
+            let mut parent = vsr::protocol::Header::root(ClusterId(1));
             for op in 1..=*length as u64 {
                 let body = Bytes::from(vec![op as u8]);
                 let entry = crate::conformance::storage::entry(op, 0, parent, body);
@@ -162,7 +162,8 @@ mod tests {
             name_lost_op_4(&mut disks[0]);
             name_lost_op_4(&mut disks[1]);
             // Op 5 of the older view is durable, op 4 below it is not.
-            let entry = crate::conformance::storage::entry(5, 0, vsr::Header::root(ClusterId(1)), Bytes::new());
+            let entry =
+                crate::conformance::storage::entry(5, 0, vsr::protocol::Header::root(ClusterId(1)), Bytes::new());
             disks[0].begin(Batch { entries: vec![entry], ..Batch::default() });
             disks[0].complete();
             let view = View { number: 3, ..View::default() };

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use vsr::OpNumber;
+use vsr::protocol::OpNumber;
 
 use crate::faults::{
     Damage, Fault, KINDS, MessageFate, MessageKey, Nanos, ReadFate, TimedFault, Unsynced, WriteFate, kind_of,

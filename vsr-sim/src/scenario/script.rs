@@ -24,13 +24,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, BatchNumber, Core, Effects, Envelope, Event, Fault, Input, Inputs, Machine, Message, Monotonic,
-    Options, Outcome, Peer, Reply, Request, Status, Timing,
+    ApplyContext, BatchNumber, Core, Effects, Envelope, Event, Fault, Incarnation, Input, Inputs, Machine, Mark,
+    Message, Monotonic, OpNumber, Options, Outcome, Peer, Reply, Request, RequestNumber, SessionId, Status, Timestamp,
+    Timing, View, VsrState,
 };
-use vsr::{
-    Checksum, ClientId, ClusterId, Incarnation, Membership, OpNumber, ReplicaId, RequestNumber, SessionId, Timestamp,
-    View, VsrState,
-};
+use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId};
 
 use crate::check::{Checkers, Observation, Scene};
 use crate::faults::{Damage, Unsynced};
@@ -128,6 +126,7 @@ pub struct Script {
     checkers: Checkers,
     /// Time-outs that voted, view changes, and so on, for tests that count.
     events: Vec<(usize, Event)>,
+    marks: Vec<Mark>,
     starts: u64,
 }
 
@@ -187,6 +186,7 @@ impl Script {
             next_client: 1 << 64,
             checkers: Checkers::all(),
             events: Vec::new(),
+            marks: Vec::new(),
             starts: 0,
         };
         for at in 0..script.nodes.len() {
@@ -631,10 +631,10 @@ impl Script {
         self.events.iter().filter(|(_, event)| matches!(event, Event::ViewEntered { .. })).count()
     }
 
-    /// How often a replica has seen an event of the protocol that has this mark.
+    /// How often a replica has gone the way that has this mark.
     #[must_use]
     pub fn marks(&self, mark: &str) -> usize {
-        self.events.iter().filter(|(_, event)| matches!(event, Event::Mark(name) if *name == mark)).count()
+        self.marks.iter().filter(|taken| matches!(taken, Mark::Path(name) if *name == mark)).count()
     }
 
     /// A view of epoch 0.
@@ -748,7 +748,8 @@ impl Script {
             self.crash(at);
             return Vec::new();
         }
-        self.observe_turn(at, &effects.events);
+        self.observe_turn(at, &effects.events, &effects.marks);
+        self.marks.extend(effects.marks);
         self.events.extend(effects.events.into_iter().map(|event| (at, event)));
         for Envelope { to, message } in effects.messages {
             self.observe(&Observation::Sent { replica: at, message: &message });
@@ -757,11 +758,14 @@ impl Script {
         read
     }
 
-    fn observe_turn(&mut self, at: usize, events: &[Event]) {
+    fn observe_turn(&mut self, at: usize, events: &[Event], marks: &[Mark]) {
         // The core is put aside so that the checkers can look at it and at the disks.
         if let Some(core) = self.nodes[at].core.take() {
             for event in events {
                 self.observe(&Observation::Event { replica: at, core: &core, event });
+            }
+            for mark in marks {
+                self.observe(&Observation::Mark { replica: at, mark });
             }
             self.observe(&Observation::Turn { replica: at, core: &core });
             for account in &core.audit() {

@@ -7,8 +7,8 @@ use std::io::Read;
 use bytes::Bytes;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use vsr::protocol::Random;
-use vsr::{ApplyContext, Checksum, QueryContext, RestoreError, Snapshot, StateMachine, Timestamp};
+use vsr::protocol::{Random, Timestamp};
+use vsr::{ApplyContext, Checksum, QueryContext, RestoreError, Snapshot, StateMachine};
 
 use super::Step;
 

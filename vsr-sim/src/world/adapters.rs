@@ -7,11 +7,13 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures::future::poll_fn;
-use vsr::protocol::{Account, Core, Event, Status};
-use vsr::{
-    Arrival, Batch, Clock, Entry, Envelope, Monotonic, Network, NetworkError, Observer, OpNumber, Recovered, Storage,
-    StorageError, Timestamp,
+use vsr::network::{Arrival, NetworkError};
+use vsr::protocol::{
+    Account, Batch, Core, Entry, Envelope, Event, Mark, Monotonic, OpNumber, Recovered, Status, Timestamp,
 };
+use vsr::replica::Observer;
+use vsr::storage::StorageError;
+use vsr::{Clock, Network, Storage};
 
 use super::pace::Endless;
 use super::{Flag, Planned, Shared, Wrote, lock, site};
@@ -153,7 +155,7 @@ pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> 
 }
 
 pub(crate) fn io_error(doing: &str) -> StorageError {
-    StorageError::Io { doing: doing.to_owned(), error: "an injected error".to_owned() }
+    StorageError::io(doing, "an injected error")
 }
 
 /// The skewed and drifting clock of one node.
@@ -253,13 +255,22 @@ impl Observer for CheckerObserver {
                     }
                 }
             }
-            Event::Ignored { message, why } => {
+            _ => {}
+        }
+    }
+
+    fn on_mark(&mut self, _: &Core, mark: &Mark) {
+        let mut world = lock(&self.life.world);
+        let replica = self.life.node;
+        world.observe(&Observation::Mark { replica, mark });
+        match mark {
+            Mark::Ignored { message, why } => {
                 world.trace.count("messages ignored");
                 if world.trace.keeps(Detail::Messages) {
                     world.say(replica, || format!("r{replica} ignores a {message}: {why}"));
                 }
             }
-            Event::Mark(mark) => world.trace.count(mark),
+            Mark::Path(name) => world.trace.count(name),
             _ => {}
         }
     }

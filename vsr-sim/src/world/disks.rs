@@ -1,7 +1,6 @@
 //! The disks of the replicas: how long a write takes, and what becomes of it.
 
-use vsr::protocol::Random;
-use vsr::{Batch, OpNumber};
+use vsr::protocol::{Batch, OpNumber, Random};
 
 use super::{Planned, World, Wrote, site};
 use crate::check::Observation;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::OpNumber;
-use vsr::protocol::Random;
+use vsr::protocol::{OpNumber, Random};
 
 use super::disks::unsynced;
 use super::{World, site};

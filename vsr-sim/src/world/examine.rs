@@ -3,8 +3,7 @@
 //! While replicas run on them, only such damage is done as the cluster survives. A copy that nobody runs on can lose what
 //! it likes: it is held to the contract alone, for logs that a cluster has written, with gaps, repairs and view changes.
 
-use vsr::OpNumber;
-use vsr::protocol::Random;
+use vsr::protocol::{OpNumber, Random};
 
 use super::on_files::FileDisks;
 use super::{World, site};

@@ -1,6 +1,7 @@
 //! What faults that have a moment do to the world.
 
-use vsr::{Arrival, OpNumber};
+use vsr::network::Arrival;
+use vsr::protocol::OpNumber;
 
 use super::{Planned, World, site};
 use crate::faults::{Damage, TimedFault};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use vsr::Message;
+use vsr::protocol::Message;
 
 use crate::faults::{MessageKey, subject};
 

@@ -2,8 +2,7 @@
 //! floors and commands that no library sends.
 
 use bytes::{Bytes, BytesMut};
-use vsr::protocol::Random;
-use vsr::{Message, Peer, RequestNumber};
+use vsr::protocol::{Message, Peer, Random, RequestNumber};
 
 use super::World;
 use crate::check::Observation;

@@ -38,8 +38,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use vsr::protocol::Random;
-use vsr::{Arrival, ClientId, Peer, Quorums, SessionId};
+use vsr::ClientId;
+use vsr::network::Arrival;
+use vsr::protocol::{Peer, Quorums, Random, SessionId};
 
 use self::links::{Delivery, Links};
 use self::pace::Pace;

@@ -1,9 +1,9 @@
 //! The network of the world: what becomes of a message between its sender and its receiver.
 
 use bytes::{Bytes, BytesMut};
-use vsr::protocol::{Account, Busy, Outcome, Random, Refusal, Reply};
+use vsr::network::Arrival;
+use vsr::protocol::{Account, Busy, Envelope, Message, Outcome, Peer, Random, Refusal, Reply};
 use vsr::wire::{self, Limits};
-use vsr::{Arrival, Envelope, Message, Peer};
 
 use super::disks::unsynced;
 use super::links::{Delivery, Kept, Ruled};

@@ -5,8 +5,10 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use vsr::protocol::Random;
-use vsr::{Batch, Entries, OpNumber, Recovered, Storage, StorageError, VsrState};
+use vsr::Storage;
+use vsr::protocol::{Batch, OpNumber, Random, Recovered, VsrState};
+use vsr::storage::StorageError;
+use vsr::threaded::Entries;
 
 use super::adapters::{io_error, read_time, write_time};
 use super::evidence::Evidence;
@@ -60,7 +62,7 @@ impl FileDisks {
         let storage = (self.open)(folder.clone())?;
         let recovered = now(storage.recover()).map_err(|stop| match stop {
             Stop::Refused(error) => error,
-            Stop::Wrong(error) => StorageError::Io { doing: "recovering".to_owned(), error },
+            Stop::Wrong(error) => StorageError::io("recovering", error),
         })?;
         folder.settle();
         Ok((storage, recovered))

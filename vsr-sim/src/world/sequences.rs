@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use vsr::OpNumber;
-use vsr::protocol::Random;
+use vsr::protocol::{OpNumber, Random};
 
 use super::{Drawn, Planned, World, site};
 use crate::faults::{TimedFault, WriteFate};

@@ -7,7 +7,9 @@ use std::task::{Context, Poll};
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::future::poll_fn;
-use vsr::{Arrival, Envelope, Identity, Network, NetworkError, Peer};
+use vsr::Network;
+use vsr::network::{Arrival, Identity, NetworkError};
+use vsr::protocol::{Envelope, Peer};
 
 use super::network::{LATE, delay};
 use super::{Life, Planned, World, lock, site};

@@ -1,6 +1,6 @@
 //! What was sent, in numbers.
 
-use vsr::Message;
+use vsr::protocol::Message;
 
 /// Bytes of commands and entries that were sent, and how many of them had to be; and how many messages there were of some kinds.
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,13 +5,12 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Account, ApplyContext, BodyBuilder, Core, DoViewChange, Effects, Event, Fact, Fault, HeaderFields, Input, Inputs,
-    Life, Machine, OpKind, Options, Outcome, Refusal, Reply, Request, StartView,
+    Account, ApplyContext, Batch, BodyBuilder, CommitNumber, Core, DoViewChange, Effects, Entry, Event, Fact, Fault,
+    Header, HeaderFields, Incarnation, Input, Inputs, Life, Machine, Message, Monotonic, OpKind, OpNumber, Options,
+    Outcome, Peer, Position, Quorums, Refusal, Reply, Request, RequestNumber, SessionId, StartView, Timestamp, View,
+    VsrState,
 };
-use vsr::{
-    Batch, Checksum, ClientId, ClusterId, CommitNumber, Entry, Header, Incarnation, Membership, Message, Monotonic,
-    OpNumber, Peer, Position, Quorums, ReplicaId, RequestNumber, SessionId, Timestamp, Timing, View, VsrState,
-};
+use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};
 use vsr_sim::check::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene};
 use vsr_sim::{Damage, SimDisk};
 

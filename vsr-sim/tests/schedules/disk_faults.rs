@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsr::protocol::{Busy, Outcome, Request};
-use vsr::{Entry, Fault, Message, OpNumber, Peer, ReplicaId, RequestNumber};
+use vsr::ReplicaId;
+use vsr::protocol::{Busy, Entry, Fault, Message, OpNumber, Outcome, Peer, Request, RequestNumber};
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 

@@ -1,8 +1,8 @@
 //! Words that an operator acts on: `explain` and the health that `status` shows never say "normal" while nothing can
 //! commit.
 
-use vsr::protocol::Refusals;
-use vsr::{Health, ReplicaId};
+use vsr::ReplicaId;
+use vsr::protocol::{Health, Refusals};
 use vsr_sim::script::Script;
 
 use crate::support::{ms, until, write};

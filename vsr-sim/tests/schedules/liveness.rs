@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures::executor::block_on;
 use futures::future::{join, join_all};
 use vsr::memory::{MemoryNetwork, MemoryStorage};
-use vsr::protocol::{Busy, Outcome, Ping, Random};
+use vsr::protocol::{Busy, Message, OpNumber, Outcome, Ping, Random, Timestamp};
 use vsr::{
-    ApplyContext, ClientId, Clock, Config, Handle, Message, OpNumber, QueryContext, Replica, RestoreError, Snapshot,
-    StateMachine, SubmitError, SystemClock, Timestamp, Timing,
+    ApplyContext, ClientId, Clock, ClusterId, Config, Handle, QueryContext, Replica, ReplicaId, RestoreError, Snapshot,
+    StateMachine, SubmitError, SystemClock, Timing,
 };
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
@@ -709,7 +709,7 @@ fn ck_04_stalls_of_every_replica_leave_room_for_progress() {
 /// their disks. (On one thread, with the real clock.)
 #[test]
 fn pr_06_a_shutdown_in_a_view_change_returns_and_the_restart_is_clean() {
-    let config = |id: u8| Config::new(1, id, ["a", "b", "c"]).expect("a configuration");
+    let config = |id: u8| Config::new(ClusterId(1), ReplicaId(id), ["a", "b", "c"]).expect("a configuration");
     let disks: Vec<MemoryStorage> = (0..3).map(|id| MemoryStorage::format(&config(id))).collect();
     let clock = SystemClock::new();
     for life in 1..=2 {
@@ -717,7 +717,7 @@ fn pr_06_a_shutdown_in_a_view_change_returns_and_the_restart_is_clean() {
         let (mut replicas, mut handles) = (Vec::new(), Vec::new());
         for (id, disk) in (0..).zip(&disks) {
             let builder = Replica::builder(config(id), Sum::default()).storage(disk.clone());
-            let (replica, handle) = builder.network(network.endpoint(id)).build().expect("a replica");
+            let (replica, handle) = builder.network(network.endpoint(ReplicaId(id))).build().expect("a replica");
             replicas.push(replica.run());
             handles.push(handle);
         }

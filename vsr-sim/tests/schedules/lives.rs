@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::{Fault, Incarnation, OpNumber, VsrState};
+use vsr::protocol::{Fault, Incarnation, OpNumber, VsrState};
 use vsr_sim::script::Script;
 use vsr_sim::{Damage, SimDisk};
 

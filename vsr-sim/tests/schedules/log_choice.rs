@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{DoViewChange, Fact};
-use vsr::{Message, OpNumber};
+use vsr::protocol::{DoViewChange, Fact, Message, OpNumber};
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 

@@ -4,8 +4,8 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use vsr::protocol::Random;
-use vsr::{ClientId, Peer};
+use vsr::ClientId;
+use vsr::protocol::{Peer, Random};
 use vsr_sim::script::Script;
 
 use crate::support::{between_replicas, ms, numbers, replica, write};

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{Busy, Outcome, Ping};
-use vsr::{Checksum, CommitNumber, Epoch, Message, OpNumber, Peer, Position, ReplicaId, Timestamp, View};
+use vsr::protocol::{Busy, CommitNumber, Epoch, Message, OpNumber, Outcome, Peer, Ping, Position, Timestamp, View};
+use vsr::{Checksum, ReplicaId};
 use vsr_sim::script::{Flight, Script};
 
 use crate::support::{

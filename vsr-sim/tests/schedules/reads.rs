@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::Random;
-use vsr::{Message, OpNumber};
+use vsr::protocol::{Message, OpNumber, Random};
 use vsr_sim::script::Script;
 
 use crate::support::{depose, eventually, ms, replica, stale, submit, until, write};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use vsr::{Header, Message, OpNumber, Peer, ReplicaId};
+use vsr::ReplicaId;
+use vsr::protocol::{Header, Message, OpNumber, Peer};
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{DoViewChange, Life, StartView};
-use vsr::{Message, OpNumber, Timing};
+use vsr::Timing;
+use vsr::protocol::{DoViewChange, Life, Message, OpNumber, StartView};
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsr::protocol::{Busy, Outcome, Refusal, Request};
-use vsr::{ClientId, Membership, Message, OpNumber, Peer, Position, ReplicaId, RequestNumber, SessionId};
+use vsr::protocol::{Busy, Message, OpNumber, Outcome, Peer, Position, Refusal, Request, RequestNumber, SessionId};
+use vsr::{ClientId, Membership, ReplicaId};
 use vsr_sim::script::Script;
 
 use crate::support::{

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsr::protocol::{DoViewChange, Outcome, Ping, Refusal, Request};
-use vsr::{ClientId, Membership, Message, OpNumber, Peer, ReplicaId, RequestNumber, Timestamp};
+use vsr::protocol::{DoViewChange, Message, OpNumber, Outcome, Peer, Ping, Refusal, Request, RequestNumber, Timestamp};
+use vsr::{ClientId, Membership, ReplicaId};
 use vsr_sim::script::{Flight, Script};
 
 pub(crate) fn ms(millis: u64) -> Duration {

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsr::protocol::{DoViewChange, HeaderFields, Life, OpKind, Outcome, Ping, Refusal, Request, StartView};
-use vsr::{
-    Checksum, CommitNumber, Entry, Header, Membership, MembershipError, Message, OpNumber, Peer, Position, Quorums,
-    RequestNumber, SessionId, Timestamp, View,
+use vsr::protocol::{
+    CommitNumber, DoViewChange, Entry, Header, HeaderFields, Life, MembershipError, Message, OpKind, OpNumber, Outcome,
+    Peer, Ping, Position, Quorums, Refusal, Request, RequestNumber, SessionId, StartView, Timestamp, View,
 };
+use vsr::{Checksum, Membership};
 use vsr_sim::script::{Flight, Script};
 
 use crate::support::{

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use vsr::{CommitNumber, Epoch, Membership, Message, OpNumber, Quorums, View};
+use vsr::Membership;
+use vsr::protocol::{CommitNumber, Epoch, Message, OpNumber, Quorums, View};
 use vsr_sim::script::{Flight, Script};
 
 use crate::support::{crash_at, depose, describe, eventually, leader, ms, ping, replica, split, until, watch, write};

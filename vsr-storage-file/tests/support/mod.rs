@@ -8,11 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use vsr::protocol::Random;
-use vsr::{
-    Batch, Checksum, ClusterId, Entry, Incarnation, Membership, OpNumber, Recovered, ReplicaId, Slot, Storage,
-    StorageError, VsrState,
-};
+use vsr::protocol::{Batch, Entry, Incarnation, OpNumber, Random, Recovered, Slot, VsrState};
+use vsr::storage::StorageError;
+use vsr::{Checksum, ClusterId, Membership, ReplicaId, Storage};
 use vsr_storage_file::medium::Medium;
 use vsr_storage_file::{FileOptions, FileStorage, InlineFileStorage};
 
@@ -168,7 +166,7 @@ impl Disk {
 
     pub(crate) fn of(incarnation: u128) -> Disk {
         let disk = Disk { log: File::default(), state: File::default() };
-        let options = FileOptions { log_limit: 1 << 22, extent: 1 << 16 };
+        let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (1 << 22, 1 << 16));
         FileStorage::format_on(&disk.log, &disk.state, &first_state(incarnation), options).expect("formatting");
         disk
     }

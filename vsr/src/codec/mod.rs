@@ -14,14 +14,20 @@
 //! What serde itself cannot bring back (128-bit numbers inside `flatten`, `untagged` or internally tagged enums)
 //! is an error when it is decoded, never another value. Structs that were written as arrays, by position, are read
 //! as well.
+//!
+//! All but the errors comes with the feature `msgpack`, which is on by default.
 
+#[cfg(feature = "msgpack")]
 mod decode;
+#[cfg(feature = "msgpack")]
 mod encode;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "msgpack")]
 use self::decode::Decoder;
+#[cfg(feature = "msgpack")]
 use self::encode::Encoder;
 
 /// Sequences, maps and enums with content that may stand one in the other. A debug build takes up to some
@@ -92,6 +98,7 @@ impl serde::de::Error for CodecError {
 ///
 /// # Errors
 /// A [`CodecError`], when the value has none.
+#[cfg(feature = "msgpack")]
 pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
     write(&mut bytes, value)?;
@@ -102,6 +109,7 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
 ///
 /// # Errors
 /// A [`CodecError`], when the value has none.
+#[cfg(feature = "msgpack")]
 pub fn write<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) -> Result<(), CodecError> {
     let before = bytes.len();
     let written = value.serialize(&mut Encoder::new(bytes));
@@ -115,6 +123,7 @@ pub fn write<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T) -> Result<()
 ///
 /// # Errors
 /// A [`CodecError`], when the bytes are no such value.
+#[cfg(feature = "msgpack")]
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     let mut decoder = Decoder::new(bytes);
     let value: T = Deserialize::deserialize(&mut decoder)?;
@@ -123,6 +132,32 @@ pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
         left => Err(CodecError::LeftOver(left)),
     }
 }
+
+/// Without the codec the types of a state machine are `Bytes` (see [`Value`](crate::state_machine::Value)), which pass through: these are compiled
+/// and never called.
+#[cfg(not(feature = "msgpack"))]
+mod absent {
+    use super::CodecError;
+
+    fn absent<T>() -> Result<T, CodecError> {
+        Err(CodecError::Type("this build has no codec: turn the feature `msgpack` on".to_owned()))
+    }
+
+    pub(crate) fn to_vec<T: ?Sized>(_: &T) -> Result<Vec<u8>, CodecError> {
+        absent()
+    }
+
+    pub(crate) fn write<T: ?Sized>(_: &mut Vec<u8>, _: &T) -> Result<(), CodecError> {
+        absent()
+    }
+
+    pub(crate) fn from_slice<T>(_: &[u8]) -> Result<T, CodecError> {
+        absent()
+    }
+}
+
+#[cfg(not(feature = "msgpack"))]
+pub(crate) use self::absent::{from_slice, to_vec, write};
 
 #[cfg(test)]
 mod tests;

@@ -14,8 +14,9 @@ use super::primary::PreparedOp;
 use super::repair::ReadRequest;
 use super::sessions::Lookup;
 
-/// What a command may know of the world, beside its state machine. Equal on every replica.
+/// What a command may know of the world, beside its state machine. Equal on every replica. Later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ApplyContext {
     /// Where the command stands in the log: unique and ordered.
     pub position: Position,
@@ -23,6 +24,14 @@ pub struct ApplyContext {
     pub timestamp: Timestamp,
     /// Whose command it is.
     pub session: SessionId,
+}
+
+impl ApplyContext {
+    /// What a command is told at this position, at this time, in this session; for a state machine's own tests.
+    #[must_use]
+    pub fn new(position: Position, timestamp: Timestamp, session: SessionId) -> ApplyContext {
+        ApplyContext { position, timestamp, session }
+    }
 }
 
 /// The state machine as the protocol sees it: bytes in, bytes out.

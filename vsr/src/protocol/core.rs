@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::apply::{Applying, Machine};
 use super::body_cache::BodyCache;
-use super::event::Event;
+use super::event::{Event, Mark};
 use super::fault::Fault;
 use super::invariants::{BrokenInvariant, Numbers, Promises};
 use super::log::{Body, Log};
@@ -67,6 +67,7 @@ pub struct Core {
     pub(crate) checked: Numbers,
     pub(crate) local_replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
+    pub(crate) marks: Vec<Mark>,
     pub(crate) heard_of_primary: Monotonic,
     pub(crate) last_heartbeat: u64,
     pub(crate) retry_at: Monotonic,
@@ -538,11 +539,11 @@ impl Core {
     }
 
     pub(crate) fn ignore(&mut self, message: &'static str, why: &'static str) {
-        self.events.push(Event::Ignored { message, why });
+        self.marks.push(Mark::Ignored { message, why });
     }
 
     pub(crate) fn mark(&mut self, name: &'static str) {
-        self.events.push(Event::Mark(name));
+        self.marks.push(Mark::Path(name));
     }
 
     pub(crate) fn stop(&mut self, fault: Fault) {

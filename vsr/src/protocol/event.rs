@@ -93,6 +93,13 @@ pub enum Event {
         /// The head before.
         head: OpNumber,
     },
+}
+
+/// What tests and simulators count beside the [`Event`]s: which way the code has gone. Names and reasons change with the code, so no
+/// application is shown them; observers of a replica are ([`Observer::on_mark`](crate::replica::Observer::on_mark)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mark {
     /// A message had no effect.
     Ignored {
         /// Its kind.
@@ -100,6 +107,6 @@ pub enum Event {
         /// Why.
         why: &'static str,
     },
-    /// An interesting path was taken; for coverage.
-    Mark(&'static str),
+    /// An interesting path was taken: its name.
+    Path(&'static str),
 }

@@ -16,7 +16,10 @@ const REQUEST_OVERHEAD: u64 = 64;
 
 /// What decides a replicated effect. Set when the disks are formatted, compared on every connection,
 /// never a replica's own configuration: two replicas that evict at different sizes diverge (rule 5.4).
+///
+/// Made by `Constants::default()`, and changed field by field, or by [`with`](Constants::with); later versions have more fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Constants {
     /// Ops after the commit number that may be in flight. Default 32. More hides latency and makes
     /// view changes heavier.
@@ -59,6 +62,13 @@ impl Default for Constants {
 }
 
 impl Constants {
+    /// These constants with a change: `Constants::default().with(|constants| constants.window = 64)`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Constants)) -> Constants {
+        change(&mut self);
+        self
+    }
+
     /// Bytes that a storage needs for a log in which anything at all can be done: what is kept back for what a
     /// later primary inherits, and some ops. With less every request is answered `LogFull`, so formatting refuses it.
     #[must_use]
@@ -108,6 +118,7 @@ impl Constants {
 
 /// A member of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Member {
     /// Its name.
     pub id: ReplicaId,
@@ -115,8 +126,10 @@ pub struct Member {
     pub address: String,
 }
 
-/// The membership record: who counts, in which order, under which constants.
+/// The membership record: who counts, in which order, under which constants. Made by [`Membership::new`], and changed field by
+/// field; later versions have more fields.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Membership {
     /// The generation.
     pub epoch: Epoch,

@@ -69,7 +69,7 @@ pub use self::core::Core;
 pub use self::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
-pub use self::event::{Event, Suspicion};
+pub use self::event::{Event, Mark, Suspicion};
 pub use self::explain::{Health, Refusals};
 pub use self::fault::Fault;
 pub(crate) use self::forwards::CLIENT_PAUSE_MAX;

@@ -6,7 +6,10 @@ use super::number::ClientId;
 
 /// How long a replica waits before it does something about it. Its own business: no rule of safety
 /// depends on any of these.
+///
+/// Made by `Timing::default()`, and changed field by field, or by [`with`](Timing::with); later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timing {
     /// Between two heartbeats of an idle primary. Default 50 ms.
     pub heartbeat: Duration,
@@ -44,7 +47,18 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// These times with a change: `Timing::default().with(|timing| timing.disk = Duration::from_secs(5))`.
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Timing)) -> Timing {
+        change(&mut self);
+        self
+    }
+}
+
 /// What one replica is told beside what its disk says.
+///
+/// Not `non_exhaustive`: a driver has to say where each field comes from, also one that a later version adds.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// See [`Timing`].

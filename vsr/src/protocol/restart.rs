@@ -82,6 +82,7 @@ impl Core {
             checked: Numbers::default(),
             local_replies: Vec::new(),
             events: Vec::new(),
+            marks: Vec::new(),
             heard_of_primary: now,
             last_heartbeat: 0,
             retry_at: now,

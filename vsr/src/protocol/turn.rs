@@ -6,7 +6,7 @@
 //!    last turn.
 //! 2. Call [`Core::turn`].
 //! 3. Carry out the [`Effects`], in the order of the fields: tell replies, answer queries, start the write and the reads,
-//!    hand the messages to the network, show the events to observers. Leave every buffer empty.
+//!    hand the messages to the network, show events and marks to observers. Leave every buffer empty.
 //! 4. Look at [`Core::fault`]: after `Some` there is no further turn. Else make the next turn at once if
 //!    [`Effects::again`] says so, and else when something arrives or [`Core::next_deadline`] has come.
 //!
@@ -85,6 +85,7 @@
 //!             return replies;
 //!         }
 //!         effects.events.clear(); // not shown to an observer; without peers there are no messages
+//!         effects.marks.clear();
 //!     }
 //! };
 //!
@@ -105,7 +106,7 @@
 use super::apply::Machine;
 use super::core::Core;
 use super::entry::Entry;
-use super::event::Event;
+use super::event::{Event, Mark};
 use super::message::{Envelope, Message, Peer, Refusal, Reply, Request};
 use super::number::{BatchNumber, ClientId, Monotonic, OpNumber, ReplicaId, Timestamp};
 use super::repair::ReadRequest;
@@ -115,7 +116,7 @@ use super::vsr_state::Batch;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// A message, from a sender that the transport vouches for. What a client may not send, what is no member's, and what
-    /// is implausible is ignored, with an [`Event::Ignored`].
+    /// is implausible is ignored, with a [`Mark::Ignored`].
     Message {
         /// The sender.
         from: Peer,
@@ -215,6 +216,8 @@ pub struct Effects {
     pub messages: Vec<Envelope>,
     /// What happened, for observers, in order.
     pub events: Vec<Event>,
+    /// Which ways the code has gone, for tests and simulators, in order.
+    pub marks: Vec<Mark>,
 }
 
 impl Core {
@@ -324,6 +327,7 @@ impl Core {
         }
         move_all(self.outbox.ready(), &mut effects.messages);
         move_all(&mut self.events, &mut effects.events);
+        move_all(&mut self.marks, &mut effects.marks);
     }
 }
 

@@ -87,6 +87,9 @@ impl VsrState {
 }
 
 /// What storage writes at once. See [`Storage::write`](crate::Storage::write) for the contract.
+///
+/// Not `non_exhaustive`: a storage takes a batch apart, and one that left out a part which a later version adds would lose it
+/// without an error.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// The new vsr state. A batch with a state has no entries.
@@ -105,7 +108,7 @@ impl Batch {
     }
 }
 
-/// What storage knows of one op after a start.
+/// What storage knows of one op after a start. Not `non_exhaustive`: whoever reads a verdict has to know each of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Slot {
     /// Here and intact.
@@ -117,6 +120,8 @@ pub enum Slot {
 }
 
 /// What storage found when it was opened.
+///
+/// Not `non_exhaustive`: a storage that did not answer what a later version asks of it would be believed all the same.
 #[derive(Clone, Debug)]
 pub struct Recovered {
     /// The last durable state.

@@ -4,6 +4,7 @@ use std::task::Poll;
 
 use super::{FULL_PAUSE, FULL_PAUSE_MAX};
 use crate::handle::Shared;
+use crate::log;
 use crate::protocol::Recovered;
 use crate::storage::{Storage, StorageError};
 
@@ -19,10 +20,10 @@ pub(super) async fn recover<D: Storage>(storage: &D, shared: &Shared) -> Result<
             recovered => return recovered.map(Some),
         };
         if pause == FULL_PAUSE {
-            tracing::warn!(error = %full, "a start waits for room");
+            log::warn!(error = %full, "a start waits for room");
         }
         let words = "starting: the disk has no room for what a start writes again; make room on it";
-        let again = shared.clock.sleep_until(shared.clock.now().after(pause));
+        let again = (*shared.clock).sleep_until(shared.clock.now().after(pause));
         if unless_shut_down(again, shared, words).await.is_none() {
             return Ok(None);
         }

@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::memory::{MemoryNetwork, MemoryStorage};
 use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX, REQUEST_MAX};
-use crate::protocol::{Busy, Recovered};
+use crate::protocol::{Batch, Busy, Entry, OpNumber, Recovered};
+use crate::storage::StorageError;
 use crate::{
-    ApplyContext, Batch, Client, ClientConfig, ClientId, Clock, Config, ConfigError, Entry, Handle, OpNumber,
-    QueryContext, QueryError, Replica, ReplicaId, RestoreError, Snapshot, StateMachine, Storage, StorageError,
-    SubmitError, SystemClock,
+    ApplyContext, Client, ClientConfig, ClientId, Clock, ClusterId, Config, ConfigError, Handle, QueryContext,
+    QueryError, Replica, ReplicaId, RestoreError, Snapshot, StateMachine, Storage, SubmitError, SystemClock,
 };
 
 /// Of 8 bytes it replies, and answers, with as many bytes as they say; of others with their length in 8 bytes.
@@ -94,7 +94,7 @@ struct Replicas<S> {
 }
 
 fn config_of(id: usize, n: usize) -> Config {
-    Config::new(1, id as u8, (0..n).map(|id| format!("r{id}"))).unwrap()
+    Config::new(ClusterId(1), ReplicaId(id as u8), (0..n).map(|id| format!("r{id}"))).unwrap()
 }
 
 /// Starts the first `running` of `n` replicas.
@@ -110,7 +110,7 @@ fn start<S: StateMachine>(
         configure(&mut config);
         let storage = MemoryStorage::format(&config);
         let builder = Replica::builder(config.clone(), machine()).storage(storage);
-        let (replica, handle) = builder.network(network.endpoint(id as u8)).build().unwrap();
+        let (replica, handle) = builder.network(network.endpoint(ReplicaId(id as u8))).build().unwrap();
         let run = async move { drop(replica.run().await) };
         pool.spawner().spawn_local(run).unwrap();
         handles.push(handle);
@@ -140,10 +140,23 @@ fn a_command_that_is_too_deep_kills_nobody() {
     let (commands, handle) = (stranger.clone(), replicas.handles[0].clone());
     replicas.pool.run_until(async move {
         assert_eq!(commands.submit(Bytes::from(deep.clone())).await, Err(SubmitError::Undecodable));
-        assert!(matches!(commands.query(Bytes::from(deep)).await, Err(QueryError::Codec(_))));
+        assert_eq!(commands.query(Bytes::from(deep)).await, Err(QueryError::Undecodable));
         assert_eq!(handle.submit(Expr::True).await, Ok(true));
         assert_eq!(handle.submit(Expr::Not(Box::new(Expr::True))).await, Ok(false));
         assert_eq!(handle.query(Expr::True).await, Ok(true));
+    });
+}
+
+/// A client and a handle ask in the same words, and are told the same positions.
+#[test]
+fn a_client_and_a_handle_are_told_the_same_positions() {
+    let mut replicas = start((3, 3), |_| (), || Lengths);
+    let (client, handle): (Client<Lengths>, _) = (replicas.client(|_| ()), replicas.handles[1].clone());
+    replicas.pool.run_until(async move {
+        let executed = client.submit_positioned(Bytes::from_static(b"x")).await.unwrap();
+        let seen = client.query_positioned(Bytes::from_static(b"xyz")).await.unwrap();
+        assert_eq!((&seen.value, seen.position), (&bytes_of(3), executed.position.op));
+        assert_eq!(handle.query_positioned(Bytes::from_static(b"xyz")).await, Ok(seen));
     });
 }
 
@@ -324,7 +337,7 @@ fn commands_that_wait_are_bounded_in_bytes() {
 fn what_never_ran_leaves_nobody_waiting() {
     for drops_the_future in [true, false] {
         let config = config_of(0, 1);
-        let (storage, network) = (MemoryStorage::format(&config), MemoryNetwork::new(1).endpoint(0));
+        let (storage, network) = (MemoryStorage::format(&config), MemoryNetwork::new(1).endpoint(ReplicaId(0)));
         let builder = Replica::builder(config, Lengths).storage(storage).network(network);
         let (replica, handle) = builder.build().unwrap();
         let early = handle.submit(Bytes::new());
@@ -380,7 +393,7 @@ fn what_a_replica_held_is_free_when_shutdown_returns() {
     for life in 1..=3 {
         let storage = Held(disk.clone(), held.clone());
         let builder = Replica::builder(config.clone(), Lengths).storage(storage);
-        let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(0)).build().unwrap();
+        let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(ReplicaId(0))).build().unwrap();
         pool.spawner().spawn_local(async move { drop(replica.run().await) }).unwrap();
         pool.run_until(async {
             assert_eq!(handle.submit(Bytes::from_static(b"x")).await, Ok(bytes_of(1)));
@@ -416,7 +429,7 @@ impl Storage for Silent {
 fn a_start_that_hangs_can_be_asked_and_ended() {
     let mut pool = LocalPool::new();
     let builder = Replica::builder(config_of(0, 1), Lengths).storage(Silent);
-    let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(0)).build().unwrap();
+    let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(ReplicaId(0))).build().unwrap();
     pool.spawner().spawn_local(async move { drop(replica.run().await) }).unwrap();
     let clock = SystemClock::new();
     pool.run_until(async {
@@ -462,7 +475,7 @@ fn a_start_without_room_waits_for_some() {
         let (mut pool, config) = (LocalPool::new(), config_of(0, 1));
         let storage = Crowded(MemoryStorage::format(&config), AtomicUsize::new(refusals));
         let builder = Replica::builder(config, Lengths).storage(storage);
-        let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(0)).build().unwrap();
+        let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(ReplicaId(0))).build().unwrap();
         pool.spawner().spawn_local(async move { drop(replica.run().await) }).unwrap();
         pool.run_until(async {
             if refusals < usize::MAX {
@@ -540,7 +553,8 @@ fn a_replica_that_cannot_work_is_not_built() {
     let mut config = config_of(0, 1);
     config.timing.heartbeat = Duration::MAX;
     let storage = MemoryStorage::format(&config);
-    let builder = Replica::builder(config, Lengths).storage(storage).network(MemoryNetwork::new(1).endpoint(0));
+    let builder =
+        Replica::builder(config, Lengths).storage(storage).network(MemoryNetwork::new(1).endpoint(ReplicaId(0)));
     let refused = builder.build().map(|_| ()).unwrap_err();
     assert!(matches!(refused, ConfigError::Field { field: "timing.heartbeat", .. }), "{refused}");
 }

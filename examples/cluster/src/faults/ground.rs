@@ -8,8 +8,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
-use vsr::protocol::Random;
-use vsr::{Client, Clock, ClusterId, Health, ReplicaStatus, SubmitError, SystemClock};
+use vsr::handle::ReplicaStatus;
+use vsr::protocol::{Health, Random};
+use vsr::{Client, Clock, ClusterId, SubmitError, SystemClock};
 
 use super::tally::{One, Tally, TallyApp};
 use crate::ask::{Said, ask_all, is_served, rows};

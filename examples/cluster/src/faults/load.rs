@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, getuid, prlimit};
 use tokio::time::sleep;
-use vsr::protocol::Random;
-use vsr::{Clock, Health, QueryError, ReplicaId, SubmitError, SystemClock};
+use vsr::protocol::{Health, Random};
+use vsr::{Clock, QueryError, ReplicaId, SubmitError, SystemClock};
 
 use super::ground::{ANSWER_MAX, Ground, REPLICAS, of};
 use super::tally::{One, Raw, Tally, TallyApp};
@@ -148,7 +148,7 @@ pub(super) async fn death() -> Result<(), Error> {
             return Err(format!("a command, {what}: {command:?}").into());
         }
         let query = raw.query_within(bytes, LIMIT).await.map(|answer| answer.value);
-        if !matches!(query, Err(QueryError::Codec(_))) {
+        if query != Err(QueryError::Undecodable) {
             return Err(format!("a query, {what}: {query:?}").into());
         }
         tell(format_args!("   {what}: {}", SubmitError::Undecodable));

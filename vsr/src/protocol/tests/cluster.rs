@@ -283,6 +283,7 @@ impl Cluster {
             replies.append(&mut effects.replies);
             queries.append(&mut effects.queries);
             events.append(&mut effects.events);
+            effects.marks.clear();
             if let Some(write) = effects.write.take() {
                 assert!(writing.replace(write).is_none(), "one write is under way at a time");
             }
