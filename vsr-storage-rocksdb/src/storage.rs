@@ -482,7 +482,7 @@ impl Writer {
         }
         match self.dropped.recv_timeout(RETRY) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(failed("writing to the database")(error)),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(failed("writing to the database")(error.clone())),
         }
     }
 
