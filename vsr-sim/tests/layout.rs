@@ -1,4 +1,5 @@
-//! How the source is laid out: no circle between the modules at the top of a crate, no long file, no long function, little nesting.
+//! How the source is laid out: no circle between the modules at the top of a crate, no use of what stands below in its guide, parts of the
+//! protocol that know nothing of its core, no long file, no long function, little nesting.
 //! What is read is the source itself, without comments, literals and tests.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -139,7 +140,11 @@ fn library(name: &str) -> Vec<Source> {
 /// The modules of tests that have a file of their own.
 fn test_files(code: &str) -> Vec<String> {
     let after = code.split("#[cfg(test)]").skip(1);
-    let name = |text: &str| text.trim_start().strip_prefix("mod ")?.split_once(';').map(|(name, _)| name.to_owned());
+    let name = |text: &str| {
+        let text = text.trim_start();
+        let text = text.strip_prefix("pub(crate) ").unwrap_or(text);
+        text.strip_prefix("mod ")?.split_once(';').map(|(name, _)| name.to_owned())
+    };
     after.filter_map(name).filter(|name| name.chars().all(is_word)).collect()
 }
 
@@ -179,28 +184,28 @@ fn names(after: &str) -> Vec<String> {
     parts.iter().map(|part| part.trim().chars().take_while(|c| is_word(*c)).collect()).collect()
 }
 
-/// What a file names of the root of its crate.
-fn named_at_the_root(source: &Source) -> Vec<String> {
-    let up = "super::".repeat(source.module.len());
-    let paths = ["crate::", up.as_str()].into_iter().filter(|path| !path.is_empty());
+/// What a file names behind this path.
+fn named(source: &Source, path: &str) -> Vec<String> {
     let mut found = Vec::new();
-    for path in paths {
-        for (at, _) in source.code.match_indices(path) {
-            let before = source.code[..at].chars().next_back();
-            if !before.is_some_and(|c| is_word(c) || c == '$' || c == ':') {
-                found.extend(names(&source.code[at + path.len()..]));
-            }
+    for (at, _) in source.code.match_indices(path) {
+        let before = source.code[..at].chars().next_back();
+        if !before.is_some_and(|c| is_word(c) || c == '$' || c == ':') {
+            found.extend(names(&source.code[at + path.len()..]));
         }
     }
     found
 }
 
-/// The modules at the top of a crate, and which of the others each uses, with a file that does.
-type Uses = BTreeMap<String, BTreeMap<String, PathBuf>>;
+/// What a file names of the root of its crate.
+fn named_at_the_root(source: &Source) -> Vec<String> {
+    let up = "super::".repeat(source.module.len());
+    let paths = ["crate::", up.as_str()].into_iter().filter(|path| !path.is_empty());
+    paths.flat_map(|path| named(source, path)).collect()
+}
 
-fn uses(sources: &[Source]) -> Uses {
+/// The modules at the top of a crate, and what its root exports, each with the module that it is from.
+fn root_of(sources: &[Source]) -> (BTreeSet<String>, BTreeMap<String, String>) {
     let modules: BTreeSet<String> = sources.iter().filter_map(|source| source.module.first().cloned()).collect();
-    // What the root exports is a use of the module that it is from.
     let lib = sources.iter().find(|source| source.module.is_empty()).map_or("", |source| source.code.as_str());
     let mut exported: BTreeMap<String, String> = BTreeMap::new();
     for export in lib.split("pub use ").skip(1).filter_map(|text| text.split(';').next()) {
@@ -210,6 +215,23 @@ fn uses(sources: &[Source]) -> Uses {
             exported.extend(names.iter().map(|name| ((*name).to_owned(), (*module).to_owned())));
         }
     }
+    (modules, exported)
+}
+
+/// What is named of the root and is neither a module nor exported there: it may be a use that goes unseen.
+fn unseen(sources: &[Source]) -> Vec<String> {
+    let (modules, exported) = root_of(sources);
+    let is_unseen = |name: &String| !modules.contains(name) && !exported.contains_key(name);
+    let of = |source: &Source| named(source, "crate::").into_iter().filter(is_unseen).collect::<Vec<_>>();
+    sources.iter().flat_map(of).collect()
+}
+
+/// The modules at the top of a crate, and which of the others each uses, with a file that does.
+type Uses = BTreeMap<String, BTreeMap<String, PathBuf>>;
+
+fn uses(sources: &[Source]) -> Uses {
+    // What the root exports is a use of the module that it is from.
+    let (modules, exported) = root_of(sources);
     let mut uses: Uses = modules.iter().map(|module| (module.clone(), BTreeMap::new())).collect();
     for source in sources {
         let Some(own) = source.module.first() else { continue };
@@ -248,7 +270,9 @@ fn circles(mut uses: Uses) -> Vec<String> {
 #[test]
 fn no_circle_goes_through_the_modules_at_the_top() {
     for name in ["vsr", "vsr-sim"] {
-        let mut uses = uses(&library(name));
+        let sources = library(name);
+        assert_eq!(unseen(&sources), Vec::<String>::new(), "{name}: a path that this test does not follow");
+        let mut uses = uses(&sources);
         assert!(uses.len() >= 5 && uses.values().map(BTreeMap::len).sum::<usize>() >= 10, "{name}: {uses:?}");
         for (_, from, to, why) in USES.iter().filter(|(of, ..)| *of == name) {
             let removed = uses.get_mut(*from).and_then(|of| of.remove(*to));
@@ -258,25 +282,73 @@ fn no_circle_goes_through_the_modules_at_the_top() {
     }
 }
 
+/// The table of the modules in a guide begins so.
+const TABLES: [(&str, &str); 2] = [("vsr", "//! | folder or module |"), ("vsr-sim", "//! | module |")];
+
 #[test]
-fn each_module_of_the_simulator_uses_only_those_before_it_in_its_guide() {
-    let lib = fs::read_to_string(root().join("vsr-sim/src/lib.rs")).expect("the root of the crate");
-    let uses = uses(&library("vsr-sim"));
-    let first = |line: &str| {
-        let cell = line.strip_prefix("//! | ")?.split(" | ").next()?;
-        cell.split('`').nth(1).filter(|name| uses.contains_key(*name)).map(str::to_owned)
-    };
-    let order: Vec<String> = lib.lines().filter_map(first).collect();
-    assert_eq!(
-        order.iter().collect::<BTreeSet<_>>(),
-        uses.keys().collect::<BTreeSet<_>>(),
-        "the guide names every module"
-    );
-    assert_eq!(order.len(), uses.len(), "each once: {order:?}");
-    for (at, module) in order.iter().enumerate() {
-        let later: Vec<_> = uses[module].iter().filter(|(other, _)| !order[..at].contains(other)).collect();
-        assert!(later.is_empty(), "{module} uses what comes after it: {later:?}");
+fn each_module_uses_only_those_before_it_in_the_guide_of_its_crate() {
+    for (name, table) in TABLES {
+        let lib = fs::read_to_string(root().join(name).join("src/lib.rs")).expect("the root of the crate");
+        let uses = uses(&library(name));
+        let rows = lib.lines().skip_while(|line| !line.starts_with(table)).take_while(|line| line.starts_with("//! |"));
+        let mut order: Vec<&str> = Vec::new();
+        for row in rows {
+            let cell = row.trim_start_matches("//! | ").split(" | ").next().unwrap_or_default();
+            let named = cell.split('`').skip(1).step_by(2);
+            order.extend(named.filter(|name| uses.contains_key(*name)));
+        }
+        let all: BTreeSet<&str> = uses.keys().map(String::as_str).collect();
+        assert_eq!(order.iter().copied().collect::<BTreeSet<_>>(), all, "{name}: the guide names every module");
+        assert_eq!(order.len(), uses.len(), "{name}: each once: {order:?}");
+        for (at, module) in order.iter().enumerate() {
+            let is_later = |other: &String| !order[..at].contains(&other.as_str());
+            let later: Vec<_> = uses[*module].iter().filter(|(other, _)| is_later(other)).collect();
+            assert!(later.is_empty(), "{name}: {module} uses what comes after it: {later:?}");
+        }
     }
+}
+
+/// What `Core` is composed of, besides the folder `types`: below `vsr/src/protocol`.
+const PARTS: [&str; 12] = [
+    "log/log",
+    "log/body_cache",
+    "log/outbox",
+    "log/writes",
+    "normal/agreed_clock",
+    "normal/progress",
+    "normal/read_rounds",
+    "normal/sessions",
+    "view_change/choose",
+    "view_change/phase",
+    "health/fault",
+    "health/invariants",
+];
+
+/// The words that a source of the protocol may not use, as it stands below it.
+fn strange(place: &[String], code: &str) -> Vec<&'static str> {
+    let is_type = place.first().is_some_and(|folder| folder == "types");
+    let is_part = PARTS.contains(&place.join("/").as_str());
+    let has_core = (is_type || is_part) && code.split(|c| !is_word(c)).any(|word| word == "Core");
+    let leads_out = |path: &&str| is_type && code.contains(*path);
+    ["crate::", "super::super::"].into_iter().filter(leads_out).chain(has_core.then_some("Core")).collect()
+}
+
+#[test]
+fn parts_of_the_protocol_know_nothing_of_its_core_and_types_nothing_of_its_parts() {
+    let (mut parts, mut types) = (0, 0);
+    for source in library("vsr") {
+        if let Some((_, place)) = source.module.split_first().filter(|(top, _)| *top == "protocol") {
+            assert_eq!(strange(place, &source.code), Vec::<&str>::new(), "{}", source.path.display());
+            parts += usize::from(PARTS.contains(&place.join("/").as_str()));
+            types += usize::from(place.first().is_some_and(|folder| folder == "types"));
+        }
+    }
+    assert_eq!(parts, PARTS.len(), "each is there");
+    assert!(types > 10, "{types} files of types");
+    let place = |path: &str| path.split('/').map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(strange(&place("log/writes"), "impl Core {"), ["Core"]);
+    assert_eq!(strange(&place("types/entry"), "use crate::protocol::log::log::Log;"), ["crate::"]);
+    assert!(strange(&place("normal/primary"), "impl Core {").is_empty());
 }
 
 // ---- sizes ----
@@ -389,19 +461,21 @@ fn what_is_too_long_too_deep_or_in_a_circle_is_found() {
         module: module.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect(),
         code: without_tests(&code(text)).to_owned(),
     };
-    let of = |b: &str| {
-        circles(uses(&[
+    let sources = |b: &str| {
+        [
             source("", "pub use c::{Thing, Other};"),
             source("a", "use crate::{b::{self, X}, d};"),
             source("b::inner", b),
             source("c", "use crate::a; // crate::b"),
             source("d", "let text = \"crate::a\"; $crate::a"),
-        ]))
+        ]
     };
+    let of = |b: &str| circles(uses(&sources(b)));
     for harmless in ["use super::other;", "use crate::d;", "// crate::c", "#[cfg(test)]\nmod tests { use crate::c; }"] {
         assert_eq!(of(harmless), Vec::<String>::new(), "{harmless}");
     }
     for harmful in ["use crate::c;", "use super::super::c;", "fn f() -> crate::Thing {}", "use crate::{d, Other};"] {
         assert_eq!(of(harmful).len(), 3, "{harmful}");
     }
+    assert_eq!(unseen(&sources("use crate::{d, Other, elsewhere::c};")), ["elsewhere"]);
 }

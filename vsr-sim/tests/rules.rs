@@ -77,13 +77,29 @@ impl Tree {
             })
     }
 
+    /// The source files that a rule means: one of the protocol by its bare name, any other by its path in the repository.
+    fn named(&self, name: &str) -> Vec<&str> {
+        let protocol = root().join("vsr/src/protocol");
+        let is_meant = |path: &Path| {
+            if name.contains('/') {
+                path == root().join(name)
+            } else {
+                path.starts_with(&protocol) && path.file_name().is_some_and(|file| file == name)
+            }
+        };
+        self.sources.iter().filter(|(path, _)| is_meant(path)).map(|(_, text)| text.as_str()).collect()
+    }
+
     /// What is wrong with what a rule says of the tree.
     fn wrong(&self, number: &str, rule: &str) -> Vec<String> {
         let (mut wrong, mut source) = (Vec::new(), String::new());
         for name in names(rule, "*Code:*") {
             if name.ends_with(".rs") {
-                let folder = if name.contains('/') { "" } else { "vsr/src/protocol" };
-                source = fs::read_to_string(root().join(folder).join(name)).unwrap_or_default();
+                let found = self.named(name);
+                if found.len() > 1 {
+                    wrong.push(format!("rule {number}: {} files have the name {name}", found.len()));
+                }
+                source = found.first().map(|text| (*text).to_owned()).unwrap_or_default();
                 if source.is_empty() {
                     wrong.push(format!("rule {number}: there is no {name}"));
                 }
@@ -126,7 +142,7 @@ fn every_rule_names_code_and_tests_that_are_there() {
 #[test]
 fn a_rule_that_names_what_is_gone_is_found() {
     let tree = Tree::read();
-    let page = "# A page\n\n### 6.4 A rule\n\nText.\n\n*Source:* own · *Code:* `outbox.rs` `Outbox`,\n`gone`, `gone.rs` · \
+    let page = "# A page\n\n### 6.4 A rule\n\nText.\n\n*Source:* own · *Code:* `outbox.rs` `Outbox`,\n`gone`, `gone.rs`, `tests.rs` · \
                 *Tests:*\n`a_rule_that_names_what_is_gone_is_found`, `hash-chain`, `no-such-thing`\n\n## Next\n\n`beside`\n";
     let found = rules(page);
     assert_eq!(found.len(), 1);
@@ -134,6 +150,7 @@ fn a_rule_that_names_what_is_gone_is_found() {
     let expected = [
         "rule 6.4: gone is not in the file named before it",
         "rule 6.4: there is no gone.rs",
+        "rule 6.4: 2 files have the name tests.rs",
         "rule 6.4: there is no test no-such-thing",
     ];
     assert_eq!(wrong, expected);

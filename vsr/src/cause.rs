@@ -58,8 +58,8 @@ mod tests {
 
     use super::*;
     use crate::codec::CodecError;
-    use crate::network::NetworkError;
-    use crate::storage::StorageError;
+    use crate::traits::network::NetworkError;
+    use crate::traits::storage::StorageError;
     use crate::{RestoreError, SubmitError};
 
     /// One line has the words of all, and the cause itself is found behind it, also in a clone.

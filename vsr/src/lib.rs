@@ -187,39 +187,40 @@
 //!
 //! | file | functions | what they do |
 //! |---|---|---|
-//! | `handle.rs` | `submit`, `submit_command` | encode the command, charge it to the bounds of the handle, leave it in the inbox, wake the driver |
-//! | `replica.rs` | `poll`, `turn`, `poll_inbox` | gather what is ready for one turn of the core |
-//! | `session.rs` | `submit`, `poll`, `send_new` | give it a number in the session, and the floor |
+//! | `driver/handle.rs` | `submit` | the application's call |
+//! | `client/inbox.rs` | `submit_command`, `submit` | encode the command, charge it to the bounds of the handle, leave it in the inbox, wake the driver |
+//! | `driver/replica.rs` | `poll`, `turn`, `poll_inbox` | gather what is ready for one turn of the core |
+//! | `client/session.rs` | `submit`, `poll`, `send_new` | give it a number in the session, and the floor |
 //! | `protocol/turn.rs` | `turn`, `on_input` | take the turn's inputs in |
-//! | `protocol/primary.rs` | `refuse_absurd`, `on_requests`, `admit`, `enqueue` | answer it, join it to a copy that is in flight, or queue it; a backup: `forward` |
-//! | `protocol/sessions.rs` | `look_up` | was it executed, is its session known |
+//! | `protocol/normal/primary.rs` | `refuse_absurd`, `on_requests`, `admit`, `enqueue` | answer it, join it to a copy that is in flight, or queue it; a backup: `forward` |
+//! | `protocol/normal/sessions.rs` | `look_up` | was it executed, is its session known |
 //! | `protocol/turn.rs` | `act` | when all inputs are in |
-//! | `protocol/primary.rs` | `prepare_queued`, `prepare_one`, `append` | make one op of all that is queued |
+//! | `protocol/normal/primary.rs` | `prepare_queued`, `prepare_one`, `append` | make one op of all that is queued |
 //! | `protocol/core.rs` | `stage_put`, `broadcast`, `needs` | stage its write, and bind the `Prepare` to the writes that it needs |
-//! | `protocol/outbox.rs` | `send` | keep the message back, or let it go |
+//! | `protocol/log/outbox.rs` | `send` | keep the message back, or let it go |
 //! | `protocol/core.rs` | `check_invariants` | at the end of the turn: do its numbers fit together |
 //! | `protocol/turn.rs` | `hand_out` | give the driver the write and the messages |
-//! | `protocol/writes.rs` | `take` | the write: all that was staged, when none is in flight |
-//! | `replica.rs` | `start_io` | start the write; the messages go to the network in the same turn |
+//! | `protocol/log/writes.rs` | `take` | the write: all that was staged, when none is in flight |
+//! | `driver/replica.rs` | `start_io` | start the write; the messages go to the network in the same turn |
 //! | `protocol/core.rs` | `on_message` | at a backup, validated |
-//! | `protocol/backup.rs` | `on_prepare`, `accepts_from_primary` | take the op into the log |
-//! | `protocol/log.rs` | `extend`, `fill` | header and body |
-//! | `replica.rs` | `poll_write` | the write is durable |
+//! | `protocol/normal/backup.rs` | `on_prepare`, `accepts_from_primary` | take the op into the log |
+//! | `protocol/log/log.rs` | `extend`, `fill` | header and body |
+//! | `driver/replica.rs` | `poll_write` | the write is durable |
 //! | `protocol/turn.rs` | `end_write` | which is an input of the next turn |
 //! | `protocol/core.rs` | `on_written` | |
-//! | `protocol/outbox.rs` | `release` | what waited for it may leave |
+//! | `protocol/log/outbox.rs` | `release` | what waited for it may leave |
 //! | `protocol/core.rs` | `on_slots_durable`, `advance_durable` | how far the log is durable now; at the primary this counts its own copy |
-//! | `protocol/backup.rs` | `send_prepare_ok` | acknowledge the log up to the last durable op |
-//! | `protocol/primary.rs` | `on_prepare_ok`, `advance_commit` | count acknowledgements |
-//! | `protocol/progress.rs` | `acknowledge`, `acknowledged` | what each member has acknowledged in this view |
-//! | `protocol/quorum.rs` | `committed` | what a quorum of them has is committed |
-//! | `protocol/apply.rs` | `apply`, `next_to_apply`, `begin_op`, `apply_some`, `apply_request` | apply the op, in slices |
-//! | `protocol/sessions.rs` | `begin`, `finish` | once, with the reply kept |
-//! | `state_machine.rs` | `apply` | the application's code, guarded |
-//! | `protocol/primary.rs` | `answer_to`, `flush_answers` | the reply to its origin |
-//! | `replica.rs` | `settle_replies` | to the session of the handle |
-//! | `session.rs` | `on_reply`, `settle` | match it with the request |
-//! | `handle.rs` | `tell` | wake the caller, who decodes the reply |
+//! | `protocol/normal/backup.rs` | `send_prepare_ok` | acknowledge the log up to the last durable op |
+//! | `protocol/normal/primary.rs` | `on_prepare_ok`, `advance_commit` | count acknowledgements |
+//! | `protocol/normal/progress.rs` | `acknowledge`, `acknowledged` | what each member has acknowledged in this view |
+//! | `protocol/types/quorum.rs` | `committed` | what a quorum of them has is committed |
+//! | `protocol/normal/apply.rs` | `apply`, `next_to_apply`, `begin_op`, `apply_some`, `apply_request` | apply the op, in slices |
+//! | `protocol/normal/sessions.rs` | `begin`, `finish` | once, with the reply kept |
+//! | `traits/state_machine.rs` | `apply` | the application's code, guarded |
+//! | `protocol/normal/primary.rs` | `answer_to`, `flush_answers` | the reply to its origin |
+//! | `driver/replica.rs` | `settle_replies` | to the session of the handle |
+//! | `client/session.rs` | `on_reply`, `settle` | match it with the request |
+//! | `client/inbox.rs` | `tell` | wake the caller, who decodes the reply |
 //!
 //! The backups learn the commit number from the next `Prepare`, or from a `Commit` (`tell_commit_when_idle`, `send_commit`, `on_commit`), and apply in the same way.
 //!
@@ -228,26 +229,26 @@
 //! | file | functions | what they do |
 //! |---|---|---|
 //! | `protocol/core.rs` | `on_timer`, `on_peer_down` | the primary was silent, or its connection broke |
-//! | `protocol/view_change.rs` | `on_view_change_timeout`, `on_hint`, `vote` | a vote to leave the view: `StartViewChange` |
-//! | `protocol/view_change.rs` | `on_start_view_change`, `count_votes` | a quorum of votes for this view |
-//! | `protocol/view_change.rs` | `enter_view`, `leave_view` | up to the next view; what was said as a member of the old one ends |
-//! | `protocol/outbox.rs` | `discard_waiting` | messages that still wait are dropped |
-//! | `protocol/primary.rs` | `leave_primary` | queued requests are answered "no primary" |
-//! | `protocol/reads.rs` | `restart_reads` | queries start again |
+//! | `protocol/view_change/view_change.rs` | `on_view_change_timeout`, `on_hint`, `vote` | a vote to leave the view: `StartViewChange` |
+//! | `protocol/view_change/view_change.rs` | `on_start_view_change`, `count_votes` | a quorum of votes for this view |
+//! | `protocol/view_change/view_change.rs` | `enter_view`, `leave_view` | up to the next view; what was said as a member of the old one ends |
+//! | `protocol/log/outbox.rs` | `discard_waiting` | messages that still wait are dropped |
+//! | `protocol/normal/primary.rs` | `leave_primary` | queued requests are answered "no primary" |
+//! | `protocol/normal/reads.rs` | `restart_reads` | queries start again |
 //! | `protocol/core.rs` | `stage_state` | the new view and the uncommitted headers are written |
 //! | `protocol/core.rs` | `on_written` | when they are durable |
-//! | `protocol/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `fact` | `DoViewChange`: the log of log_view, and what is known of each op |
-//! | `protocol/view_change.rs` | `on_do_view_change` | at the primary of the new view |
-//! | `protocol/decide.rs` | `try_decide` | a quorum of them is here |
-//! | `protocol/choose.rs` | `choose`, `candidates`, `name_blanks`, `judge` | the choice of the log, with its proof: a function of what has arrived |
-//! | `protocol/view_change.rs` | `install` | truncation, headers, view and log_view in one write |
-//! | `protocol/view_change.rs` | `on_install_durable`, `start_view` | when it is durable: `StartView` |
-//! | `protocol/primary.rs` | `begin_as_primary` | heartbeats, while bodies are repaired |
-//! | `protocol/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here |
-//! | `protocol/intake.rs` | `take_in` | into the log, and to the disk |
-//! | `protocol/view_change.rs` | `try_become_primary`, `enter_normal` | all are here: normal operation |
-//! | `protocol/primary.rs` | `index_inherited`, `advance_commit` | inherited requests are in flight; acknowledgements start from nothing |
-//! | `protocol/view_change.rs` | `on_start_view`, `become_backup` | at a backup: the same `install`, then normal operation |
+//! | `protocol/view_change/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `fact` | `DoViewChange`: the log of log_view, and what is known of each op |
+//! | `protocol/view_change/view_change.rs` | `on_do_view_change` | at the primary of the new view |
+//! | `protocol/view_change/decide.rs` | `try_decide` | a quorum of them is here |
+//! | `protocol/view_change/choose.rs` | `choose`, `candidates`, `name_blanks`, `judge` | the choice of the log, with its proof: a function of what has arrived |
+//! | `protocol/view_change/view_change.rs` | `install` | truncation, headers, view and log_view in one write |
+//! | `protocol/view_change/view_change.rs` | `on_install_durable`, `start_view` | when it is durable: `StartView` |
+//! | `protocol/normal/primary.rs` | `begin_as_primary` | heartbeats, while bodies are repaired |
+//! | `protocol/recovery/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here |
+//! | `protocol/log/intake.rs` | `take_in` | into the log, and to the disk |
+//! | `protocol/view_change/view_change.rs` | `try_become_primary`, `enter_normal` | all are here: normal operation |
+//! | `protocol/normal/primary.rs` | `index_inherited`, `advance_commit` | inherited requests are in flight; acknowledgements start from nothing |
+//! | `protocol/view_change/view_change.rs` | `on_start_view`, `become_backup` | at a backup: the same `install`, then normal operation |
 //!
 //! Where a replica stands on this way is its [`Phase`](protocol::Phase); `enter_phase` in `view_change.rs` makes every step, and refuses one that there is not.
 //! A replica that missed the view asks for it: `ask_for_start_view` in `repair.rs`, `on_request_start_view` in `view_change.rs`. After a restart,
@@ -266,6 +267,20 @@
 //! | [`protocol`] | both, simulators and tests | ops, entries, messages, the vsr state, and the protocol without I/O |
 //! | [`codec`] | whoever reads encoded commands elsewhere | how commands and replies become bytes |
 //! | [`memory`], [`testing`] | tests and first steps | storage, network, and a whole cluster in memory |
+//!
+//! Below `vsr/src` each folder or module uses only those that stand above it here:
+//!
+//! | folder or module | what is in it |
+//! |---|---|
+//! | `cause`, `codec`, `log` | causes of errors; how values become bytes; where log lines go |
+//! | `protocol` | the protocol as a value without I/O: `core.rs`, `turn.rs`, and folders for what it is about (listed in its `mod.rs`) |
+//! | `wire` | frames |
+//! | `config` | what a replica is told, and the checks of it and of a client's configuration |
+//! | `traits` | the four traits |
+//! | `adapters` | what the crate brings to put behind them: memory, threads, the clocks of the machine |
+//! | `client` | a client from outside; with the session and the inbox that the handle of a replica shares with it |
+//! | `driver` | the future of a replica, its handle, its figures |
+//! | `testing` | a cluster in memory |
 //!
 //! # Features
 //!
@@ -292,36 +307,39 @@
 #[cfg(all(test, not(all(feature = "metrics", feature = "msgpack", feature = "tracing"))))]
 compile_error!("the tests of vsr need its default features");
 
+mod adapters;
 mod cause;
 pub mod client;
-pub mod clock;
 pub mod codec;
 pub mod config;
-pub mod handle;
+mod driver;
 mod log;
-mod measure;
-pub mod memory;
-pub mod network;
 pub mod protocol;
-pub mod replica;
-mod session;
-pub mod state_machine;
-pub mod storage;
 pub mod testing;
-pub mod threaded;
+mod traits;
 #[cfg(feature = "msgpack")]
 pub mod wire;
 
+/// A source of time: the trait, and the clocks of the machine.
+pub mod clock {
+    pub use crate::adapters::system_clock::SystemClock;
+    pub use crate::traits::clock::Clock;
+}
+
+pub use adapters::system_clock::SystemClock;
+pub use adapters::{memory, threaded};
 pub use cause::Cause;
+pub use client::session::SubmitError;
 pub use client::{Client, ClientConfig, ClientRunner};
-pub use clock::{Clock, SystemClock};
 pub use config::{Config, ConfigError};
-pub use handle::{Handle, QueryError};
+pub use driver::handle::{Handle, QueryError};
 #[cfg(feature = "metrics")]
-pub use measure::METRICS;
-pub use network::Network;
+pub use driver::measure::METRICS;
+pub use driver::replica::{Replica, ReplicaError};
+pub use driver::{handle, replica};
 pub use protocol::{ApplyContext, Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};
-pub use replica::{Replica, ReplicaError};
-pub use session::SubmitError;
-pub use state_machine::{QueryContext, RestoreError, Snapshot, StateMachine};
-pub use storage::Storage;
+pub use traits::clock::Clock;
+pub use traits::network::Network;
+pub use traits::state_machine::{QueryContext, RestoreError, Snapshot, StateMachine};
+pub use traits::storage::Storage;
+pub use traits::{network, state_machine, storage};

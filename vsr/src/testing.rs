@@ -25,12 +25,12 @@
 
 use std::thread::JoinHandle;
 
+use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
 use crate::config::{Config, ConfigError};
-use crate::handle::Handle;
-use crate::memory::{MemoryNetwork, MemoryStorage};
+use crate::driver::handle::Handle;
+use crate::driver::replica::{Replica, ReplicaError};
 use crate::protocol::{ClusterId, ReplicaId};
-use crate::replica::{Replica, ReplicaError};
-use crate::state_machine::StateMachine;
+use crate::traits::state_machine::StateMachine;
 
 /// Replicas in memory, each on a thread of its own. Stopped when dropped.
 #[derive(Debug)]

@@ -5,27 +5,33 @@
 
 use std::time::Duration;
 
-use super::apply::{Applying, Machine};
-use super::body_cache::BodyCache;
-use super::event::{Event, Mark};
-use super::fault::Fault;
-use super::invariants::{BrokenInvariant, Numbers, Promises};
-use super::log::{Body, Log};
-use super::membership::Membership;
-use super::message::{Message, Peer, Reply};
-use super::number::{BatchNumber, CommitNumber, Incarnation, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View};
-use super::options::Options;
-use super::outbox::Outbox;
-use super::phase::{Phase, Status};
-use super::primary::Primary;
-use super::progress::Tracker;
-use super::random::Random;
-use super::read_rounds::ReadRounds;
-use super::repair::Repair;
-use super::sessions::SessionTable;
-use super::view_change::ViewChange;
-use super::vsr_state::{Doubted, Suffix, VsrState};
-use super::writes::{Writes, disk_bytes};
+use crate::protocol::health::explain::Stall;
+use crate::protocol::health::fault::Fault;
+use crate::protocol::health::invariants::{BrokenInvariant, Numbers, Promises};
+use crate::protocol::log::body_cache::BodyCache;
+use crate::protocol::log::log::{Body, Log};
+use crate::protocol::log::outbox::Outbox;
+use crate::protocol::log::writes::Writes;
+use crate::protocol::normal::apply::{Applying, Machine};
+use crate::protocol::normal::primary::Primary;
+use crate::protocol::normal::progress::Tracker;
+use crate::protocol::normal::read_rounds::ReadRounds;
+use crate::protocol::normal::sessions::SessionTable;
+use crate::protocol::recovery::repair::Repair;
+use crate::protocol::types::checksum::Checksum;
+use crate::protocol::types::entry::Entry;
+use crate::protocol::types::event::{Event, Mark};
+use crate::protocol::types::limits::disk_bytes;
+use crate::protocol::types::membership::Membership;
+use crate::protocol::types::message::{Message, Peer, Ping, Reply};
+use crate::protocol::types::number::{
+    BatchNumber, CommitNumber, Incarnation, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View,
+};
+use crate::protocol::types::options::Options;
+use crate::protocol::types::random::Random;
+use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
+use crate::protocol::view_change::phase::{Phase, Status};
+use crate::protocol::view_change::view_change::ViewChange;
 
 /// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
 /// (months, at the shortest time-out) has to be replaced (rule 7.12).
@@ -82,7 +88,7 @@ pub struct Core {
     pub(crate) last_batch: Option<BatchNumber>,
     /// The commit number at the last ping, to tell whether the log rests.
     pub(crate) commit_at_ping: CommitNumber,
-    pub(crate) stall: super::explain::Stall,
+    pub(crate) stall: Stall,
 }
 
 impl Core {
@@ -148,7 +154,7 @@ impl Core {
 
     /// The checksum that names the log up to `op`, if the header is known.
     #[must_use]
-    pub fn checksum(&self, op: OpNumber) -> Option<super::checksum::Checksum> {
+    pub fn checksum(&self, op: OpNumber) -> Option<Checksum> {
         self.log.checksum(op)
     }
 
@@ -160,7 +166,7 @@ impl Core {
 
     /// One number for the session table; costs its whole length.
     #[must_use]
-    pub fn sessions_digest(&self) -> super::checksum::Checksum {
+    pub fn sessions_digest(&self) -> Checksum {
         self.sessions.digest()
     }
 
@@ -529,7 +535,7 @@ impl Core {
                 return self.writes.unstage(op, bytes);
             }
             slot.staged = Some(next);
-            self.writes.stage(super::entry::Entry { header, body: body.clone() });
+            self.writes.stage(Entry { header, body: body.clone() });
         }
     }
 
@@ -564,7 +570,7 @@ impl Core {
 
     pub(crate) fn on_ping_due(&mut self) {
         self.ping_at = self.now.after(self.options.timing.ping);
-        let ping = super::message::Ping {
+        let ping = Ping {
             view: self.view,
             normal: self.status() == Status::Normal,
             commit: self.commit,
@@ -580,7 +586,7 @@ impl Core {
         self.broadcast(&Message::Ping(ping));
     }
 
-    fn on_ping(&mut self, from: ReplicaId, ping: super::message::Ping) {
+    fn on_ping(&mut self, from: ReplicaId, ping: Ping) {
         self.check_own(from, ping.life, &ping.known);
         if self.fault.is_some() {
             return;

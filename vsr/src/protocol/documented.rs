@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::core::Core;
-use super::membership::Membership;
-use super::message::Message;
-use super::number::{BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, ReplicaId, Timestamp};
-use super::options::{Options, Timing};
-use super::vsr_state::{Recovered, VsrState};
+use crate::protocol::types::membership::Membership;
+use crate::protocol::types::message::Message;
+use crate::protocol::types::number::{BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, ReplicaId, Timestamp};
+use crate::protocol::types::options::{Options, Timing};
+use crate::protocol::types::vsr_state::{Recovered, VsrState};
 use crate::wire::tests::messages;
 
 /// Of the second of three members, whose disk was just formatted.

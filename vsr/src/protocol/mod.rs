@@ -4,92 +4,70 @@
 //! [`turn`] is the one way in and out of [`Core`]; it says what a caller passes, what comes back, and in which order it is
 //! carried out. The [guide of the crate](crate#the-way-of-a-request) has the ways through the code function by function.
 //!
-//! The way of a request: `primary` (admission, `Prepare`) → `core` (the batch, `outbox`) →
-//! `backup` (`PrepareOk`) → `primary` (commit) → `apply` (`sessions`, reply). When the primary
-//! fails: `view_change` (votes, `DoViewChange`, `StartView`), `choose` (the choice of the log) and
-//! `decide` (what is done about it). After a crash: `restart`. What is missing comes by `repair`, and goes into the log
-//! by `intake`. Reads go by `reads`. Requests that a backup passes on are watched by `forwards`. What is not answered is
-//! said again by `tick`.
+//! - `core`: the state of a replica, and what all roles share: dispatch, timers, staging, the way out. `tick`: what is not answered
+//!   is said again.
+//! - `types`: numbers, entries, messages, the membership, the vsr state, limits, and the arithmetic of quorums. It uses nothing else of the
+//!   protocol.
+//! - `log`: the log and its way to the disk. `log` (slots, headers, the hash chain), `body_cache`, `writes` (staged, in flight,
+//!   durable), `intake` (what comes by a primary or a repair goes into the log), `outbox` (messages wait for writes).
+//! - `normal`: normal operation. `primary` (admission, `Prepare`, commit), `backup` (`PrepareOk`), `apply`, `sessions`, `forwards` (requests that
+//!   a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
+//! - `view_change`: when the primary fails. `view_change` (votes, `DoViewChange`, `StartView`), `phase` (where a replica stands
+//!   between two views, and what may follow), `choose` (the choice of the log), `decide` (what is done about it).
+//! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for), `lives` (whose word
+//!   counts).
+//! - `health`: `invariants` (what must hold of all numbers together), `fault` (why a replica has stopped), `explain` (why there is no
+//!   progress), `audit` (running counts, to be counted anew).
 //!
-//! `Core` composes parts that know nothing of it, each with its tests: `quorum` (arithmetic), `progress` (one struct a
-//! member), `phase` (where a replica stands between two views, and what may follow), `choose`, `agreed_clock`, `log`,
-//! `body_cache`, `writes` (staged, in flight, durable), `outbox`, `sessions`, `read_rounds`, `forwards`. `invariants`
-//! says what must hold of all their numbers together. `tests` plays three cores on three disks in memory, message by
-//! message.
+//! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
+//!
+//! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
+//! `agreed_clock`, `sessions`, `read_rounds`, `phase`, `choose`, `invariants`, `fault`. The others are the roles: each adds to `Core` what it does
+//! in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
-mod agreed_clock;
-mod apply;
-mod audit;
-mod backup;
-mod body_cache;
-mod checksum;
-mod choose;
 mod core;
-mod decide;
 #[cfg(test)]
 mod documented;
-mod entry;
-mod event;
-mod explain;
-mod fault;
-mod forwards;
-mod intake;
-mod invariants;
-pub mod limits;
-mod lives;
+mod health;
 mod log;
-mod map;
-mod membership;
-mod message;
-mod number;
-mod options;
-mod outbox;
-mod phase;
-mod primary;
-mod progress;
-mod quorum;
-mod random;
-mod read_rounds;
-mod reads;
-mod repair;
-mod restart;
-mod sessions;
+mod normal;
+mod recovery;
 #[cfg(test)]
 mod tests;
 mod tick;
 pub mod turn;
+mod types;
 mod view_change;
-mod vsr_state;
-mod writes;
 
-pub use self::apply::{ApplyContext, Machine};
-pub use self::audit::Account;
-pub use self::checksum::Checksum;
 pub use self::core::Core;
-pub use self::entry::{
+pub use self::health::audit::Account;
+pub use self::health::explain::{Health, Refusals};
+pub use self::health::fault::Fault;
+pub use self::health::invariants::{BrokenInvariant, Promises};
+pub use self::log::log::Diverged;
+pub use self::normal::apply::{ApplyContext, Machine};
+pub(crate) use self::normal::forwards::CLIENT_PAUSE_MAX;
+pub use self::recovery::repair::ReadRequest;
+pub use self::turn::{Effects, Input, Inputs};
+pub use self::types::checksum::Checksum;
+pub use self::types::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
-pub use self::event::{Event, Mark, Suspicion};
-pub use self::explain::{Health, Refusals};
-pub use self::fault::Fault;
-pub(crate) use self::forwards::CLIENT_PAUSE_MAX;
-pub use self::invariants::{BrokenInvariant, Promises};
-pub use self::lives::{Distrust, Known, Life};
-pub use self::log::Diverged;
-pub use self::membership::{Constants, Member, Membership, MembershipError};
-pub(crate) use self::message::in_messages;
-pub use self::message::{
+pub use self::types::event::{Event, Mark, Suspicion};
+pub use self::types::life::{Distrust, Known, Life};
+pub use self::types::limits;
+pub use self::types::membership::{Constants, Member, Membership, MembershipError};
+pub(crate) use self::types::message::in_messages;
+pub use self::types::message::{
     Busy, DoViewChange, Envelope, Fact, Message, Outcome, Peer, Ping, Refusal, Reply, Request, StartView,
 };
-pub(crate) use self::number::NEVER;
-pub use self::number::{
+pub(crate) use self::types::number::NEVER;
+pub use self::types::number::{
     BatchNumber, ClientId, ClusterId, CommitNumber, Epoch, Incarnation, Monotonic, OpNumber, Position, ReplicaId,
     RequestNumber, SessionId, Timestamp, View,
 };
-pub use self::options::{Options, Timing};
-pub use self::phase::{IllegalTransition, LogSource, Phase, Status};
-pub use self::quorum::{MEMBERS_MAX, Quorums};
-pub use self::random::Random;
-pub use self::repair::ReadRequest;
-pub use self::turn::{Effects, Input, Inputs};
-pub use self::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, VsrState};
+pub use self::types::options::{Options, Timing};
+pub use self::types::quorum::{MEMBERS_MAX, Quorums};
+pub use self::types::random::Random;
+pub use self::types::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, VsrState};
+pub use self::view_change::phase::{IllegalTransition, LogSource, Phase, Status};

@@ -1,7 +1,7 @@
 //! What a replica does at each retry, by its role: everything that is not answered is said again (rules 6.1, 7.2).
 
 use super::core::Core;
-use super::phase::Status;
+use crate::protocol::view_change::phase::Status;
 
 impl Core {
     /// Everything that is not answered is said again (rule 6.1).

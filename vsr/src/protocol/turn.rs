@@ -29,7 +29,7 @@
 //! - **A lost effect is allowed only where a crash is.** Messages may be lost. A write, a read or a reply that is dropped
 //!   leaves the core waiting for it.
 //!
-//! After a [`Fault`](super::fault::Fault) the core takes in nothing and sends nothing. One write may still be handed out then: that its disk is an
+//! After a [`Fault`](crate::protocol::Fault) the core takes in nothing and sends nothing. One write may still be handed out then: that its disk is an
 //! old copy has to be durable before the replica says that it has stopped.
 //!
 //! # A cluster of one, by hand
@@ -103,14 +103,14 @@
 //! assert_eq!(run(vec![command])[0].outcome, Outcome::Reply(Bytes::from_static(b"3")));
 //! ```
 
-use super::apply::Machine;
 use super::core::Core;
-use super::entry::Entry;
-use super::event::{Event, Mark};
-use super::message::{Envelope, Message, Peer, Refusal, Reply, Request};
-use super::number::{BatchNumber, ClientId, Monotonic, OpNumber, ReplicaId, Timestamp};
-use super::repair::ReadRequest;
-use super::vsr_state::Batch;
+use crate::protocol::normal::apply::Machine;
+use crate::protocol::recovery::repair::ReadRequest;
+use crate::protocol::types::entry::Entry;
+use crate::protocol::types::event::{Event, Mark};
+use crate::protocol::types::message::{Envelope, Message, Peer, Refusal, Reply, Request};
+use crate::protocol::types::number::{BatchNumber, ClientId, Monotonic, OpNumber, ReplicaId, Timestamp};
+use crate::protocol::types::vsr_state::Batch;
 
 /// Something that has arrived since the last turn.
 #[derive(Clone, Debug, PartialEq)]
@@ -226,7 +226,7 @@ impl Core {
     ///
     /// Applies committed commands to `machine`; [`Machine::decodes`] is asked about each command that is admitted.
     ///
-    /// At the end the core compares its own numbers, and stops with [`Fault::Broken`](super::fault::Fault::Broken) where they
+    /// At the end the core compares its own numbers, and stops with [`Fault::Broken`](crate::protocol::Fault::Broken) where they
     /// contradict each other, or where [`Inputs::written`] names another write than the one in flight.
     pub fn turn(&mut self, inputs: &mut Inputs, machine: &mut dyn Machine, effects: &mut Effects) {
         self.now = self.now.max(inputs.now);
@@ -345,11 +345,11 @@ fn move_all<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::apply::ApplyContext;
     use super::super::documented::any_core;
-    use super::super::fault::Fault;
-    use super::super::number::{RequestNumber, SessionId};
     use super::*;
+    use crate::protocol::Fault;
+    use crate::protocol::normal::apply::ApplyContext;
+    use crate::protocol::types::number::{RequestNumber, SessionId};
 
     struct Nothing;
 

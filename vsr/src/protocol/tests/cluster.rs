@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::super::apply::{ApplyContext, Machine};
 use super::super::core::Core;
-use super::super::entry::Entry;
-use super::super::event::Event;
-use super::super::fault::Fault;
-use super::super::membership::Membership;
-use super::super::message::{Message, Outcome, Peer, Reply, Request};
-use super::super::number::{
+use super::super::turn::{Effects, Input, Inputs};
+use crate::protocol::health::fault::Fault;
+use crate::protocol::normal::apply::{ApplyContext, Machine};
+use crate::protocol::types::entry::Entry;
+use crate::protocol::types::event::Event;
+use crate::protocol::types::membership::Membership;
+use crate::protocol::types::message::{Message, Outcome, Peer, Reply, Request};
+use crate::protocol::types::number::{
     BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, Timestamp,
 };
-use super::super::options::{Options, Timing};
-use super::super::turn::{Effects, Input, Inputs};
-use super::super::vsr_state::{Batch, Recovered, Slot, VsrState};
+use crate::protocol::types::options::{Options, Timing};
+use crate::protocol::types::vsr_state::{Batch, Recovered, Slot, VsrState};
 
 const CLIENT: ClientId = ClientId(100);
 /// The longest time that [`Cluster::pass_until`] waits for something: ten time-outs at least.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::event::Event;
-use super::message::Outcome;
-use super::number::OpNumber;
+use crate::protocol::types::event::Event;
+use crate::protocol::types::message::Outcome;
+use crate::protocol::types::number::OpNumber;
 use cluster::Cluster;
 
 /// How long a primary waits with the commit number for a `Prepare` that carries it.

@@ -1,0 +1,225 @@
+//! Storage and network in memory, for tests and first steps. They keep the contracts of their traits,
+//! but for the obvious: what is in memory does not survive the process.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use futures::task::AtomicWaker;
+
+use crate::protocol::{Batch, Recovered};
+use crate::protocol::{Entry, Envelope, OpNumber, Peer, ReplicaId, Slot, VsrState};
+use crate::traits::network::{Arrival, Network, NetworkError};
+use crate::traits::storage::{Storage, StorageError};
+
+/// A log in memory. Clones share it: keep one to restart a replica from the same "disk".
+#[derive(Clone, Debug)]
+pub struct MemoryStorage {
+    disk: Arc<Mutex<Disk>>,
+}
+
+#[derive(Debug)]
+struct Disk {
+    state: VsrState,
+    entries: BTreeMap<OpNumber, Entry>,
+    head: OpNumber,
+}
+
+impl MemoryStorage {
+    /// A freshly formatted one.
+    #[must_use]
+    pub fn format(config: &crate::Config) -> MemoryStorage {
+        MemoryStorage::with_state(config.formatted_state())
+    }
+
+    /// A freshly formatted one with a state of one's own.
+    #[must_use]
+    pub fn with_state(state: VsrState) -> MemoryStorage {
+        let disk = Disk { state, entries: BTreeMap::new(), head: OpNumber::ZERO };
+        MemoryStorage { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Storage for MemoryStorage {
+    async fn recover(&self) -> Result<Recovered, StorageError> {
+        let disk = self.disk();
+        let slots = (1..=disk.head.0).map(|op| match disk.entries.get(&OpNumber(op)) {
+            Some(entry) => Slot::Clean(entry.header),
+            None => Slot::Absent,
+        });
+        Ok(Recovered { state: disk.state.clone(), slots: slots.collect(), head_certain: true })
+    }
+
+    async fn write(&self, batch: Batch) -> Result<(), StorageError> {
+        let Batch { state, truncate_above, entries } = batch;
+        if state.is_some() && !entries.is_empty() {
+            return Err(StorageError::Contract("a state and entries in one batch"));
+        }
+        let mut disk = self.disk();
+        if let Some(op) = truncate_above {
+            disk.entries.split_off(&op.next());
+            disk.head = disk.head.min(op);
+        }
+        if let Some(state) = state {
+            disk.state = state;
+        }
+        for entry in entries {
+            disk.head = disk.head.max(entry.header.op);
+            disk.entries.insert(entry.header.op, entry);
+        }
+        Ok(())
+    }
+
+    async fn read(
+        &self,
+        ops: RangeInclusive<OpNumber>,
+        bytes_max: usize,
+    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
+        let disk = self.disk();
+        let mut read = Vec::new();
+        let mut bytes = 0;
+        for op in ops.start().0..=ops.end().0 {
+            let entry = disk.entries.get(&OpNumber(op)).cloned();
+            bytes += entry.as_ref().map_or(0, |entry| entry.body.len());
+            read.push((OpNumber(op), entry));
+            if bytes >= bytes_max {
+                break;
+            }
+        }
+        Ok(read)
+    }
+}
+
+#[derive(Default)]
+struct Mailbox {
+    arrivals: Mutex<Vec<Arrival>>,
+    waker: AtomicWaker,
+}
+
+/// Messages that a mailbox holds before it drops the newest: memory is bounded.
+const MAILBOX_MAX: usize = 1 << 16;
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Vec<Arrival>> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct Hub {
+    replicas: Vec<Mailbox>,
+    clients: Mutex<BTreeMap<Peer, Arc<Mailbox>>>,
+}
+
+/// A network of function calls: reliable, ordered, instant.
+#[derive(Clone)]
+pub struct MemoryNetwork {
+    hub: Arc<Hub>,
+}
+
+impl std::fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MemoryNetwork of {}", self.hub.replicas.len())
+    }
+}
+
+impl MemoryNetwork {
+    /// A network for replicas 0 to `n` - 1.
+    #[must_use]
+    pub fn new(n: usize) -> MemoryNetwork {
+        let replicas = (0..n).map(|_| Mailbox::default()).collect();
+        MemoryNetwork { hub: Arc::new(Hub { replicas, clients: Mutex::default() }) }
+    }
+
+    /// The end of a replica.
+    #[must_use]
+    pub fn endpoint(&self, replica: ReplicaId) -> MemoryEndpoint {
+        MemoryEndpoint { me: Peer::Replica(replica), hub: self.hub.clone(), own: None }
+    }
+
+    /// The end of a client.
+    #[must_use]
+    pub fn client(&self, client: crate::protocol::ClientId) -> MemoryEndpoint {
+        let (me, mailbox) = (Peer::Client(client), Arc::new(Mailbox::default()));
+        self.hub.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(me, mailbox.clone());
+        MemoryEndpoint { me, hub: self.hub.clone(), own: Some(mailbox) }
+    }
+}
+
+/// One end of a [`MemoryNetwork`].
+pub struct MemoryEndpoint {
+    me: Peer,
+    hub: Arc<Hub>,
+    /// A client's own mailbox; a replica's is in the hub.
+    own: Option<Arc<Mailbox>>,
+}
+
+impl Drop for MemoryEndpoint {
+    fn drop(&mut self) {
+        if self.own.is_some() {
+            self.hub.clients.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.me);
+        }
+    }
+}
+
+impl MemoryEndpoint {
+    fn mailbox(&self) -> Option<&Mailbox> {
+        match (self.me, &self.own) {
+            (Peer::Replica(id), _) => self.hub.replicas.get(usize::from(id.0)),
+            (Peer::Client(_), own) => own.as_deref(),
+        }
+    }
+
+    fn deliver(mailbox: &Mailbox, from: Peer, messages: impl Iterator<Item = crate::protocol::Message>) {
+        {
+            let mut arrivals = mailbox.lock();
+            let room = MAILBOX_MAX.saturating_sub(arrivals.len());
+            arrivals.extend(messages.take(room).map(|message| Arrival::Message { from, message }));
+        }
+        mailbox.waker.wake();
+    }
+}
+
+#[async_trait]
+impl Network for MemoryEndpoint {
+    fn send(&self, batch: &mut Vec<Envelope>) {
+        if batch.is_empty() {
+            return;
+        }
+        for (at, mailbox) in self.hub.replicas.iter().enumerate() {
+            let to = Peer::Replica(ReplicaId(at as u8));
+            let mut messages =
+                batch.extract_if(.., |envelope| envelope.to == to).map(|envelope| envelope.message).peekable();
+            if messages.peek().is_some() {
+                MemoryEndpoint::deliver(mailbox, self.me, messages);
+            }
+        }
+        for Envelope { to, message } in batch.drain(..) {
+            let clients = self.hub.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            let mailbox = clients.get(&to).cloned();
+            drop(clients);
+            if let Some(mailbox) = mailbox {
+                MemoryEndpoint::deliver(&mailbox, self.me, std::iter::once(message));
+            }
+        }
+    }
+
+    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+        let Some(mailbox) = self.mailbox() else {
+            return Err(NetworkError::new(format!("{:?} is none of the members", self.me)));
+        };
+        poll_fn(|context| {
+            mailbox.waker.register(context.waker());
+            let arrivals = std::mem::take(&mut *mailbox.lock());
+            if arrivals.is_empty() { Poll::Pending } else { Poll::Ready(Ok(arrivals)) }
+        })
+        .await
+    }
+}

@@ -1,0 +1,180 @@
+//! The application's end of a replica.
+
+use std::marker::PhantomData;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::channel::oneshot;
+
+pub use crate::client::inbox::{Events, Positioned, QueryError, ReplicaStatus, Watched};
+use crate::client::inbox::{
+    Shared, WatchQueue, close_watch, send_query, send_query_within, submit_command, submit_within,
+};
+use crate::client::session::SubmitError;
+use crate::protocol::{Busy, OpNumber, Position};
+use crate::traits::state_machine::StateMachine;
+
+/// Submits and queries, on any replica. Cheap to clone; all clones share one session.
+pub struct Handle<S> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) machine: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for Handle<S> {
+    fn clone(&self) -> Handle<S> {
+        Handle { shared: self.shared.clone(), machine: PhantomData }
+    }
+}
+
+impl<S> std::fmt::Debug for Handle<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("status", &self.status()).finish()
+    }
+}
+
+impl<S: StateMachine> Handle<S> {
+    /// Executes a command exactly once and returns its reply. Works on any replica and through view
+    /// changes: the request is sent again until it is answered (rules 5.7, 5.8). No order is promised
+    /// between requests that are in flight together.
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the waiting, not the request: it may still be executed, once.
+    ///
+    /// # Errors
+    /// A [`SubmitError`]; each says whether the command may have been executed.
+    pub async fn submit(&self, command: S::Command) -> Result<S::Reply, SubmitError> {
+        submit_command::<S>(&self.shared, command).await.map(|reply| reply.value)
+    }
+
+    /// As [`submit`](Self::submit), with the position at which the command was executed.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit).
+    pub async fn submit_positioned(&self, command: S::Command) -> Result<Positioned<S::Reply, Position>, SubmitError> {
+        submit_command::<S>(&self.shared, command).await
+    }
+
+    /// As [`submit_positioned`](Self::submit_positioned), for a limited time.
+    ///
+    /// # Errors
+    /// [`SubmitError::TimedOut`] means that the outcome is unknown; else as [`submit`](Self::submit).
+    pub async fn submit_within(
+        &self,
+        command: S::Command,
+        limit: Duration,
+    ) -> Result<Positioned<S::Reply, Position>, SubmitError> {
+        submit_within::<S>(&self.shared, command, limit).await
+    }
+
+    /// Answers a query from a state that contains every command that was acknowledged, by anybody,
+    /// before the call (linearizable; rule 8.1). Writes nothing to the log.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    ///
+    /// # Errors
+    /// A [`QueryError`].
+    pub async fn query(&self, query: S::Query) -> Result<S::Answer, QueryError> {
+        send_query::<S>(&self.shared, query).await.map(|answer| answer.value)
+    }
+
+    /// As [`query`](Self::query), with the last op that the answer contains.
+    ///
+    /// # Errors
+    /// As [`query`](Self::query).
+    pub async fn query_positioned(&self, query: S::Query) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query::<S>(&self.shared, query).await
+    }
+
+    /// As [`query_positioned`](Self::query_positioned), for a limited time.
+    ///
+    /// # Errors
+    /// A [`QueryError`].
+    pub async fn query_within(
+        &self,
+        query: S::Query,
+        limit: Duration,
+    ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
+        send_query_within::<S>(&self.shared, query, limit).await
+    }
+}
+
+impl<S> Handle<S> {
+    /// What the replica said of itself at the end of its last turn.
+    #[must_use]
+    pub fn status(&self) -> ReplicaStatus {
+        self.shared.status()
+    }
+
+    /// Why requests of this handle have to wait, as the cluster said last; `None` while they are taken.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Busy> {
+        self.shared.trouble()
+    }
+
+    /// Why there is no progress, in one sentence. After the replica has stopped: why it has.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
+    pub async fn explain(&self) -> String {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return self.shared.last_words();
+            }
+            inbox.explain.push(answer);
+        }
+        self.shared.waker.wake();
+        receiver.await.unwrap_or_else(|_| self.shared.last_words())
+    }
+
+    /// What happens from now on, as it happens. A reader that is too slow is told how much it missed.
+    #[must_use]
+    pub fn watch(&self) -> Events {
+        let queue = Arc::new(Mutex::new(WatchQueue::default()));
+        let mut inbox = self.shared.inbox();
+        if inbox.closed {
+            close_watch(&queue);
+        } else {
+            inbox.watchers.push(queue.clone());
+        }
+        drop(inbox);
+        self.shared.waker.wake();
+        Events { queue }
+    }
+
+    /// Stops the replica. A primary hands its role over first, so that the cluster loses no time-out.
+    /// Returns when the replica has let go of its storage and its network: another one may use them at once. (Unless
+    /// the disk hangs: then it returns after two seconds, and the storage stays in use until the disk answers.)
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the waiting, not the shutdown.
+    pub async fn shutdown(&self) {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return;
+            }
+            inbox.shutdown.push(answer);
+        }
+        self.shared.waker.wake();
+        let _ = receiver.await;
+    }
+
+    /// Stops the replica at once, as a crash would. Returns when its future has ended.
+    pub(crate) async fn stop(&self) {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return;
+            }
+            inbox.stop_now = true;
+            inbox.shutdown.push(answer);
+        }
+        self.shared.waker.wake();
+        let _ = receiver.await;
+    }
+}

@@ -1,0 +1,144 @@
+//! Why a replica stops. Each names what happened and who must act; the host process lives on.
+
+use super::invariants::BrokenInvariant;
+use crate::protocol::log::log::Diverged;
+use crate::protocol::types::number::{CommitNumber, Incarnation, OpNumber, Position, ReplicaId, SessionId, View};
+use crate::protocol::view_change::phase::IllegalTransition;
+
+/// A reason to stop for good. Going on could spread damage.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The log of a view ends before what is known to be committed here.
+    #[error("the log of the view ends at op {head}, but op {commit} is committed: agreement is broken")]
+    CommittedDropped {
+        /// What is committed.
+        commit: CommitNumber,
+        /// Where the log of the view ends.
+        head: OpNumber,
+    },
+    /// An op of a kind that this version does not know.
+    #[error("op {op} is of a kind that this version cannot apply: run a newer version")]
+    UnknownKind {
+        /// The op.
+        op: OpNumber,
+    },
+    /// Agreement is broken. A defect of this library, or of the disks of more replicas than the quorums
+    /// allow for.
+    #[error(transparent)]
+    Diverged(#[from] Diverged),
+    /// Two replicas that say they hold the log of one view hold different ones.
+    #[error("two DoViewChanges with log_view {log_view} contradict each other at op {op}")]
+    ContradictoryLogs {
+        /// The log_view.
+        log_view: View,
+        /// The op.
+        op: OpNumber,
+    },
+    /// A view change has gone a way that there is not. A defect of this library.
+    #[error(transparent)]
+    IllegalTransition(#[from] IllegalTransition),
+    /// A committed op cannot be read by this version.
+    #[error("the body of committed op {op} cannot be read at byte {at}: run a version that knows it")]
+    UnreadableBody {
+        /// The op.
+        op: OpNumber,
+        /// Where in the body.
+        at: usize,
+    },
+    /// The state machine cannot decode a committed command.
+    #[error("the command at {position} is committed, but this version cannot decode it: run one that can")]
+    Undecodable {
+        /// Where in the log.
+        position: Position,
+    },
+    /// The state machine panicked.
+    #[error("the state machine panicked at {position} (session {session}): {message}")]
+    Panicked {
+        /// Where in the log.
+        position: Position,
+        /// Whose command.
+        session: SessionId,
+        /// The panic's words.
+        message: String,
+    },
+    /// An op needs a newer version of the state machine.
+    #[error("op {op} must be applied by version {wanted} of the state machine, this is version {own}")]
+    MachineVersion {
+        /// The op.
+        op: OpNumber,
+        /// The version that the op names.
+        wanted: u32,
+        /// The version of this build.
+        own: u32,
+    },
+    /// The disk is not the one that the others know under this replica's id.
+    #[error(
+        "replica {by} knows this replica by disk {known:x}, and this is disk {own:x}: what the known disk acknowledged is not \
+         here. Start the replica on its own disk; if that is lost, the replica has to be replaced", known = known.0, own = own.0
+    )]
+    OtherDisk {
+        /// Who says so.
+        by: ReplicaId,
+        /// The disk that is known.
+        known: Incarnation,
+        /// This one.
+        own: Incarnation,
+    },
+    /// The disk is an older copy, or another process runs on a copy of it.
+    #[error(
+        "replica {by} has heard {heard} of this replica, and this is start {own}: the disk is an older copy (restored \
+         from a backup or a snapshot), or another process runs on a copy of it. Stop the other process, or start the \
+         replica on its newest disk; if that is lost, the replica has to be replaced", heard = heard(*known, *own)
+    )]
+    OlderStart {
+        /// Who says so.
+        by: ReplicaId,
+        /// The newest start that was heard.
+        known: u64,
+        /// This one.
+        own: u64,
+    },
+    /// The log ends before what this replica acknowledged.
+    #[error(
+        "replica {by} remembers that this replica acknowledged op {acknowledged}, and its log ends at op {head}: the disk is \
+         an older copy. Start the replica on its newest disk; if that is lost, the replica has to be replaced"
+    )]
+    OlderDisk {
+        /// Who says so.
+        by: ReplicaId,
+        /// What was acknowledged, and is committed.
+        acknowledged: OpNumber,
+        /// Where the log ends.
+        head: OpNumber,
+    },
+    /// The others have told an earlier start of this disk that it is an older copy.
+    #[error(
+        "the other replicas have told an earlier start of this disk that it is an older copy: they have heard start {heard} of \
+         this replica, and remember that it acknowledged op {acknowledged}. Start the replica on its newest disk; if that is \
+         lost, the replica has to be replaced"
+    )]
+    OldDisk {
+        /// The newest start that they had heard.
+        heard: u64,
+        /// What was acknowledged, and is committed.
+        acknowledged: OpNumber,
+    },
+    /// An invariant of the protocol does not hold here.
+    #[error(
+        "{0}: this replica's numbers contradict each other, which is a defect of this library, or of what runs it. Keep its \
+         disk and its log, and report both; started again, the replica goes on from its disk"
+    )]
+    Broken(#[from] BrokenInvariant),
+    /// A cluster of one whose disk is damaged: there is nobody to repair it from.
+    #[error("op {op} is damaged on the only disk of the cluster: restore the disk from a backup")]
+    SoloDamaged {
+        /// The first damaged op.
+        op: OpNumber,
+    },
+}
+
+/// Two starts may have one number: one of each of two copies of a disk.
+fn heard(known: u64, own: u64) -> String {
+    if known == own { format!("another start {known}") } else { format!("start {known}") }
+}

@@ -1,0 +1,6 @@
+//! What must hold in a replica, what stops it where that does not hold, and what it says of its state.
+
+pub(super) mod audit;
+pub(super) mod explain;
+pub(super) mod fault;
+pub(super) mod invariants;

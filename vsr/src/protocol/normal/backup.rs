@@ -1,0 +1,138 @@
+//! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (rules 6.2, 6.6, VRR 4.1).
+
+use crate::protocol::core::Core;
+use crate::protocol::types::entry::Entry;
+use crate::protocol::types::limits::{LEAP_MAX, disk_bytes};
+use crate::protocol::types::message::Message;
+use crate::protocol::types::number::{CommitNumber, OpNumber, ReplicaId, View};
+use crate::protocol::view_change::phase::Status;
+
+impl Core {
+    /// An op for the log, from the primary of the view.
+    pub(crate) fn on_prepare(&mut self, from: ReplicaId, view: View, commit: CommitNumber, entry: Entry) {
+        if !self.accepts_from_primary("Prepare", from, view) {
+            return;
+        }
+        let header = entry.header;
+        if header.op == OpNumber::ZERO || header.view > view {
+            return self.ignore("Prepare", "an impossible header");
+        }
+        let head = self.log.head();
+        if header.op <= head {
+            self.on_prepare_again(entry);
+        } else {
+            if header.op == head.next() && self.log.checksum(head).is_some_and(|own| own != header.parent) {
+                self.ignore("Prepare", "the chain does not fit the head");
+                return self.ask_for_start_view(view);
+            }
+            if header.op.0 - head.0 > LEAP_MAX {
+                return self.ignore("Prepare", "too far ahead");
+            }
+            if !self.writes.has_room(disk_bytes(header.body_len.into())) {
+                return self.ignore("Prepare", "the log is full");
+            }
+            if self.is_disk_behind() {
+                // The primary sends it again, or repair fetches it, when the disk has caught up.
+                self.repair.note_lag(self.now);
+                return self.ignore("Prepare", "the own disk is behind");
+            }
+            if header.op.0 - head.0 > 1 {
+                self.mark("prepare beyond the next op");
+            }
+            self.log.extend(header);
+            self.log.fill(entry);
+            self.stage_put(header.op);
+            self.on_sign_of_primary();
+            if header.op > head.next() {
+                self.repair_soon();
+            }
+        }
+        self.raise_commit(commit);
+    }
+
+    /// The most that the bodies of a pipeline take.
+    pub(crate) fn pipeline_bytes_max(&self) -> u64 {
+        let constants = &self.membership.constants;
+        u64::from(constants.pipeline_max) * u64::from(constants.batch_bytes_max)
+    }
+
+    /// A `Prepare` within the log: a repeated one is acknowledged again, a missing body is filled.
+    fn on_prepare_again(&mut self, entry: Entry) {
+        let op = entry.header.op;
+        let name = self.log.name(op);
+        if name != Some(entry.header.checksum()) {
+            return self.ignore("Prepare", "other content than the log's");
+        }
+        if !self.take_in(entry) && op <= self.durable {
+            self.send_prepare_ok();
+        }
+    }
+
+    /// The heartbeat and the commit number.
+    pub(crate) fn on_commit(&mut self, from: ReplicaId, view: View, commit: CommitNumber, head: OpNumber, number: u64) {
+        let repairing = view == self.view && self.status() == Status::ViewChange && from == self.primary_id();
+        if repairing && number > self.last_heartbeat {
+            // The primary of a view that this replica has not installed yet: it exists, that is all.
+            self.last_heartbeat = number;
+            self.on_sign_of_primary();
+        }
+        if !self.accepts_from_primary("Commit", from, view) {
+            return;
+        }
+        if number <= self.last_heartbeat {
+            return self.ignore("Commit", "not the newest");
+        }
+        self.last_heartbeat = number;
+        self.on_sign_of_primary();
+        if commit < self.commit {
+            // It lacks acknowledgements that this replica gave, or would not give for what is committed.
+            self.send_prepare_ok();
+        }
+        self.raise_commit(commit);
+        let life = self.life();
+        self.send(from, Message::CommitOk { view, number, life });
+        if head > self.log.head() {
+            self.repair.note_lag(self.now);
+        } else {
+            self.repair.lagging_since = None;
+        }
+    }
+
+    /// The guards that `Prepare` and `Commit` share. A newer view, or this one before it was installed
+    /// here, is a reason to ask for its `StartView`, never to go on with the old log (hazard D02).
+    fn accepts_from_primary(&mut self, kind: &'static str, from: ReplicaId, view: View) -> bool {
+        if from != self.membership.primary(view) {
+            self.ignore(kind, "not from the primary of its view");
+            return false;
+        }
+        if view < self.view {
+            self.ignore(kind, "an older view");
+            return false;
+        }
+        if view > self.view || self.status() != Status::Normal || self.log_view != self.view {
+            self.ignore(kind, "its view is not installed here");
+            self.ask_for_start_view(view);
+            return false;
+        }
+        if !self.head_certain {
+            self.ignore(kind, "the head is uncertain");
+            self.ask_for_start_view(view);
+            return false;
+        }
+        true
+    }
+
+    /// Acknowledges the log up to the last durable op, if it is connected to the log of this view.
+    pub(crate) fn send_prepare_ok(&mut self) {
+        if self.status() != Status::Normal || self.log_view != self.view || !self.views_are_durable() {
+            return;
+        }
+        let (op, primary) = (self.durable, self.primary_id());
+        if op == OpNumber::ZERO || primary == self.id || !self.head_certain {
+            return;
+        }
+        let Some(checksum) = self.log.checksum(op) else { return };
+        let life = self.life();
+        self.send(primary, Message::PrepareOk { view: self.view, op, checksum, life });
+    }
+}

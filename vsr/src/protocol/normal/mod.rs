@@ -1,0 +1,11 @@
+//! Normal operation: requests become ops, ops are committed and applied, replies and answers go out.
+
+pub(super) mod agreed_clock;
+pub(super) mod apply;
+pub(super) mod backup;
+pub(super) mod forwards;
+pub(super) mod primary;
+pub(super) mod progress;
+pub(super) mod read_rounds;
+pub(super) mod reads;
+pub(super) mod sessions;

@@ -1,0 +1,202 @@
+//! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
+
+use super::repair::Repair;
+use crate::protocol::core::Core;
+use crate::protocol::health::explain::Stall;
+use crate::protocol::health::fault::Fault;
+use crate::protocol::health::invariants::Numbers;
+use crate::protocol::log::body_cache::BodyCache;
+use crate::protocol::log::log::{Body, Log, LogSlot};
+use crate::protocol::log::outbox::Outbox;
+use crate::protocol::log::writes::Writes;
+use crate::protocol::normal::apply::Applying;
+use crate::protocol::normal::primary::Primary;
+use crate::protocol::normal::progress::Tracker;
+use crate::protocol::normal::read_rounds::ReadRounds;
+use crate::protocol::normal::sessions::SessionTable;
+use crate::protocol::types::checksum::Checksum;
+use crate::protocol::types::entry::Header;
+use crate::protocol::types::number::{BatchNumber, Monotonic, NEVER, OpNumber, Timestamp, View};
+use crate::protocol::types::options::Options;
+use crate::protocol::types::random::Random;
+use crate::protocol::types::vsr_state::{Recovered, Slot, VsrState};
+use crate::protocol::view_change::phase::{LogSource, Phase, Status};
+use crate::protocol::view_change::view_change::ViewChange;
+
+impl Core {
+    /// A replica that goes on where its disk says it was.
+    ///
+    /// With log_view < view it is in a view change and sends the durable `DoViewChange` again. Else a
+    /// backup is in normal operation, and a primary moves to the next view: it never resumes, as it may
+    /// have sent what its disk does not hold (hazard D31). A disk that was told that it is an old one is refused.
+    ///
+    /// # Errors
+    /// A cluster of one whose disk is damaged has nobody to repair it from.
+    pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Fault> {
+        let Recovered { mut state, slots, head_certain } = recovered;
+        let head_certain = head_certain && state.head_certain;
+        state.starts += 1;
+        let membership = state.membership.clone();
+        let members = membership.n();
+        let index = membership.index_of(state.replica).unwrap_or(0);
+        if members == 1 {
+            refuse_damage(&slots, head_certain)?;
+        }
+        if let Some(told) = state.known.iter().find(|known| known.replica == state.replica) {
+            return Err(Fault::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
+        }
+        let log = rebuild(Header::root(state.cluster), slots, &state, head_certain);
+        let head = log.head();
+        let (view, log_view) = (state.view, state.log_view);
+        let mut commit = state.commit;
+        if log_view == view {
+            // Each header says what was committed when its op was prepared: a fact, also of an op that
+            // was dropped since.
+            commit = commit.max(log.commit_known());
+        }
+        let mut random = Random::new(options.seed);
+        let repair = Repair::new(random.next_u64().max(1));
+        let mut core = Core {
+            id: state.replica,
+            index,
+            sessions: SessionTable::new(membership.constants.clone()),
+            options,
+            phase: Phase::Recovering { was: if log_view == view { Status::Normal } else { Status::ViewChange } },
+            view,
+            log_view,
+            commit,
+            applied: OpNumber::ZERO,
+            head_certain,
+            log,
+            durable: commit.op().min(head),
+            writes: Writes { room: u64::MAX, ..Writes::default() },
+            outbox: Outbox::default(),
+            primary: Primary::new(),
+            view_change: ViewChange::new(members),
+            repair,
+            reads: ReadRounds::default(),
+            applying: Applying::default(),
+            cache: BodyCache::new(),
+            progress: Tracker::new(membership.members.iter().map(|member| member.id)),
+            random,
+            now,
+            wall,
+            fault: None,
+            checked: Numbers::default(),
+            local_replies: Vec::new(),
+            events: Vec::new(),
+            marks: Vec::new(),
+            heard_of_primary: now,
+            last_heartbeat: 0,
+            retry_at: now,
+            ping_at: now,
+            stored: OpNumber::ZERO,
+            record_due: false,
+            began_with: if head_certain { head } else { OpNumber(u64::MAX) },
+            last_batch: None,
+            commit_at_ping: commit,
+            stall: Stall::new(commit, now),
+            membership,
+            state,
+        };
+        core.primary.heartbeat_at = NEVER;
+        core.arm_deadline();
+        core.begin_life();
+        Ok(core)
+    }
+
+    fn begin_life(&mut self) {
+        self.view_change.note_progress(self.now);
+        self.repair_soon();
+        if let Err(diverged) = self.log.prove(self.applied) {
+            return self.stop(diverged.into());
+        }
+        if self.status() == Status::ViewChange {
+            let suffix = self.state.suffix.clone();
+            self.stage_state(self.record(suffix));
+            self.await_log();
+        } else if self.primary_id() == self.id && self.is_first_life() {
+            // Nothing was ever sent from this disk, so there is nothing to take back. What is sent now
+            // waits until the start is durable: the next life is not the first.
+            let batch = self.writes.next();
+            (self.writes.view_batch, self.writes.log_view_batch) = (batch, batch);
+            if !self.enter_phase(Phase::Installing { write: batch, log: LogSource::FreshDisk }) {
+                return;
+            }
+            self.arm_deadline();
+            self.stage_state(self.record(self.state.suffix.clone()));
+        } else if self.primary_id() == self.id {
+            self.enter_view(self.view.next());
+        } else if self.enter_phase(Phase::Normal) {
+            // The record keeps its own commit number: the suffix begins after it.
+            let commit = self.state.commit;
+            self.stage_state(VsrState { commit, ..self.record(self.state.suffix.clone()) });
+            self.advance_durable();
+        }
+        // Before anything else of this life counts with the others, they have to know how far its log reaches.
+        self.on_ping_due();
+    }
+}
+
+impl Core {
+    fn is_first_life(&self) -> bool {
+        let fresh = self.log.head() == OpNumber::ZERO && self.view == View::default() && self.head_certain;
+        fresh && self.state.starts == 1
+    }
+}
+
+fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
+    // An absent slot was never durable: its op was never acknowledged, and goes as the view starts.
+    let damaged = slots.iter().position(|slot| matches!(slot, Slot::Corrupt(_)));
+    match damaged.or((!head_certain).then_some(slots.len())) {
+        Some(at) => Err(Fault::SoloDamaged { op: OpNumber(at as u64 + 1) }),
+        None => Ok(()),
+    }
+}
+
+/// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it
+/// is right: it was fixed for this view, or log_view, by the last durable view change.
+fn rebuild(root: Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: bool) -> Log {
+    let mut log = Log::new(root);
+    let read = slots.len() as u64;
+    for slot in slots {
+        log.push_recovered(match slot {
+            Slot::Clean(header) => {
+                LogSlot { header: Some(header), body: Body::Stored, staged: Some(BatchNumber(0)), corrupt: false }
+            }
+            Slot::Corrupt(header) => LogSlot { header, body: Body::Missing, staged: None, corrupt: true },
+            Slot::Absent => LogSlot { header: None, body: Body::Missing, staged: None, corrupt: false },
+        });
+    }
+    let suffix = &state.suffix;
+    if state.log_view < state.view {
+        // What came after this view's DoViewChange counts for nothing.
+        log.truncate(suffix.head.max(state.commit.op()));
+        log.extend_blank(suffix.head);
+    }
+    for header in &suffix.headers {
+        if header.op > log.head() {
+            log.extend(*header);
+        } else {
+            log.adopt(*header);
+        }
+    }
+    if !head_certain {
+        // What the suffix names above the last slot may have been here, and lost.
+        for op in (read + 1..=log.head().0).map(OpNumber) {
+            if let Some(slot) = log.slot_mut(op) {
+                slot.corrupt = true;
+            }
+        }
+    }
+    if let Some(doubted) = state.doubted {
+        // A StartView named these when the head was uncertain: what is not here may have been, and was lost.
+        for op in (doubted.above.0 + 1..=doubted.to.0.min(log.head().0)).map(OpNumber) {
+            if let Some(slot) = log.slot_mut(op) {
+                slot.corrupt |= !slot.is_present();
+            }
+        }
+    }
+    log.doubt();
+    log
+}

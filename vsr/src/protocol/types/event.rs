@@ -1,0 +1,112 @@
+//! What an observer may want to know.
+
+use super::checksum::Checksum;
+use super::life::Distrust;
+use super::number::{CommitNumber, OpNumber, ReplicaId, View};
+
+/// A reason to vote to leave a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Suspicion {
+    /// A backup heard no heartbeat.
+    Silence,
+    /// The connection to the primary is down.
+    Disconnected,
+    /// A request that was forwarded is neither prepared nor answered. Heartbeats are no cure.
+    Forward,
+    /// A view change comes to nothing.
+    NoProgress,
+    /// This primary is not answered by a quorum.
+    Unanswered,
+    /// This primary's own disk does not answer.
+    Disk,
+    /// This primary's disk or log has no room, and those of a quorum of others have.
+    NoRoom,
+}
+
+impl std::fmt::Display for Suspicion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Suspicion::Silence => "the primary is silent",
+            Suspicion::Disconnected => "the connection to the primary is down",
+            Suspicion::Forward => "a forwarded request is neither prepared nor answered",
+            Suspicion::NoProgress => "the view change makes no progress",
+            Suspicion::Unanswered => "no quorum answers",
+            Suspicion::Disk => "the own disk does not answer",
+            Suspicion::NoRoom => "the own disk has no room, and those of others have",
+        })
+    }
+}
+
+/// What an observer may want to know. Emitted as it happens, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A view was entered; it has not started.
+    ViewEntered {
+        /// The view.
+        view: View,
+    },
+    /// Normal operation in a view.
+    ViewStarted {
+        /// The view.
+        view: View,
+        /// Its primary.
+        primary: ReplicaId,
+    },
+    /// A vote to leave the view was cast.
+    Voted {
+        /// The view.
+        view: View,
+        /// Why.
+        why: Suspicion,
+    },
+    /// The commit number rose.
+    Committed {
+        /// To this.
+        commit: CommitNumber,
+    },
+    /// An op was applied.
+    Applied {
+        /// The op.
+        op: OpNumber,
+        /// Its checksum.
+        checksum: Checksum,
+    },
+    /// Every replica has answered, and none of them holds an intact copy of an op that may be committed. The cluster waits: only an
+    /// operator can give the op up (rule 7.16).
+    Lost {
+        /// The op.
+        op: OpNumber,
+    },
+    /// The word of a member does not count any more.
+    Distrusted {
+        /// The member.
+        replica: ReplicaId,
+        /// Why.
+        why: Distrust,
+    },
+    /// Ops above this one were dropped.
+    Truncated {
+        /// The last op that stays.
+        above: OpNumber,
+        /// The head before.
+        head: OpNumber,
+    },
+}
+
+/// What tests and simulators count beside the [`Event`]s: which way the code has gone. Names and reasons change with the code, so no
+/// application is shown them; observers of a replica are ([`Observer::on_mark`](crate::replica::Observer::on_mark)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mark {
+    /// A message had no effect.
+    Ignored {
+        /// Its kind.
+        message: &'static str,
+        /// Why.
+        why: &'static str,
+    },
+    /// An interesting path was taken: its name.
+    Path(&'static str),
+}

@@ -1,0 +1,133 @@
+//! The small durable record beside the log (rule 6.3), and the batches that storage writes.
+
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, Header};
+use super::life::Known;
+use super::membership::Membership;
+use super::number::{ClusterId, CommitNumber, Incarnation, OpNumber, ReplicaId, View};
+
+/// Headers that are fixed for a view: those of this view's `DoViewChange` while log_view < view, else
+/// those of the `StartView` that was installed or sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suffix {
+    /// The head of the log that the suffix ends.
+    pub head: OpNumber,
+    /// The headers after the commit number of the record, upwards; blanks are left out.
+    pub headers: Vec<Header>,
+}
+
+/// What a replica must remember to keep its promises. Durable and atomic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VsrState {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Which of its members.
+    pub replica: ReplicaId,
+    /// Given at random when the disk was formatted.
+    pub incarnation: Incarnation,
+    /// How often the replica was started on this disk.
+    pub starts: u64,
+    /// Who belongs to the cluster.
+    pub membership: Membership,
+    /// The view.
+    pub view: View,
+    /// The last view whose log this replica holds as its own.
+    pub log_view: View,
+    /// What was known to be committed; at least the true value of that moment or less.
+    pub commit: CommitNumber,
+    /// The op of the newest checkpoint; 0 for none.
+    pub checkpoint: OpNumber,
+    /// False from a start at which storage could not say where the log ended until a `StartView` has
+    /// said it (rule 7.5 c). What is put in between proves nothing.
+    pub head_certain: bool,
+    /// See [`Suffix`].
+    pub suffix: Suffix,
+    /// Ops that a `StartView` has named when the head was uncertain, and that may have been here, and lost.
+    pub doubted: Option<Doubted>,
+    /// What is remembered of the other members, by their ids, upwards. Of this one only what others have told it, when
+    /// that makes this disk an old one.
+    pub known: Vec<Known>,
+}
+
+/// A range of ops in which one that is not intact here may have been acknowledged from here, and lost: it is never denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubted {
+    /// The range begins after this op.
+    pub above: OpNumber,
+    /// The last op of it.
+    pub to: OpNumber,
+}
+
+impl VsrState {
+    /// The record of a disk that was just formatted.
+    #[must_use]
+    pub fn formatted(
+        cluster: ClusterId,
+        replica: ReplicaId,
+        incarnation: Incarnation,
+        membership: Membership,
+    ) -> VsrState {
+        VsrState {
+            cluster,
+            replica,
+            incarnation,
+            starts: 0,
+            membership,
+            view: View::default(),
+            log_view: View::default(),
+            commit: CommitNumber(0),
+            checkpoint: OpNumber::ZERO,
+            head_certain: true,
+            suffix: Suffix::default(),
+            doubted: None,
+            known: Vec::new(),
+        }
+    }
+}
+
+/// What storage writes at once. See [`Storage::write`](crate::Storage::write) for the contract.
+///
+/// Not `non_exhaustive`: a storage takes a batch apart, and one that left out a part which a later version adds would lose it
+/// without an error.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// The new vsr state. A batch with a state has no entries.
+    pub state: Option<VsrState>,
+    /// Drop every op above this one, before anything is put.
+    pub truncate_above: Option<OpNumber>,
+    /// Entries, each op at most once.
+    pub entries: Vec<Entry>,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.state.is_none() && self.truncate_above.is_none() && self.entries.is_empty()
+    }
+}
+
+/// What storage knows of one op after a start. Not `non_exhaustive`: whoever reads a verdict has to know each of them.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Slot {
+    /// Here and intact.
+    Clean(Header),
+    /// Something was here, and is damaged. The header survived, or did not.
+    Corrupt(Option<Header>),
+    /// Certainly nothing: storage would know of a lost write.
+    Absent,
+}
+
+/// What storage found when it was opened.
+///
+/// Not `non_exhaustive`: a storage that did not answer what a later version asks of it would be believed all the same.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// The last durable state.
+    pub state: VsrState,
+    /// A verdict for each op from 1 up to the head.
+    pub slots: Vec<Slot>,
+    /// False when ops above the last slot may have been lost by rot or lost writes.
+    pub head_certain: bool,
+}

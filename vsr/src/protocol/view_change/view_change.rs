@@ -1,0 +1,726 @@
+//! Leaving a view and starting the next one (rules 7.1 to 7.5, VRR 4.2 and its errata).
+//!
+//! A `StartViewChange` is a vote that promises nothing; a quorum of them moves to the next view. A
+//! `DoViewChange` is a durable promise never to go back. `decide` chooses the log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::phase::{LogSource, Phase, Status};
+use crate::protocol::core::Core;
+use crate::protocol::health::fault::Fault;
+use crate::protocol::log::log::Diverged;
+use crate::protocol::normal::progress::Down;
+use crate::protocol::types::checksum::Checksum;
+use crate::protocol::types::entry::{Entry, Header};
+use crate::protocol::types::event::{Event, Suspicion};
+use crate::protocol::types::limits::LEAP_MAX;
+use crate::protocol::types::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
+use crate::protocol::types::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
+use crate::protocol::types::quorum;
+use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
+
+/// What a replica keeps while it votes, and while a view has not started.
+#[derive(Clone, Debug)]
+pub(crate) struct ViewChange {
+    /// When to act: a backup votes, a view change is given up.
+    pub(crate) deadline: Monotonic,
+    /// Failed view changes since the last progress.
+    pub(crate) backoff: u32,
+    /// Votes cast on a broken connection since the last progress.
+    pub(crate) fast_votes: u32,
+    /// Until when each member's vote to leave exactly this view counts.
+    votes: Vec<Option<Monotonic>>,
+    /// This replica's own vote, and why.
+    voting: Option<Suspicion>,
+    pub(crate) dvcs: Vec<Option<DoViewChange>>,
+    /// That an op is lost was said in this view.
+    pub(crate) lost_told: bool,
+    /// Entries that arrived while the log was being chosen.
+    pub(crate) copies: BTreeMap<(OpNumber, Checksum), Entry>,
+    /// Bytes of their bodies.
+    pub(crate) copies_bytes: u64,
+    /// Headers that arrived by repair.
+    pub(crate) found: BTreeMap<(OpNumber, Checksum), Header>,
+    progress_at: Monotonic,
+}
+
+/// Copies kept while a log is being chosen. More than a suffix can ask for, less than a hostile peer can
+/// send.
+const COPIES_MAX: usize = 8192;
+
+impl ViewChange {
+    pub(crate) fn new(members: usize) -> ViewChange {
+        ViewChange {
+            deadline: NEVER,
+            backoff: 0,
+            fast_votes: 0,
+            votes: vec![None; members],
+            voting: None,
+            dvcs: vec![None; members],
+            lost_told: false,
+            copies: BTreeMap::new(),
+            copies_bytes: 0,
+            found: BTreeMap::new(),
+            progress_at: Monotonic(0),
+        }
+    }
+
+    /// What a member has said in an older life counts no more.
+    pub(crate) fn forget(&mut self, member: usize) {
+        self.votes[member] = None;
+        self.dvcs[member] = None;
+    }
+
+    fn reset(&mut self) {
+        self.votes.fill(None);
+        self.voting = None;
+        self.dvcs.fill(None);
+        self.lost_told = false;
+        self.copies.clear();
+        self.copies_bytes = 0;
+        self.found.clear();
+    }
+
+    /// An entry has arrived while the log of the view is not known.
+    pub(crate) fn note_copy(&mut self, entry: &Entry, bytes_max: u64) {
+        let bytes = self.copies_bytes + entry.body.len() as u64;
+        if self.copies.len() < COPIES_MAX && bytes <= bytes_max {
+            let key = (entry.header.op, entry.header.checksum());
+            if self.copies.insert(key, entry.clone()).is_none() {
+                self.copies_bytes = bytes;
+            }
+        }
+    }
+
+    pub(crate) fn note_progress(&mut self, now: Monotonic) {
+        self.progress_at = now;
+    }
+}
+
+impl Core {
+    /// Whether this primary has given up on its view and votes to leave it.
+    pub(crate) fn is_abdicating(&self) -> bool {
+        self.is_primary() && self.view_change.voting.is_some()
+    }
+
+    /// The primary of a view whose log is chosen and whose bodies are not all here yet.
+    pub(crate) fn is_repairing_primary(&self) -> bool {
+        self.phase == Phase::RepairingPrimary
+    }
+
+    /// Makes the step to another phase: the only place in which a phase changes. Returns false when the present one does
+    /// not lead there: then the replica has stopped, and the caller must not go on.
+    pub(crate) fn enter_phase(&mut self, next: Phase) -> bool {
+        match self.phase.step(next) {
+            Ok(next) => self.phase = next,
+            Err(illegal) => {
+                self.stop(illegal.into());
+                return false;
+            }
+        }
+        true
+    }
+
+    // ---- votes ----
+
+    /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
+    pub(crate) fn vote(&mut self, why: Suspicion) {
+        if self.view_change.voting.is_none() {
+            self.view_change.voting = Some(why);
+            self.events.push(Event::Voted { view: self.view, why });
+            self.broadcast(&Message::StartViewChange { view: self.view, life: self.life() });
+        }
+        self.count_votes();
+    }
+
+    /// A fresh heartbeat of the primary: one's own vote is withdrawn, unless heartbeats are no cure.
+    pub(crate) fn on_sign_of_primary(&mut self) {
+        self.heard_of_primary = self.now;
+        self.arm_deadline();
+        if self.view_change.voting.is_some_and(|why| why != Suspicion::Forward) {
+            self.view_change.voting = None;
+        }
+    }
+
+    /// A vote names the view that its sender wants to leave, and is durably in.
+    pub(crate) fn on_start_view_change(&mut self, from: usize, view: View) {
+        if view > self.view {
+            self.mark("joined a view by a vote");
+            return self.enter_view(view);
+        }
+        if view < self.view {
+            return self.ignore("StartViewChange", "an older view");
+        }
+        self.view_change.votes[from] = Some(self.now.after(self.options.timing.retry * 6));
+        self.count_votes();
+    }
+
+    fn count_votes(&mut self) {
+        if self.view_change.voting.is_none() || self.phase.is_writing() {
+            return;
+        }
+        let now = self.now;
+        let others = self.view_change.votes.iter().flatten().filter(|expiry| **expiry >= now).count();
+        if others + 1 >= usize::from(self.membership.quorums.view_change) {
+            self.enter_view(self.view.next());
+        }
+    }
+
+    pub(crate) fn retry_votes(&mut self) {
+        if self.view_change.voting.is_some() {
+            self.broadcast(&Message::StartViewChange { view: self.view, life: self.life() });
+            self.count_votes();
+        }
+    }
+
+    /// The transport reports a broken connection.
+    pub(crate) fn on_hint(&mut self, peer: ReplicaId) {
+        if peer == self.primary_id() {
+            self.vote_if_primary_is_down();
+        }
+    }
+
+    /// Votes at once while the primary's connection is down, when a reconnect was refused or one
+    /// heartbeat stayed silent; a bounded number of times without progress (rule 7.9).
+    pub(crate) fn vote_if_primary_is_down(&mut self) {
+        let primary = self.primary_id();
+        let Some(Down { since, refused }) = self.progress.get(primary).and_then(|member| member.down) else { return };
+        let silent = self.now.since(since) >= self.options.timing.heartbeat;
+        let allowed = self.view_change.fast_votes < self.membership.n() as u32;
+        if primary != self.id && (refused || silent) && allowed && self.view_change.voting.is_none() {
+            self.view_change.fast_votes += 1;
+            self.vote(Suspicion::Disconnected);
+        }
+    }
+
+    /// A backup that heard nothing, or a view change that came to nothing.
+    pub(crate) fn on_view_change_timeout(&mut self) {
+        match self.status() {
+            Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
+            Status::Normal => {
+                self.arm_deadline();
+                self.vote(Suspicion::Silence);
+            }
+            Status::ViewChange => {
+                if self.is_repairing_primary() && self.repair_progresses() {
+                    return self.arm_deadline();
+                }
+                self.view_change.backoff = (self.view_change.backoff + 1).min(3);
+                self.arm_deadline();
+                self.ask_for_start_view(self.view);
+                self.vote(Suspicion::NoProgress);
+            }
+        }
+    }
+
+    /// Whether the repair of a new primary gets anywhere: only then do heartbeats hold the others back.
+    pub(crate) fn repair_progresses(&self) -> bool {
+        self.now.since(self.view_change.progress_at) < self.options.timing.view_change
+    }
+
+    /// Withdraws the vote that an unanswered forward had caused.
+    pub(crate) fn forwards_are_answered(&mut self) {
+        if self.view_change.voting == Some(Suspicion::Forward) {
+            self.view_change.voting = None;
+        }
+    }
+
+    pub(crate) fn arm_deadline(&mut self) {
+        let timing = self.options.timing;
+        let base = match self.status() {
+            Status::Normal => timing.suspect,
+            Status::ViewChange => timing.view_change * (1 << self.view_change.backoff),
+        };
+        let jitter = self.random.below(base.as_nanos() as u64 / 4 + 1);
+        self.view_change.deadline = self.now.after(base + Duration::from_nanos(jitter));
+    }
+
+    /// When this replica acts if nothing happens until then: a backup suspects its primary, a view change is given up.
+    /// Never as primary. For observers.
+    #[must_use]
+    pub fn view_deadline(&self) -> Monotonic {
+        self.view_change.deadline
+    }
+
+    /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
+    /// heartbeats and votes (rule 7.2).
+    pub(crate) fn check_quorum(&mut self) {
+        if !self.is_primary() {
+            return;
+        }
+        let timing = self.options.timing;
+        let heard = self.progress.confirmed_at(self.id, self.now);
+        let quorum_heard = Monotonic(quorum::reached(self.membership.quorums.replication, heard));
+        let deaf = self.now.since(quorum_heard) >= timing.abdicate;
+        let stalled = self.membership.n() > 1
+            && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
+        let full = !self.has_room_for_ops() && self.others_have_room();
+        if deaf || stalled || full {
+            self.vote(match (deaf, stalled) {
+                (true, _) => Suspicion::Unanswered,
+                (_, true) => Suspicion::Disk,
+                _ => Suspicion::NoRoom,
+            });
+        } else if self.is_abdicating() {
+            self.view_change.voting = None;
+            self.primary.heartbeat_at = self.now;
+        }
+    }
+
+    /// Whether a replication quorum of others has said of late that it has room: then one of them leads better
+    /// (rule 7.11).
+    fn others_have_room(&self) -> bool {
+        let age_max = self.options.timing.ping * 4;
+        let with_room = self.progress.iter().filter(|member| member.has_room(self.now, age_max)).count();
+        with_room >= usize::from(self.membership.quorums.replication)
+    }
+
+    /// Gives up the role on purpose, so that a restart costs no time-out.
+    pub(crate) fn hand_over(&mut self) {
+        if self.is_primary() && self.membership.n() > 1 {
+            self.enter_view(self.view.next());
+        }
+    }
+
+    // ---- entering a view ----
+
+    /// Moves up to a view: the log stays, its uncommitted headers are fixed for this view's
+    /// `DoViewChange`, and nothing is said before view and headers are durable.
+    pub(crate) fn enter_view(&mut self, view: View) {
+        debug_assert!(view > self.view, "views only go up: {view} after {}", self.view);
+        let Some(suffix) = self.leave_view() else { return };
+        self.view = view;
+        let write = self.writes.next();
+        if !self.enter_phase(Phase::WritingView { write }) {
+            return;
+        }
+        self.writes.view_batch = write;
+        self.stage_state(self.record(suffix));
+        self.events.push(Event::ViewEntered { view });
+        self.arm_deadline();
+        self.vote_if_primary_is_down();
+    }
+
+    /// What is said and remembered as a member of the view ends here. Returns the headers that the next
+    /// `DoViewChange` carries: those of the log of log_view, however many views ago that was. `None` after a halt.
+    fn leave_view(&mut self) -> Option<Suffix> {
+        self.outbox.discard_waiting();
+        let suffix = if self.log_view == self.view { self.uncommitted_suffix() } else { self.state.suffix.clone() };
+        if !self.enter_phase(Phase::LeavingView) {
+            return None;
+        }
+        self.leave_primary();
+        self.restart_reads();
+        self.view_change.reset();
+        self.view_change.progress_at = self.now;
+        self.return_forwards();
+        self.repair.forget_asked();
+        self.repair.lagging_since = None;
+        self.last_heartbeat = 0;
+        Some(suffix)
+    }
+
+    /// Whoever waits for a forwarded request hears at once that it has to be sent again.
+    fn return_forwards(&mut self) {
+        for (client, session, number) in self.repair.forwards.take() {
+            let outcome = Outcome::Busy(Busy::NoPrimary);
+            let (position, request) = (Position::default(), Checksum::default());
+            let reply = Reply { client, session, number, outcome, position, request };
+            let own = client == self.options.local_client;
+            self.answer_to((!own).then_some(Peer::Client(client)), reply);
+        }
+        self.flush_answers();
+    }
+
+    /// The headers after the commit number, and the one at it: whoever chooses the log has to know the
+    /// header of its head, also when everything is committed (rule 7.13). Below the commit number slots may be stale.
+    fn uncommitted_suffix(&self) -> Suffix {
+        let head = self.log.head();
+        let last_committed = self.commit.op().min(head);
+        // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
+        // above it that nobody can fill, it may be the only op that can be the head of the next log.
+        let of_log_view = self.log.header(last_committed).is_some_and(|header| header.view == self.log_view);
+        // What the record of this log_view names was installed with it.
+        let named = &self.state.suffix.headers;
+        let of_record = self.state.log_view == self.log_view
+            && named
+                .iter()
+                .any(|named| named.op == last_committed && self.log.checksum(last_committed) == Some(named.checksum()));
+        let known = last_committed <= self.applied || of_log_view || of_record || self.log.is_proven(last_committed);
+        let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
+        Suffix { head, headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
+    }
+
+    /// A write has completed while no view has started.
+    pub(crate) fn on_view_durable(&mut self) {
+        match self.phase {
+            Phase::WritingView { write } if write <= self.writes.completed => self.await_log(),
+            Phase::Installing { write, .. } if write <= self.writes.completed => self.on_install_durable(),
+            Phase::AwaitingMembers | Phase::RepairingPrimary => self.on_install_durable(),
+            _ => {}
+        }
+    }
+
+    /// View and headers are durable: the `DoViewChange` of the view is sent, and the log waited for.
+    pub(crate) fn await_log(&mut self) {
+        let chooses = self.primary_id() == self.id;
+        let next = if chooses { Phase::CollectingDoViewChanges } else { Phase::AwaitingStartView };
+        if self.enter_phase(next) {
+            self.send_do_view_change();
+            self.try_decide();
+        }
+    }
+
+    /// Broadcasts this view's `DoViewChange`: headers from the durable record, facts of this moment.
+    fn send_do_view_change(&mut self) {
+        let dvc = self.do_view_change();
+        self.broadcast(&Message::DoViewChange(dvc.clone()));
+        self.view_change.dvcs[self.index] = Some(dvc);
+    }
+
+    fn do_view_change(&self) -> DoViewChange {
+        let (commit, suffix) = (self.state.commit, &self.state.suffix);
+        let facts = (commit.0 + 1..=suffix.head.0).map(|op| self.fact(OpNumber(op), suffix)).collect();
+        DoViewChange {
+            view: self.view,
+            log_view: self.log_view,
+            commit,
+            head: suffix.head,
+            head_certain: self.head_certain,
+            headers: suffix.headers.clone(),
+            facts,
+            checkpoint: self.state.checkpoint,
+            life: self.life(),
+            known: self.state.known.clone(),
+        }
+    }
+
+    fn fact(&self, op: OpNumber, suffix: &Suffix) -> Fact {
+        let Some(slot) = self.log.slot(op) else { return Fact { present: false, nack: true } };
+        let named = suffix.headers.iter().find(|header| header.op == op);
+        let same = match (named, slot.header) {
+            (Some(named), Some(own)) => named.checksum() == own.checksum(),
+            _ => false,
+        };
+        Fact {
+            present: same && slot.is_present(),
+            nack: !(slot.corrupt || (same && slot.is_durable(self.writes.completed))),
+        }
+    }
+
+    /// A replica's log for the new view. A higher view is by itself a reason to join: with durable
+    /// views this is safe, and without it a star of five replicas deadlocks (hazard D27).
+    pub(crate) fn on_do_view_change(&mut self, from: usize, dvc: DoViewChange) {
+        if !is_well_formed(&dvc) {
+            return self.ignore("DoViewChange", "malformed");
+        }
+        let sender = self.membership.members[from].id;
+        self.check_own(sender, dvc.life, &dvc.known);
+        if self.fault.is_some() {
+            return;
+        }
+        if !self.introduce(sender, dvc.life, dvc.head, dvc.head_certain) {
+            return self.ignore("DoViewChange", "a life of the sender that does not count");
+        }
+        self.on_known(&dvc.known);
+        if dvc.view < self.view {
+            return self.ignore("DoViewChange", "an older view");
+        }
+        if dvc.view > self.view {
+            self.mark("joined a view by a DoViewChange");
+            self.enter_view(dvc.view);
+        }
+        if self.primary_id() != self.id {
+            return;
+        }
+        if dvc.head.0.saturating_sub(self.log.head().0) > LEAP_MAX {
+            return self.ignore("DoViewChange", "too far ahead");
+        }
+        if self.phase.has_log() {
+            // Its sender has missed the StartView; only a certain head may take one unasked.
+            if self.is_leading() && dvc.head_certain {
+                let start = self.start_view(0);
+                self.send(sender, Message::StartView(start));
+            }
+            return;
+        }
+        self.view_change.dvcs[from] = Some(dvc);
+        self.try_decide();
+    }
+
+    /// Re-sends what a view that has not started waits for.
+    pub(crate) fn retry_view_change(&mut self) {
+        if self.phase.awaits_log() {
+            self.send_do_view_change();
+            self.try_decide();
+        }
+        if self.is_repairing_primary() {
+            self.repair_soon();
+        }
+        self.vote_if_primary_is_down();
+    }
+
+    // ---- starting a view ----
+
+    /// Whether this replica may speak for its view: the log is chosen and durable.
+    pub(crate) fn is_leading(&self) -> bool {
+        self.primary_id() == self.id && (self.is_primary() || self.is_repairing_primary())
+    }
+
+    /// The log of this view, at least its head.
+    fn start_view(&self, nonce: u64) -> StartView {
+        let Suffix { head, headers } = self.uncommitted_suffix();
+        StartView { view: self.view, commit: self.commit, head, headers, nonce, checkpoint: self.state.checkpoint }
+    }
+
+    pub(crate) fn on_request_start_view(&mut self, from: ReplicaId, view: View, nonce: u64) {
+        if self.is_leading() && self.view >= view {
+            let start = self.start_view(nonce);
+            self.send(from, Message::StartView(start));
+        } else {
+            self.ignore("RequestStartView", "not leading that view");
+        }
+    }
+
+    /// Takes over the log of a view: one batch with the truncation, the headers, the commit number,
+    /// view and log_view (rules 7.4, 7.5). Entries are put only when it is durable.
+    pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
+        let old_head = self.log.head();
+        let own = |header: &Header| self.log.checksum(header.op).unwrap_or_default();
+        let differs =
+            |header: &&Header| self.log.header(header.op).is_some_and(|own| own.checksum() != header.checksum());
+        if let Some(header) = headers.iter().filter(|header| header.op <= self.applied).find(differs) {
+            let diverged = Diverged { op: header.op, own: own(header), log: header.checksum() };
+            return self.stop(diverged.into());
+        }
+        // Only what is not known to be committed may be dropped. A slot below that holds another content is
+        // stale, and is replaced where it stands: the ops above it belong to the log, and this may be their
+        // last copy.
+        let keep = headers
+            .iter()
+            .filter(|header| header.op > self.commit.op())
+            .find(differs)
+            .map_or(head, |header| header.op.prev())
+            .min(head);
+        if keep < self.commit.op() {
+            return self.stop(Fault::CommittedDropped { commit: self.commit, head });
+        }
+        if keep < old_head {
+            self.log.truncate(keep);
+            self.writes.truncate(keep);
+            let staged = &mut self.writes.staging.truncate_above;
+            *staged = Some(staged.map_or(keep, |before| before.min(keep)));
+            self.events.push(Event::Truncated { above: keep, head: old_head });
+        }
+        for header in headers {
+            if header.op > self.log.head() {
+                self.log.extend(*header);
+            } else {
+                self.log.adopt(*header);
+            }
+        }
+        let mut doubted = self.state.doubted;
+        if !self.head_certain {
+            // What is named here may have been at the lost end of the log, acknowledged: until its body is durable it is
+            // damaged, not missing, over restarts too (rule 7.5 c).
+            self.log.mark_missing_as_damaged(keep.min(old_head));
+            if let Some(first) = self.log.first_damaged(self.commit.op()) {
+                doubted = Some(Doubted { above: first.prev(), to: head });
+            }
+        }
+        self.log.doubt();
+        self.raise_commit(commit);
+        (self.view, self.log_view) = (view, view);
+        let write = self.writes.next();
+        let log = if self.primary_id() == self.id { LogSource::Chosen } else { LogSource::StartView };
+        if !self.enter_phase(Phase::Installing { write, log }) {
+            return;
+        }
+        self.view_change.progress_at = self.now;
+        (self.writes.view_batch, self.writes.log_view_batch) = (write, write);
+        if let Err(diverged) = self.log.prove(self.applied) {
+            return self.stop(diverged.into());
+        }
+        let suffix = self.uncommitted_suffix();
+        // When this is durable, the head is what the primary of the view has named: it is certain.
+        self.stage_state(VsrState { head_certain: true, doubted, ..self.record(suffix) });
+        self.view_change.copies_bytes = 0;
+        for entry in std::mem::take(&mut self.view_change.copies).into_values() {
+            self.take_in(entry);
+        }
+        self.arm_deadline();
+        self.repair_soon();
+    }
+
+    fn on_install_durable(&mut self) {
+        if self.primary_id() != self.id {
+            return self.become_backup();
+        }
+        if self.phase == Phase::RepairingPrimary {
+            return self.try_become_primary();
+        }
+        if self.phase.is_first_start() && self.view == View::default() && !self.is_known_to_be_first() {
+            if self.phase != Phase::AwaitingMembers {
+                self.enter_phase(Phase::AwaitingMembers);
+            }
+            return;
+        }
+        if self.enter_phase(Phase::RepairingPrimary) {
+            let start = self.start_view(0);
+            self.broadcast(&Message::StartView(start));
+            self.begin_as_primary();
+            self.try_become_primary();
+        }
+    }
+
+    /// A disk on which nothing was ever done leads the first view of a cluster only when a view-change quorum has said that it has done
+    /// nothing either, and knows of no other disk under this id: else one that was formatted anew would commit beside what its
+    /// predecessor has committed (rule 7.17).
+    fn is_known_to_be_first(&self) -> bool {
+        let fresh = self.progress.iter().filter(|member| member.log == Some((self.view, OpNumber::ZERO))).count();
+        fresh + 1 >= usize::from(self.membership.quorums.view_change)
+    }
+
+    /// Another member has said what it holds, while this replica waits to lead the first view.
+    pub(crate) fn on_first_ping(&mut self) {
+        if !self.phase.is_first_start() || self.view != View::default() {
+            return;
+        }
+        let has_begun = |log: (View, OpNumber)| log.0 == self.view && log.1 > OpNumber::ZERO;
+        if self.progress.iter().any(|member| member.log.is_some_and(has_begun)) {
+            self.mark("the view that a fresh disk would lead has begun without it");
+            self.enter_view(self.view.next());
+        } else if self.phase == Phase::AwaitingMembers {
+            self.on_install_durable();
+        }
+    }
+
+    /// Normal operation begins when the bodies of all inherited uncommitted ops are here.
+    pub(crate) fn try_become_primary(&mut self) {
+        if !self.is_repairing_primary() {
+            return;
+        }
+        let (commit, head) = (self.commit, self.log.head());
+        let missing = (commit.0 + 1..=head.0).any(|op| !self.log.slot(OpNumber(op)).is_some_and(|s| s.is_present()));
+        if missing {
+            self.mark("a new primary repairs bodies");
+            return self.repair_soon();
+        }
+        self.reads.inherited_head = head;
+        self.index_inherited();
+        self.enter_normal();
+        self.view_change.deadline = NEVER;
+        self.advance_commit();
+    }
+
+    fn become_backup(&mut self) {
+        self.head_certain = true;
+        self.enter_normal();
+        self.heard_of_primary = self.now;
+        self.arm_deadline();
+        self.send_prepare_ok();
+        self.vote_if_primary_is_down();
+    }
+
+    fn enter_normal(&mut self) {
+        if !self.enter_phase(Phase::Normal) {
+            return;
+        }
+        self.view_change.voting = None;
+        self.view_change.votes.fill(None);
+        self.durable = self.commit.op().min(self.log.head());
+        self.restage();
+        self.advance_durable();
+        self.repair_soon();
+        self.events.push(Event::ViewStarted { view: self.view, primary: self.primary_id() });
+    }
+
+    /// Puts the entries whose turn had to wait for a vsr state.
+    pub(crate) fn stage_unstaged(&mut self) {
+        for op in self.writes.take_unstaged().into_keys() {
+            self.stage_put(op);
+        }
+    }
+
+    /// Puts every entry that is in memory and not durable: those of this view's log, and those whose
+    /// put gave way to a view change.
+    fn restage(&mut self) {
+        let head = self.log.head();
+        let unstaged = self.writes.take_unstaged();
+        for op in unstaged.into_keys().chain((self.commit.0 + 1..=head.0).map(OpNumber)) {
+            self.stage_put(op);
+        }
+    }
+
+    /// The log of a view that has started, from its primary: it replaces the log of an older view, and only extends that of the same
+    /// one; an uncertain head takes the answer to this life's question alone (rule 7.5).
+    pub(crate) fn on_start_view(&mut self, from: ReplicaId, start: StartView) {
+        if from != self.membership.primary(start.view) || from == self.id {
+            return self.ignore("StartView", "not from the primary of its view");
+        }
+        if start.view < self.view {
+            return self.ignore("StartView", "an older view");
+        }
+        if !is_chain(&start.headers, start.commit, start.head) {
+            return self.ignore("StartView", "malformed");
+        }
+        if !self.head_certain && start.nonce != self.repair.nonce {
+            return self.ignore("StartView", "the head is uncertain, and it does not answer this life's request");
+        }
+        if start.head < self.commit.op() {
+            return self.ignore("StartView", "it ends before what is committed");
+        }
+        if start.commit.op() > start.head || start.head.0 - start.headers.first().map_or(0, |h| h.op.0) > LEAP_MAX {
+            return self.ignore("StartView", "malformed");
+        }
+        if start.head.0.saturating_sub(self.log.head().0) > LEAP_MAX {
+            return self.ignore("StartView", "too far ahead");
+        }
+        let installed_here = start.view == self.view && self.log_view == self.view;
+        let is_installing = matches!(self.phase, Phase::Installing { .. });
+        if installed_here && (self.head_certain || is_installing) {
+            if self.status() == Status::Normal {
+                self.extend_by(&start);
+            }
+            return;
+        }
+        if self.leave_view().is_some() {
+            self.install(start.view, start.head, &start.headers, start.commit);
+        }
+    }
+
+    /// A `StartView` of the view that is installed may extend the log, and nothing else: replacing
+    /// would drop what was acknowledged since (hazard D03 b).
+    fn extend_by(&mut self, start: &StartView) {
+        let head = self.log.head();
+        for header in start.headers.iter().filter(|header| header.op > head) {
+            self.log.extend(*header);
+        }
+        self.raise_commit(start.commit);
+        self.repair.lagging_since = None;
+        self.repair_soon();
+    }
+}
+
+/// What is checked of a `DoViewChange` before it is believed to be one.
+fn is_well_formed(dvc: &DoViewChange) -> bool {
+    let from = dvc.commit.op().min(dvc.head);
+    let ascending = dvc.headers.windows(2).all(|pair| pair[0].op < pair[1].op);
+    let in_range =
+        dvc.headers.iter().all(|header| header.op >= from && header.op <= dvc.head && header.view <= dvc.log_view);
+    ascending
+        && in_range
+        && dvc.log_view < dvc.view
+        && dvc.facts.len() as u64 == dvc.head.0.saturating_sub(dvc.commit.0)
+}
+
+/// The headers of a `StartView` are an unbroken chain that ends in the head.
+fn is_chain(headers: &[Header], commit: CommitNumber, head: OpNumber) -> bool {
+    if head == OpNumber::ZERO {
+        return headers.is_empty();
+    }
+    let linked = headers.windows(2).all(|pair| pair[0].op.next() == pair[1].op && pair[1].parent == pair[0].checksum());
+    let covers = headers.first().is_some_and(|first| first.op.0 <= commit.0 + 1);
+    linked && covers && headers.last().is_some_and(|last| last.op == head)
+}
