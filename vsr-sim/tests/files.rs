@@ -121,6 +121,32 @@ fn a_full_disk_takes_no_more_and_what_it_has_can_be_written() {
     assert_eq!(file.len().expect("a length"), SECTOR as u64);
 }
 
+/// A replica that takes nothing in for want of room writes nothing: the storage has to find by itself that there is room again.
+#[test]
+fn a_storage_that_was_out_of_room_has_some_after_an_idle_second() {
+    let folder = folder();
+    let storage = file_storage(folder.clone()).expect("a storage");
+    folder.formatted();
+    block_on(storage.recover()).expect("it was formatted");
+    let put = |op: u64| {
+        let entry = vsr_sim::conformance::storage::entry(op, 0, Checksum(op.into()), Bytes::from_static(&[7; 4000]));
+        block_on(storage.write(Batch { entries: vec![entry], ..Batch::default() }))
+    };
+    put(1).expect("a write");
+    folder.set_full(true);
+    let failed = (2..100_000).find_map(|op| put(op).err());
+    assert!(matches!(failed, Some(StorageError::Full { .. })), "{failed:?}");
+    let full = storage.room();
+    assert!(full < 8000, "{full} bytes are left of what was prepared");
+    folder.pass_idle_second();
+    assert_eq!(storage.room(), full, "there is still none");
+    folder.set_full(false);
+    assert_eq!(storage.room(), full, "it has not looked");
+    folder.pass_idle_second();
+    assert!(storage.room() > 1 << 20, "{} bytes", storage.room());
+    assert!(!folder.take_idle_second(), "it has looked");
+}
+
 /// The disk without files: a loss that a start has noted is the replica's to remember, as on real ones; a new loss is not.
 #[test]
 fn an_unreadable_end_is_certain_from_the_start_after_the_one_that_noted_it() {

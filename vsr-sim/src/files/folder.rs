@@ -163,6 +163,8 @@ struct Disk {
     full: bool,
     /// So many syncs succeed, then one fails.
     failing: Option<(u32, u64)>,
+    /// A second without a write has passed, and the storage has not looked yet.
+    idle_second: bool,
 }
 
 impl Disk {
@@ -218,6 +220,7 @@ impl SimFolder {
             ops: vec![Vec::new()],
             full: false,
             failing: None,
+            idle_second: false,
         })))
     }
 
@@ -257,6 +260,13 @@ impl SimFolder {
         });
         drop(disk);
         SimFile { folder: self.clone(), file }
+    }
+
+    /// Whether a second without a write has passed since this was asked last: then a storage on threads would look after itself
+    /// ([`BlockingWriter::after_write`](vsr::threaded::BlockingWriter::after_write)).
+    #[must_use]
+    pub fn take_idle_second(&self) -> bool {
+        std::mem::take(&mut self.lock().idle_second)
     }
 
     // ---- for whoever tests a storage ----
@@ -504,6 +514,11 @@ impl SimFolder {
     /// Whether a file can grow.
     pub fn set_full(&self, full: bool) {
         self.lock().full = full;
+    }
+
+    /// A second passes without a write.
+    pub fn pass_idle_second(&self) {
+        self.lock().idle_second = true;
     }
 
     /// Every step since the disk was settled was reported as done, and never came to it.

@@ -54,7 +54,7 @@ impl<W: BlockingWriter, R: BlockingReader> Inline<W, R> {
         result
     }
 
-    /// What a thread would do once the write was answered.
+    /// What a thread would do once the write was answered, and after a second without one.
     fn after_write(&self) {
         let is_recovered = lock(&self.state).is_recovered;
         if is_recovered && self.check().is_ok() {
@@ -96,6 +96,10 @@ impl<W: BlockingWriter, R: BlockingReader> Storage for Inline<W, R> {
     }
 
     fn room(&self) -> u64 {
+        // No thread does it in a second without a write: it is done here, as this is asked often.
+        if self.folder.take_idle_second() {
+            self.after_write();
+        }
         lock(&self.writer).room()
     }
 }

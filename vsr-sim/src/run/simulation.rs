@@ -108,7 +108,9 @@ impl<S: Simulated> Simulation<S> {
     /// Runs the replicas on this storage, on simulated files. It is called with a new disk once, to format it, and
     /// with the disk as it was left at each start of a replica. It must not wait for anything, and have no threads
     /// (see [`Inline`](crate::files::Inline)). Faults that damage entries damage sectors; whatever the storage says
-    /// after a crash is held against the clauses of [`Storage`].
+    /// after a crash is held against the clauses of [`Storage`]. A second without a write is over when
+    /// [`SimFolder::take_idle_second`] says so: a storage that then looks for room, as one on threads does, asks it in
+    /// [`Storage::room`].
     #[must_use]
     pub fn storage<D: Storage>(
         mut self,

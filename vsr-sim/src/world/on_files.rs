@@ -20,6 +20,9 @@ use crate::files::{Grain, Harm, Kept, Ledger, Lost, Place, SECTOR, SECTORS_PER_P
 /// How a storage is opened on its disk, and formatted if the disk is new.
 pub(crate) type Open = Arc<dyn Fn(SimFolder) -> Result<Box<dyn Storage>, StorageError> + Send + Sync>;
 
+/// After so many nanoseconds without a write a storage on threads looks after itself.
+const IDLE: u64 = 1_000_000_000;
+
 /// The disks of all replicas, where they are simulated by sector.
 pub(crate) struct FileDisks {
     open: Open,
@@ -35,6 +38,8 @@ pub(super) struct FileDisk {
     late: Vec<Lost>,
     /// What shows those that were lost.
     evidence: Evidence,
+    /// Since when there was neither a write nor anything that the storage did by itself.
+    idle_since: u64,
 }
 
 /// What opening a storage has given: it, and what it has recovered.
@@ -51,7 +56,7 @@ impl FileDisks {
         drop((self.open)(folder.clone())?);
         folder.formatted();
         let (ledger, evidence) = (Ledger::new(state.clone()), Evidence::default());
-        self.disks.push(FileDisk { folder, ledger, late: Vec::new(), evidence });
+        self.disks.push(FileDisk { folder, ledger, late: Vec::new(), evidence, idle_since: 0 });
         Ok(())
     }
 
@@ -83,6 +88,7 @@ impl World {
         } else {
             files.open(&files.disks[node].folder)
         };
+        files.disks[node].idle_since = self.now;
         if let Ok((_, recovered)) = &opened {
             let ledger = &mut files.disks[node].ledger;
             match ledger.judge(recovered) {
@@ -97,15 +103,47 @@ impl World {
         Some(opened)
     }
 
+    /// Whether no file of a replica can grow now.
+    fn is_full_on_files(&self, node: usize) -> bool {
+        let Node { full_until, no_space_until, .. } = self.nodes[node];
+        self.faults_on && self.now < full_until.max(no_space_until)
+    }
+
     /// A replica hands a batch to its storage on files.
     fn begin_on_files(&mut self, node: usize, batch: &Batch) {
-        let Node { full_until, no_space_until, .. } = self.nodes[node];
-        let full = self.faults_on && self.now < full_until.max(no_space_until);
+        let full = self.is_full_on_files(node);
         if let Some(files) = &mut self.files {
             let disk = &mut files.disks[node];
+            disk.idle_since = self.now;
             disk.folder.set_full(full);
             let write = disk.folder.begin(batch.entries.iter().map(|entry| entry.header.op).collect());
             disk.ledger.begin(batch.clone(), write);
+        }
+    }
+
+    /// Lets a second without a write pass for a storage on files, if it is over and the disk would answer: a storage that was out of
+    /// room gets no write that could show it that there is some again. Whether it was over.
+    fn pass_idle_second(&mut self, node: usize) -> bool {
+        let Node { stalled, poisoned, .. } = self.nodes[node];
+        if stalled || poisoned || self.disks[node].is_writing() {
+            return false;
+        }
+        let full = self.is_full_on_files(node);
+        let Some(files) = &mut self.files else { return false };
+        let disk = &mut files.disks[node];
+        if self.now.saturating_sub(disk.idle_since) < IDLE {
+            return false;
+        }
+        disk.idle_since = self.now;
+        disk.folder.set_full(full);
+        disk.folder.pass_idle_second();
+        true
+    }
+
+    /// What a storage on files has done in an idle second is on the disk.
+    fn end_idle_second(&self, node: usize) {
+        if let Some(files) = &self.files {
+            files.disks[node].folder.settle();
         }
     }
 
@@ -124,6 +162,7 @@ impl World {
         let Some(mut files) = self.files.take() else { return fate };
         let mut random = self.draw(site::SECTOR, node as u64, self.now);
         let disk = &mut files.disks[node];
+        disk.idle_since = self.now;
         let fate = if let Some(WriteFate::Fail(_) | WriteFate::FailSync(_)) = fate {
             disk.folder.fail_first_sync(random.next_u64());
             fate.map(|fate| if let WriteFate::Fail(_) = fate { WriteFate::Fail(Unsynced::Lost) } else { fate })
@@ -388,11 +427,17 @@ impl Storage for OnFiles {
     }
 
     fn room(&self) -> u64 {
-        let world = lock(&self.life.world);
-        if world.now < world.nodes[self.life.node].full_until {
+        let node = self.life.node;
+        let mut world = lock(&self.life.world);
+        if world.now < world.nodes[node].full_until {
             return 0;
         }
+        let is_idle = world.pass_idle_second(node);
         drop(world);
-        self.storage().map_or(0, |storage| storage.room())
+        let room = self.storage().map_or(0, |storage| storage.room());
+        if is_idle {
+            lock(&self.life.world).end_idle_second(node);
+        }
+        room
     }
 }
