@@ -87,7 +87,7 @@ pub enum Rejection {
     SameReplica,
     /// Another disk is connected under this id.
     #[error(
-        "a replica on another disk (incarnation) is connected under this id: end one of the two, and never format or \
+        "a replica on another disk (another disk id) is connected under this id: end one of the two, and never format or \
          replace a disk under an id that has been in use"
     )]
     OtherIncarnation,

@@ -188,7 +188,7 @@ fn when_every_disk_is_lost_waiting_is_right() {
 #[test]
 fn a_cluster_has_the_quorums_limits_and_time_outs_that_its_line_gives_it() {
     let played = play(
-        "cluster 3 quorums=3/2/1 pipeline=2 batch-requests=1 idle-min=5 heartbeat=20ms suspect=100ms abdicate=80ms view-change=100ms\n\
+        "cluster 3 quorums=3/2/1 pipeline=2 batch-requests=1 idle-min=5 heartbeat=20ms primary-timeout=100ms quorum-timeout=80ms view-change-timeout=100ms\n\
          tick 10ms\nrequest c0 add 0 5\nuntil c0 idle\ncut r2|r0\ncut r2|r1\nrequest c0 add 0 1\ntick 500ms\nexpect c0 waits\n\
          heal\nuntil c0 idle\nexpect c0 heard 6\nsettle\ncheck\n",
     );

@@ -545,7 +545,9 @@ impl Options {
         }
         // A round of time-outs that ends at once would keep the simulator busy for ever.
         let timing = self.limits.timing;
-        if [timing.heartbeat, timing.retry, timing.ping, timing.view_change].iter().any(|time| time.as_micros() < 1000)
+        if [timing.heartbeat, timing.retry, timing.ping, timing.view_change_timeout]
+            .iter()
+            .any(|time| time.as_micros() < 1000)
         {
             return Err("heartbeat, retry, ping and view-change take 1ms at least".to_owned());
         }
@@ -681,7 +683,7 @@ mod tests {
         options.set("quorums", "1/1/1").unwrap();
         assert!(options.validate().unwrap_err().contains("do not meet"));
         options.set("quorums", "default").unwrap();
-        options.set("suspect", "60ms").unwrap();
+        options.set("primary-timeout", "60ms").unwrap();
         assert!(options.validate().unwrap_err().contains("three heartbeats"));
     }
 }

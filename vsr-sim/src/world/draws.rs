@@ -281,7 +281,7 @@ impl World {
     /// Cuts the primary off from the other replicas, for about as long as it takes them to notice; its clients still reach it.
     fn some_deposition(&self, random: &mut Random) -> Drawn {
         let primary = self.primary();
-        let suspect = self.options.limits.timing.suspect.as_nanos() as u64;
+        let suspect = self.options.limits.timing.primary_timeout.as_nanos() as u64;
         let lasts = suspect / 2 + random.below(2 * suspect);
         let (deaf, mute) = match random.below(4) {
             0 => (true, false),

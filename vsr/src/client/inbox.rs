@@ -494,11 +494,11 @@ pub(crate) fn close_watch(queue: &Mutex<WatchQueue>) {
 /// Something that happened in a replica, or how much of it was not read in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Watched {
+pub enum WatchEvent {
     /// It happened.
     Event(Event),
     /// So many events were lost because they were not read in time.
-    Missed(u64),
+    Lagged(u64),
 }
 
 /// The events of a replica, in order. Ends when the replica stops.
@@ -507,15 +507,15 @@ pub struct Events {
 }
 
 impl Stream for Events {
-    type Item = Watched;
+    type Item = WatchEvent;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Watched>> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(event) = queue.events.pop_front() {
-            return Poll::Ready(Some(Watched::Event(event)));
+            return Poll::Ready(Some(WatchEvent::Event(event)));
         }
         if queue.missed > 0 {
-            return Poll::Ready(Some(Watched::Missed(std::mem::take(&mut queue.missed))));
+            return Poll::Ready(Some(WatchEvent::Lagged(std::mem::take(&mut queue.missed))));
         }
         if queue.closed {
             return Poll::Ready(None);
@@ -531,7 +531,7 @@ impl Events {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     #[allow(clippy::should_implement_trait, reason = "the name that every stream's next has")]
-    pub fn next(&mut self) -> impl Future<Output = Option<Watched>> + '_ {
+    pub fn next(&mut self) -> impl Future<Output = Option<WatchEvent>> + '_ {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context))
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-pub use crate::client::inbox::{Events, Positioned, QueryError, ReplicaStatus, Watched};
+pub use crate::client::inbox::{Events, Positioned, QueryError, ReplicaStatus, WatchEvent};
 use crate::client::inbox::{
     Shared, WatchQueue, close_watch, send_query, send_query_within, submit_command, submit_within,
 };

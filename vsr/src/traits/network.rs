@@ -5,7 +5,7 @@ use std::error::Error;
 use async_trait::async_trait;
 
 use crate::cause::Cause;
-use crate::protocol::{Envelope, Incarnation, Message, Peer, ReplicaId};
+use crate::protocol::{DiskId, Envelope, Message, Peer, ReplicaId};
 
 /// Carries messages between replicas and clients.
 ///
@@ -22,9 +22,9 @@ use crate::protocol::{Envelope, Incarnation, Message, Peer, ReplicaId};
 /// 4. **Strangers do no harm.** What does not decode, or comes from another cluster, is dropped and
 ///    counted; what others send is not affected.
 /// 5. **Memory is bounded**: a peer that does not take its messages loses the newest ones.
-/// 6. **Hints.** A broken connection is reported as [`Arrival::PeerDown`], its end as
-///    [`Arrival::PeerUp`], where there are connections; that a peer refuses this end as
-///    [`Arrival::Refused`]. Nobody believes them.
+/// 6. **Hints.** A broken connection is reported as [`NetworkEvent::PeerDown`], its end as
+///    [`NetworkEvent::PeerUp`], where there are connections; that a peer refuses this end as
+///    [`NetworkEvent::Refused`]. Nobody believes them.
 /// 7. **Who comes back is reached again**, a replica that was restarted too, without anybody's doing.
 /// 8. **Clients are answered**: what a replica sends to a client that has reached it goes there for as
 ///    long as the client lives.
@@ -37,12 +37,12 @@ pub trait Network: Send + Sync + 'static {
     /// Sends every message of the batch, in order, and leaves it empty.
     fn send(&self, batch: &mut Vec<Envelope>);
 
-    /// The next arrivals; waits for at least one.
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError>;
+    /// The next events; waits for at least one.
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError>;
 
     /// Who speaks through this end, called once before anything is sent. Transports show it to their
     /// peers, so that a copied or replaced disk under a known replica id is noticed (rule 7.7).
-    fn introduce(&self, _identity: Identity) {}
+    fn set_identity(&self, _identity: Identity) {}
 
     /// Ends it: nothing is sent or received any more, and when this returns its address is free for another one. Called
     /// once, at the orderly end of a replica, before it is dropped.
@@ -54,7 +54,7 @@ pub trait Network: Send + Sync + 'static {
 #[non_exhaustive]
 pub struct Identity {
     /// Given at random when the disk was formatted.
-    pub incarnation: Incarnation,
+    pub disk_id: DiskId,
     /// How often the replica was started on it, this start included.
     pub starts: u64,
 }
@@ -62,8 +62,8 @@ pub struct Identity {
 impl Identity {
     /// This start of a replica on this disk.
     #[must_use]
-    pub fn new(incarnation: Incarnation, starts: u64) -> Identity {
-        Identity { incarnation, starts }
+    pub fn new(disk_id: DiskId, starts: u64) -> Identity {
+        Identity { disk_id, starts }
     }
 }
 
@@ -71,7 +71,7 @@ impl Identity {
 ///
 /// Not `non_exhaustive`: a transport that wraps another one has to pass on every kind, also one that a later version adds.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Arrival {
+pub enum NetworkEvent {
     /// A message, from a sender that the transport vouches for.
     Message {
         /// The sender.
@@ -117,11 +117,11 @@ impl<T: Network + ?Sized> Network for std::sync::Arc<T> {
     fn send(&self, batch: &mut Vec<Envelope>) {
         (**self).send(batch);
     }
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         (**self).recv().await
     }
-    fn introduce(&self, identity: Identity) {
-        (**self).introduce(identity);
+    fn set_identity(&self, identity: Identity) {
+        (**self).set_identity(identity);
     }
     async fn close(&self) {
         (**self).close().await;
@@ -133,11 +133,11 @@ impl<T: Network + ?Sized> Network for Box<T> {
     fn send(&self, batch: &mut Vec<Envelope>) {
         (**self).send(batch);
     }
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         (**self).recv().await
     }
-    fn introduce(&self, identity: Identity) {
-        (**self).introduce(identity);
+    fn set_identity(&self, identity: Identity) {
+        (**self).set_identity(identity);
     }
     async fn close(&self) {
         (**self).close().await;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::protocol::core::Core;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::log::log::{Body, LogSlot};
 use crate::protocol::normal::forwards::Forwards;
 use crate::protocol::types::checksum::Checksum;
@@ -100,10 +100,10 @@ impl Repair {
 
     /// Whether an answer may still be on its way. The patience doubles each time that as many questions were asked as there are
     /// peers: what is asked for again travels again, and the one that has it may be the last that is asked.
-    fn is_asked(&self, op: OpNumber, now: Monotonic, patience: Duration, peers: u32) -> bool {
+    fn is_asked(&self, op: OpNumber, now: Monotonic, timeout: Duration, peers: u32) -> bool {
         let waits = |&(at, times): &(Monotonic, u32)| {
             let rounds = times.saturating_sub(1) / peers.max(1);
-            now.since(at) < patience * (1 << rounds.min(ASKS_DOUBLED))
+            now.since(at) < timeout * (1 << rounds.min(ASKS_DOUBLED))
         };
         self.asked.get(&op).is_some_and(waits)
     }
@@ -166,13 +166,13 @@ impl Core {
         if self.is_disk_behind() {
             return;
         }
-        let (now, patience, peers) = (self.now, self.options.timing.retry, self.membership.n() as u32 - 1);
+        let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
         let from = self.log.proven_from().max(self.applied.next());
         let mut op = from;
         while op <= self.log.head() && op.0 < from.0 + 2048 && wanted.len() < ENTRIES_MAX {
             if let Some(slot) = self.log.slot(op)
                 && let (Some(header), Body::Missing) = (&slot.header, &slot.body)
-                && !self.repair.is_asked(op, now, patience, peers)
+                && !self.repair.is_asked(op, now, timeout, peers)
             {
                 wanted.push((op, header.checksum()));
             }
@@ -185,7 +185,7 @@ impl Core {
             }
             let Some(slot) = self.log.slot(op) else { continue };
             if let (Some(header), Body::Missing) = (&slot.header, &slot.body) {
-                if !self.repair.is_asked(op, now, patience, peers) && wanted.len() < ENTRIES_MAX {
+                if !self.repair.is_asked(op, now, timeout, peers) && wanted.len() < ENTRIES_MAX {
                     wanted.push((op, header.checksum()));
                 }
                 again.insert(op);
@@ -212,7 +212,7 @@ impl Core {
     /// The primary half of the time, else any other member; one whose connection is up, if there is
     /// one. Random, so that repair never keeps asking the wrong one in step (hazard B33), and nobody twice in a round.
     fn pick_peer(&mut self, tried: &mut Tried) -> Option<ReplicaId> {
-        let n = self.membership.n();
+        let n = self.membership.size();
         if n == 1 {
             return None;
         }
@@ -234,8 +234,8 @@ impl Core {
 
     /// Whether everybody was asked for an op within the retry interval; notes that they are now.
     pub(crate) fn repair_asked_recently(&mut self, op: OpNumber) -> bool {
-        let (now, patience, peers) = (self.now, self.options.timing.retry, self.membership.n() as u32 - 1);
-        let recently = self.repair.is_asked(op, now, patience, peers);
+        let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
+        let recently = self.repair.is_asked(op, now, timeout, peers);
         if !recently {
             self.repair.note_asked(op, now);
         }
@@ -367,8 +367,8 @@ impl Core {
             slot.corrupt = true;
         }
         self.repair.damaged.insert(op);
-        if self.membership.n() == 1 {
-            return self.stop(Fault::SoloDamaged { op });
+        if self.membership.size() == 1 {
+            return self.stop(Halt::SoloDamaged { op });
         }
         self.repair_soon();
     }

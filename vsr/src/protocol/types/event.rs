@@ -7,7 +7,7 @@ use super::number::{CommitNumber, OpNumber, ReplicaId, View};
 /// A reason to vote to leave a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Suspicion {
+pub enum ViewChangeReason {
     /// A backup heard no heartbeat.
     Silence,
     /// The connection to the primary is down.
@@ -24,16 +24,16 @@ pub enum Suspicion {
     NoRoom,
 }
 
-impl std::fmt::Display for Suspicion {
+impl std::fmt::Display for ViewChangeReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Suspicion::Silence => "the primary is silent",
-            Suspicion::Disconnected => "the connection to the primary is down",
-            Suspicion::Forward => "a forwarded request is neither prepared nor answered",
-            Suspicion::NoProgress => "the view change makes no progress",
-            Suspicion::Unanswered => "no quorum answers",
-            Suspicion::Disk => "the own disk does not answer",
-            Suspicion::NoRoom => "the own disk has no room, and those of others have",
+            ViewChangeReason::Silence => "the primary is silent",
+            ViewChangeReason::Disconnected => "the connection to the primary is down",
+            ViewChangeReason::Forward => "a forwarded request is neither prepared nor answered",
+            ViewChangeReason::NoProgress => "the view change makes no progress",
+            ViewChangeReason::Unanswered => "no quorum answers",
+            ViewChangeReason::Disk => "the own disk does not answer",
+            ViewChangeReason::NoRoom => "the own disk has no room, and those of others have",
         })
     }
 }
@@ -59,7 +59,7 @@ pub enum Event {
         /// The view.
         view: View,
         /// Why.
-        why: Suspicion,
+        why: ViewChangeReason,
     },
     /// The commit number rose.
     Committed {

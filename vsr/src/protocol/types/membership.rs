@@ -264,7 +264,7 @@ impl Membership {
 
     /// The number of voting members.
     #[must_use]
-    pub fn n(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.members.len()
     }
 

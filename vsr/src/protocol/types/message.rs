@@ -136,9 +136,9 @@ pub struct Reply {
     pub request: Checksum,
 }
 
-/// What a `DoViewChange` says of one op, as of the moment of sending (rule 7.3).
+/// What a `DoViewChange` says of one op's slot, as of the moment of sending (rule 7.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fact {
+pub struct SlotEvidence {
     /// The entry is here, intact.
     pub present: bool,
     /// The entry was never acknowledged here: the slot is certainly empty, or was never yet durable.
@@ -162,7 +162,7 @@ pub struct DoViewChange {
     /// The headers after `commit`, upwards; a blank slot is left out.
     pub headers: Vec<Header>,
     /// What the sender has of each op from `commit` + 1 to `head`.
-    pub facts: Vec<Fact>,
+    pub evidence: Vec<SlotEvidence>,
     /// The op of the sender's newest checkpoint.
     pub checkpoint: OpNumber,
     /// The life of the sender.
@@ -274,10 +274,10 @@ pub enum Message {
         /// The life of the sender.
         life: Life,
     },
-    /// A vote to leave a view; it promises nothing.
+    /// A vote to leave a view; it promises nothing. VRR's message of this name carries the view to enter.
     StartViewChange {
-        /// The sender's durable view.
-        view: View,
+        /// The view to leave: the sender's durable one.
+        leaving: View,
         /// The life of the sender.
         life: Life,
     },
@@ -394,7 +394,7 @@ impl Message {
             | Message::PrepareOk { view, .. }
             | Message::Commit { view, .. }
             | Message::CommitOk { view, .. }
-            | Message::StartViewChange { view, .. }
+            | Message::StartViewChange { leaving: view, .. }
             | Message::RequestStartView { view, .. } => Some(*view),
             Message::DoViewChange(dvc) => Some(dvc.view),
             Message::StartView(start) => Some(start.view),
@@ -411,7 +411,7 @@ impl Message {
             Message::Replies { replies, .. } => replies.iter().map(Reply::weight).sum(),
             Message::Prepare { entry, .. } => HEADER + entry.body.len(),
             Message::Entries { entries } => entries.iter().map(|entry| HEADER + entry.body.len()).sum(),
-            Message::DoViewChange(dvc) => dvc.headers.len() * HEADER + dvc.facts.len() * 2,
+            Message::DoViewChange(dvc) => dvc.headers.len() * HEADER + dvc.evidence.len() * 2,
             Message::StartView(start) => start.headers.len() * HEADER,
             Message::Headers { headers } => headers.len() * HEADER,
             Message::RequestEntries { wanted } => wanted.len() * 24,
@@ -464,7 +464,7 @@ impl Message {
             Message::PrepareOk { view: v, op: o, .. } => view(v) && op(o),
             Message::Commit { view: v, commit, head, .. } => view(v) && op(head) && commit.0 <= head.0,
             Message::CommitOk { view: v, .. }
-            | Message::StartViewChange { view: v, .. }
+            | Message::StartViewChange { leaving: v, .. }
             | Message::RequestStartView { view: v, .. } => view(v),
             Message::DoViewChange(dvc) => {
                 view(&dvc.view)
@@ -640,7 +640,7 @@ mod tests {
             checksum: Checksum(1),
             life: Life::default(),
         };
-        let vote = |number: u64| Message::StartViewChange { view: View { number, ..view }, life: Life::default() };
+        let vote = |number: u64| Message::StartViewChange { leaving: View { number, ..view }, life: Life::default() };
         let ask = |number: u64| Message::RequestEntries { wanted: vec![(OpNumber(number), Checksum(1))] };
         let index = |number: u64| Message::ReadIndexOk { nonce: 1, index: OpNumber(number) };
         let of_session = |number: u64| {

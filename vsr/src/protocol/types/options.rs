@@ -15,40 +15,40 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// Silence of the primary after which a backup votes against it. Default 400 ms. Too low: a loaded
     /// machine changes views for nothing. Too high: a stalled primary is replaced late.
-    pub suspect: Duration,
+    pub primary_timeout: Duration,
     /// How long a view change may make no progress before the next view is tried. Default 500 ms;
     /// doubles with each failed one, up to 8 times: where no view can start, one is entered each 8 of it.
-    pub view_change: Duration,
+    pub view_change_timeout: Duration,
     /// Between two attempts at anything that is not answered. Default 60 ms.
     pub retry: Duration,
     /// Between two pings. Default 250 ms.
     pub ping: Duration,
     /// How long a primary goes on without hearing from a quorum. Default 400 ms.
-    pub abdicate: Duration,
+    pub quorum_timeout: Duration,
     /// How long a primary's own write may take before it gives up the role. Default 2 s.
-    pub disk: Duration,
+    pub disk_stall_timeout: Duration,
     /// How long a forwarded request may be neither prepared nor answered, while nothing is committed, before it is a
     /// reason to vote. After half of it the primary is asked again. Default 1 s.
-    pub forward: Duration,
+    pub forward_timeout: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
             heartbeat: Duration::from_millis(50),
-            suspect: Duration::from_millis(400),
-            view_change: Duration::from_millis(500),
+            primary_timeout: Duration::from_millis(400),
+            view_change_timeout: Duration::from_millis(500),
             retry: Duration::from_millis(60),
             ping: Duration::from_millis(250),
-            abdicate: Duration::from_millis(400),
-            disk: Duration::from_secs(2),
-            forward: Duration::from_secs(1),
+            quorum_timeout: Duration::from_millis(400),
+            disk_stall_timeout: Duration::from_secs(2),
+            forward_timeout: Duration::from_secs(1),
         }
     }
 }
 
 impl Timing {
-    /// These times with a change: `Timing::default().with(|timing| timing.disk = Duration::from_secs(5))`.
+    /// These times with a change: `Timing::default().with(|timing| timing.disk_stall_timeout = Duration::from_secs(5))`.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Timing)) -> Timing {
         change(&mut self);

@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use crate::protocol::log::log::Log;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
-use crate::protocol::types::message::{DoViewChange, Fact};
+use crate::protocol::types::message::{DoViewChange, SlotEvidence};
 use crate::protocol::types::number::{CommitNumber, OpNumber, View};
 use crate::protocol::types::quorum::Quorums;
 
@@ -271,7 +271,7 @@ impl Evidence<'_> {
         own.is_some_and(|own| own.checksum() == checksum)
             || self.own.copies.contains_key(&(op, checksum))
             || self.dvcs().any(|dvc| {
-                fact(dvc, op).is_some_and(|fact| fact.present)
+                evidence(dvc, op).is_some_and(|evidence| evidence.present)
                     && header(dvc, op).is_some_and(|header| header.checksum() == checksum)
             })
     }
@@ -287,7 +287,7 @@ impl Evidence<'_> {
     fn nacks_of_blank(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
         let other = |dvc: &DoViewChange| {
             let holds_another = dvc.log_view < log_view && op > dvc.commit.op() && header(dvc, op).is_some();
-            holds_another && fact(dvc, op).is_some_and(|fact| fact.present || fact.nack)
+            holds_another && evidence(dvc, op).is_some_and(|evidence| evidence.present || evidence.nack)
         };
         self.dvcs().filter(|dvc| checksum.is_none() && (nacks(dvc, op, None, log_view) || other(dvc))).count()
     }
@@ -297,8 +297,8 @@ fn header(dvc: &DoViewChange, op: OpNumber) -> Option<&Header> {
     dvc.headers.binary_search_by_key(&op, |header| header.op).ok().map(|at| &dvc.headers[at])
 }
 
-fn fact(dvc: &DoViewChange, op: OpNumber) -> Option<Fact> {
-    dvc.facts.get(usize::try_from(op.0.checked_sub(dvc.commit.0 + 1)?).ok()?).copied()
+fn evidence(dvc: &DoViewChange, op: OpNumber) -> Option<SlotEvidence> {
+    dvc.evidence.get(usize::try_from(op.0.checked_sub(dvc.commit.0 + 1)?).ok()?).copied()
 }
 
 /// Whether the sender certainly never acknowledged (op, checksum) in a view that matters (rule 7.3).
@@ -310,13 +310,13 @@ fn nacks(dvc: &DoViewChange, op: OpNumber, checksum: Option<Checksum>, log_view:
     if op > dvc.head {
         return dvc.head_certain;
     }
-    let Some(fact) = fact(dvc, op) else { return false };
+    let Some(evidence) = evidence(dvc, op) else { return false };
     match (header(dvc, op), checksum) {
         (Some(own), Some(checksum)) if own.checksum() != checksum => {
             // Another content: intact, or never durable, and of an older log.
-            dvc.log_view < log_view && (fact.present || fact.nack)
+            dvc.log_view < log_view && (evidence.present || evidence.nack)
         }
-        _ => fact.nack,
+        _ => evidence.nack,
     }
 }
 

@@ -2,13 +2,13 @@
 
 use super::invariants::BrokenInvariant;
 use crate::protocol::log::log::Diverged;
-use crate::protocol::types::number::{CommitNumber, Incarnation, OpNumber, Position, ReplicaId, SessionId, View};
+use crate::protocol::types::number::{CommitNumber, DiskId, OpNumber, Position, ReplicaId, SessionId, View};
 use crate::protocol::view_change::phase::IllegalTransition;
 
-/// A reason to stop for good. Going on could spread damage.
+/// Why a replica has stopped for good. Going on could spread damage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum Halt {
     /// The log of a view ends before what is known to be committed here.
     #[error("the log of the view ends at op {head}, but op {commit} is committed: agreement is broken")]
     CommittedDropped {
@@ -81,9 +81,9 @@ pub enum Fault {
         /// Who says so.
         by: ReplicaId,
         /// The disk that is known.
-        known: Incarnation,
+        known: DiskId,
         /// This one.
-        own: Incarnation,
+        own: DiskId,
     },
     /// The disk is an older copy, or another process runs on a copy of it.
     #[error(
