@@ -81,7 +81,7 @@ pub(crate) fn check_peers<'a>(addresses: impl IntoIterator<Item = &'a str>) -> R
             return bad("its port is none of 1 to 65535");
         }
         if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
-            return bad("it stands for every machine, and nobody can connect to it");
+            return bad("it stands for every machine, and no peer can connect to it");
         }
     }
     Ok(())
@@ -96,7 +96,7 @@ pub(crate) fn check_distinct<'a>(addresses: impl IntoIterator<Item = &'a str>) -
     }
 }
 
-/// Counts why there is no connection with somebody, and tells it when it is news.
+/// Counts the failure of a connection, and logs it when it is new.
 pub(crate) fn log_failure(who: &str, error: &HandshakeError, is_new: bool) {
     match error {
         HandshakeError::Refused(rejection) | HandshakeError::Rejected(rejection) => {

@@ -1,4 +1,4 @@
-//! The side that is connected to: listening, and the handshakes of whoever comes.
+//! The listening side: accepting connections, and their handshakes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -54,7 +54,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                 if told.is_new((), &error.to_string()) {
                     tracing::warn!(%error, "cannot accept connections; if too many files are open, raise `ulimit -n`");
                 }
-                // Whoever says nothing makes room for those that speak.
+                // Connections that are silent make room for those that speak.
                 drop(handshakes.pop_front());
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -92,7 +92,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                     // Connections that end without a word are nothing to tell: peers look so whether this replica lives.
                     let is_noise = !matches!(error, HandshakeError::Wire(_));
                     let is_new = !is_noise && shared.told().is_new((from.ip(), Err(error.reason())), error.reason());
-                    log_failure(&format!("somebody at {from}"), &error, is_new);
+                    log_failure(&format!("a peer at {from}"), &error, is_new);
                 }
             }
         });
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::options::TcpOptions;
 
-    /// Nobody accepts: each connection that does not fit would wait for seconds. What the operating system does not
+    /// While no connection is accepted, each that does not fit would wait for seconds. What the operating system does not
     /// allow cannot be tried, so what is asked of it counts as well.
     #[tokio::test]
     async fn b16_hundreds_of_clients_may_connect_at_once() {

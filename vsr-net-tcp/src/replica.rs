@@ -33,7 +33,7 @@ pub struct TcpNetwork {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Of whom something is told: of a replica for itself; of clients, and of whoever has not said who it is, for each reason, as those of
+/// Whom a log line is about: each replica for itself; clients, and peers without an identity, together for each reason, as those of
 /// one machine are many.
 pub(crate) type Whom = (IpAddr, Result<ReplicaId, &'static str>);
 
@@ -117,7 +117,7 @@ impl TcpNetwork {
         let mut failed = None;
         for address in resolve(name, options.allow_insecure).await? {
             if address.port() == 0 {
-                let cause = Cause::new("on port 0 nobody would find it");
+                let cause = Cause::new("no peer can connect to port 0");
                 return Err(TcpError::Address { address: name.clone(), cause });
             }
             match listen(address) {
@@ -185,7 +185,7 @@ impl TcpNetwork {
         Ok(TcpNetwork { shared, address, tasks: Mutex::new(tasks) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -272,7 +272,7 @@ impl Shared {
     }
 
     /// Gives the other side the connection of its id, if it may have it; an older one of the same process, or
-    /// client, ends. Nobody comes between the question and the answer.
+    /// client, ends. Check and admission are one step.
     pub(crate) fn admit(&self, speaker: &Speaker) -> Result<Guard<'_>, Rejection> {
         let peer = speaker.peer();
         let mut links = self.links();

@@ -244,7 +244,7 @@ pub(crate) fn parts<M: Medium>(log: M, state: M, name: &str) -> Result<(Writer<M
     Ok((writer, reader))
 }
 
-/// The two halves of the storage on any medium, for an executor of one's own. `name` stands in error messages.
+/// The two halves of the storage on any medium, for the caller's own executor. `name` stands in error messages.
 ///
 /// # Errors
 /// As [`FileStorage::open`].

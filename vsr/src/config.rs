@@ -1,4 +1,4 @@
-//! What one replica is told.
+//! The configuration of one replica.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The membership is at fault.
+    /// The membership is wrong.
     #[error(transparent)]
     Membership(#[from] MembershipError),
     /// The replica is none of the members.
@@ -64,7 +64,7 @@ pub enum ConfigError {
     NotAMember {
         /// As given.
         replica: ReplicaId,
-        /// How many there are.
+        /// The number of members.
         members: usize,
     },
     /// A field is out of its range.
@@ -111,7 +111,7 @@ pub(crate) fn check_count(field: &'static str, value: usize, why: &'static str) 
     if value == 0 { bad(field, value, format!("at least 1: {why}")) } else { Ok(()) }
 }
 
-/// A time that is neither nothing nor for ever.
+/// Checks that a time is at least `min`, and an hour at most.
 pub(crate) fn check_time(
     field: &'static str,
     value: Duration,
@@ -151,7 +151,7 @@ impl Config {
         Config::with_membership(cluster, replica, Membership::new(addresses)?)
     }
 
-    /// A configuration for a membership with constants or quorums of one's own.
+    /// A configuration for a membership with other constants or quorums than the defaults.
     ///
     /// # Errors
     /// A [`ConfigError`] that says what to change.
@@ -251,8 +251,8 @@ impl Config {
         Ok(())
     }
 
-    /// For transports, when they start: whether a queue of so many bytes takes every message of this replica. One that
-    /// does not would drop the longest for ever, and the cluster would wait for it.
+    /// For transports, when they start: whether a queue of this many bytes takes every message of this replica. One that
+    /// does not would drop the longest each time, and the cluster would wait for it without end.
     ///
     /// # Errors
     /// A [`ConfigError`] that names both fields.

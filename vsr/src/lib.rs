@@ -265,7 +265,7 @@
 //! | [`storage`], [`threaded`] | authors of a storage | the trait's errors; a storage made of code that blocks |
 //! | [`network`], [`wire`] | authors of a transport | arrivals, errors; frames |
 //! | [`protocol`] | both, simulators and tests | ops, entries, messages, the vsr state, and the protocol without I/O |
-//! | [`codec`] | whoever reads encoded commands elsewhere | how commands and replies become bytes |
+//! | [`codec`] | programs that read encoded commands elsewhere | how commands and replies become bytes |
 //! | [`memory`], [`testing`] | tests and first steps | storage, network, and a whole cluster in memory |
 //!
 //! Below `vsr/src` each folder or module uses only those that stand above it here:

@@ -17,7 +17,7 @@ use crate::output::complain;
 pub const NO: u8 = 1;
 /// Command line, configuration or surroundings: change them first.
 pub const USAGE: u8 = 2;
-/// Nobody has answered in time, there is no quorum, too much waits, or the log is full. Asking again may help.
+/// No replica has answered in time, there is no quorum, too much waits, or the log is full. Asking again may help.
 pub const NO_ANSWER: u8 = 3;
 /// The replica's disk or folder. The message says whether it can be used again.
 pub const STORAGE: u8 = 4;
@@ -27,7 +27,7 @@ pub const FAULT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// The network: a port that is taken, most likely by another process, or a name that is not known.
 pub const NETWORK: u8 = 7;
-/// Whoever read the output has gone: as a shell shows it of a program that was ended by SIGPIPE.
+/// The reader of the output has gone: as a shell shows it of a program that was ended by SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 /// A signal has ended the program: 128 and its number, as a shell shows it.
 pub(crate) const SIGNAL: u8 = 128;

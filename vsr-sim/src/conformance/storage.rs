@@ -31,7 +31,7 @@ pub trait Disks {
     /// Those of the storage.
     fn open(&mut self, disk: &Self::Disk) -> Result<Self::Storage, StorageError>;
 
-    /// A disk that nobody has formatted.
+    /// A disk that was never formatted.
     fn unformatted(&mut self) -> Option<Self::Disk> {
         None
     }

@@ -675,7 +675,7 @@ mod tests {
     fn a_wrong_option_is_refused_in_words() {
         let mut options = Options::calm(1, 3);
         assert!(options.set("dealy", "1ms").unwrap_err().contains("there is no option dealy"));
-        assert!(options.set("delay", "soon").unwrap_err().contains("is no time"));
+        assert!(options.set("delay", "soon").unwrap_err().contains("is not a time"));
         assert!(options.set("delay", "99999999999999999999s").is_err());
         assert!(options.set("loss", "-1").is_err());
         assert!(options.set("delay-shape", "round").is_err());

@@ -16,7 +16,7 @@ pub enum Unrecoverable {
         /// Needed.
         quorum: usize,
     },
-    /// The ends of too many logs are unreadable: nobody can rule out that there was more.
+    /// The ends of too many logs are unreadable: no quorum can rule out that there was more.
     #[error("{uncertain} of {disks} logs have a rotten end")]
     RottenEnds {
         /// So many.

@@ -147,7 +147,7 @@ impl Script {
         Script::with_membership(Membership::new(addresses).expect("a cluster has 1 to 9 members"))
     }
 
-    /// A cluster with constants or quorums of one's own.
+    /// A cluster with other constants or quorums than the defaults.
     #[must_use]
     pub fn with_membership(membership: Membership) -> Script {
         membership.validate().expect("the membership works");

@@ -204,7 +204,7 @@ impl World {
         if from == other { (from, (other + 1) % self.nodes.len()) } else { (from, other) }
     }
 
-    /// The primary, as far as anybody knows.
+    /// The primary, as far as any replica knows.
     pub(super) fn primary(&self) -> usize {
         (self.highest_view % self.replicas as u64) as usize
     }

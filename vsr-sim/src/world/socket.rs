@@ -19,7 +19,7 @@ use crate::faults::{FRAME, MessageFate, MessageKey};
 /// How a network is made on its socket.
 pub(crate) type NetworkOf = Arc<dyn Fn(SimSocket) -> Box<dyn Network> + Send + Sync>;
 
-/// One node's end of the simulated network, for a [`Network`] of one's own: it carries frames of bytes, as datagrams
+/// One node's end of the simulated network, for another implementation of [`Network`]: it carries frames of bytes, as datagrams
 /// are, of any size. A frame may be lost, repeated, delayed for long, reordered, delivered to another node, or have a bit
 /// flipped; what it says is the network's to check.
 pub struct SimSocket {

@@ -35,7 +35,7 @@ impl MemoryStorage {
         MemoryStorage::with_state(config.formatted_state())
     }
 
-    /// A freshly formatted one with a state of one's own.
+    /// A freshly formatted storage with the given state.
     #[must_use]
     pub fn with_state(state: VsrState) -> MemoryStorage {
         let disk = Disk { state, entries: BTreeMap::new(), head: OpNumber::ZERO };

@@ -28,7 +28,7 @@ use crate::traits::clock::{Alarm, Clock};
 use crate::traits::network::{Network, NetworkError, NetworkEvent};
 use crate::traits::state_machine::{StateMachine, decode};
 
-/// What a client is told. Made by [`ClientConfig::new`], and changed field by field, or by [`with`](ClientConfig::with); later
+/// The configuration of a client. Made by [`ClientConfig::new`], and changed field by field, or by [`with`](ClientConfig::with); later
 /// versions have more fields.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -39,10 +39,10 @@ pub struct ClientConfig {
     pub members: Vec<ReplicaId>,
     /// Requests in flight; not more than the cluster's `window`. Default 1,024.
     pub window: u32,
-    /// How long an answer is waited for before another replica is asked; longer where answers take longer. Default
+    /// How long to wait for an answer before another replica is asked; longer where answers take longer. Default
     /// 200 ms.
     pub reply_timeout: Duration,
-    /// How long after a replica said that it knows no primary, the first time. Default 5 ms.
+    /// How long to wait, the first time, after a replica said that it knows no primary. It doubles. Default 5 ms.
     pub retry_backoff: Duration,
     /// Requests that wait here for callers, and queries; beyond it a submit, or a query, fails with `Busy`. Default
     /// 65,536.
@@ -90,7 +90,7 @@ impl ClientConfig {
     /// The first field that cannot work.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.id == ClientId(0) {
-            return bad("ClientConfig::id", 0, "any number but 0, which stands for nobody: it would get no answer");
+            return bad("ClientConfig::id", 0, "any number but 0, which means \"no client\" and would get no answer");
         }
         let n = self.members.len();
         if n == 0 || n > MEMBERS_MAX {
@@ -293,7 +293,7 @@ struct WaitingQuery {
     _charge: Charge,
 }
 
-/// So many of the oldest queries are sent again when there is no answer, each after times that double up to a second.
+/// This many of the oldest queries are sent again when there is no answer, each after times that double up to a second.
 const PROBES: usize = 4;
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -318,7 +318,7 @@ impl<N: Network> ClientRunner<N> {
     /// # Errors
     /// When the network has stopped.
     pub async fn run(self) -> Result<(), NetworkError> {
-        // Bound first, the closer goes last: whoever hears that the client is closed finds its network free.
+        // Bound first, the closer is dropped last: a caller that hears that the client is closed finds its network free.
         let ClientRunner { closer, config, network } = self;
         let shared = closer.0.clone();
         let clock = shared.clock.clone();

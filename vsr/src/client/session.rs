@@ -83,12 +83,12 @@ pub(crate) type Submitted = Result<(Bytes, Position), SubmitError>;
 #[derive(Debug)]
 struct Outstanding<T> {
     command: Bytes,
-    /// The cluster has refused it for now: it is on nobody's way.
+    /// The cluster has refused it for now: no replica works on it.
     refused: bool,
     sent_at: Monotonic,
     /// How often it was sent again.
     attempts: u32,
-    /// Who waits; nobody any more once an error was given.
+    /// The caller that waits; `None` once it was given an error.
     tag: Option<T>,
 }
 
@@ -112,7 +112,7 @@ fn weight(command: &Bytes) -> u64 {
     command.len() as u64 + 64
 }
 
-/// One session, as its client keeps it. `T` tells the requests apart for whoever waits.
+/// One session, as its client keeps it. `T` names a request for the caller that waits.
 #[derive(Debug)]
 pub(crate) struct ClientSession<T> {
     client: ClientId,
@@ -168,17 +168,17 @@ const RETRY_MAX: Duration = CLIENT_PAUSE_MAX;
 const TIME_OUT_MAX: Duration = Duration::from_secs(10);
 const DOUBLINGS_MAX: u32 = 10;
 const CAUTION_MAX: u32 = 5;
-/// So many of the oldest requests are sent again when there is no answer.
+/// This many of the oldest requests are sent again when there is no answer.
 const PROBES: usize = 4;
 /// And so many bytes of them at once, beside a single one.
 const PROBE_BYTES: usize = 16 << 10;
 /// What a cluster is thought to take at once, before it has shown.
 const ON_THE_WAY_START: u64 = 16 << 20;
-/// Less is no burden for any cluster.
+/// Less burdens no cluster.
 const ON_THE_WAY_MIN: u64 = 64 << 10;
 
 impl<T> ClientSession<T> {
-    /// `reply_timeout` is how long an answer is waited for before the request is sent again, `retry_backoff` how long
+    /// `reply_timeout` is how long to wait for an answer before the request is sent again, `retry_backoff` how long
     /// after a `Busy`; each the first time.
     pub(crate) fn new(
         client: ClientId,
@@ -222,7 +222,7 @@ impl<T> ClientSession<T> {
         self.next_due = Monotonic(0);
     }
 
-    /// Requests that nobody has an answer to yet.
+    /// The number of requests without an answer.
     pub(crate) fn pending(&self) -> usize {
         self.in_flight + self.waiting.len()
     }
@@ -440,7 +440,7 @@ impl<T> ClientSession<T> {
             Outcome::Refused(Refusal::BeyondWindow | Refusal::Busy) => {
                 return self.on_busy(reply.number, Busy::Queue, now);
             }
-            // The floor passes only what is answered: an old copy, or somebody else uses this session.
+            // The floor passes only what is answered: an old copy, or another client uses this session.
             Outcome::Refused(Refusal::BelowFloor) => Err(SubmitError::TimedOut),
             Outcome::Registered(_)
             | Outcome::Refused(Refusal::Panicked | Refusal::AnswerTooLarge | Refusal::Unencodable) => return,
@@ -448,8 +448,8 @@ impl<T> ClientSession<T> {
         self.settle(reply.number, result, now, settled);
     }
 
-    /// Whether it answers another command than the one that was sent under its number: somebody else uses this id, and a
-    /// transport cannot tell the two apart (rule 5.2: nobody ever sees another's reply). What is said of the number or the
+    /// Whether it answers another command than the one that was sent under its number: another client uses this id, and a
+    /// transport cannot tell the two apart (rule 5.2: no client ever sees another's reply). What is said of the number or the
     /// session, whatever was sent, concerns both.
     fn is_anothers(&mut self, reply: &Reply) -> bool {
         let of_the_command = match reply.outcome {
@@ -531,7 +531,7 @@ impl<T> ClientSession<T> {
 
     /// The pause of this hold: doubled with each, and a little shorter at random, so that clients do not keep step.
     fn backed_off(&mut self, first: Duration, busy: Busy) -> Duration {
-        // Who is told that there is no primary hears of the next one by asking.
+        // A client that is told that there is no primary learns of the next one by asking.
         let longest = if busy == Busy::NoPrimary { self.reply_timeout / 2 } else { RETRY_MAX };
         let pause = first.saturating_mul(1 << self.holds.saturating_sub(1).min(DOUBLINGS_MAX));
         let pause = pause.min(longest.max(first));
@@ -574,7 +574,7 @@ impl<T> ClientSession<T> {
             self.on_the_way = self.on_the_way.saturating_sub(weight);
         }
         if answered.attempts == 0 {
-            // Of one that was sent twice nobody knows which time was answered.
+            // Of one that was sent twice it is unknown which copy was answered.
             self.latency = (self.latency * 7 + now.since(answered.sent_at)) / 8;
             self.caution = 0;
         }

@@ -66,7 +66,7 @@ impl<S: StateMachine> Handle<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// Answers a query from a state that contains every command that was acknowledged, by anybody,
+    /// Answers a query from a state that contains every command that was acknowledged, to any client,
     /// before the call (linearizable; rule 8.1). Writes nothing to the log.
     ///
     /// # Cancel safety
@@ -112,7 +112,7 @@ impl<S> Handle<S> {
         self.shared.trouble()
     }
 
-    /// Why there is no progress, in one sentence. After the replica has stopped: why it has.
+    /// One sentence that says why there is no progress. After the replica has stopped: why it stopped.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.

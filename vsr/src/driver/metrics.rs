@@ -61,7 +61,7 @@ pub(crate) struct Metrics {
     refused_by: Gauge,
     /// The trouble that the log was told of last, if it has not passed.
     told: Option<(Health, Monotonic)>,
-    /// Since when a quorum may be missed: at a start nobody has been heard yet.
+    /// Since when a missing quorum is an alarm: at a start no peer has been heard yet.
     started: Option<Monotonic>,
     write_since: Monotonic,
     prepared: VecDeque<(OpNumber, Monotonic)>,
@@ -200,7 +200,7 @@ impl Metrics {
     }
 }
 
-/// Metrics that nobody keeps.
+/// Metrics that are dropped.
 #[cfg(not(feature = "metrics"))]
 mod silent {
     pub(super) struct Counter;

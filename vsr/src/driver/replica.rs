@@ -94,7 +94,7 @@ pub struct Replica<S, D, N, C = SystemClock> {
     network: N,
     clock: Arc<C>,
     observer: Option<Box<dyn Observer>>,
-    /// The last to be dropped: whoever hears that the replica has stopped finds disk and network free.
+    /// The last to be dropped: a caller that hears that the replica has stopped finds disk and network free.
     closer: CloseOnDrop,
 }
 
@@ -138,7 +138,7 @@ impl<S, D, N, C> ReplicaBuilder<S, D, N, C> {
         ReplicaBuilder { config, machine, storage, network, clock, observer }
     }
 
-    /// Somebody who sees every event.
+    /// An observer that sees every event.
     #[must_use]
     pub fn observer(mut self, observer: Box<dyn Observer>) -> ReplicaBuilder<S, D, N, C> {
         self.observer = Some(observer);
@@ -188,7 +188,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             shared.remember(format!("stopped: {error}"));
         }
         {
-            // A disk that hangs lets go when it answers again; nobody can wait for that.
+            // A disk that hangs lets go when it answers again; the shutdown does not wait for that.
             let closing = std::pin::pin!(join(storage.close(), network.close()));
             let _ = select(closing, clock.sleep_until(clock.now().after(CLOSE_MAX))).await;
         }
@@ -277,7 +277,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     result
 }
 
-/// Tells whoever waits that the replica is gone, also when its future is dropped.
+/// Tells all callers that wait that the replica is gone, also when its future is dropped.
 struct CloseOnDrop(Arc<Shared>);
 
 impl Drop for CloseOnDrop {
@@ -579,7 +579,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.ask(query, Asker::Client { client, nonce }, charge);
     }
 
-    /// Queries that nobody waits for any more make room for others.
+    /// Queries whose callers have gone make room for others.
     fn forget_queries(&mut self, now: Monotonic) {
         if now < self.forget_at {
             return;
@@ -675,7 +675,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         }
     }
 
-    /// Events to whoever watches, figures to the metrics, the status to the handles.
+    /// Gives events to the watchers, figures to the metrics, the status to the handles.
     fn publish(&mut self, now: Monotonic) {
         let mut events = std::mem::take(&mut self.effects.events);
         for event in &events {
@@ -746,7 +746,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let Some(deadline) = self.stopping else { return false };
         let handed_over = self.core.status() == Status::Normal && !self.core.is_primary();
         let alone = self.core.membership().size() == 1;
-        // Past the deadline it stops as it is: a write that hangs for ever must not hold it.
+        // Past the deadline it stops as it is: a write that never ends must not hold it.
         (self.write.is_none() && (handed_over || alone)) || self.clock.now() >= deadline
     }
 

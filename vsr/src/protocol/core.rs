@@ -33,7 +33,7 @@ use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
 use crate::protocol::view_change::phase::{Phase, Status};
 use crate::protocol::view_change::view_change::ViewChange;
 
-/// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
+/// How many views a message may be ahead of the replica's view. A replica that was away while more views passed
 /// (months, at the shortest time-out) has to be replaced (rule 7.12).
 const VIEW_LEAP_MAX: u64 = 1 << 24;
 
@@ -236,7 +236,7 @@ impl Core {
             Peer::Replica(id) => id,
         };
         let Some(index) = self.membership.index_of(from).filter(|&index| index != self.index) else {
-            self.ignore(message.name(), "the sender is no other member");
+            self.ignore(message.name(), "the sender is not another member");
             return;
         };
         if !message.is_plausible(self.membership.epoch) {

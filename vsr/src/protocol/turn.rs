@@ -201,7 +201,7 @@ impl Default for Inputs {
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// Whether the caller makes another turn before it waits: a timer fired, more can be applied, or the turn handed out
-    /// what may end at once. Events and messages alone are no reason.
+    /// what may end at once. Events and messages alone do not count.
     pub again: bool,
     /// Answers to the requests of the replica's own handle.
     pub replies: Vec<Reply>,

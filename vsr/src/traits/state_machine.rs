@@ -47,7 +47,7 @@ pub trait StateMachine: Sized + Send + 'static {
     /// A new machine from what a snapshot wrote. A half-restored one cannot exist.
     ///
     /// # Errors
-    /// When the bytes are no snapshot of this machine.
+    /// When the bytes are not a snapshot of this machine.
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError>;
 
     /// One number for the whole state. Compared between replicas where it is given.
@@ -143,7 +143,7 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-/// The bytes are no snapshot of this machine.
+/// The bytes are not a snapshot of this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("not a snapshot of this state machine: {0}")]
 pub struct RestoreError(#[source] Cause);
@@ -183,7 +183,7 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: Bytes) -> Result<T, C
     codec::from_slice(&raw.unwrap_or_default())
 }
 
-/// Runs code of the application: a panic in it is an error, and nobody else's end.
+/// Runs code of the application: a panic in it becomes an error, and ends nothing else.
 fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
         let message = panic_message(&*panic);
@@ -203,7 +203,7 @@ pub(crate) fn drop_guarded<T>(value: T) {
 /// Why a query has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QueryFailure {
-    /// The bytes are no query.
+    /// The bytes do not decode as a query.
     Undecodable,
     /// The machine, or the type of the query or the answer, panicked.
     Panicked(String),
@@ -380,7 +380,7 @@ mod tests {
         drop_guarded(codec::from_slice::<Bomb>(&[1]));
     }
 
-    /// B9: a reply or an answer that is too deep stops nobody.
+    /// B9: a reply or an answer that is nested too deeply stops no replica.
     #[test]
     fn a_reply_that_cannot_be_encoded_stops_no_replica() {
         let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };

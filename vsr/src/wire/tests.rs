@@ -185,7 +185,7 @@ fn frames_that_are_too_deep_are_refused() {
     thread.expect("a thread").join().expect("no panic");
 }
 
-/// B10: the longest messages that a cluster of any constants makes are within the limits of whoever takes them.
+/// B10: the longest messages that a cluster of any constants makes are within the limits of their receivers.
 #[test]
 fn the_longest_legal_messages_pass() {
     use crate::protocol::limits::REQUEST_MAX;

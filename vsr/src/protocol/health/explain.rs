@@ -24,7 +24,7 @@ pub enum Health {
     Normal,
     /// It has stopped; its error says why.
     Stopped,
-    /// Peers refuse this replica, and those that are left are no quorum.
+    /// Peers refuse this replica, and the rest is not a quorum.
     Refused,
     /// Too few members are heard to commit anything, or to change the view.
     NoQuorum,
@@ -180,7 +180,7 @@ impl Core {
         }
     }
 
-    /// How recently a member has to be heard: three pings, so that a lost one is no reason to worry.
+    /// How recently a member has to be heard: three pings, so that one lost ping raises no alarm.
     fn hearing(&self) -> Duration {
         self.options.timing.primary_timeout.max(self.options.timing.ping * 3)
     }
@@ -229,7 +229,7 @@ impl Core {
         (next.is_committed(self.commit) && !here).then_some(next)
     }
 
-    /// What the replica is doing. It says "normal" only if nobody refuses it, and [`obstacles`](Self::obstacles) are none.
+    /// What the replica is doing. It says "normal" only if no peer refuses it, and [`obstacles`](Self::obstacles) are none.
     fn situation(&self, refused_by: &Refusals) -> String {
         if !self.head_certain {
             return format!(

@@ -7,7 +7,7 @@
 //!   passed on.
 //! - [`Timing::forward_timeout`](crate::protocol::Timing::forward_timeout) has passed since it was passed on first, and it is neither in the log
 //!   of this replica nor answered. A refusal is an answer.
-//! - It was passed on at least once more, and half of that time has passed since: one lost message is no reason.
+//! - It was passed on at least once more, and half of that time has passed since: one lost message is not enough.
 //! - Its client has asked this replica for it within the longest time that a client goes without asking. A client that
 //!   gave up, or was answered elsewhere, does not come back.
 //! - The primary does not work through a queue in which it stands: either the commit number has not risen for a whole
@@ -202,7 +202,7 @@ impl Core {
             .prune(now, timeout, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
         if let Some(request) = self.repair.forwards.to_ask_again(now, limit) {
             let (primary, key) = (self.primary_id(), key_of(&request));
-            // What does not leave is no question.
+            // A message that is not sent does not count as a question.
             if self.send(primary, Message::Requests { requests: vec![request], forwarded: true }) {
                 self.mark("a request is passed on again");
                 let log_bytes = self.log.bytes();

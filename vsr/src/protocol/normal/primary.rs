@@ -69,7 +69,7 @@ pub(crate) struct Primary {
     /// taken over from another view (hazards D14 b, D23).
     pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
     pub(crate) registering: FastMap<ClientId, InFlight>,
-    /// Who else waits for a queued request.
+    /// Further origins that wait for a queued request.
     pub(crate) queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
     pub(crate) pipeline: VecDeque<PreparedOp>,
     /// Numbers the `Commit`s of this view.
@@ -84,7 +84,7 @@ pub(crate) struct Primary {
 /// How long a commit number waits for a `Prepare` that would carry it.
 const COMMIT_DELAY: std::time::Duration = std::time::Duration::from_millis(1);
 
-/// The origin of inherited requests: whoever sent them asks again.
+/// The origin of inherited requests: their clients send them again.
 const INHERITED: Origin = Some(Peer::Client(ClientId(0)));
 
 impl Primary {
@@ -166,7 +166,7 @@ impl Core {
         self.flush_answers();
     }
 
-    /// Passes requests on to the primary, which passes them on to nobody (rule 5.7).
+    /// Passes requests on to the primary, which does not pass them on (rule 5.7).
     fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
         let primary = self.primary_id();
         if self.status() != Status::Normal || primary == self.id {
@@ -178,7 +178,7 @@ impl Core {
         }
         let (now, log_bytes) = (self.now, self.log.bytes());
         for requests in in_messages(requests) {
-            // What does not leave is no reason to wait for an answer.
+            // No answer is awaited for a request that is not sent.
             if self.send(primary, Message::Requests { requests: requests.clone(), forwarded: true }) {
                 requests.iter().for_each(|request| self.repair.forwards.sent(request, now, log_bytes));
             }
@@ -210,7 +210,7 @@ impl Core {
         }
         let checksum = Checksum::of(&request.command);
         if self.sessions.client_of(request.session).is_some_and(|client| client != request.client) {
-            // Session numbers can be guessed; nobody raises the floor of another's.
+            // Session numbers can be guessed: a client never raises the floor of another client's session.
             return self.refuse(origin, &request, Refusal::Evicted);
         }
         match self.sessions.look_up(request.session, request.number, request.floor, checksum) {
@@ -251,8 +251,8 @@ impl Core {
         if let Some(in_flight) = self.primary.registering.get(&request.client).copied() {
             return self.join_in_flight(in_flight, &request, origin);
         }
-        // Where nobody else makes ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
-        // would refuse newcomers for ever (rule 5.14).
+        // While no other requests make ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
+        // would refuse newcomers without end (rule 5.14).
         let is_idle = self.primary.queue.is_empty() && self.primary.pipeline.is_empty();
         let can_register = self.sessions.can_register(request.client, self.log.head().next());
         let is_full = (!can_register && !is_idle).then_some(Busy::Sessions);
@@ -300,7 +300,7 @@ impl Core {
         self.primary.queue.push_back(queued);
     }
 
-    /// A further copy of a request that is queued or in the pipeline: whoever sent it is answered too.
+    /// A further copy of a request that is queued or in the pipeline: its sender is answered too.
     fn join_in_flight(&mut self, in_flight: InFlight, request: &Request, origin: Origin) {
         self.mark("request again while in flight");
         let front = self.primary.pipeline.front().map_or(OpNumber::ZERO, |prepared| prepared.op);
@@ -608,7 +608,7 @@ impl Core {
         }
     }
 
-    /// Leaves the role, or never had it: whoever waits here asks again elsewhere.
+    /// Leaves the role, or never had it: requests that wait here are answered "no primary", and sent again.
     pub(crate) fn leave_primary(&mut self) {
         self.primary.in_flight.clear();
         self.primary.registering.clear();

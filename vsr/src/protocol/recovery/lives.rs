@@ -1,4 +1,4 @@
-//! Whose word counts: which disk, and which start of it, each member is known by (rule 7.7).
+//! Lives: by which disk, and which start on it, each member is known, and whether its messages count (rule 7.7).
 //!
 //! What a member promised is on its disk. A disk that was restored from an older copy, formatted anew, or
 //! cloned has forgotten some of it, and its acknowledgements and votes would stand beside those of its
@@ -18,7 +18,7 @@
 //! - A disk that was told that it is an old one writes that down before its replica stops, as what is remembered of
 //!   its own id, and is not started again: else its starts would soon outnumber those of its better half.
 //!
-//! Where nobody who remembers can be reached, an old disk cannot be known.
+//! While no member that remembers can be reached, an old disk is not recognised.
 
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
@@ -110,7 +110,7 @@ impl Core {
                         continue;
                     }
                     if known.acknowledged < own.acknowledged {
-                        // Whoever took that life in did not know what it has to have on its disk: it says so itself.
+                        // The member that recorded that life did not know what must be on its disk: it says so itself.
                         continue;
                     }
                     *own = *known;
@@ -218,7 +218,7 @@ impl Core {
     }
 
     /// Called at the interval of the pings. The commit number on the disk says which ops a damaged sector
-    /// may not put in doubt; it follows when the log rests, which costs nobody a write, and when it is far behind.
+    /// may not put in doubt; it follows when the log rests, which costs no request a write, and when it is far behind.
     pub(crate) fn refresh_commit(&mut self) {
         let commit = self.recordable_commit();
         let rests = std::mem::replace(&mut self.commit_at_ping, self.commit) == self.commit
@@ -315,7 +315,7 @@ mod tests {
             (known(3, 4), known(3, 5)),
             (known(2, 9), known(3, 9)),
             (known(4, 6), known(4, 6)),
-            // Whoever took that life in did not know what it has to have on its disk.
+            // The member that recorded that life did not know what must be on its disk.
             (known(4, 4), known(3, 5)),
             (Known { life: Life { disk_id: DiskId(101), ..life(9) }, ..known(9, 9) }, known(3, 5)),
         ] {

@@ -31,7 +31,7 @@ impl Core {
     /// have sent what its disk does not hold (hazard D31). A disk that was told that it is an old one is refused.
     ///
     /// # Errors
-    /// A cluster of one whose disk is damaged has nobody to repair it from.
+    /// A cluster of one whose disk is damaged has no peer to repair it from.
     pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Halt> {
         let Recovered { mut state, slots, head_certain } = recovered;
         let head_certain = head_certain && state.head_certain;

@@ -27,7 +27,7 @@ use super::entry::{Entry, Header};
 use super::life::{Known, Life};
 use super::number::{ClientId, CommitNumber, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View};
 
-/// Who sends or receives.
+/// A sender or receiver of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Peer {
     /// A member of the cluster.
@@ -48,7 +48,7 @@ pub struct Envelope {
 /// A request on its way to the primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Who asks.
+    /// The client that sends it.
     pub client: ClientId,
     /// Its session; all zero for a `Register`.
     pub session: SessionId,
@@ -100,7 +100,7 @@ pub enum Refusal {
     Evicted,
     /// The number was used with other content. Nothing was executed by this one.
     Conflict,
-    /// The number is below the session's floor: its client said it had the answer.
+    /// The number is below the session's floor: the client has said that it has the answer.
     BelowFloor,
     /// The number is beyond the window.
     BeyondWindow,
@@ -121,7 +121,7 @@ pub enum Refusal {
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
-    /// Who asked.
+    /// The client that sent the request.
     pub client: ClientId,
     /// The session of the request; all zero for a `Register`.
     pub session: SessionId,
@@ -131,8 +131,8 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Where it was executed; all zero when it was not.
     pub position: Position,
-    /// The checksum of the command that it answers: whoever has sent another one under this number takes no answer of
-    /// its own from it (rule 5.2). Zero for a `Register`, and when it is the number's fate, not a command's.
+    /// The checksum of the command that it answers: a client that sent another command under this number does not take it
+    /// for an answer (rule 5.2). Zero for a `Register`, and when the outcome is that of the number, not of a command.
     pub request: Checksum,
 }
 
@@ -182,13 +182,13 @@ pub struct StartView {
     pub head: OpNumber,
     /// The headers from `commit` + 1 to `head`.
     pub headers: Vec<Header>,
-    /// The nonce of the request that this answers; 0 when nobody asked.
+    /// The nonce of the request that this answers; 0 when it answers none.
     pub nonce: u64,
     /// The op of the checkpoint to start from, when the log no longer reaches back.
     pub checkpoint: OpNumber,
 }
 
-/// A replica's word about itself, sent to all at an interval.
+/// A replica's report of itself, sent to all members at an interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// The sender's durable view.
@@ -265,7 +265,7 @@ pub enum Message {
         /// Counts up within the view.
         number: u64,
     },
-    /// A `Commit` was taken note of, in its view.
+    /// A `Commit` of the receiver's view has arrived.
     CommitOk {
         /// The view.
         view: View,
@@ -281,9 +281,9 @@ pub enum Message {
         /// The life of the sender.
         life: Life,
     },
-    /// See [`DoViewChange`].
+    /// The sender's log, for the primary of a new view: [`DoViewChange`].
     DoViewChange(DoViewChange),
-    /// See [`StartView`].
+    /// The log of a view that has started: [`StartView`].
     StartView(StartView),
     /// Asks the primary of a view for its `StartView`.
     RequestStartView {
@@ -298,7 +298,7 @@ pub enum Message {
         op: OpNumber,
         /// Its checksum.
         checksum: Checksum,
-        /// How many at most.
+        /// The number of headers, at most.
         count: u32,
     },
     /// Headers, downwards, each the parent of the one before.
@@ -317,7 +317,7 @@ pub enum Message {
         #[serde(with = "super::message::headers_only")]
         entries: Vec<Entry>,
     },
-    /// See [`Ping`].
+    /// A replica's report of itself: [`Ping`].
     Ping(Ping),
     /// Asks the primary to confirm an index for reads.
     ReadIndex {
@@ -333,7 +333,7 @@ pub enum Message {
     },
     /// A client's query.
     Query {
-        /// Who asks.
+        /// The client that sends it.
         client: ClientId,
         /// Comes back in the answer.
         nonce: u64,
@@ -354,7 +354,7 @@ pub enum Message {
     },
     /// The answer to a query.
     Answer {
-        /// Who asked.
+        /// The client that sent the query.
         client: ClientId,
         /// That of the query.
         nonce: u64,

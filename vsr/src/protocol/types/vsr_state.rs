@@ -103,7 +103,7 @@ impl Batch {
     }
 }
 
-/// What storage knows of one op after a start. Not `non_exhaustive`: whoever reads a verdict has to know each of them.
+/// What storage knows of one op after a start. Not `non_exhaustive`: a caller has to handle each of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Slot {
     /// Here and intact.

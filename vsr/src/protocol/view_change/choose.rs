@@ -9,7 +9,7 @@
 //! 1. *No member of R denies c.* A `DoViewChange` is a durable promise, after which its sender acknowledges nothing in
 //!    an older view. So when a member of R makes its promise, it has acknowledged c; its log_view is w, or a later
 //!    view whose log was chosen with c; and c is durable in its log, unless damage has taken it. What is durable or
-//!    damaged is no nack, nor is what may have stood above an uncertain head.
+//!    damaged is not a nack, nor is what may have been above an uncertain head.
 //! 2. *The newest logs hold c.* The view-change quorum meets R (rule 7.8), so the highest log_view is w or later. If it
 //!    is later, its log was chosen with c, and each log of it holds c. If it is w, then a member of R is among the
 //!    newest logs, and its log reaches c unless its end was lost. All logs of one log_view are parts of one log, as one
@@ -190,8 +190,8 @@ impl Evidence<'_> {
                 }
             }
         }
-        // What is committed stands in the log, whoever says so: those of the highest log_view may have lost its header, and
-        // with a blank above it nobody would name the head of the log.
+        // What is committed is in the log, whichever member says so: those of the highest log_view may have lost its header, and
+        // with a blank above it no member would name the head of the log.
         let at_commit = dvcs().filter(|dvc| dvc.commit == commit).find_map(|dvc| self::header(dvc, commit.op()));
         if let Some(header) = at_commit {
             headers.entry(header.op).or_insert(*header);
@@ -281,7 +281,7 @@ impl Evidence<'_> {
         self.dvcs().filter(|dvc| nacks(dvc, op, checksum, log_view)).count()
     }
 
-    /// For an op of which not even the name is known. A replica that installed log_view took over a complete chain of headers, so
+    /// As [`nacks`](Self::nacks), for an op whose checksum is unknown (a blank). A replica that installed log_view took over a complete chain of headers, so
     /// a blank in its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never
     /// acknowledged it (rule 7.14).
     fn nacks_of_blank(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {

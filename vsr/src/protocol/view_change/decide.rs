@@ -15,7 +15,7 @@ impl Core {
             return;
         }
         if !self.head_certain {
-            // Never a primary: whoever is next may be. The others vote as this view does not start.
+            // This replica never becomes the primary; the next one in turn may. The others vote, as this view does not start.
             return;
         }
         match choose(&self.view_change.dvcs, &self.membership.quorums, self.own()) {

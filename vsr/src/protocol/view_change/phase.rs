@@ -1,6 +1,6 @@
 //! Where a replica stands between two views: one phase at a time, and which phase may follow which.
 //!
-//! A phase says what the replica waits for. A vote to leave a view is no phase: it changes neither status nor view
+//! A phase says what the replica waits for. A vote to leave a view is not a phase: it changes neither status nor view
 //! (rule 7.1), and is cast in any of them.
 
 use std::fmt;

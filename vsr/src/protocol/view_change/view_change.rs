@@ -134,7 +134,7 @@ impl Core {
         self.count_votes();
     }
 
-    /// A fresh heartbeat of the primary: one's own vote is withdrawn, unless heartbeats are no cure.
+    /// A fresh heartbeat of the primary withdraws this replica's vote, unless the reason of the vote is an unanswered forward.
     pub(crate) fn on_sign_of_primary(&mut self) {
         self.heard_of_primary = self.now;
         self.arm_deadline();
@@ -302,7 +302,7 @@ impl Core {
         self.vote_if_primary_is_down();
     }
 
-    /// What is said and remembered as a member of the view ends here. Returns the headers that the next
+    /// Leaves the view: drops the messages that still wait, and all that is remembered of the view. Returns the headers that the next
     /// `DoViewChange` carries: those of the log of log_view, however many views ago that was. `None` after a halt.
     fn leave_view(&mut self) -> Option<Suffix> {
         self.outbox.discard_waiting();
@@ -321,7 +321,7 @@ impl Core {
         Some(suffix)
     }
 
-    /// Whoever waits for a forwarded request hears at once that it has to be sent again.
+    /// Tells the clients of forwarded requests at once that these have to be sent again.
     fn return_forwards(&mut self) {
         for (client, session, number) in self.repair.forwards.take() {
             let outcome = Outcome::Busy(Busy::NoPrimary);
@@ -333,13 +333,13 @@ impl Core {
         self.flush_answers();
     }
 
-    /// The headers after the commit number, and the one at it: whoever chooses the log has to know the
+    /// The headers after the commit number, and the one at it: the primary that chooses the log has to know the
     /// header of its head, also when everything is committed (rule 7.13). Below the commit number slots may be stale.
     fn uncommitted_suffix(&self) -> Suffix {
         let head = self.log.head();
         let last_committed = self.commit.op().min(head);
         // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
-        // above it that nobody can fill, it may be the only op that can be the head of the next log.
+        // above it that no replica can fill, it may be the only op that can be the head of the next log.
         let of_log_view = self.log.header(last_committed).is_some_and(|header| header.view == self.log_view);
         // What the record of this log_view names was installed with it.
         let named = &self.state.suffix.headers;
