@@ -7,13 +7,13 @@ use async_trait::async_trait;
 use metrics::counter;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
-use vsr::network::{Arrival, NetworkError};
+use vsr::network::{NetworkError, NetworkEvent};
 use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
 use vsr::{ClientId, ClusterId, Network, ReplicaId};
 
 use crate::connection::run;
-use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
+use crate::dial::{Backoff, check_distinct, check_peers, dial, log_failure, resolve};
 use crate::handshake::{HandshakeError, Hello, Speaker};
 use crate::mailbox::Mailbox;
 use crate::options::{TcpError, TcpOptions};
@@ -107,13 +107,13 @@ impl Network for TcpClient {
         }
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         self.shared.mailbox.recv().await
     }
 }
 
 async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
-    let mut pause = Pause::new(&shared.options, shared.client.0 as u64 ^ u64::from(to.0));
+    let mut backoff = Backoff::new(&shared.options, shared.client.0 as u64 ^ u64::from(to.0));
     let mut told = Told::new();
     let peer = Peer::Replica(to);
     let who = format!("replica {} at {address}", to.0);
@@ -125,21 +125,21 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
                 let since = Instant::now();
                 let queue = Arc::new(Queue::new(shared.options.queue_bytes_max, None));
                 shared.links().insert(to, queue.clone());
-                shared.mailbox.hint(Arrival::PeerUp(peer));
+                shared.mailbox.hint(NetworkEvent::PeerUp(peer));
                 let limits = Limits::of_client();
                 run(stream, peer, queue, &shared.mailbox, &shared.room, &shared.options, limits).await;
                 shared.links().remove(&to);
-                shared.mailbox.hint(Arrival::PeerDown { peer, refused: false });
-                pause.after_connection(since.elapsed()).await;
+                shared.mailbox.hint(NetworkEvent::PeerDown { peer, refused: false });
+                backoff.after_connection(since.elapsed()).await;
             }
             Err(error) => {
                 let is_new = told.is_new((), &error.to_string());
-                note(&who, &error, is_new);
+                log_failure(&who, &error, is_new);
                 shared.mailbox.hint(match &error {
-                    HandshakeError::Rejected(rejection) => Arrival::Refused { by: to, why: rejection.to_string() },
-                    _ => Arrival::PeerDown { peer, refused: error.is_refused_connection() },
+                    HandshakeError::Rejected(rejection) => NetworkEvent::Refused { by: to, why: rejection.to_string() },
+                    _ => NetworkEvent::PeerDown { peer, refused: error.is_refused_connection() },
                 });
-                pause.after(&error).await;
+                backoff.after(&error).await;
             }
         }
     }

@@ -81,7 +81,7 @@ pub(crate) fn check_peers<'a>(addresses: impl IntoIterator<Item = &'a str>) -> R
             return bad("its port is none of 1 to 65535");
         }
         if address.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified()) {
-            return bad("it stands for every machine, and nobody can connect to it");
+            return bad("it stands for every machine, and no peer can connect to it");
         }
     }
     Ok(())
@@ -96,8 +96,8 @@ pub(crate) fn check_distinct<'a>(addresses: impl IntoIterator<Item = &'a str>) -
     }
 }
 
-/// Counts why there is no connection with somebody, and tells it when it is news.
-pub(crate) fn note(who: &str, error: &HandshakeError, is_new: bool) {
+/// Counts the failure of a connection, and logs it when it is new.
+pub(crate) fn log_failure(who: &str, error: &HandshakeError, is_new: bool) {
     match error {
         HandshakeError::Refused(rejection) | HandshakeError::Rejected(rejection) => {
             counter!("vsr_net_rejected_total", "reason" => rejection.reason()).increment(1);
@@ -118,17 +118,17 @@ pub(crate) fn note(who: &str, error: &HandshakeError, is_new: bool) {
 }
 
 /// Back-off with jitter.
-pub(crate) struct Pause {
+pub(crate) struct Backoff {
     min: Duration,
     max: Duration,
     now: Duration,
     random: vsr::protocol::Random,
 }
 
-impl Pause {
-    pub(crate) fn new(options: &TcpOptions, seed: u64) -> Pause {
+impl Backoff {
+    pub(crate) fn new(options: &TcpOptions, seed: u64) -> Backoff {
         let TcpOptions { reconnect_min: min, reconnect_max: max, .. } = *options;
-        Pause { min, max, now: min, random: vsr::protocol::Random::new(seed) }
+        Backoff { min, max, now: min, random: vsr::protocol::Random::new(seed) }
     }
 
     /// Waits after a connection that has stood so long. One that broke at once is as good as none.
@@ -161,7 +161,7 @@ impl Pause {
 mod tests {
     use tokio::net::TcpListener;
     use vsr::network::Identity;
-    use vsr::protocol::Incarnation;
+    use vsr::protocol::DiskId;
     use vsr::{Checksum, ClientId, ClusterId, ReplicaId};
 
     use super::*;
@@ -173,7 +173,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let right = listener.local_addr().expect("an address");
         let nobody = SocketAddr::from(([127, 0, 0, 2], right.port()));
-        let identity = Identity::new(Incarnation(1), 1);
+        let identity = Identity::new(DiskId(1), 1);
         let to = ReplicaId(3);
         let speaker = Speaker::Replica { id: to, membership: Checksum(5), identity, process: 7 };
         let hello = Hello { cluster: ClusterId(7), from: Speaker::Client { id: ClientId(1) }, to };

@@ -14,10 +14,10 @@ use vsr::{Checksum, ClientId, ClusterId, ReplicaId};
 use crate::options::TcpError;
 use crate::receive::reason;
 
-/// A handshake is small, and comes from anybody.
+/// What a handshake may hold: little, as its sender is not known yet.
 const LIMITS: Limits = Limits { meta_max: 4096, bodies_max: 0 };
 
-/// Who speaks.
+/// The end of a connection: a replica or a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Speaker {
     /// `process` is drawn anew at each start: two that run on copies of one disk say the same otherwise.
@@ -76,7 +76,7 @@ pub enum Rejection {
     /// Another replica's address.
     #[error("replica {0} is at this address: check the order of the addresses")]
     OtherReplica(ReplicaId),
-    /// Nobody of this id is a member.
+    /// No member has this id.
     #[error("no member has this replica id: check the configuration")]
     NotAMember,
     /// Members, quorums or constants differ.
@@ -87,7 +87,7 @@ pub enum Rejection {
     SameReplica,
     /// Another disk is connected under this id.
     #[error(
-        "a replica on another disk (incarnation) is connected under this id: end one of the two, and never format or \
+        "a replica on another disk (another disk id) is connected under this id: end one of the two, and never format or \
          replace a disk under an id that has been in use"
     )]
     OtherIncarnation,
@@ -165,7 +165,7 @@ impl HandshakeError {
         }
     }
 
-    /// Whether nobody listens at the other side.
+    /// Whether no process listens at the other side.
     pub(crate) fn is_refused_connection(&self) -> bool {
         use std::io::ErrorKind::{ConnectionRefused, ConnectionReset};
         matches!(self, HandshakeError::Io(error) if matches!(error.kind(), ConnectionRefused | ConnectionReset))

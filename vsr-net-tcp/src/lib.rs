@@ -109,7 +109,7 @@
 //! | 3. nothing is invented | a frame has checksums of all its bytes; its sender is the peer that the handshake of its connection has named |
 //! | 4. strangers do no harm | what does not pass the handshake delivers nothing; its bytes are bounded, and counted |
 //! | 5. memory is bounded | see [memory](#memory) |
-//! | 6. hints | [`PeerUp`](vsr::network::Arrival::PeerUp) after the handshake, [`PeerDown`](vsr::network::Arrival::PeerDown) at the end of a connection, [`Refused`](vsr::network::Arrival::Refused) with the reason of the other side |
+//! | 6. hints | [`PeerUp`](vsr::network::NetworkEvent::PeerUp) after the handshake, [`PeerDown`](vsr::network::NetworkEvent::PeerDown) at the end of a connection, [`Refused`](vsr::network::NetworkEvent::Refused) with the reason of the other side |
 //! | 7. who comes back is reached again | connections are made again for as long as the transport lives, with back-off and jitter |
 //! | 8. clients are answered | a replica answers over the connection that the client has made to it |
 //! | 9. a message to an unknown peer does no harm | it is dropped and counted |
@@ -129,7 +129,7 @@
 //! - **A name may stand for several addresses.** A replica listens on each that its machine has; the other side tries each, and looks the
 //!   name up again at each attempt.
 //! - **The handshake** compares the version of the format, cluster, replica id, and the checksum of the membership: members, quorums and constants. It tells the
-//!   other side the incarnation of the disk, the number of starts, and a number that each process draws.
+//!   other side the id of the disk, the number of starts, and a number that each process draws.
 //! - **One process for each replica id.** While one is connected, a second one is refused, whichever of the two started first ([`Rejection`] says
 //!   why: another disk, an older copy, a second process). When the first one is gone, the other is let in.
 //! - **A silent connection** is given up after four times [`TcpOptions::keep_alive`].

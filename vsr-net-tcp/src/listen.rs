@@ -1,4 +1,4 @@
-//! The side that is connected to: listening, and the handshakes of whoever comes.
+//! The listening side: accepting connections, and their handshakes.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,10 +10,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use vsr::ReplicaId;
-use vsr::network::Arrival;
+use vsr::network::NetworkEvent;
 use vsr::protocol::Peer;
 
-use crate::dial::{note, resolve};
+use crate::dial::{log_failure, resolve};
 use crate::handshake::{Answer, HandshakeError, Hello, Rejection, receive, send, within};
 use crate::replica::{Guard, Shared};
 use crate::told::Told;
@@ -54,7 +54,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                 if told.is_new((), &error.to_string()) {
                     tracing::warn!(%error, "cannot accept connections; if too many files are open, raise `ulimit -n`");
                 }
-                // Whoever says nothing makes room for those that speak.
+                // Connections that are silent make room for those that speak.
                 drop(handshakes.pop_front());
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -92,7 +92,7 @@ pub(crate) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                     // Connections that end without a word are nothing to tell: peers look so whether this replica lives.
                     let is_noise = !matches!(error, HandshakeError::Wire(_));
                     let is_new = !is_noise && shared.told().is_new((from.ip(), Err(error.reason())), error.reason());
-                    note(&format!("somebody at {from}"), &error, is_new);
+                    log_failure(&format!("a peer at {from}"), &error, is_new);
                 }
             }
         });
@@ -129,7 +129,7 @@ async fn answer<'a>(shared: &'a Shared, stream: &mut TcpStream, from: SocketAddr
             let whom = (from.ip(), id.ok_or(rejection.reason()));
             let is_new = shared.told().is_new(whom, rejection.reason());
             let who = id.map_or_else(|| "a client".to_owned(), |id| format!("replica {}", id.0));
-            note(&format!("{who} at {from}"), &error, is_new);
+            log_failure(&format!("{who} at {from}"), &error, is_new);
             send(stream, &Answer::Rejected(rejection)).await?;
             Err(error)
         }
@@ -147,7 +147,7 @@ async fn probe(shared: &Shared, id: ReplicaId) {
             return;
         }
     }
-    shared.mailbox.hint(Arrival::PeerDown { peer: Peer::Replica(id), refused: true });
+    shared.mailbox.hint(NetworkEvent::PeerDown { peer: Peer::Replica(id), refused: true });
 }
 
 #[cfg(test)]
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
     use crate::options::TcpOptions;
 
-    /// Nobody accepts: each connection that does not fit would wait for seconds. What the operating system does not
+    /// While no connection is accepted, each that does not fit would wait for seconds. What the operating system does not
     /// allow cannot be tried, so what is asked of it counts as well.
     #[tokio::test]
     async fn b16_hundreds_of_clients_may_connect_at_once() {

@@ -5,7 +5,7 @@ use std::task::Poll;
 
 use futures::task::AtomicWaker;
 use tokio::sync::Notify;
-use vsr::network::{Arrival, NetworkError};
+use vsr::network::{NetworkError, NetworkEvent};
 use vsr::protocol::Peer;
 
 /// Arrivals of all connections. When too much waits, connections are not read: the other sides' queues fill
@@ -19,18 +19,18 @@ pub(crate) struct Mailbox {
 
 #[derive(Default)]
 struct Inner {
-    arrivals: Vec<Arrival>,
+    arrivals: Vec<NetworkEvent>,
     bytes: usize,
 }
 
 /// Arrivals among which a hint's last word is looked for.
 const LOOK_BACK: usize = 4096;
 
-fn peer_of(arrival: &Arrival) -> Peer {
+fn peer_of(arrival: &NetworkEvent) -> Peer {
     match *arrival {
-        Arrival::Message { from, .. } => from,
-        Arrival::PeerUp(peer) | Arrival::PeerDown { peer, .. } => peer,
-        Arrival::Refused { by, .. } => Peer::Replica(by),
+        NetworkEvent::Message { from, .. } => from,
+        NetworkEvent::PeerUp(peer) | NetworkEvent::PeerDown { peer, .. } => peer,
+        NetworkEvent::Refused { by, .. } => Peer::Replica(by),
     }
 }
 
@@ -44,7 +44,7 @@ impl Mailbox {
     }
 
     /// Delivers messages of so many bytes; waits while too much is here.
-    pub(crate) async fn deliver(&self, arrivals: &mut Vec<Arrival>, bytes: usize) {
+    pub(crate) async fn deliver(&self, arrivals: &mut Vec<NetworkEvent>, bytes: usize) {
         loop {
             let room = self.room.notified();
             {
@@ -62,7 +62,7 @@ impl Mailbox {
 
     /// Delivers a hint, unless it says of its peer what the last one that waits says: a replica that takes
     /// nothing is not told the same each time that a connection fails.
-    pub(crate) fn hint(&self, arrival: Arrival) {
+    pub(crate) fn hint(&self, arrival: NetworkEvent) {
         let mut inner = self.lock();
         let waiting = inner.arrivals.iter().rev().take(LOOK_BACK).find(|waiting| peer_of(waiting) == peer_of(&arrival));
         if waiting == Some(&arrival) {
@@ -73,7 +73,7 @@ impl Mailbox {
         self.waker.wake();
     }
 
-    pub(crate) async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    pub(crate) async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         let arrivals = std::future::poll_fn(|context| {
             self.waker.register(context.waker());
             let mut inner = self.lock();
@@ -100,12 +100,12 @@ mod tests {
         let peers = [1, 2, 3].map(|id| Peer::Replica(ReplicaId(id)));
         for _ in 0..1000 {
             for peer in peers {
-                mailbox.hint(Arrival::PeerDown { peer, refused: true });
+                mailbox.hint(NetworkEvent::PeerDown { peer, refused: true });
             }
         }
         assert_eq!(mailbox.lock().arrivals.len(), 3);
-        mailbox.hint(Arrival::PeerUp(peers[0]));
-        mailbox.hint(Arrival::PeerDown { peer: peers[0], refused: true });
+        mailbox.hint(NetworkEvent::PeerUp(peers[0]));
+        mailbox.hint(NetworkEvent::PeerDown { peer: peers[0], refused: true });
         assert_eq!(mailbox.lock().arrivals.len(), 5, "what has changed is told");
     }
 }

@@ -29,7 +29,7 @@ pub enum MetricsServerError {
     /// The port is taken, or not allowed.
     #[error("cannot serve metrics on {address}: {error}; {}", way_on(.error))]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
         /// What the operating system said.
         #[source]
@@ -92,7 +92,7 @@ impl MetricsServer {
         Ok(MetricsServer { address, _tasks: tasks })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address

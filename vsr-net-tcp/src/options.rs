@@ -1,4 +1,4 @@
-//! What the transport is told, and why it cannot start.
+//! The options of the transport, and the errors of its start.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -142,7 +142,7 @@ pub enum TcpError {
     /// replica.
     #[error("cannot listen on {address}: {error}; {}", way_on(.error))]
     Listen {
-        /// Where.
+        /// The address.
         address: SocketAddr,
         /// What the operating system said.
         #[source]

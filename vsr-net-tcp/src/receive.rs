@@ -11,7 +11,7 @@ use metrics::{Counter, counter, gauge};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
-use vsr::network::Arrival;
+use vsr::network::NetworkEvent;
 use vsr::protocol::Peer;
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, WireError, decode, is_keep_alive};
 
@@ -174,7 +174,7 @@ impl Receiver<'_> {
     fn take_frames(
         &mut self,
         buffer: &mut Vec<u8>,
-        arrivals: &mut Vec<Arrival>,
+        arrivals: &mut Vec<NetworkEvent>,
     ) -> Result<Option<FrameHeader>, WireError> {
         let mut at = 0;
         let large = loop {
@@ -263,7 +263,12 @@ impl Receiver<'_> {
 
     /// Takes a whole frame. What came undamaged and means nothing to this version is passed over: the stream goes
     /// on behind it.
-    fn take(&mut self, header: &FrameHeader, payload: Bytes, arrivals: &mut Vec<Arrival>) -> Result<(), WireError> {
+    fn take(
+        &mut self,
+        header: &FrameHeader,
+        payload: Bytes,
+        arrivals: &mut Vec<NetworkEvent>,
+    ) -> Result<(), WireError> {
         let len = payload.len();
         match decode(header, payload) {
             Ok(mut message) => {
@@ -273,7 +278,7 @@ impl Receiver<'_> {
                         entry.body = Bytes::copy_from_slice(&entry.body);
                     }
                 }
-                arrivals.push(Arrival::Message { from: self.peer, message });
+                arrivals.push(NetworkEvent::Message { from: self.peer, message });
             }
             Err(error @ (WireError::NotAFrame | WireError::Version { .. } | WireError::Damaged(_))) => {
                 return Err(error);
@@ -384,7 +389,7 @@ mod tests {
         tasks.extend(connection(replica, frame(2, 900 << 10), &by_replica));
         settle(&mut tasks).await;
         let arrivals = mailbox.recv().now_or_never().expect("it has arrived").expect("a mailbox works");
-        assert!(matches!(&arrivals[..], [Arrival::Message { message: Message::Query { nonce: 2, .. }, .. }]));
+        assert!(matches!(&arrivals[..], [NetworkEvent::Message { message: Message::Query { nonce: 2, .. }, .. }]));
         assert_eq!(room.held().replicas, 0);
         // When the first one goes, the next one is read.
         drop(tasks.remove(0));
@@ -423,7 +428,9 @@ mod tests {
                 assert!(matches!(ended, Ended::Closed), "{ended}");
                 let arrivals =
                     mailbox.recv().await.expect("a mailbox works").into_iter().map(|arrival| match arrival {
-                        Arrival::Message { message: Message::Query { nonce, query, .. }, .. } => (nonce, query.len()),
+                        NetworkEvent::Message { message: Message::Query { nonce, query, .. }, .. } => {
+                            (nonce, query.len())
+                        }
                         other => panic!("{other:?} was never sent"),
                     });
                 assert_eq!(arrivals.collect::<Vec<_>>(), expected, "{peer:?}, {pipe} bytes at a time");

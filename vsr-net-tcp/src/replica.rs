@@ -11,13 +11,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use vsr::network::{Arrival, Identity, NetworkError};
+use vsr::network::{Identity, NetworkError, NetworkEvent};
 use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
 use vsr::{Cause, Checksum, ClientId, ClusterId, Config, Membership, Network, ReplicaId};
 
 use crate::connection::run;
-use crate::dial::{Pause, check_distinct, check_peers, dial, note, resolve};
+use crate::dial::{Backoff, check_distinct, check_peers, dial, log_failure, resolve};
 use crate::handshake::{HandshakeError, Hello, Rejection, Speaker, process_number};
 use crate::listen::{accept, listen};
 use crate::mailbox::Mailbox;
@@ -33,7 +33,7 @@ pub struct TcpNetwork {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Of whom something is told: of a replica for itself; of clients, and of whoever has not said who it is, for each reason, as those of
+/// Whom a log line is about: each replica for itself; clients, and peers without an identity, together for each reason, as those of
 /// one machine are many.
 pub(crate) type Whom = (IpAddr, Result<ReplicaId, &'static str>);
 
@@ -77,7 +77,7 @@ impl Links {
     fn check(&self, id: ReplicaId, identity: Identity, process: u64) -> Result<(), Rejection> {
         let Some(link) = self.replicas.get(&id).filter(|link| link.process != process) else { return Ok(()) };
         link.queue.probe();
-        Err(if identity.incarnation != link.identity.incarnation {
+        Err(if identity.disk_id != link.identity.disk_id {
             Rejection::OtherIncarnation
         } else if identity.starts < link.identity.starts {
             Rejection::OldCopy
@@ -117,7 +117,7 @@ impl TcpNetwork {
         let mut failed = None;
         for address in resolve(name, options.allow_insecure).await? {
             if address.port() == 0 {
-                let cause = Cause::new("on port 0 nobody would find it");
+                let cause = Cause::new("no peer can connect to port 0");
                 return Err(TcpError::Address { address: name.clone(), cause });
             }
             match listen(address) {
@@ -185,7 +185,7 @@ impl TcpNetwork {
         Ok(TcpNetwork { shared, address, tasks: Mutex::new(tasks) })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -223,11 +223,11 @@ impl Network for TcpNetwork {
         }
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         self.shared.mailbox.recv().await
     }
 
-    fn introduce(&self, identity: Identity) {
+    fn set_identity(&self, identity: Identity) {
         self.shared.identity.send_replace(Some(identity));
     }
 
@@ -252,7 +252,7 @@ impl Shared {
         let mut identity = self.identity.subscribe();
         // The sender lives in `self`.
         let known = identity.wait_for(Option::is_some).await.ok().and_then(|identity| *identity);
-        let identity = known.unwrap_or(Identity::new(vsr::protocol::Incarnation(0), 0));
+        let identity = known.unwrap_or(Identity::new(vsr::protocol::DiskId(0), 0));
         Speaker::Replica { id: self.me, membership: self.checksum, identity, process: self.process }
     }
 
@@ -272,7 +272,7 @@ impl Shared {
     }
 
     /// Gives the other side the connection of its id, if it may have it; an older one of the same process, or
-    /// client, ends. Nobody comes between the question and the answer.
+    /// client, ends. Check and admission are one step.
     pub(crate) fn admit(&self, speaker: &Speaker) -> Result<Guard<'_>, Rejection> {
         let peer = speaker.peer();
         let mut links = self.links();
@@ -308,7 +308,7 @@ impl Shared {
             // Nothing that clients send has bodies.
             Peer::Client(_) => Limits { bodies_max: 0, ..self.limits },
         };
-        self.mailbox.hint(Arrival::PeerUp(peer));
+        self.mailbox.hint(NetworkEvent::PeerUp(peer));
         run(stream, peer, queue, &self.mailbox, &self.room, &self.options, limits).await;
         drop(guard);
     }
@@ -334,14 +334,14 @@ impl Drop for Guard<'_> {
         };
         drop(links);
         if was_mine {
-            self.shared.mailbox.hint(Arrival::PeerDown { peer: self.peer, refused: false });
+            self.shared.mailbox.hint(NetworkEvent::PeerDown { peer: self.peer, refused: false });
         }
     }
 }
 
 /// Connects to a peer, and again whenever the connection has ended.
 async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
-    let mut pause = Pause::new(&shared.options, u64::from(shared.me.0) << 8 | u64::from(to.0));
+    let mut backoff = Backoff::new(&shared.options, u64::from(shared.me.0) << 8 | u64::from(to.0));
     let mut told = Told::new();
     let who = format!("replica {} at {address}", to.0);
     loop {
@@ -356,20 +356,20 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
                 told.over(&());
                 let since = Instant::now();
                 shared.serve(stream, guard).await;
-                pause.after_connection(since.elapsed()).await;
+                backoff.after_connection(since.elapsed()).await;
             }
             Err(error) => {
                 let is_new = told.is_new((), &error.to_string());
-                note(&who, &error, is_new);
+                log_failure(&who, &error, is_new);
                 if error.is_refused_connection() {
-                    shared.mailbox.hint(Arrival::PeerDown { peer: Peer::Replica(to), refused: true });
+                    shared.mailbox.hint(NetworkEvent::PeerDown { peer: Peer::Replica(to), refused: true });
                 }
                 if let HandshakeError::Rejected(rejection) = &error
                     && is_new
                 {
-                    shared.mailbox.hint(Arrival::Refused { by: to, why: rejection.to_string() });
+                    shared.mailbox.hint(NetworkEvent::Refused { by: to, why: rejection.to_string() });
                 }
-                pause.after(&error).await;
+                backoff.after(&error).await;
             }
         }
     }

@@ -14,7 +14,7 @@ pub(crate) struct Told<K> {
 /// Things that are kept apart. Strangers may come from anywhere: then all is forgotten, and told once more.
 const TOLD_MAX: usize = 256;
 
-/// What was not noticed for so long was over meanwhile. Nobody notices when a stranger gives up.
+/// What was not noticed for so long was over meanwhile. That a stranger gives up is not noticed.
 const OVER_AFTER: Duration = Duration::from_secs(60);
 
 impl<K: Ord> Told<K> {
@@ -52,7 +52,7 @@ impl<K: Ord> Told<K> {
 mod tests {
     use super::*;
 
-    /// The way of a program that nobody looks at: it is refused each second, for days.
+    /// A program that is left alone is refused each second, for days.
     #[test]
     fn what_goes_on_is_told_once_and_what_comes_back_is_told_again() {
         let (mut told, mut now) = (Told::new(), Instant::now());

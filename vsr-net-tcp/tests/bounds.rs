@@ -9,7 +9,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
-use vsr::network::Arrival;
+use vsr::network::NetworkEvent;
 use vsr::protocol::{CommitNumber, Entry, Envelope, Message, Peer, View};
 use vsr::wire::{HEADER_LEN, encode, encode_value};
 use vsr::{Checksum, ClientId, ClusterId, Network, ReplicaId};
@@ -30,7 +30,7 @@ async fn carry(networks: &[TcpNetwork], message: &Message) -> Message {
         }
     };
     let arrives = until(&networks[1], |arrival| match arrival {
-        Arrival::Message { message: arrived, .. } => (arrived == *message).then_some(arrived),
+        NetworkEvent::Message { message: arrived, .. } => (arrived == *message).then_some(arrived),
         _ => None,
     });
     tokio::select! { () = again => unreachable!("it goes on"), arrived = arrives => arrived }
@@ -98,7 +98,7 @@ async fn b14_replicas_get_through_whatever_strangers_begin_to_send() {
         let frame = encode(&first).expect("a frame").head;
         stream.write_all(&[&frame[..], &long[..10_000]].concat()).await.expect("writing");
         until(&networks[1], |arrival| match arrival {
-            Arrival::Message { message, .. } => (message == first).then_some(()),
+            NetworkEvent::Message { message, .. } => (message == first).then_some(()),
             _ => None,
         })
         .await;
@@ -126,8 +126,8 @@ async fn b16_a_message_of_an_unknown_kind_is_passed_over() {
     let frame = encode(&known).expect("a frame").head;
     stream.write_all(&[&unknown[..], &unknown[..], &frame[..]].concat()).await.expect("writing");
     until(&networks[0], |arrival| match arrival {
-        Arrival::PeerDown { peer: Peer::Client(_), .. } => panic!("the connection was closed"),
-        Arrival::Message { from: Peer::Client(ClientId(5)), message } => (message == known).then_some(()),
+        NetworkEvent::PeerDown { peer: Peer::Client(_), .. } => panic!("the connection was closed"),
+        NetworkEvent::Message { from: Peer::Client(ClientId(5)), message } => (message == known).then_some(()),
         _ => None,
     })
     .await;
@@ -145,7 +145,7 @@ async fn b16_a_connection_that_breaks_at_once_is_made_again_after_a_growing_paus
         options.reconnect_max = Duration::from_millis(400);
     });
     let network = TcpNetwork::start(&config, slow, own).expect("a network");
-    network.introduce(identity(1));
+    network.set_identity(identity(1));
     let me = replica(0, config.membership.checksum(), identity(0), 1);
     let begun = Instant::now();
     for _ in 0..4 {
@@ -227,6 +227,6 @@ async fn b17_options_that_cannot_work_are_refused_by_name() {
         options.clients_max = usize::MAX;
     });
     let network = TcpNetwork::start(&config(0, &addresses), extreme, listener).expect("there is nothing wrong with it");
-    network.introduce(identity(0));
+    network.set_identity(identity(0));
     assert!(matches!(greet(&addresses[0], 7, client(5), 0).await, Answer::Welcome(_)));
 }

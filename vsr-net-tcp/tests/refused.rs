@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use vsr::memory::MemoryStorage;
-use vsr::network::{Arrival, Identity};
+use vsr::network::{Identity, NetworkEvent};
 use vsr::protocol::{Envelope, Peer};
 use vsr::wire::is_keep_alive;
 use vsr::{ApplyContext, Checksum, Network, QueryContext, Replica, ReplicaId, RestoreError, Snapshot, StateMachine};
@@ -24,7 +24,7 @@ async fn alone(options: TcpOptions) -> (TcpNetwork, String, Checksum) {
     let (mut listeners, addresses) = listeners(2).await;
     let config = config(0, &addresses);
     let network = TcpNetwork::start(&config, options, listeners.remove(0)).expect("a network");
-    network.introduce(identity(0));
+    network.set_identity(identity(0));
     (network, addresses[0].clone(), config.membership.checksum())
 }
 
@@ -42,8 +42,8 @@ async fn let_in(address: &str, speaker: Speaker) -> TcpStream {
 }
 
 fn restarted(times: u64) -> Identity {
-    let Identity { incarnation, starts, .. } = identity(1);
-    Identity::new(incarnation, starts + times)
+    let Identity { disk_id, starts, .. } = identity(1);
+    Identity::new(disk_id, starts + times)
 }
 
 /// A copy that was started later shut the original out.
@@ -60,8 +60,8 @@ async fn a6_a_copy_does_not_take_the_place_of_a_process_that_is_connected() {
     // The original has not noticed.
     networks[0].send(&mut vec![Envelope { to: Peer::Replica(ReplicaId(1)), message: vote(77) }]);
     until(&networks[1], |arrival| match arrival {
-        Arrival::PeerDown { .. } => panic!("the original has lost its connection"),
-        Arrival::Message { message, .. } => (message == vote(77)).then_some(()),
+        NetworkEvent::PeerDown { .. } => panic!("the original has lost its connection"),
+        NetworkEvent::Message { message, .. } => (message == vote(77)).then_some(()),
         _ => None,
     })
     .await;
@@ -134,9 +134,9 @@ async fn a6_a_refused_replica_hears_by_whom_and_why_once_and_when_it_is_over() {
     // No handshake fails for any other reason.
     let patient = options().with(|options| options.handshake = WAIT);
     let copy = TcpNetwork::start(&config(1, &addresses), patient, spare.remove(0)).expect("a network");
-    copy.introduce(restarted(1));
+    copy.set_identity(restarted(1));
     let (by, why) = until(&copy, |arrival| match arrival {
-        Arrival::Refused { by, why } => Some((by, why)),
+        NetworkEvent::Refused { by, why } => Some((by, why)),
         _ => None,
     })
     .await;
@@ -145,8 +145,8 @@ async fn a6_a_refused_replica_hears_by_whom_and_why_once_and_when_it_is_over() {
     assert_connected(&networks[1], &networks[0], 0).await;
     drop(networks.pop());
     until(&copy, |arrival| match arrival {
-        Arrival::PeerUp(peer) => (peer == Peer::Replica(ReplicaId(0))).then_some(()),
-        Arrival::Refused { why, .. } => panic!("it was told twice: {why}"),
+        NetworkEvent::PeerUp(peer) => (peer == Peer::Replica(ReplicaId(0))).then_some(()),
+        NetworkEvent::Refused { why, .. } => panic!("it was told twice: {why}"),
         _ => None,
     })
     .await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use vsr::network::{Arrival, Identity};
+use vsr::network::{Identity, NetworkEvent};
 use vsr::protocol::{Envelope, Message, Peer, Request, RequestNumber, SessionId};
 use vsr::wire::{encode, is_keep_alive};
 use vsr::{ClientId, ClusterId, Config, Network, ReplicaId};
@@ -28,7 +28,9 @@ async fn replicas_and_clients_exchange_messages_in_order() {
     assert!(batch.is_empty(), "the contract: send empties the batch");
     let mut expected = 100;
     until(&networks[2], |arrival| match arrival {
-        Arrival::Message { from, message: Message::StartViewChange { view, .. } } if view.number >= 100 => {
+        NetworkEvent::Message { from, message: Message::StartViewChange { leaving: view, .. } }
+            if view.number >= 100 =>
+        {
             assert_eq!((from, view.number), (Peer::Replica(ReplicaId(0)), expected));
             expected += 1;
             (expected == 200).then_some(())
@@ -49,7 +51,7 @@ async fn replicas_and_clients_exchange_messages_in_order() {
     let message = Message::Requests { requests: vec![request], forwarded: false };
     client.send(&mut vec![Envelope { to: Peer::Replica(ReplicaId(1)), message: message.clone() }]);
     until(&networks[1], |arrival| match arrival {
-        Arrival::Message { from: Peer::Client(from), message: arrived } => {
+        NetworkEvent::Message { from: Peer::Client(from), message: arrived } => {
             assert_eq!((from, &arrived), (id, &message));
             Some(())
         }
@@ -57,7 +59,7 @@ async fn replicas_and_clients_exchange_messages_in_order() {
     })
     .await;
     networks[1].send(&mut vec![Envelope { to: Peer::Client(id), message: vote(9) }]);
-    until(&client, |arrival| matches!(arrival, Arrival::Message { .. }).then_some(())).await;
+    until(&client, |arrival| matches!(arrival, NetworkEvent::Message { .. }).then_some(())).await;
 }
 
 #[tokio::test]
@@ -68,7 +70,7 @@ async fn a_dead_peer_is_reported_with_a_refusal_and_found_again() {
     // Replica 0 does not make the connection, and learns the refusal all the same.
     let mut refusals = Vec::new();
     until(&networks[0], |arrival| match arrival {
-        Arrival::PeerDown { peer, refused } => {
+        NetworkEvent::PeerDown { peer, refused } => {
             assert_eq!(peer, Peer::Replica(ReplicaId(1)));
             refusals.push(refused);
             refused.then_some(())
@@ -79,7 +81,7 @@ async fn a_dead_peer_is_reported_with_a_refusal_and_found_again() {
     assert_eq!(refusals, [false, true]);
     let config = Config::new(ClusterId(7), ReplicaId(1), addresses.iter().cloned()).expect("a configuration");
     let second = TcpNetwork::bind_with(&config, options()).await.expect("the port is free again");
-    second.introduce(Identity::new(identity(1).incarnation, 2));
+    second.set_identity(Identity::new(identity(1).disk_id, 2));
     assert_connected(&networks[0], &second, 1).await;
 }
 
@@ -104,7 +106,7 @@ async fn whoever_does_not_belong_here_is_told_why() {
     assert_eq!(to_0(7, replica(1, other, identity(1))).await, rejected(Rejection::Membership));
     assert_eq!(to_0(7, replica(0, membership, identity(0))).await, rejected(Rejection::SameReplica));
     assert_eq!(to_0(7, replica(1, membership, identity(9))).await, rejected(Rejection::OtherIncarnation));
-    let old = Identity::new(identity(1).incarnation, 0);
+    let old = Identity::new(identity(1).disk_id, 0);
     assert_eq!(to_0(7, replica(1, membership, old)).await, rejected(Rejection::OldCopy));
     assert!(matches!(to_0(7, client(1)).await, Answer::Welcome(_)));
     // The rest goes on.
@@ -200,7 +202,7 @@ async fn a_full_queue_drops_and_never_blocks() {
         options.keep_alive = Duration::from_secs(60);
     });
     let network = TcpNetwork::start(&config, small, listener).expect("a network");
-    network.introduce(identity(1));
+    network.set_identity(identity(1));
     let membership = config.membership.checksum();
     let mut stream = welcome(&deaf, replica(0, membership, identity(0), 99)).await;
     up(&network, Peer::Replica(ReplicaId(0))).await;

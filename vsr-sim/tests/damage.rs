@@ -1,7 +1,7 @@
 //! Damage that stays: places that stay bad, records that are lost whole, syncs that fail, and writes for which there is no room.
 
 use bytes::Bytes;
-use vsr::protocol::{Batch, Entry, Header, Incarnation, OpNumber, Slot, VsrState};
+use vsr::protocol::{Batch, DiskId, Entry, Header, OpNumber, Slot, VsrState};
 use vsr::{Checksum, ClusterId, Membership, ReplicaId};
 use vsr_sim::conformance::storage::entry;
 use vsr_sim::faults::Unsynced;
@@ -13,7 +13,7 @@ const CLUSTER: ClusterId = ClusterId(1);
 /// A disk with so many ops, and the checksum of the last.
 fn disk(ops: u64) -> (SimDisk, Checksum) {
     let membership = Membership::new(["r0", "r1", "r2"]).expect("a membership");
-    let mut disk = SimDisk::new(VsrState::formatted(CLUSTER, ReplicaId(0), Incarnation(1), membership));
+    let mut disk = SimDisk::new(VsrState::formatted(CLUSTER, ReplicaId(0), DiskId(1), membership));
     let mut parent = Header::root(CLUSTER);
     for op in 1..=ops {
         let next = an_entry(op, parent);

@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::executor::block_on;
-use vsr::network::{Arrival, NetworkError};
-use vsr::protocol::{Batch, Entry, Envelope, Header, Incarnation, OpNumber, Recovered, Slot, VsrState};
+use vsr::network::{NetworkError, NetworkEvent};
+use vsr::protocol::{Batch, DiskId, Entry, Envelope, Header, OpNumber, Recovered, Slot, VsrState};
 use vsr::storage::StorageError;
 use vsr::threaded::Entries;
 use vsr::wire::{self, Limits};
@@ -23,7 +23,7 @@ use vsr_storage_file::medium::Medium;
 
 fn folder() -> SimFolder {
     let membership = Membership::new(["a", "b", "c"]).expect("three members are a cluster");
-    SimFolder::new(VsrState::formatted(ClusterId(7), ReplicaId(1), Incarnation(1), membership))
+    SimFolder::new(VsrState::formatted(ClusterId(7), ReplicaId(1), DiskId(1), membership))
 }
 
 fn read(file: &SimFile, sector: u64) -> io::Result<u8> {
@@ -526,10 +526,10 @@ impl Network for Framed {
         }
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         loop {
             let heard = self.0.recv().await.into_iter();
-            let arrivals: Vec<Arrival> = heard.filter_map(arrival).collect();
+            let arrivals: Vec<NetworkEvent> = heard.filter_map(arrival).collect();
             if !arrivals.is_empty() {
                 return Ok(arrivals);
             }
@@ -537,14 +537,14 @@ impl Network for Framed {
     }
 }
 
-fn arrival(heard: SocketEvent) -> Option<Arrival> {
+fn arrival(heard: SocketEvent) -> Option<NetworkEvent> {
     match heard {
         SocketEvent::Frame { from, bytes } => {
             let message = wire::decode_frame(&bytes, Limits::default()).ok()?;
-            Some(Arrival::Message { from, message })
+            Some(NetworkEvent::Message { from, message })
         }
-        SocketEvent::Up(peer) => Some(Arrival::PeerUp(peer)),
-        SocketEvent::Down { peer, refused } => Some(Arrival::PeerDown { peer, refused }),
+        SocketEvent::Up(peer) => Some(NetworkEvent::PeerUp(peer)),
+        SocketEvent::Down { peer, refused } => Some(NetworkEvent::PeerDown { peer, refused }),
     }
 }
 
@@ -576,7 +576,7 @@ fn a_network_that_carries_no_acknowledgement_is_found_out() {
             batch.retain(|envelope| envelope.message.name() != "PrepareOk");
             self.0.send(batch);
         }
-        async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+        async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
             self.0.recv().await
         }
     }

@@ -320,7 +320,7 @@ const PARTS: [&str; 12] = [
     "normal/sessions",
     "view_change/choose",
     "view_change/phase",
-    "health/fault",
+    "health/halt",
     "health/invariants",
 ];
 

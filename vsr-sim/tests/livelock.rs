@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use vsr::Network;
-use vsr::network::{Arrival, NetworkError};
+use vsr::network::{NetworkError, NetworkEvent};
 use vsr::protocol::{Envelope, Peer};
 use vsr_sim::check::Violation;
 use vsr_sim::{Options, Registers, SimSocket, Simulation, Verdict};
@@ -22,7 +22,7 @@ impl Network for Restless {
         batch.clear();
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         if self.of_clients != matches!(self.socket.own(), Peer::Client(_)) {
             self.socket.recv().await;
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use vsr::memory::{MemoryEndpoint, MemoryNetwork};
-use vsr::network::{Arrival, NetworkError};
+use vsr::network::{NetworkError, NetworkEvent};
 use vsr::protocol::{Envelope, Message, Peer};
 use vsr::{ClientId, Network, ReplicaId};
 use vsr_sim::conformance::network::{self, Networks, REPLICAS};
@@ -85,7 +85,7 @@ impl Network for End {
         }
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         let mut arrivals = self.0.recv().await?;
         if self.1 == Defect::LosesWhatItTookWhenDropped && arrivals.len() % 3 == 0 {
             let mut yielded = false;
@@ -100,7 +100,7 @@ impl Network for End {
             .await;
         }
         for arrival in &mut arrivals {
-            if let (Defect::ConfusesSenders, Arrival::Message { from, .. }) = (self.1, arrival)
+            if let (Defect::ConfusesSenders, NetworkEvent::Message { from, .. }) = (self.1, arrival)
                 && *from == Peer::Replica(ReplicaId(2))
             {
                 *from = Peer::Replica(ReplicaId(1));

@@ -117,8 +117,8 @@ fn a_line_that_is_no_command_is_refused_with_its_number_and_what_would_be_right(
         ("cluster 3\nslow-disk r0 x18446744073709551615 1s", 2, "x100000"),
         ("cluster 3\nhold late Ping\ndeliver late 18446744073709551615", 3, "1000 are enough"),
         ("cluster 3\ncluster 3", 2, "a cluster already"),
-        ("cluster 3\n\n# a comment\nflush r1", 4, "flush is no command"),
-        ("cluster 3\ncrash r3", 2, "r3 is no node"),
+        ("cluster 3\n\n# a comment\nflush r1", 4, "flush is not a command"),
+        ("cluster 3\ncrash r3", 2, "r3 is not a node"),
         ("cluster 3\ncrash c0", 2, "is a client"),
         ("cluster 3\ncrash r1 softly", 2, "lose-unsynced"),
         ("cluster 3\ntick soon", 2, "is no time"),
@@ -126,7 +126,7 @@ fn a_line_that_is_no_command_is_refused_with_its_number_and_what_would_be_right(
         ("cluster 3\nrequest c0 increment 5", 2, "add R N"),
         ("cluster 3\npartition r0 | r1", 2, "r2 is on neither side"),
         ("cluster 3\npartition r0 r1 | r1 r2", 2, "on both sides"),
-        ("cluster 3\nhold late Prepar r0>r1", 2, "no kind of message"),
+        ("cluster 3\nhold late Prepar r0>r1", 2, "not a kind of message"),
         ("cluster 3\nrelease late", 2, "nothing is held"),
         ("cluster 3\nuntil r1 happy", 2, "a replica is normal"),
         ("cluster 3\nat 5ms tick 1ms", 2, "nothing that can be planned"),
@@ -137,7 +137,7 @@ fn a_line_that_is_no_command_is_refused_with_its_number_and_what_would_be_right(
         ("cluster 3\nexpect c0 heard", 2, "what it heard is missing"),
         ("cluster 3\ncrash-after Requests 1 c0>r0", 2, "c0 is a client"),
         ("cluster 3\nmaybe crash r1", 2, "crash is not planned"),
-        ("cluster 3\nbad-sector r1 op=0", 2, "is no op"),
+        ("cluster 3\nbad-sector r1 op=0", 2, "is not an op"),
         ("cluster 3 rogues=99", 1, "16 are enough"),
         ("cluster 3\nmachine Stock", 2, "before `cluster`"),
         ("machine Stock\ncluster 3", 1, "for the state machine Stock, and here is Registers"),
@@ -188,7 +188,7 @@ fn when_every_disk_is_lost_waiting_is_right() {
 #[test]
 fn a_cluster_has_the_quorums_limits_and_time_outs_that_its_line_gives_it() {
     let played = play(
-        "cluster 3 quorums=3/2/1 pipeline=2 batch-requests=1 idle-min=5 heartbeat=20ms suspect=100ms abdicate=80ms view-change=100ms\n\
+        "cluster 3 quorums=3/2/1 pipeline=2 batch-requests=1 idle-min=5 heartbeat=20ms primary-timeout=100ms quorum-timeout=80ms view-change-timeout=100ms\n\
          tick 10ms\nrequest c0 add 0 5\nuntil c0 idle\ncut r2|r0\ncut r2|r1\nrequest c0 add 0 1\ntick 500ms\nexpect c0 waits\n\
          heal\nuntil c0 idle\nexpect c0 heard 6\nsettle\ncheck\n",
     );

@@ -64,7 +64,7 @@ impl<M: Medium> InlineFileStorage<M> {
         result
     }
 
-    /// What a thread would do once a second while nobody writes: tries again what found no space.
+    /// What a thread would do once a second while there are no writes: tries again what found no space.
     pub fn tend(&self) {
         self.look_after(&mut lock(&self.writer));
     }

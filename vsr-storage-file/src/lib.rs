@@ -59,7 +59,7 @@
 //! ```
 //!
 //! Its work is done by two threads of its own: one writes and syncs, one reads. No executor is blocked, and a disk that hangs blocks no
-//! thread but these. [`InlineFileStorage`] and [`blocking_on`] are for executors and media of one's own, tests above all.
+//! thread but these. [`InlineFileStorage`] and [`blocking_on`] are for other executors and media, in tests above all.
 //!
 //! # What it guarantees
 //!
@@ -68,7 +68,7 @@
 //!
 //! - **Durable and in order** (1, 2): when a write has returned, its batch and all before it survive a crash and a power loss.
 //! - **Atomic** (3, 4, 6): after a crash the vsr state is the old or the new one. An entry that was truncated does not come back.
-//! - **A crash is not rot, and rot is no absence** (5, 7, 8): what a crash left unfinished is `Absent`, and the head is certain. What may have been acknowledged and cannot
+//! - **A crash is not rot, and rot is not absence** (5, 7, 8): what a crash left unfinished is `Absent`, and the head is certain. What may have been acknowledged and cannot
 //!   be read is `Corrupt`, at every later start as well, until the protocol has put it again. So a replica denies only what it never had.
 //! - **Damage takes what lies in it** (9): one bad sector costs the entries in it. Headers and the state stand twice.
 //! - **Poisoned after a failure** (10): no sync is retried. The next start writes anew what the failure may have kept from the disk.
@@ -168,7 +168,7 @@
 //! | [`Full`](vsr::storage::StorageError::Full) | the log is at its limit, or the disk has no room | make room; the replica goes on by itself |
 //! | [`Io`](vsr::storage::StorageError::Io), [`Poisoned`](vsr::storage::StorageError::Poisoned) | the disk refused a write or a sync | start the replica again once the disk works |
 //!
-//! A log that was cut, emptied, or has bad sectors is no error: the replica fetches from its peers what is lost. "Replace the replica" has to wait for
+//! A log that was cut, emptied, or has bad sectors is not an error: the replica fetches from its peers what is lost. "Replace the replica" has to wait for
 //! checkpoints: until then the cluster goes on without it.
 //!
 //! # Metrics

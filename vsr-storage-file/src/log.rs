@@ -170,7 +170,7 @@ impl<M: Medium> LogFile<M> {
             Err(error @ StorageError::Io { .. }) => error,
             done => return done,
         };
-        // Which page is it? Nothing is there that anybody relies on, and each attempt writes it anew.
+        // Which page is it? Nothing durable is there yet, and each attempt writes it anew.
         let mut end = to;
         while let Some(middle) = middle(self.prepared, end) {
             match self.prepare(middle) {
@@ -323,7 +323,7 @@ fn prepare<M: Medium>(medium: &M, salt: u64, from: u64, to: u64) -> Result<(), S
     while at < to {
         let take = (to - at).min((STEP / SECTOR) as u64);
         let sectors = blank(salt, at, take as usize);
-        // Without space nothing that anybody relies on was written: the log is as long as it was.
+        // Without space nothing was written that was reported as durable: the log is as long as it was.
         let failed = write_error("preparing an extent of the log", at * SECTOR as u64, to * SECTOR as u64);
         medium.write_at(&sectors, at * SECTOR as u64).map_err(failed)?;
         at += take;

@@ -57,7 +57,7 @@ impl Unreadable {
 ///    survive in any subset of its 512-byte sectors.
 /// 2. Reads see every write that has returned.
 /// 3. After a `sync` that failed, what it was to make durable may be read until the power is lost, by later
-///    processes as well, and no later `sync` need write it: kernels mark the pages clean. Whoever relies on it
+///    processes as well, and no later `sync` need write it: kernels mark the pages clean. A caller that relies on it
 ///    writes it again first.
 /// 4. A read fails when any part of it cannot be read. A smaller one may still succeed; an empty one always does.
 /// 5. A `sync` fails for what was written since the one before. So where a sector cannot be written, others that are

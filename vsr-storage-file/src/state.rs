@@ -495,7 +495,7 @@ fn whole(generation: u64, bytes: &[u8]) -> Copy {
 #[cfg(test)]
 mod tests {
     use vsr::protocol::{
-        CommitNumber, Epoch, HeaderFields, Incarnation, Known, Life, OpKind, OpNumber, Suffix, Timestamp, View,
+        CommitNumber, DiskId, Epoch, HeaderFields, Known, Life, OpKind, OpNumber, Suffix, Timestamp, View,
     };
     use vsr::{Checksum, ClusterId, Membership, ReplicaId};
 
@@ -505,7 +505,7 @@ mod tests {
     fn no_state_takes_more_than_was_counted_when_the_disk_was_formatted() {
         let addresses = (0..MEMBERS_MAX).map(|id| format!("{id}{}", "x".repeat(254)));
         let membership = Membership::new(addresses).expect("a cluster");
-        let mut state = VsrState::formatted(ClusterId(u128::MAX), ReplicaId(1), Incarnation(u128::MAX), membership);
+        let mut state = VsrState::formatted(ClusterId(u128::MAX), ReplicaId(1), DiskId(u128::MAX), membership);
         StateRecord::check_room(&state).expect("there is room");
         let counted = StateRecord::most(&state).expect("it can be encoded");
         let most = 1 << 62;
@@ -525,7 +525,7 @@ mod tests {
         (state.view, state.log_view, state.starts) = (view, view, most);
         (state.commit, state.checkpoint) = (CommitNumber(most), OpNumber(most));
         state.suffix = Suffix { head: OpNumber(most), headers: vec![header; HEADERS_MAX as usize] };
-        let life = Life { incarnation: Incarnation(u128::MAX), starts: most, nonce: most };
+        let life = Life { disk_id: DiskId(u128::MAX), starts: most, nonce: most };
         state.known = vec![Known { replica: ReplicaId(255), life, acknowledged: OpNumber(most) }; MEMBERS_MAX];
         let mut record = StateRecord::first(1, most, &state);
         (record.log_write, record.head, record.tail) = (most, most, most);

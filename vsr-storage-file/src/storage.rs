@@ -244,7 +244,7 @@ pub(crate) fn parts<M: Medium>(log: M, state: M, name: &str) -> Result<(Writer<M
     Ok((writer, reader))
 }
 
-/// The two halves of the storage on any medium, for an executor of one's own. `name` stands in error messages.
+/// The two halves of the storage on any medium, for the caller's own executor. `name` stands in error messages.
 ///
 /// # Errors
 /// As [`FileStorage::open`].
@@ -267,7 +267,7 @@ fn format<M: Medium>(
     let sector = SECTOR as u64;
     let extent = options.extent.clamp(1 << 16, EXTENT_MAX) / sector * sector;
     let log_limit = options.log_limit.max(extent) / sector * sector;
-    let salt = first.incarnation.0 as u64 ^ (first.incarnation.0 >> 64) as u64;
+    let salt = first.disk_id.0 as u64 ^ (first.disk_id.0 >> 64) as u64;
     LogFile::<M>::format(log, log_salt(salt), extent)?;
     log.sync().map_err(io_error("formatting"))?;
     StateFile::format(state, Superblock { salt, log_limit, extent }, first, site)?;

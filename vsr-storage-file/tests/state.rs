@@ -3,9 +3,7 @@
 mod support;
 
 use support::{Disk, File, SECTOR, entry, is_clean, put, verdicts, write_state};
-use vsr::protocol::{
-    CommitNumber, Doubted, Epoch, Incarnation, Known, Life, OpNumber, Recovered, Suffix, View, VsrState,
-};
+use vsr::protocol::{CommitNumber, DiskId, Doubted, Epoch, Known, Life, OpNumber, Recovered, Suffix, View, VsrState};
 use vsr::storage::StorageError;
 use vsr::{ClusterId, Membership, ReplicaId, Storage as _};
 use vsr_storage_file::{FileOptions, FileStorage};
@@ -100,7 +98,7 @@ fn of_nine(address_len: usize) -> VsrState {
     let mut membership = Membership::new(addresses).expect("nine members are a cluster");
     membership.constants.pipeline_max = 1024;
     membership.validate().expect("a pipeline of 1,024 ops is allowed");
-    VsrState::formatted(ClusterId(u128::MAX), ReplicaId(8), Incarnation(u128::MAX), membership)
+    VsrState::formatted(ClusterId(u128::MAX), ReplicaId(8), DiskId(u128::MAX), membership)
 }
 
 fn format(state: &VsrState) -> Result<Disk, StorageError> {
@@ -120,7 +118,7 @@ fn the_largest_state_of_the_largest_cluster_fits() {
     let headers = (0..1025).map(|op| entry(most - 2000 + op, 0, 0).header).collect();
     state.suffix = Suffix { head: OpNumber(most), headers };
     state.doubted = Some(Doubted { above: OpNumber(most - 2000), to: OpNumber(most) });
-    let life = Life { incarnation: Incarnation(u128::MAX), starts: most, nonce: most };
+    let life = Life { disk_id: DiskId(u128::MAX), starts: most, nonce: most };
     state.known = (0..9).map(|id| Known { replica: ReplicaId(id), life, acknowledged: OpNumber(most) }).collect();
     let storage = disk.open().expect("opening");
     futures::executor::block_on(storage.recover()).expect("recovering");

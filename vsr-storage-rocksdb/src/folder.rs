@@ -59,7 +59,7 @@ pub(crate) fn check(folder: &Path) -> Result<(), StorageError> {
         }
         return Err(StorageError::NotFormatted(folder.display().to_string()));
     }
-    // Nobody has promised anything with a folder whose formatting a crash has cut short.
+    // No promise was made with a folder whose formatting was cut short by a crash.
     if !is_there(&folder.join(SEAL))? && is_there(&folder.join(UNFINISHED))? {
         let name = format!("{} (formatting it was begun, and not finished: empty it)", folder.display());
         return Err(StorageError::NotFormatted(name));
@@ -114,7 +114,7 @@ pub(crate) fn open_database(folder: &Path) -> Result<DB, StorageError> {
     })
 }
 
-/// RocksDB takes a database without `CURRENT` for one that nobody has created.
+/// RocksDB takes a database without `CURRENT` for one that was never created.
 fn check_manifest(database: &Path) -> Result<(), StorageError> {
     let current = database.join("CURRENT");
     let named = fs::read(&current).map_err(|error| match error.kind() {

@@ -31,7 +31,7 @@ pub(crate) fn database(create: bool) -> Options {
     // The least there is: with all tables open for ever, each one has to be whole for the database to open at all. So a damaged one costs
     // what is in it.
     options.set_max_open_files(20);
-    // RocksDB's own text log, which nobody rotates otherwise.
+    // RocksDB's own text log, which is not rotated otherwise.
     options.set_keep_log_file_num(4);
     options.set_max_log_file_size(1 << 20);
     options

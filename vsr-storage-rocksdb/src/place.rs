@@ -89,7 +89,7 @@ impl Place {
     }
 }
 
-/// The file `place`. Whoever has it open has the folder, until it is closed.
+/// The file `place`. The process that has it open owns the folder, until it is closed.
 #[derive(Debug)]
 pub(crate) struct PlaceFile {
     file: File,

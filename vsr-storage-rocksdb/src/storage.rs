@@ -106,7 +106,7 @@ impl Meta {
         out
     }
 
-    /// Notes a loss. What an earlier one may have taken, and nobody has written since, stays doubtful.
+    /// Notes a loss. What an earlier one may have taken, and was not written since, stays doubtful.
     fn lose(&mut self, above: u64, batch: u64) {
         self.lost_above = if self.lost_batch > 0 { self.lost_above.min(above) } else { above };
         self.lost_batch = self.lost_batch.max(batch);
@@ -161,7 +161,7 @@ impl RocksStorage {
         RocksStorage::format_state(folder, &first, options)
     }
 
-    /// Formats with a state of one's own, and a log as small as is asked for. For tests.
+    /// Formats with the given state, and a log of the given size. For tests.
     ///
     /// # Errors
     /// When something is there already, or the disk refuses.
@@ -188,7 +188,7 @@ impl RocksStorage {
         seal_file.write_all(Seal { batch: 1, state_batch: 1 }).map_err(failed(doing()))?;
         place.record(seal_file.file())?;
         fs::rename(&new, folder.join(SEAL)).map_err(failed(doing()))?;
-        // The folder's own entry, too: a folder that is gone after a power loss would pass for one that nobody has formatted.
+        // The folder's own entry, too: a folder that is gone after a power loss would pass for one that was never formatted.
         let above = folder.canonicalize().and_then(|folder| folder.parent().map_or(Ok(()), sync_folder));
         let is_forbidden = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
         let above = above.or_else(|error| if is_forbidden(&error) { Ok(()) } else { Err(error) });
@@ -245,9 +245,7 @@ fn open_seal(folder: &Path) -> Result<(SealFile, Seal), StorageError> {
     SealFile::open(&path).map_err(|error| match error {
         NoSeal::Missing => missing(&path),
         NoSeal::Version(found) => StorageError::Version { path: folder.display().to_string(), found, known: VERSION },
-        NoSeal::Damaged => {
-            damaged(&path, "neither of its two copies is intact, and nobody knows what the log has lost")
-        }
+        NoSeal::Damaged => damaged(&path, "neither of its two copies is intact, and what the log has lost is unknown"),
         NoSeal::Io(error) => failed(format!("opening {}", path.display()))(error),
     })
 }
@@ -472,7 +470,7 @@ impl Writer {
         Ok(write)
     }
 
-    /// The disk was full in the middle of a write: somebody else has used it up. To the replica this is a disk that hangs, not one that
+    /// The disk was full in the middle of a write: another program has used it up. To the replica this is a disk that hangs, not one that
     /// fails. RocksDB takes nothing in until there is room again; then it moves all that it had acknowledged into new tables, synced, and
     /// begins a new write-ahead log (`ErrorHandler::RecoverFromNoSpace`, `DBImpl::ResumeImpl`). So the same batch is written again to a new
     /// place: no sync is repeated.

@@ -1,9 +1,9 @@
-//! What one replica is told.
+//! The configuration of one replica.
 
 use std::time::Duration;
 
 use crate::protocol::limits::{ANSWER_MAX, Limit, QUERY_MAX};
-use crate::protocol::{ClusterId, Constants, Incarnation, Membership, MembershipError, ReplicaId, Timing, VsrState};
+use crate::protocol::{ClusterId, Constants, DiskId, Membership, MembershipError, ReplicaId, Timing, VsrState};
 #[cfg(feature = "msgpack")]
 use crate::wire;
 
@@ -56,7 +56,7 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The membership is at fault.
+    /// The membership is wrong.
     #[error(transparent)]
     Membership(#[from] MembershipError),
     /// The replica is none of the members.
@@ -64,7 +64,7 @@ pub enum ConfigError {
     NotAMember {
         /// As given.
         replica: ReplicaId,
-        /// How many there are.
+        /// The number of members.
         members: usize,
     },
     /// A field is out of its range.
@@ -111,7 +111,7 @@ pub(crate) fn check_count(field: &'static str, value: usize, why: &'static str) 
     if value == 0 { bad(field, value, format!("at least 1: {why}")) } else { Ok(()) }
 }
 
-/// A time that is neither nothing nor for ever.
+/// Checks that a time is at least `min`, and an hour at most.
 pub(crate) fn check_time(
     field: &'static str,
     value: Duration,
@@ -151,7 +151,7 @@ impl Config {
         Config::with_membership(cluster, replica, Membership::new(addresses)?)
     }
 
-    /// A configuration for a membership with constants or quorums of one's own.
+    /// A configuration for a membership with other constants or quorums than the defaults.
     ///
     /// # Errors
     /// A [`ConfigError`] that says what to change.
@@ -195,7 +195,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.membership.validate()?;
         if self.membership.index_of(self.replica).is_none() {
-            return Err(ConfigError::NotAMember { replica: self.replica, members: self.membership.n() });
+            return Err(ConfigError::NotAMember { replica: self.replica, members: self.membership.size() });
         }
         self.validate_timing()?;
         let Constants { batch_bytes_max, request_max, .. } = self.membership.constants;
@@ -218,32 +218,41 @@ impl Config {
     pub(crate) const OVERHEAD: u64 = 64;
 
     fn validate_timing(&self) -> Result<(), ConfigError> {
-        let Timing { heartbeat, suspect, view_change, retry, ping, abdicate, disk, forward } = self.timing;
+        let Timing {
+            heartbeat,
+            primary_timeout,
+            view_change_timeout,
+            retry,
+            ping,
+            quorum_timeout,
+            disk_stall_timeout,
+            forward_timeout,
+        } = self.timing;
         for (field, value, why) in [
             ("timing.heartbeat", heartbeat, "backups wait for it"),
-            ("timing.suspect", suspect, "a dead primary is replaced after it"),
-            ("timing.view_change", view_change, "a view change that hangs is given up after it"),
+            ("timing.primary_timeout", primary_timeout, "a dead primary is replaced after it"),
+            ("timing.view_change_timeout", view_change_timeout, "a view change that hangs is given up after it"),
             ("timing.retry", retry, "what is lost is sent again after it"),
             ("timing.ping", ping, "clocks and health are told at this interval"),
-            ("timing.abdicate", abdicate, "a primary without a quorum gives up after it"),
-            ("timing.disk", disk, "a primary whose disk hangs gives up after it"),
-            ("timing.forward", forward, "a primary that drops requests is replaced after it"),
+            ("timing.quorum_timeout", quorum_timeout, "a primary without a quorum gives up after it"),
+            ("timing.disk_stall_timeout", disk_stall_timeout, "a primary whose disk hangs gives up after it"),
+            ("timing.forward_timeout", forward_timeout, "a primary that drops requests is replaced after it"),
         ] {
             check_time(field, value, TIME_MIN, why)?;
         }
-        if suspect < heartbeat * 3 {
+        if primary_timeout < heartbeat * 3 {
             let why = format!("at least three heartbeats of {heartbeat:?}, or one late heartbeat changes the view");
-            return bad("timing.suspect", format!("{suspect:?}"), why);
+            return bad("timing.primary_timeout", format!("{primary_timeout:?}"), why);
         }
-        if abdicate < heartbeat * 2 {
+        if quorum_timeout < heartbeat * 2 {
             let why = format!("at least two heartbeats of {heartbeat:?}, or one lost answer ends the primary's view");
-            return bad("timing.abdicate", format!("{abdicate:?}"), why);
+            return bad("timing.quorum_timeout", format!("{quorum_timeout:?}"), why);
         }
         Ok(())
     }
 
-    /// For transports, when they start: whether a queue of so many bytes takes every message of this replica. One that
-    /// does not would drop the longest for ever, and the cluster would wait for it.
+    /// For transports, when they start: whether a queue of this many bytes takes every message of this replica. One that
+    /// does not would drop the longest each time, and the cluster would wait for it without end.
     ///
     /// # Errors
     /// A [`ConfigError`] that names both fields.
@@ -265,8 +274,8 @@ impl Config {
     /// format a disk.
     #[must_use]
     pub fn formatted_state(&self) -> VsrState {
-        let incarnation = (u128::from(entropy()) << 64) | u128::from(entropy());
-        VsrState::formatted(self.cluster, self.replica, Incarnation(incarnation), self.membership.clone())
+        let disk_id = (u128::from(entropy()) << 64) | u128::from(entropy());
+        VsrState::formatted(self.cluster, self.replica, DiskId(disk_id), self.membership.clone())
     }
 }
 
@@ -292,7 +301,7 @@ mod tests {
         let stranger = Config::new(ClusterId(1), ReplicaId(3), addresses).unwrap_err();
         assert_eq!(stranger, ConfigError::NotAMember { replica: ReplicaId(3), members: 3 });
         let mut config = Config::new(ClusterId(1), ReplicaId(0), addresses).unwrap();
-        config.timing.suspect = config.timing.heartbeat;
+        config.timing.primary_timeout = config.timing.heartbeat;
         assert!(config.validate().unwrap_err().to_string().contains("three heartbeats"));
         config = Config::new(ClusterId(1), ReplicaId(0), addresses).unwrap();
         config.log_bytes_max = 10;
@@ -309,13 +318,13 @@ mod tests {
         type Set = fn(&mut Timing, Duration);
         let sets: [(&str, Set); 8] = [
             ("timing.heartbeat", |t, time| t.heartbeat = time),
-            ("timing.suspect", |t, time| t.suspect = time),
-            ("timing.view_change", |t, time| t.view_change = time),
+            ("timing.primary_timeout", |t, time| t.primary_timeout = time),
+            ("timing.view_change_timeout", |t, time| t.view_change_timeout = time),
             ("timing.retry", |t, time| t.retry = time),
             ("timing.ping", |t, time| t.ping = time),
-            ("timing.abdicate", |t, time| t.abdicate = time),
-            ("timing.disk", |t, time| t.disk = time),
-            ("timing.forward", |t, time| t.forward = time),
+            ("timing.quorum_timeout", |t, time| t.quorum_timeout = time),
+            ("timing.disk_stall_timeout", |t, time| t.disk_stall_timeout = time),
+            ("timing.forward_timeout", |t, time| t.forward_timeout = time),
         ];
         for (field, set) in sets {
             for (time, shown) in [(Duration::ZERO, "0ns"), (Duration::MAX, "18446744073709551615")] {
@@ -329,13 +338,13 @@ mod tests {
         let hour = TIME_MAX;
         slow.timing = Timing {
             heartbeat: hour / 3,
-            suspect: hour,
-            view_change: hour,
+            primary_timeout: hour,
+            view_change_timeout: hour,
             retry: hour,
             ping: hour,
-            abdicate: hour,
-            disk: hour,
-            forward: hour,
+            quorum_timeout: hour,
+            disk_stall_timeout: hour,
+            forward_timeout: hour,
         };
         assert_eq!(slow.validate(), Ok(()));
     }

@@ -175,8 +175,8 @@
 //! [`source`](std::error::Error::source). It is kept in a [`Cause`].
 //!
 //! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`](storage::StorageError)), the transport ([`NetworkError`](network::NetworkError)), a configuration that does not fit the disk, or a
-//! [`Fault`](protocol::Fault).
-//! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a `Fault` does not: its words
+//! [`Halt`](protocol::Halt).
+//! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a `Halt` does not: its words
 //! say whether an operator has to bring back the right disk, run a newer version, or replace the replica. After [`StorageError::NotFormatted`](storage::StorageError::NotFormatted),
 //! format only if this replica has never run: an empty disk under a known id has forgotten what it promised.
 //!
@@ -237,7 +237,7 @@
 //! | `protocol/normal/reads.rs` | `restart_reads` | queries start again |
 //! | `protocol/core.rs` | `stage_state` | the new view and the uncommitted headers are written |
 //! | `protocol/core.rs` | `on_written` | when they are durable |
-//! | `protocol/view_change/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `fact` | `DoViewChange`: the log of log_view, and what is known of each op |
+//! | `protocol/view_change/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `evidence` | `DoViewChange`: the log of log_view, and what is known of each op |
 //! | `protocol/view_change/view_change.rs` | `on_do_view_change` | at the primary of the new view |
 //! | `protocol/view_change/decide.rs` | `try_decide` | a quorum of them is here |
 //! | `protocol/view_change/choose.rs` | `choose`, `candidates`, `name_blanks`, `judge` | the choice of the log, with its proof: a function of what has arrived |
@@ -265,7 +265,7 @@
 //! | [`storage`], [`threaded`] | authors of a storage | the trait's errors; a storage made of code that blocks |
 //! | [`network`], [`wire`] | authors of a transport | arrivals, errors; frames |
 //! | [`protocol`] | both, simulators and tests | ops, entries, messages, the vsr state, and the protocol without I/O |
-//! | [`codec`] | whoever reads encoded commands elsewhere | how commands and replies become bytes |
+//! | [`codec`] | programs that read encoded commands elsewhere | how commands and replies become bytes |
 //! | [`memory`], [`testing`] | tests and first steps | storage, network, and a whole cluster in memory |
 //!
 //! Below `vsr/src` each folder or module uses only those that stand above it here:
@@ -334,7 +334,7 @@ pub use client::{Client, ClientConfig, ClientRunner};
 pub use config::{Config, ConfigError};
 pub use driver::handle::{Handle, QueryError};
 #[cfg(feature = "metrics")]
-pub use driver::measure::METRICS;
+pub use driver::metrics::METRICS;
 pub use driver::replica::{Replica, ReplicaError};
 pub use driver::{handle, replica};
 pub use protocol::{ApplyContext, Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};

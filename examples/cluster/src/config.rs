@@ -99,9 +99,9 @@ impl ClusterConfig {
         let mut taken: Vec<&str> = Vec::new();
         let replicas = self.replicas.iter().map(|address| ("replicas", address));
         for (list, address) in replicas.chain(self.metrics.iter().map(|address| ("metrics", address))) {
-            let port = port_of(address).map_err(|why| format!("`{list}`: {address:?} is no address: {why}"))?;
+            let port = port_of(address).map_err(|why| format!("`{list}`: {address:?} is not an address: {why}"))?;
             if port == 0 && list == "replicas" {
-                return Err(format!("`replicas`: {address:?} has port 0: nobody could find this replica").into());
+                return Err(format!("`replicas`: {address:?} has port 0: no peer could connect to this replica").into());
             }
             if list == "replicas" {
                 self.check_literal(address)?;
@@ -120,14 +120,14 @@ impl ClusterConfig {
         let Ok(literal) = address.parse::<SocketAddr>() else { return Ok(()) };
         if literal.ip().is_unspecified() {
             return Err(format!(
-                "`replicas`: {address:?} stands for every machine, and nobody can connect to it: write the address of the \
+                "`replicas`: {address:?} stands for every machine, and no peer can connect to it: write the address of the \
                  replica's own machine"
             )
             .into());
         }
         if !literal.ip().is_loopback() && !self.allow_insecure {
             return Err(format!(
-                "`replicas`: {address:?} is no loopback address, and nothing is encrypted: write `allow_insecure = true` if \
+                "`replicas`: {address:?} is not a loopback address, and nothing is encrypted: write `allow_insecure = true` if \
                  the network is trusted"
             )
             .into());

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use vsr::protocol::Fault;
+use vsr::protocol::Halt;
 use vsr::storage::StorageError;
 use vsr::{QueryError, ReplicaError, SubmitError};
 use vsr_net_tcp::{MetricsServerError, TcpError};
@@ -17,7 +17,7 @@ use crate::output::complain;
 pub const NO: u8 = 1;
 /// Command line, configuration or surroundings: change them first.
 pub const USAGE: u8 = 2;
-/// Nobody has answered in time, there is no quorum, too much waits, or the log is full. Asking again may help.
+/// No replica has answered in time, there is no quorum, too much waits, or the log is full. Asking again may help.
 pub const NO_ANSWER: u8 = 3;
 /// The replica's disk or folder. The message says whether it can be used again.
 pub const STORAGE: u8 = 4;
@@ -27,7 +27,7 @@ pub const FAULT: u8 = 5;
 pub const REFUSED: u8 = 6;
 /// The network: a port that is taken, most likely by another process, or a name that is not known.
 pub const NETWORK: u8 = 7;
-/// Whoever read the output has gone: as a shell shows it of a program that was ended by SIGPIPE.
+/// The reader of the output has gone: as a shell shows it of a program that was ended by SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
 /// A signal has ended the program: 128 and its number, as a shell shows it.
 pub(crate) const SIGNAL: u8 = 128;
@@ -58,7 +58,7 @@ fn code_of(error: &Error) -> u8 {
     }
     match error.downcast_ref::<ReplicaError>() {
         Some(ReplicaError::Storage(_)) => return STORAGE,
-        Some(ReplicaError::Fault(fault)) => return if is_of_the_disk(fault) { REFUSED } else { FAULT },
+        Some(ReplicaError::Halt(halt)) => return if is_of_the_disk(halt) { REFUSED } else { FAULT },
         Some(ReplicaError::Network(_)) => return NETWORK,
         _ => {}
     }
@@ -79,9 +79,9 @@ fn code_of(error: &Error) -> u8 {
 }
 
 /// Whether peers know more of the replica than its disk does, or an earlier start was told so.
-fn is_of_the_disk(fault: &Fault) -> bool {
-    use Fault::{OldDisk, OlderDisk, OlderStart, OtherDisk};
-    matches!(fault, OtherDisk { .. } | OlderStart { .. } | OlderDisk { .. } | OldDisk { .. })
+fn is_of_the_disk(halt: &Halt) -> bool {
+    use Halt::{OldDisk, OlderDisk, OlderStart, OtherDisk};
+    matches!(halt, OtherDisk { .. } | OlderStart { .. } | OlderDisk { .. } | OldDisk { .. })
 }
 
 /// Whether it may pass without a change of the configuration.
@@ -135,7 +135,7 @@ fn raise_file_limit() -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use vsr::protocol::{Incarnation, OpNumber};
+    use vsr::protocol::{DiskId, OpNumber};
     use vsr::{ConfigError, ReplicaId};
 
     use super::*;
@@ -146,7 +146,7 @@ mod tests {
         let io = || std::io::Error::from(std::io::ErrorKind::AddrInUse);
         let address = ([127, 0, 0, 1], 1).into();
         let by = ReplicaId(0);
-        let older = Fault::OlderDisk { by, acknowledged: OpNumber(2), head: OpNumber(1) };
+        let older = Halt::OlderDisk { by, acknowledged: OpNumber(2), head: OpNumber(1) };
         let unfit = ConfigError::NotAMember { replica: ReplicaId(3), members: 3 };
         let cases: Vec<(Error, u8)> = vec![
             (SubmitError::TimedOut.into(), NO_ANSWER),
@@ -160,11 +160,11 @@ mod tests {
             (QueryError::AnswerTooLarge.into(), USAGE),
             (StorageError::InUse("data".to_owned()).into(), STORAGE),
             (ReplicaError::Storage(StorageError::StateLost("data".to_owned())).into(), STORAGE),
-            (ReplicaError::Fault(Fault::UnknownKind { op: OpNumber(1) }).into(), FAULT),
-            (ReplicaError::Fault(Fault::OlderStart { by, known: 3, own: 2 }).into(), REFUSED),
-            (ReplicaError::Fault(older).into(), REFUSED),
-            (ReplicaError::Fault(Fault::OldDisk { heard: 3, acknowledged: OpNumber(2) }).into(), REFUSED),
-            (ReplicaError::Fault(Fault::OtherDisk { by, known: Incarnation(1), own: Incarnation(2) }).into(), REFUSED),
+            (ReplicaError::Halt(Halt::UnknownKind { op: OpNumber(1) }).into(), FAULT),
+            (ReplicaError::Halt(Halt::OlderStart { by, known: 3, own: 2 }).into(), REFUSED),
+            (ReplicaError::Halt(older).into(), REFUSED),
+            (ReplicaError::Halt(Halt::OldDisk { heard: 3, acknowledged: OpNumber(2) }).into(), REFUSED),
+            (ReplicaError::Halt(Halt::OtherDisk { by, known: DiskId(1), own: DiskId(2) }).into(), REFUSED),
             (StorageError::Config(unfit.clone()).into(), USAGE),
             (ReplicaError::MembershipDiffers.into(), USAGE),
             (TcpError::Listen { address, error: io() }.into(), NETWORK),

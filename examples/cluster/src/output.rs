@@ -1,4 +1,4 @@
-//! What is told: to whoever reads the output, and to people on standard error. A reader that has gone is no reason to panic.
+//! Output: results on standard output, and words for people on standard error. A reader that has gone does not cause a panic.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Write as _, stderr, stdout};

@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// A client of the whole cluster. A program needs one: clones are cheap, and share its session.
 ///
 /// # Errors
-/// When an address cannot be used. A replica that cannot be reached is no error: it is tried again.
+/// When an address cannot be used. A replica that cannot be reached is not an error: it is tried again.
 pub(crate) async fn connect(cluster: ClusterId, replicas: &[String]) -> Result<Client<Counter>, TcpError> {
     // With a fresh id. No two clients may have the same one, not even one after the other.
     let config = ClientConfig::new(replicas.len());

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use vsr::network::{Arrival, Identity};
-use vsr::protocol::{Envelope, Incarnation, Message, Peer, View};
+use vsr::network::{Identity, NetworkEvent};
+use vsr::protocol::{DiskId, Envelope, Message, Peer, View};
 use vsr::wire::{FrameHeader, HEADER_LEN, Limits, decode_value, encode_value};
 use vsr::{Checksum, ClientId, ClusterId, Config, Network, ReplicaId};
 use vsr_net_tcp::{TcpNetwork, TcpOptions};
@@ -29,7 +29,7 @@ pub(crate) async fn listeners(count: usize) -> (Vec<TcpListener>, Vec<String>) {
 }
 
 pub(crate) fn identity(replica: u8) -> Identity {
-    Identity::new(Incarnation(u128::from(replica) + 100), 1)
+    Identity::new(DiskId(u128::from(replica) + 100), 1)
 }
 
 pub(crate) fn config(replica: u8, addresses: &[String]) -> Config {
@@ -45,7 +45,7 @@ pub(crate) async fn cluster_with(n: usize, options: &TcpOptions) -> (Vec<TcpNetw
     let (listeners, addresses) = listeners(n).await;
     let start = |(id, listener)| {
         let network = TcpNetwork::start(&config(id, &addresses), options.clone(), listener).expect("a network");
-        network.introduce(identity(id));
+        network.set_identity(identity(id));
         network
     };
     let networks = (0..).zip(listeners).map(start).collect();
@@ -53,7 +53,7 @@ pub(crate) async fn cluster_with(n: usize, options: &TcpOptions) -> (Vec<TcpNetw
 }
 
 /// Receives until something fits.
-pub(crate) async fn until<T>(network: &impl Network, mut wanted: impl FnMut(Arrival) -> Option<T>) -> T {
+pub(crate) async fn until<T>(network: &impl Network, mut wanted: impl FnMut(NetworkEvent) -> Option<T>) -> T {
     let search = async {
         loop {
             for arrival in network.recv().await.expect("the network works") {
@@ -67,11 +67,11 @@ pub(crate) async fn until<T>(network: &impl Network, mut wanted: impl FnMut(Arri
 }
 
 pub(crate) async fn up(network: &impl Network, peer: Peer) {
-    until(network, |arrival| (arrival == Arrival::PeerUp(peer)).then_some(())).await;
+    until(network, |arrival| (arrival == NetworkEvent::PeerUp(peer)).then_some(())).await;
 }
 
 pub(crate) fn vote(number: u64) -> Message {
-    Message::StartViewChange { view: View { number, ..View::default() }, life: vsr::protocol::Life::default() }
+    Message::StartViewChange { leaving: View { number, ..View::default() }, life: vsr::protocol::Life::default() }
 }
 
 /// Sends until it arrives: a message may be lost, an alive connection must carry one soon.
@@ -83,7 +83,7 @@ pub(crate) async fn assert_connected(from: &TcpNetwork, to: &TcpNetwork, id: u8)
         }
     };
     let receive = until(to, |arrival| match arrival {
-        Arrival::Message { message, .. } if message == vote(5) => Some(()),
+        NetworkEvent::Message { message, .. } if message == vote(5) => Some(()),
         _ => None,
     });
     tokio::select! { () = send => {}, () = receive => {} }

@@ -51,7 +51,7 @@ impl Checker for WithinTheClocks {
     }
 }
 
-/// The lower median of so many clocks, one of them the own, the others the first ones.
+/// The lower median of `count` clocks: the replica's own, and the first of the others.
 fn median(own: u64, others: &[u64], count: usize) -> u64 {
     let mut clocks = others[..count - 1].to_vec();
     clocks.push(own);

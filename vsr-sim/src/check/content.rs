@@ -42,7 +42,7 @@ impl Checker for OnePrimary {
     }
 }
 
-/// Every op that is prepared in a view has one content for ever.
+/// Every op that is prepared in a view has one content, which never changes.
 #[derive(Debug, Default)]
 pub(super) struct OneContent {
     contents: BTreeMap<View, Table<Checksum>>,

@@ -27,7 +27,7 @@ impl Checker for NothingBeforeItIsDurable {
             | Message::PrepareOk { view, .. }
             | Message::Commit { view, .. }
             | Message::CommitOk { view, .. } => (*view, Some(*view)),
-            Message::StartViewChange { view, .. } => (*view, None),
+            Message::StartViewChange { leaving: view, .. } => (*view, None),
             Message::Ping(ping) => (ping.view, None),
             Message::DoViewChange(dvc) => (dvc.view, Some(dvc.log_view)),
             Message::StartView(start) => (start.view, Some(start.view)),
@@ -177,8 +177,8 @@ impl Checker for NackedNeverAcknowledged {
                         "r{replica} acknowledged op {highest}, its DoViewChange for view {view} ends at {head}"
                     ));
                 }
-                let facts = (dvc.commit.0 + 1..).map(OpNumber).zip(&dvc.facts);
-                for (op, _) in facts.filter(|(_, fact)| fact.nack) {
+                let evidence = (dvc.commit.0 + 1..).map(OpNumber).zip(&dvc.evidence);
+                for (op, _) in evidence.filter(|(_, evidence)| evidence.nack) {
                     if acknowledged.contains(op) {
                         let log_view = dvc.log_view;
                         return Err(format!(

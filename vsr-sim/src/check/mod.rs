@@ -10,8 +10,8 @@
 //! | `state-order` | log_view ≤ view, applied ≤ commit ≤ head | hazards I4, I9 |
 //! | `one-primary-per-view` | one replica speaks as primary of a view | hazard I5 |
 //! | `one-content-per-view-and-op` | one content per op of a view | hazard I6 |
-//! | `acknowledged-is-durable` | a `PrepareOk` only for what the own disk holds | hazard I7 |
-//! | `nothing-leaves-before-it-is-durable` | no message ahead of the own disk | hazard I7 |
+//! | `acknowledged-is-durable` | a `PrepareOk` only for what the sender's disk holds | hazard I7 |
+//! | `nothing-leaves-before-it-is-durable` | no message ahead of its sender's disk | hazard I7 |
 //! | `one-do-view-change-per-view` | every `DoViewChange` of a view says the same | hazard I8 |
 //! | `equal-state-after-equal-ops` | equal digests after equal ops | hazard I10 |
 //! | `exactly-once` | one execution per command and life, at one position | hazard I11 |
@@ -30,13 +30,13 @@
 //! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | hazard I16 |
 //! | `timestamps-within-the-clocks` | timestamps are not further ahead than the median of a quorum's clocks can be | hazard D24 |
 //! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | hazard I11 |
-//! | `refusals-have-a-cause` | whoever keeps the rules is refused for a reason, and times out when its time is over | hazard I11 |
+//! | `refusals-have-a-cause` | a client that keeps the rules is refused only for a reason, and times out only when its time is over | hazard I11 |
 //! | `clients-keep-their-rule` | numbers within the window, floors above answers only, one content a number | hazard I11 |
 //! | `sessions-follow-the-log` | sessions open, execute, refuse and end as the log says, and not otherwise | hazard I11 |
 //! | `time-outs-are-kept` | no vote before its time-out is over, none without the back-off; no time-out is longer than that | hazard I18 |
 //! | `views-are-left-by-quorums` | a view is left for a later one, or by a quorum that votes to | hazard I18 |
 //! | `time-moves-on` | no replica is busy without end while next to no time passes | hazard I18 |
-//! | `members-are-believed-again` | whoever says that its log holds what it has acknowledged counts, whatever it said before | hazard I18 |
+//! | `members-are-believed-again` | a member that says that its log holds what it has acknowledged counts, whatever it said before | hazard I18 |
 //! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | hazard I7 |
 //!
 //! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole

@@ -122,7 +122,7 @@ pub enum Observation<'a> {
         /// In these words.
         words: &'a str,
     },
-    /// A client that keeps the rules, and shares its id with nobody, hands requests to the network.
+    /// A client that keeps the rules, and is the only one of its id, hands requests to the network.
     Asked {
         /// The requests.
         requests: &'a [Request],
@@ -135,7 +135,7 @@ pub enum Observation<'a> {
         why: Unheard<'a>,
         /// How long it has waited, in nanoseconds of virtual time.
         waited: u64,
-        /// How long it wanted to wait at most, if not for ever.
+        /// How long it wanted to wait at most; `None` without a limit.
         limit: Option<u64>,
     },
     /// The world has failed a replica's disk in a way that is a reason to stop.
@@ -213,7 +213,7 @@ impl Observation<'_> {
     }
 }
 
-/// Why somebody hears nothing of what it has asked.
+/// Why a client gets no answer.
 #[derive(Clone, Copy, Debug)]
 pub enum Unheard<'a> {
     /// Of a command.
@@ -302,7 +302,7 @@ impl Interests {
     pub const ASKED: Interests = Interests(1 << 19);
     /// [`Observation::Refused`].
     pub const REFUSED: Interests = Interests(1 << 20);
-    /// Everything.
+    /// All observations.
     pub const ALL: Interests = Interests((1 << KINDS) - 1);
 }
 
@@ -325,7 +325,7 @@ pub struct Scene<'a> {
     pub clocks: &'a [ClockRange],
 }
 
-/// What anybody in the cluster can think that a replica's wall clock shows, in nanoseconds since the Unix epoch.
+/// What any member can believe that a replica's wall clock shows, in nanoseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockRange {
     /// At least this; 0 when reports may be late, or lost.
@@ -362,7 +362,7 @@ impl Scene<'_> {
 /// use vsr::protocol::Event;
 /// use vsr_sim::check::{Checker, Checkers, Interests, Observation, Scene};
 ///
-/// /// Views start at most so many times: a cluster that changes views all the time serves nobody.
+/// /// Views start at most so many times: a cluster that changes views all the time serves no client.
 /// struct FewViews(u64);
 ///
 /// impl Checker for FewViews {

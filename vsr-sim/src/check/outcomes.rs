@@ -1,4 +1,4 @@
-//! Whoever has no reply is told the truth about it (hazard I11; rules 5.8, 5.15).
+//! A client without a reply is told the truth about it (hazard I11; rules 5.8, 5.15).
 
 use vsr::protocol::Position;
 

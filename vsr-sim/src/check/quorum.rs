@@ -57,8 +57,8 @@ fn uncertain_do_view_change(replica: usize, readable: OpNumber, dvc: &DoViewChan
             "r{replica} calls its head {head} certain for view {view}, its log is readable to op {readable}"
         ));
     }
-    let mut facts = (dvc.commit.0 + 1..).map(OpNumber).zip(&dvc.facts);
-    match facts.find(|(op, fact)| fact.nack && *op > readable) {
+    let mut evidence = (dvc.commit.0 + 1..).map(OpNumber).zip(&dvc.evidence);
+    match evidence.find(|(op, evidence)| evidence.nack && *op > readable) {
         Some((op, _)) => Err(format!(
             "r{replica} nacks op {op} for view {view}, its head is uncertain and its log readable to op {readable}"
         )),

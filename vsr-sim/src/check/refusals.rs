@@ -1,4 +1,4 @@
-//! Whoever is refused is refused for a reason (hazards I11, CL-15; rules 5.2, 5.8).
+//! Each refusal has a reason (hazards I11, CL-15; rules 5.2, 5.8).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -46,7 +46,7 @@ impl RefusalsHaveACause {
     }
 
     fn has_said(&self, client: Option<ClientId>, bit: u8) -> bool {
-        // What a replica tells its own handle is seen by nobody.
+        // What a replica tells its own handle is not observed.
         client.is_none_or(|client| self.said.get(&client).is_some_and(|said| said & bit != 0))
     }
 
@@ -59,7 +59,7 @@ impl RefusalsHaveACause {
                 SubmitError::Evicted => self.has_said(client, EVICTED),
                 SubmitError::ReplyLost => self.has_said(client, REPLY_LOST),
                 SubmitError::LogFull => self.has_said(client, LOG_FULL),
-                // A replica that stops takes its handles with it; nobody stops a client.
+                // A replica that stops takes its handles with it; clients are not stopped.
                 SubmitError::Stopped => client.is_none(),
                 _ => true,
             },
@@ -125,7 +125,7 @@ struct Asking {
 #[derive(Debug)]
 struct Sent {
     command: Bytes,
-    /// Somebody has said what became of it for good.
+    /// A final outcome was sent.
     answered: bool,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{Core, Event, MEMBERS_MAX, Message, Monotonic, Peer, Status, Suspicion, View};
+use vsr::protocol::{Core, Event, MEMBERS_MAX, Message, Monotonic, Peer, Status, View, ViewChangeReason};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
@@ -48,15 +48,17 @@ fn later(a: Option<Monotonic>, b: Option<Monotonic>) -> Option<Monotonic> {
 
 impl Timed {
     /// How long a vote has to wait at least, and since when.
-    fn least(&self, core: &Core, why: Suspicion) -> Option<(Duration, Monotonic)> {
+    fn least(&self, core: &Core, why: ViewChangeReason) -> Option<(Duration, Monotonic)> {
         let timing = core.options().timing;
         let (least, since) = match why {
-            Suspicion::Silence => (timing.suspect, later(self.started, self.heard)),
-            Suspicion::NoProgress => (timing.view_change * (1 << self.failed.min(DOUBLED_MAX)), self.entered),
+            ViewChangeReason::Silence => (timing.primary_timeout, later(self.started, self.heard)),
+            ViewChangeReason::NoProgress => {
+                (timing.view_change_timeout * (1 << self.failed.min(DOUBLED_MAX)), self.entered)
+            }
             // What a primary waits for begins when it says that its view has started: before that was durable here.
-            Suspicion::Unanswered => (timing.abdicate, self.entered),
-            Suspicion::Disk => (timing.disk, self.wrote),
-            Suspicion::Forward => (timing.forward, self.started),
+            ViewChangeReason::Unanswered => (timing.quorum_timeout, self.entered),
+            ViewChangeReason::Disk => (timing.disk_stall_timeout, self.wrote),
+            ViewChangeReason::Forward => (timing.forward_timeout, self.started),
             _ => return None,
         };
         Some((least, since?))
@@ -74,10 +76,10 @@ impl Timed {
             // It may have been set before, in the same turn.
             self.over = 0;
         }
-        let base = if is_changing { timing.view_change * (1 << doubled) } else { timing.suspect };
+        let base = if is_changing { timing.view_change_timeout * (1 << doubled) } else { timing.primary_timeout };
         let (waits, most) = (deadline.since(now), base + base / 4);
         let is_set = before.is_some_and(|(before, _)| before != deadline);
-        let acts = !core.is_primary() && core.fault().is_none();
+        let acts = !core.is_primary() && core.halted().is_none();
         (is_set && acts && waits > most).then_some((waits, most))
     }
 
@@ -139,7 +141,7 @@ impl Checker for TimeOutsAreKept {
             Observation::Event { replica, core, event: Event::Voted { view, why } } => {
                 let timed = self.replicas.of(replica);
                 let least = timed.least(core, *why);
-                if *why == Suspicion::NoProgress {
+                if *why == ViewChangeReason::NoProgress {
                     timed.failed += 1;
                 }
                 if let Some((least, since)) = least

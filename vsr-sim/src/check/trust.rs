@@ -69,7 +69,7 @@ impl Checker for BelievedAgain {
             Observation::Received { replica, from: Peer::Replica(id), message } if usize::from(id.0) < MEMBERS_MAX => {
                 self.listeners.of(replica).hears(usize::from(id.0), message);
             }
-            Observation::Turn { replica, core } if core.fault().is_none() => {
+            Observation::Turn { replica, core } if core.halted().is_none() => {
                 if let Some((from, head, acknowledged)) = self.listeners.of(replica).turn_ends(core) {
                     return Err(format!(
                         "r{replica} does not believe r{from}, which has said that its log reaches to op {head}; it has \

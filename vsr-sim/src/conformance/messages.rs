@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Busy, CommitNumber, Constants, DoViewChange, Entry, Epoch, Fact, Header, Incarnation, Known, Life, Message,
-    OpNumber, Outcome, Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId, StartView, Timestamp,
+    Busy, CommitNumber, Constants, DiskId, DoViewChange, Entry, Epoch, Header, Known, Life, Message, OpNumber, Outcome,
+    Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView, Timestamp,
     View,
 };
 use vsr::{Checksum, ClientId, ReplicaId};
@@ -44,11 +44,11 @@ fn headers(count: usize) -> Vec<Header> {
     entries(vec![0; count]).iter().map(|entry| entry.header).collect()
 }
 
-const LIFE: Life = Life { incarnation: Incarnation(u128::MAX - 1), starts: 1 << 40, nonce: u64::MAX };
+const LIFE: Life = Life { disk_id: DiskId(u128::MAX - 1), starts: 1 << 40, nonce: u64::MAX };
 const KNOWN: Known = Known { replica: ReplicaId(1), life: LIFE, acknowledged: OpNumber(9) };
 
 fn do_view_change(headers: Vec<Header>) -> Message {
-    let facts = (0..headers.len()).map(|at| Fact { present: at % 2 == 0, nack: at % 3 == 0 }).collect();
+    let evidence = (0..headers.len()).map(|at| SlotEvidence { present: at % 2 == 0, nack: at % 3 == 0 }).collect();
     let (commit, head) = (CommitNumber(0), OpNumber(headers.len() as u64));
     let (log_view, checkpoint) = (View::default(), OpNumber(0));
     Message::DoViewChange(DoViewChange {
@@ -58,7 +58,7 @@ fn do_view_change(headers: Vec<Header>) -> Message {
         head,
         head_certain: false,
         headers,
-        facts,
+        evidence,
         checkpoint,
         life: LIFE,
         known: vec![KNOWN, Known { replica: ReplicaId(2), ..KNOWN }],
@@ -120,7 +120,7 @@ pub(super) fn of_every_kind() -> Vec<Message> {
         Message::PrepareOk { view, op, checksum, life: LIFE },
         Message::Commit { view, commit, head: op, number: 5 },
         Message::CommitOk { view, number: 5, life: LIFE },
-        Message::StartViewChange { view, life: LIFE },
+        Message::StartViewChange { leaving: view, life: LIFE },
         do_view_change(headers(9)),
         start_view(headers(9)),
         Message::RequestStartView { view, nonce: 8 },

@@ -32,8 +32,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::{Either, select};
-use vsr::network::{Arrival, Identity, NetworkError};
-use vsr::protocol::{Envelope, Incarnation, Message, Peer, Random, View};
+use vsr::network::{Identity, NetworkError, NetworkEvent};
+use vsr::protocol::{DiskId, Envelope, Message, Peer, Random, View};
 use vsr::{ClientId, Clock, Network, ReplicaId, SystemClock};
 
 use super::{PATIENCE, messages, poll_few, yield_now};
@@ -137,7 +137,7 @@ struct End {
     fresh: Cell<u64>,
     /// What may be heard here beside [`numbered`] messages and [`ballast`], and from whom.
     sent_here: RefCell<Vec<(Peer, Message)>>,
-    hints: RefCell<Vec<Arrival>>,
+    hints: RefCell<Vec<NetworkEvent>>,
 }
 
 const FRESH: u64 = 1 << 32;
@@ -150,7 +150,7 @@ fn end(me: Peer, start: u64, network: Arc<dyn Network>) -> End {
 /// The `start`th life of a replica.
 fn replica<N: Networks>(networks: &mut N, id: u8, start: u64) -> End {
     let network = networks.replica(ReplicaId(id));
-    network.introduce(Identity::new(Incarnation(u128::from(id) + 100), start));
+    network.set_identity(Identity::new(DiskId(u128::from(id) + 100), start));
     end(Peer::Replica(ReplicaId(id)), start, network)
 }
 
@@ -212,18 +212,18 @@ impl End {
     }
 
     /// The messages among these arrivals; hints are noted.
-    fn messages(&self, arrivals: Result<Vec<Arrival>, NetworkError>) -> Vec<(Peer, Message)> {
+    fn messages(&self, arrivals: Result<Vec<NetworkEvent>, NetworkError>) -> Vec<(Peer, Message)> {
         let arrivals = arrivals.expect("the network goes on");
         assert!(!arrivals.is_empty(), "recv has ended without an arrival");
         let mut messages = Vec::new();
         for arrival in arrivals {
             match arrival {
-                Arrival::Message { from, message } => messages.push((from, message)),
-                Arrival::PeerUp(peer) | Arrival::PeerDown { peer, .. } => {
+                NetworkEvent::Message { from, message } => messages.push((from, message)),
+                NetworkEvent::PeerUp(peer) | NetworkEvent::PeerDown { peer, .. } => {
                     assert!(peer != self.me, "{peer:?} was told about itself");
                     self.hints.borrow_mut().push(arrival);
                 }
-                Arrival::Refused { by, .. } => {
+                NetworkEvent::Refused { by, .. } => {
                     assert!(Peer::Replica(by) != self.me, "{by} was told that it refuses itself");
                     self.hints.borrow_mut().push(arrival);
                 }
@@ -233,7 +233,7 @@ impl End {
     }
 
     /// Whether there was such a hint since they were last forgotten.
-    fn was_told(&self, fits: impl Fn(&Arrival) -> bool) -> bool {
+    fn was_told(&self, fits: impl Fn(&NetworkEvent) -> bool) -> bool {
         self.hints.borrow().iter().any(fits)
     }
 
@@ -481,7 +481,7 @@ pub fn garbage<N: Networks>(networks: &mut N) {
     networks.block_on(everything_works());
     forget_hints(&[&zero, &one, &client]);
     let frame =
-        vsr::wire::encode(&Message::StartViewChange { view: View::default(), life: vsr::protocol::Life::default() })
+        vsr::wire::encode(&Message::StartViewChange { leaving: View::default(), life: vsr::protocol::Life::default() })
             .expect("a frame")
             .head;
     let mut random = Random::new(4);
@@ -518,8 +518,8 @@ fn assert_unbroken(ends: &[&End], by: &str) {
     }
 }
 
-fn is_down(of: Peer) -> impl Fn(&Arrival) -> bool {
-    move |hint| matches!(hint, Arrival::PeerDown { peer, .. } if *peer == of)
+fn is_down(of: Peer) -> impl Fn(&NetworkEvent) -> bool {
+    move |hint| matches!(hint, NetworkEvent::PeerDown { peer, .. } if *peer == of)
 }
 
 /// How long strangers try to be heard.
@@ -532,7 +532,7 @@ pub fn foreign<N: Networks>(networks: &mut N) {
     let mut strangers = Vec::new();
     for peer in [name, Peer::Client(ClientId(50))] {
         let network = networks.foreign(peer).expect("an end of another cluster");
-        network.introduce(Identity::new(Incarnation(7), 90));
+        network.set_identity(Identity::new(DiskId(7), 90));
         strangers.push(end(peer, 1, network));
     }
     networks.block_on(async {
@@ -595,7 +595,7 @@ pub fn hints<N: Networks>(networks: &mut N) {
     });
     let name = one.me;
     // Waits for a hint about the one, who is spoken to: some connections are only found broken then.
-    let told = async |end: &End, hint: &dyn Fn(&Arrival) -> bool| {
+    let told = async |end: &End, hint: &dyn Fn(&NetworkEvent) -> bool| {
         let again = || end.send(name, [numbered(end.me, name, 1)]);
         end.until(again, |from, message| _ = number_of(from, end.me, &message), || end.was_told(hint)).await;
         end.hints.borrow_mut().clear();
@@ -608,8 +608,8 @@ pub fn hints<N: Networks>(networks: &mut N) {
     });
     let one = replica(networks, 1, 2);
     networks.block_on(async {
-        told(&zero, &|hint| *hint == Arrival::PeerUp(name)).await;
-        told(&client, &|hint| *hint == Arrival::PeerUp(name)).await;
+        told(&zero, &|hint| *hint == NetworkEvent::PeerUp(name)).await;
+        told(&client, &|hint| *hint == NetworkEvent::PeerUp(name)).await;
         connect(&zero, &one).await;
         connect(&client, &one).await;
     });

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use futures::executor::block_on;
 use vsr::protocol::{
-    Batch, CommitNumber, Entry, Epoch, Header, HeaderFields, Incarnation, OpKind, OpNumber, Random, Recovered, Slot,
-    Suffix, Timestamp, View, VsrState,
+    Batch, CommitNumber, DiskId, Entry, Epoch, Header, HeaderFields, OpKind, OpNumber, Random, Recovered, Slot, Suffix,
+    Timestamp, View, VsrState,
 };
 use vsr::storage::StorageError;
 use vsr::{Checksum, ClusterId, Membership, ReplicaId, Storage};
@@ -31,7 +31,7 @@ pub trait Disks {
     /// Those of the storage.
     fn open(&mut self, disk: &Self::Disk) -> Result<Self::Storage, StorageError>;
 
-    /// A disk that nobody has formatted.
+    /// A disk that was never formatted.
     fn unformatted(&mut self) -> Option<Self::Disk> {
         None
     }
@@ -118,7 +118,7 @@ const LIMIT: u64 = 64 << 20;
 
 fn first_state() -> VsrState {
     let membership = Membership::new(["a", "b", "c"]).expect("three members are a cluster");
-    VsrState::formatted(ClusterId(7), ReplicaId(1), Incarnation(99), membership)
+    VsrState::formatted(ClusterId(7), ReplicaId(1), DiskId(99), membership)
 }
 
 /// An entry for tests of storages: any op with any body, prepared in this view of epoch 0.

@@ -124,7 +124,7 @@ impl Graph {
     /// and the facts so far.
     pub(super) fn boot(&mut self) -> Result<(Vec<u32>, u32), Broken> {
         let mut nodes = Vec::new();
-        for at in 0..self.membership.n() {
+        for at in 0..self.membership.size() {
             nodes.push(Replica::new(at, &self.membership)?);
         }
         let mut facts = Vec::new();
@@ -198,7 +198,7 @@ impl Graph {
             Message::Prepare { view: of, .. }
             | Message::PrepareOk { view: of, .. }
             | Message::Commit { view: of, .. }
-            | Message::StartViewChange { view: of, .. } => *of < view,
+            | Message::StartViewChange { leaving: of, .. } => *of < view,
             Message::StartView(start) => start.view < view,
             Message::DoViewChange(dvc) => {
                 let collects = usize::from(self.membership.primary(dvc.view).0) == to;

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The cluster is idle in view 0, with a session open for each request. Then everything happens that the bounds
-//! allow, in every order that they allow: a request arrives at whoever is primary, a message is taken, a write
+//! allow, in every order that they allow: a request arrives at the primary, a message is taken, a write
 //! becomes durable, a timer fires, a replica crashes with each possible outcome for its write, messages are late,
 //! lost, or come twice. After every step the properties are checked that the simulator's checkers stand for. The
 //! exploration ends at the first step that breaks one, after the fewest rounds, and tells the steps that lead there.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    self, ApplyContext, BatchNumber, CommitNumber, Core, DoViewChange, Event, Fault, Incarnation, Inputs, Machine,
-    Message, Monotonic, OpNumber, Options, Outcome, Peer, Phase, Position, Status, Timestamp, View, VsrState,
+    self, ApplyContext, BatchNumber, CommitNumber, Core, DiskId, DoViewChange, Event, Halt, Inputs, Machine, Message,
+    Monotonic, OpNumber, Options, Outcome, Peer, Phase, Position, Status, Timestamp, View, VsrState,
 };
 use vsr::{Checksum, ClientId, Membership, ReplicaId, Timing};
 
@@ -26,9 +26,9 @@ const START: Monotonic = Monotonic(LATER);
 
 fn timing() -> Timing {
     Timing::default().with(|timing| {
-        (timing.heartbeat, timing.suspect, timing.view_change) = (SOON, SOON, SOON);
-        (timing.retry, timing.ping, timing.abdicate) = (NEVER, NEVER, NEVER);
-        (timing.disk, timing.forward) = (NEVER, NEVER);
+        (timing.heartbeat, timing.primary_timeout, timing.view_change_timeout) = (SOON, SOON, SOON);
+        (timing.retry, timing.ping, timing.quorum_timeout) = (NEVER, NEVER, NEVER);
+        (timing.disk_stall_timeout, timing.forward_timeout) = (NEVER, NEVER);
     })
 }
 
@@ -40,11 +40,11 @@ struct Listing {
 }
 
 impl Machine for Listing {
-    fn decodes(&self, _: &Bytes) -> bool {
+    fn can_decode(&self, _: &Bytes) -> bool {
         true
     }
 
-    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
         self.executed.extend_from_slice(&command);
         reply.extend_from_slice(&self.executed);
         let request = command.first().copied().unwrap_or_default();
@@ -113,8 +113,8 @@ pub(super) struct Replica {
 
 impl Replica {
     pub(super) fn new(at: usize, membership: &Membership) -> Result<Replica, Broken> {
-        let incarnation = Incarnation(1000 + at as u128);
-        let state = VsrState::formatted(CLUSTER, ReplicaId(at as u8), incarnation, membership.clone());
+        let disk_id = DiskId(1000 + at as u128);
+        let state = VsrState::formatted(CLUSTER, ReplicaId(at as u8), disk_id, membership.clone());
         let disk = CrashDisk::new(state);
         let core = recover(at, &disk, START)?;
         let (machine, said) = (Listing::default(), Said::default());
@@ -256,7 +256,7 @@ impl Replica {
 
     fn observe(&mut self, known: Option<CommitNumber>, events: &[Event]) -> Result<Vec<Fact>, Broken> {
         let (at, core) = (self.at, &self.core);
-        if let Some(fault) = core.fault() {
+        if let Some(fault) = core.halted() {
             return Err(Broken::new("replica-stopped", format!("r{at} has stopped: {fault}")));
         }
         let (view, log_view, commit, applied) = (core.view(), core.log_view(), core.commit(), core.applied());
@@ -349,7 +349,7 @@ impl Replica {
     /// view, needs the durable log_view as well.
     fn check_views(&self, message: &Message) -> Result<(), Broken> {
         let (view, log_view) = match message {
-            Message::StartViewChange { view, .. } | Message::Replies { view, .. } => (*view, None),
+            Message::StartViewChange { leaving: view, .. } | Message::Replies { view, .. } => (*view, None),
             Message::DoViewChange(dvc) => (dvc.view, Some(dvc.log_view)),
             Message::StartView(start) => (start.view, Some(start.view)),
             Message::Prepare { view, .. } | Message::PrepareOk { view, .. } | Message::Commit { view, .. } => {
@@ -396,7 +396,7 @@ impl Replica {
         }
         let Some(acknowledged) = self.said.acknowledged.get(&dvc.log_view) else { return Ok(()) };
         for op in acknowledged.iter().filter(|op| **op > dvc.commit.op()) {
-            let fact = dvc.facts.get((op.0 - dvc.commit.0 - 1) as usize);
+            let fact = dvc.evidence.get((op.0 - dvc.commit.0 - 1) as usize);
             if fact.map_or(dvc.head_certain, |fact| fact.nack) {
                 let message = format!("r{at} nacks op {op} for view {view} (head {head}), and had acknowledged it");
                 return Err(Broken::new("nacked-never-acknowledged", message));

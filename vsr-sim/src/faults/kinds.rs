@@ -38,7 +38,7 @@ pub fn subject(message: &Message) -> u64 {
         Message::Prepare { entry, .. } => entry.header.op.0,
         Message::PrepareOk { op, .. } | Message::RequestHeaders { op, .. } => op.0,
         Message::Commit { number, .. } | Message::CommitOk { number, .. } => *number,
-        Message::StartViewChange { view, .. } | Message::RequestStartView { view, .. } => view.number,
+        Message::StartViewChange { leaving: view, .. } | Message::RequestStartView { view, .. } => view.number,
         Message::DoViewChange(dvc) => dvc.view.number,
         Message::StartView(start) => start.view.number,
         Message::Headers { headers } => headers.first().map_or(0, |header| header.op.0),

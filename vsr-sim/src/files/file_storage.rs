@@ -24,7 +24,7 @@ pub fn file_storage(
     Ok(Inline::new(writer, reader, folder))
 }
 
-/// As [`file_storage`], for whoever does not care which storage it is.
+/// As [`file_storage`], as a trait object.
 pub(crate) fn boxed_file_storage(folder: SimFolder) -> Result<Box<dyn Storage>, StorageError> {
     file_storage(folder).map(|storage| Box::new(storage) as Box<dyn Storage>)
 }

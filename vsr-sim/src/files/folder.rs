@@ -230,7 +230,7 @@ impl SimFolder {
 
     // ---- for a storage ----
 
-    /// Whether nobody has formatted it yet.
+    /// Whether it was never formatted.
     #[must_use]
     pub fn is_new(&self) -> bool {
         self.lock().new

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vsr::protocol::{Batch, Incarnation, Random, VsrState};
+use vsr::protocol::{Batch, DiskId, Random, VsrState};
 use vsr::storage::StorageError;
 use vsr::{ClusterId, Membership, ReplicaId, Storage};
 
@@ -132,16 +132,13 @@ impl Torture {
     }
 }
 
-fn first_state(incarnation: u64) -> Result<VsrState, Stop> {
+fn first_state(disk_id: u64) -> Result<VsrState, Stop> {
     let membership = Membership::new(["a", "b", "c"]).map_err(|error| Stop::Wrong(error.to_string()))?;
-    Ok(VsrState::formatted(ClusterId(7), ReplicaId(1), Incarnation(u128::from(incarnation)), membership))
+    Ok(VsrState::formatted(ClusterId(7), ReplicaId(1), DiskId(u128::from(disk_id)), membership))
 }
 
-fn formatted<S: Storage>(
-    open: &impl Fn(SimFolder) -> Result<S, StorageError>,
-    incarnation: u64,
-) -> Result<Subject, Stop> {
-    let state = first_state(incarnation)?;
+fn formatted<S: Storage>(open: &impl Fn(SimFolder) -> Result<S, StorageError>, disk_id: u64) -> Result<Subject, Stop> {
+    let state = first_state(disk_id)?;
     let folder = SimFolder::new(state.clone());
     drop(open(folder.clone()).map_err(Stop::Refused)?);
     folder.formatted();
@@ -434,7 +431,7 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         };
         fork.ledger.hurt_all();
         let reopened = match self.reopen(&mut fork, class, true) {
-            // Where nothing is left of the log, a whole state of another disk is one: its incarnation tells it apart.
+            // Where nothing is left of the log, a whole state of another disk is one: its disk id tells it apart.
             Err(Stop::Wrong(why)) if class == "files of another disk" && why.starts_with("clause 4:") => return Ok(()),
             reopened => reopened?,
         };

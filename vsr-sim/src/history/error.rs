@@ -39,7 +39,7 @@ pub enum Problem {
     #[error("the event has no :{0}")]
     Missing(&'static str),
     /// A process that has neither a number nor a name.
-    #[error("{0} is no process")]
+    #[error("{0} is not a process")]
     Process(String),
     /// A type of event that does not exist.
     #[error("the type :{0} is none of :invoke, :ok, :fail and :info")]

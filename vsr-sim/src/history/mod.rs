@@ -186,7 +186,7 @@ impl<I, O> Operation<I, O> {
         Operation { process, input, invoked, outcome: Completion::Returned { output, at } }
     }
 
-    /// An operation whose outcome nobody knows.
+    /// An operation whose outcome is unknown.
     pub fn unknown(process: u64, input: I, invoked: u64) -> Operation<I, O> {
         Operation { process, input, invoked, outcome: Completion::Unknown }
     }

@@ -9,7 +9,7 @@
 //!   used in the order of their invocations.
 //! - An unknown operation that changes nothing, or whose effect the next operation undoes, need not
 //!   have happened. Neither need those that a situation used beyond what another one, else equal, used.
-//! - An operation that replaces a state, and whose result nobody needs any more, goes directly before
+//! - An operation that replaces a state, and whose result is not needed any more, goes directly before
 //!   the next one that replaces a state, or waits until it has to return.
 //!
 //! So a shortest order that explains the history survives all of this, step by step.

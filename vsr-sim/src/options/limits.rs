@@ -103,13 +103,13 @@ impl Limits {
             ("queue", &mut self.queue_max),
             ("apply-slice", &mut self.apply_slice),
             ("heartbeat", &mut self.timing.heartbeat),
-            ("suspect", &mut self.timing.suspect),
-            ("view-change", &mut self.timing.view_change),
+            ("primary-timeout", &mut self.timing.primary_timeout),
+            ("view-change-timeout", &mut self.timing.view_change_timeout),
             ("retry", &mut self.timing.retry),
             ("ping", &mut self.timing.ping),
-            ("abdicate", &mut self.timing.abdicate),
-            ("disk", &mut self.timing.disk),
-            ("forward", &mut self.timing.forward),
+            ("quorum-timeout", &mut self.timing.quorum_timeout),
+            ("disk-stall-timeout", &mut self.timing.disk_stall_timeout),
+            ("forward-timeout", &mut self.timing.forward_timeout),
         ]
     }
 
@@ -149,7 +149,7 @@ impl Limits {
             (self.quorums.is_some(), "own quorums"),
             (small != plain, "small limits"),
             (self.timing != plain.timing, "own time-outs"),
-            (self.timing.view_change < options.view_change_time(), "view changes longer than their time-out"),
+            (self.timing.view_change_timeout < options.view_change_time(), "view changes longer than their time-out"),
         ];
         of.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
     }
@@ -280,16 +280,16 @@ impl Options {
         timing.heartbeat = log_uniform(random, millis(10), millis(100));
         timing.retry = log_uniform(random, millis(10), millis(150)).max(delay / 2);
         timing.ping = log_uniform(random, millis(50), millis(500));
-        timing.suspect = (timing.heartbeat * 3 + (delay + write) * 2) * times(random);
-        timing.abdicate = (timing.heartbeat * 2 + timing.retry + (delay + write) * 2) * times(random);
+        timing.primary_timeout = (timing.heartbeat * 3 + (delay + write) * 2) * times(random);
+        timing.quorum_timeout = (timing.heartbeat * 2 + timing.retry + (delay + write) * 2) * times(random);
         let whole = change + timing.retry * 2;
-        timing.view_change = if random.chance(1, 3) {
+        timing.view_change_timeout = if random.chance(1, 3) {
             (change / (2 + random.below(3) as u32)).max((change + timing.retry * 3) / 6).max(millis(5))
         } else {
             whole.max(millis(40)) * times(random)
         };
-        timing.disk = write * 4 + log_uniform(random, millis(200), Duration::from_secs(3));
-        timing.forward = (delay + write) * 4 + log_uniform(random, millis(300), Duration::from_secs(2));
+        timing.disk_stall_timeout = write * 4 + log_uniform(random, millis(200), Duration::from_secs(3));
+        timing.forward_timeout = (delay + write) * 4 + log_uniform(random, millis(300), Duration::from_secs(2));
     }
 
     /// Sequences of faults that hardly come about by themselves, each in a few seeds. By a generator of its own: they change nothing

@@ -545,7 +545,9 @@ impl Options {
         }
         // A round of time-outs that ends at once would keep the simulator busy for ever.
         let timing = self.limits.timing;
-        if [timing.heartbeat, timing.retry, timing.ping, timing.view_change].iter().any(|time| time.as_micros() < 1000)
+        if [timing.heartbeat, timing.retry, timing.ping, timing.view_change_timeout]
+            .iter()
+            .any(|time| time.as_micros() < 1000)
         {
             return Err("heartbeat, retry, ping and view-change take 1ms at least".to_owned());
         }
@@ -673,7 +675,7 @@ mod tests {
     fn a_wrong_option_is_refused_in_words() {
         let mut options = Options::calm(1, 3);
         assert!(options.set("dealy", "1ms").unwrap_err().contains("there is no option dealy"));
-        assert!(options.set("delay", "soon").unwrap_err().contains("is no time"));
+        assert!(options.set("delay", "soon").unwrap_err().contains("is not a time"));
         assert!(options.set("delay", "99999999999999999999s").is_err());
         assert!(options.set("loss", "-1").is_err());
         assert!(options.set("delay-shape", "round").is_err());
@@ -681,7 +683,7 @@ mod tests {
         options.set("quorums", "1/1/1").unwrap();
         assert!(options.validate().unwrap_err().contains("do not meet"));
         options.set("quorums", "default").unwrap();
-        options.set("suspect", "60ms").unwrap();
+        options.set("primary-timeout", "60ms").unwrap();
         assert!(options.validate().unwrap_err().contains("three heartbeats"));
     }
 }

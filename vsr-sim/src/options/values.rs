@@ -77,7 +77,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         ("min", 60_000_000_000),
         ("h", 3_600_000_000_000),
     ];
-    let wrong = || format!("{text} is no time: write 1s, 1.5ms, 20us or 7ns");
+    let wrong = || format!("{text} is not a time: write 1s, 1.5ms, 20us or 7ns");
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(wrong)?;
     let (number, unit) = text.split_at(digits);
     let (_, nanos) = units.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;

@@ -94,7 +94,7 @@ impl Figures {
         let each_outside = 1 + self.outside as u64;
         if !self.stuck_for.is_zero() {
             // Each view takes eight times the time-out of a view change, once it has doubled as often as it may; clocks differ.
-            let slowest = (options.limits.timing.view_change * 5).as_nanos().max(1);
+            let slowest = (options.limits.timing.view_change_timeout * 5).as_nanos().max(1);
             let turns = u64::try_from(self.stuck_for.as_nanos() / slowest).unwrap_or(u64::MAX);
             let allowed = (VIEWS / 1000 * each_outside).saturating_add(turns);
             add("views of a stuck core for each that its time-outs allow", self.views * 1000 / allowed, VIEWS_STUCK);
@@ -155,9 +155,9 @@ impl Options {
     fn round(&self) -> Duration {
         let timing = self.limits.timing;
         let (delay, write) = (self.delay_longest() + self.core_delay, self.write_longest());
-        let noticed = timing.suspect + timing.abdicate + timing.disk;
+        let noticed = timing.primary_timeout + timing.quorum_timeout + timing.disk_stall_timeout;
         // With jitter, a quarter of each.
-        let tried = (timing.view_change * 15 + timing.retry * 8 + timing.ping) * 5 / 4;
+        let tried = (timing.view_change_timeout * 15 + timing.retry * 8 + timing.ping) * 5 / 4;
         // A log is read back in pieces, each a read.
         let works = (delay + write) * 12 + write * 40;
         // A table that is full of dead sessions lets newcomers in when these are old enough, in ops.
@@ -192,10 +192,10 @@ impl Options {
         let waiting = (self.clients * 4 + self.replicas) as u32;
         let at_once = self.pipeline_max.saturating_mul(self.limits.batch_requests_max).max(1);
         let queue = self.op_time() * waiting / at_once + self.op_time() * 2;
-        timing.suspect >= timing.heartbeat * 2 + round_trip
-            && timing.abdicate >= timing.heartbeat + timing.retry + round_trip
-            && timing.disk >= self.write_longest() * 2
-            && timing.forward >= queue * 3
+        timing.primary_timeout >= timing.heartbeat * 2 + round_trip
+            && timing.quorum_timeout >= timing.heartbeat + timing.retry + round_trip
+            && timing.disk_stall_timeout >= self.write_longest() * 2
+            && timing.forward_timeout >= queue * 3
     }
 }
 

@@ -30,14 +30,14 @@ pub(crate) fn message(message: &Message) -> String {
             format!("{name} view {view} commit {commit} head {head} number {number}")
         }
         Message::CommitOk { view, number, .. } => format!("{name} view {view} number {number}"),
-        Message::StartViewChange { view, .. } => format!("{name} leaves view {view}"),
+        Message::StartViewChange { leaving: view, .. } => format!("{name} leaves view {view}"),
         Message::DoViewChange(dvc) => {
-            let facts: Vec<String> = dvc
-                .facts
+            let evidence: Vec<String> = dvc
+                .evidence
                 .iter()
                 .enumerate()
-                .map(|(at, fact)| {
-                    let mark = match (fact.present, fact.nack) {
+                .map(|(at, evidence)| {
+                    let mark = match (evidence.present, evidence.nack) {
                         (true, false) => "+",
                         (true, true) => "~",
                         (false, true) => "-",
@@ -48,7 +48,10 @@ pub(crate) fn message(message: &Message) -> String {
                 .collect();
             let (view, log_view, commit, head) = (dvc.view, dvc.log_view, dvc.commit, dvc.head);
             let certain = if dvc.head_certain { "" } else { " uncertain" };
-            format!("{name} view {view} log_view {log_view} commit {commit} head {head}{certain} [{}]", facts.join(" "))
+            format!(
+                "{name} view {view} log_view {log_view} commit {commit} head {head}{certain} [{}]",
+                evidence.join(" ")
+            )
         }
         Message::StartView(start) => {
             let headers: Vec<String> =

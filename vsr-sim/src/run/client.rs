@@ -195,7 +195,7 @@ impl<S: Simulated> Worker<S> {
         })
     }
 
-    /// Somebody hears nothing, and why.
+    /// A client gets no answer, and why.
     fn hear_refusal(&self, asked: Asking, why: Unheard<'_>, limit: Option<Duration>) {
         let mut world = lock(&self.life.world);
         let node = self.life.node;

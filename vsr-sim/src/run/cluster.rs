@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::future::join_all;
-use vsr::protocol::{Incarnation, Peer, Random, VsrState};
+use vsr::protocol::{DiskId, Peer, Random, VsrState};
 use vsr::{
     Client, ClientConfig, ClientId, ClusterId, Handle, Membership, Network, Replica, ReplicaError, ReplicaId, Storage,
 };
@@ -90,8 +90,8 @@ impl<S: Simulated> Run<S> {
         for id in 0..options.replicas {
             let replica = ReplicaId(id as u8);
             world.add_node(Peer::Replica(replica));
-            let incarnation = Incarnation(u128::from(world.draw(site::NODE, id as u64, 1).next_u64()));
-            let state = VsrState::formatted(ClusterId(1), replica, incarnation, membership.clone());
+            let disk_id = DiskId(u128::from(world.draw(site::NODE, id as u64, 1).next_u64()));
+            let state = VsrState::formatted(ClusterId(1), replica, disk_id, membership.clone());
             if let Some(Err(error)) = files.as_mut().map(|files| files.add(&state)) {
                 crash = Some(format!("formatting the disk of r{id}: {error}"));
                 files = None;
@@ -297,13 +297,13 @@ impl<S: Simulated> Run<S> {
                 let mut world = lock(&self.world);
                 if !world.nodes[peer].up || !world.links.passes(peer, node) || !world.links.passes(node, peer) {
                     let peer = world.nodes[peer].peer;
-                    world.arrive(node, vsr::network::Arrival::PeerDown { peer, refused });
+                    world.arrive(node, vsr::network::NetworkEvent::PeerDown { peer, refused });
                 }
             }
             Planned::PeerUp { node, peer } => {
                 let mut world = lock(&self.world);
                 let peer = world.nodes[peer].peer;
-                world.arrive(node, vsr::network::Arrival::PeerUp(peer));
+                world.arrive(node, vsr::network::NetworkEvent::PeerUp(peer));
             }
             Planned::DiskDone { node, life, fate } => {
                 let mut world = lock(&self.world);

@@ -50,7 +50,7 @@ enum Output {
     Answer(i64, u64),
 }
 
-/// What was certainly not executed is no part of a history.
+/// What was certainly not executed does not belong to a history.
 fn operation(recorded: &Recorded<Registers>) -> Option<Searched> {
     let (process, invoked, returned) = (recorded.client, recorded.invoked, recorded.returned);
     let input = match &recorded.asked {

@@ -116,7 +116,7 @@ impl<S: Simulated> Run<S> {
         up || lost
     }
 
-    /// Somebody starts a replica again, some time after it stopped.
+    /// A replica is started again, some time after it stopped.
     pub(crate) fn plan_restart(&mut self, replica: usize) {
         let mut world = lock(&self.world);
         if world.plan.given || !world.faults_on {

@@ -69,7 +69,7 @@ impl<S: Simulated> Recorder<S> {
         self.history.len() - 1
     }
 
-    /// A replica has executed a command. Whoever replies the same has the same checksum.
+    /// A replica has executed a command. Equal replies have equal checksums.
     fn note(
         &mut self,
         replica: usize,

@@ -1,5 +1,5 @@
 //! Clients that break the rules of a client (rules 5.1, 5.2): an id used by two at once, an id that comes back, numbers, floors
-//! and commands that no library sends. What they ask is refused or executed once, and nobody else is given its reply.
+//! and commands that no library sends. Their requests are refused, or executed once, and no other client is given the reply.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! A simulated cluster of anybody's state machine, and what a run of it came to.
+//! A simulated cluster of any state machine, and the result of a run.
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ pub enum Unrecoverable {
         /// Needed.
         quorum: usize,
     },
-    /// The ends of too many logs are unreadable: nobody can rule out that there was more.
+    /// The ends of too many logs are unreadable: no quorum can rule out that there was more.
     #[error("{uncertain} of {disks} logs have a rotten end")]
     RottenEnds {
         /// So many.
@@ -99,7 +99,7 @@ fn is_certain(disk: &SimDisk) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use vsr::protocol::{Batch, Doubted, Incarnation, Suffix, View, VsrState};
+    use vsr::protocol::{Batch, DiskId, Doubted, Suffix, View, VsrState};
     use vsr::{ClusterId, Membership, ReplicaId};
 
     use super::*;
@@ -108,7 +108,7 @@ mod tests {
     fn disks(lengths: &[usize]) -> Vec<SimDisk> {
         let membership = Membership::new((0..lengths.len()).map(|id| format!("r{id}"))).unwrap();
         let disk = |(id, length): (usize, &usize)| {
-            let state = VsrState::formatted(ClusterId(1), ReplicaId(id as u8), Incarnation(7), membership.clone());
+            let state = VsrState::formatted(ClusterId(1), ReplicaId(id as u8), DiskId(7), membership.clone());
             let mut disk = SimDisk::new(state);
             let mut parent = vsr::protocol::Header::root(ClusterId(1));
             for op in 1..=*length as u64 {

@@ -114,7 +114,11 @@ impl Condition {
                 "head" => Number::Head,
                 "commit" => Number::Commit,
                 "applied" => Number::Applied,
-                _ => return Err(format!("{name} is no number of a replica; there are view, head, commit and applied")),
+                _ => {
+                    return Err(format!(
+                        "{name} is not a number of a replica; there are view, head, commit and applied"
+                    ));
+                }
             };
             return Ok(Condition::Number(node, which, compare, number));
         }

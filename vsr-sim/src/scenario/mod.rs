@@ -1,7 +1,7 @@
 //! Scenarios: schedules as text files, that tell a story, say what happens, and keep what came of it.
 //!
 //! ```text
-//! # One of three dies, and nobody loses anything.
+//! # One of three dies, and nothing is lost.
 //! cluster 3 clients=1
 //! request c0 add 0 5
 //! until c0 idle
@@ -72,7 +72,7 @@ pub struct Played {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// A line is no command.
+    /// A line is not a command.
     #[error("line {line}: {why}")]
     Unreadable {
         /// The line, from 1.
@@ -204,7 +204,7 @@ pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// `add 1 5` and so on: commands of [`Registers`].
 fn speak_registers(text: &str) -> Result<Step<Change, u8>, String> {
-    let wrong = || format!("{text} is no request; there are add R N, write R N, cas R OLD NEW, ballast N and get R");
+    let wrong = || format!("{text} is not a request; there are add R N, write R N, cas R OLD NEW, ballast N and get R");
     let mut words = text.split_whitespace();
     let verb = words.next().ok_or_else(wrong)?;
     let numbers = words.map(str::parse).collect::<Result<Vec<i64>, _>>().map_err(|_| wrong())?;

@@ -74,7 +74,7 @@ impl<'a> Words<'a> {
     pub(super) fn node_of(&self, name: &str) -> Result<usize, String> {
         let wrong = || {
             format!(
-                "{name} is no node: there are r0 to r{}, c0 to c{}",
+                "{name} is not a node: there are r0 to r{}, c0 to c{}",
                 self.replicas.saturating_sub(1),
                 self.clients.saturating_sub(1)
             )
@@ -105,7 +105,7 @@ impl<'a> Words<'a> {
     /// `r0>r1`.
     fn link(&mut self) -> Result<(usize, usize), String> {
         let word = self.next("a link, as in r0>r1,")?;
-        let (from, to) = word.split_once('>').ok_or_else(|| format!("{word} is no link: write r0>r1"))?;
+        let (from, to) = word.split_once('>').ok_or_else(|| format!("{word} is not a link: write r0>r1"))?;
         Ok((self.node_of(from)?, self.node_of(to)?))
     }
 
@@ -123,7 +123,7 @@ impl<'a> Words<'a> {
 
     fn kind(&mut self) -> Result<&'static str, String> {
         let word = self.next("a kind of message")?;
-        kind_of(word).ok_or_else(|| format!("{word} is no kind of message: {}", KINDS.join(", ")))
+        kind_of(word).ok_or_else(|| format!("{word} is not a kind of message: {}", KINDS.join(", ")))
     }
 
     /// `Prepare 7 r0>r1`, and `nth=2` when it is not the first.
@@ -135,7 +135,7 @@ impl<'a> Words<'a> {
             None => 1,
             Some(nth) => {
                 self.maybe();
-                nth.parse().map_err(|_| format!("nth={nth} is no number"))?
+                nth.parse().map_err(|_| format!("nth={nth} is not a number"))?
             }
         };
         Ok(MessageKey { from, to, kind, subject, nth })
@@ -152,7 +152,7 @@ impl<'a> Words<'a> {
                 filter.subject = Some(subject);
             } else {
                 for name in word.split(',') {
-                    filter.kinds.push(kind_of(name).ok_or_else(|| format!("{name} is no kind of message"))?);
+                    filter.kinds.push(kind_of(name).ok_or_else(|| format!("{name} is not a kind of message"))?);
                 }
             }
         }
@@ -172,7 +172,8 @@ impl<'a> Words<'a> {
                     let (a, b) = (self.node_of(a)?, self.node_of(b)?);
                     return Ok(Some(vec![make(a, b), make(b, a)]));
                 }
-                let (from, to) = word.split_once('>').ok_or_else(|| format!("{word} is no link: r0>r1 or r0|r1"))?;
+                let (from, to) =
+                    word.split_once('>').ok_or_else(|| format!("{word} is not a link: write r0>r1 or r0|r1"))?;
                 make(self.node_of(from)?, self.node_of(to)?)
             }
             "heal" => TimedFault::Heal,
@@ -214,7 +215,7 @@ impl<'a> Words<'a> {
     /// `r1 op=7`, and what of it rots.
     fn rot(&mut self) -> Result<TimedFault, String> {
         let (replica, op) = (self.replica()?, self.value("op")?);
-        let op = OpNumber(op.parse().map_err(|_| format!("op={op} is no op"))?);
+        let op = OpNumber(op.parse().map_err(|_| format!("op={op} is not an op"))?);
         let damage = match self.maybe() {
             None | Some("body") => Damage::Body,
             Some("header") => Damage::Both,
@@ -239,12 +240,15 @@ impl<'a> Words<'a> {
     /// `r1 op=7`, and how many puts come to nothing there.
     fn bad_sector(&mut self) -> Result<TimedFault, String> {
         let (replica, op) = (self.replica()?, self.value("op")?);
-        let op =
-            op.parse::<u64>().ok().filter(|op| *op > 0).ok_or_else(|| format!("op={op} is no op; ops are 1, 2, 3…"))?;
+        let op = op
+            .parse::<u64>()
+            .ok()
+            .filter(|op| *op > 0)
+            .ok_or_else(|| format!("op={op} is not an op; ops are 1, 2, 3…"))?;
         let mut puts = u64::MAX;
         if self.peek().is_some_and(|word| word.starts_with("puts=")) {
             let text = self.value("puts")?;
-            puts = text.parse().map_err(|_| format!("puts={text} is no number"))?;
+            puts = text.parse().map_err(|_| format!("puts={text} is not a number"))?;
         }
         Ok(TimedFault::BadSector(replica, OpNumber(op), puts))
     }
@@ -320,7 +324,7 @@ impl<'a> Words<'a> {
                     "silent" => WriteFate::Silent,
                     "misdirect" => {
                         let op = self.value("op")?;
-                        WriteFate::Misdirect(OpNumber(op.parse().map_err(|_| format!("op={op} is no op"))?))
+                        WriteFate::Misdirect(OpNumber(op.parse().map_err(|_| format!("op={op} is not an op"))?))
                     }
                     "vanish" => WriteFate::Vanish,
                     "sync-fails" => WriteFate::FailSync(self.nanos()?),

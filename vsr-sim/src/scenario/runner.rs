@@ -372,7 +372,7 @@ impl<S: Simulated> Player<'_, S> {
     fn fault(&mut self, verb: &str, is_sure: bool, number: usize, words: &mut Words<'_>) -> Result<(), Wrong> {
         let Some(faults) = words.planned(verb)? else {
             let happenings = words.happening(verb)?;
-            let happenings = happenings.ok_or_else(|| format!("{verb} is no command; there are {COMMANDS}"))?;
+            let happenings = happenings.ok_or_else(|| format!("{verb} is not a command; there are {COMMANDS}"))?;
             return self.happen(happenings).map_err(Wrong::Unmet);
         };
         let Some(run) = &self.run else { return Ok(()) };
@@ -427,7 +427,7 @@ impl<S: Simulated> Player<'_, S> {
         let mut options = base(replicas);
         while let Some(word) = words.maybe() {
             let (name, value) =
-                word.split_once('=').ok_or_else(|| format!("{word} is no option; options are NAME=VALUE"))?;
+                word.split_once('=').ok_or_else(|| format!("{word} is not an option; options are NAME=VALUE"))?;
             options.set_load(name, value)?;
         }
         options.validate()?;
@@ -496,7 +496,7 @@ fn level(words: &mut Words<'_>) -> Result<Detail, String> {
         "quiet" => Ok(Detail::Counters),
         "events" => Ok(Detail::Events),
         "messages" => Ok(Detail::Messages),
-        word => Err(format!("{word} is no level; there are quiet, events and messages")),
+        word => Err(format!("{word} is not a level; there are quiet, events and messages")),
     }
 }
 
@@ -516,7 +516,7 @@ fn describe_replica<S: Simulated>(run: &Run<S>, replica: usize) -> String {
 impl Options {
     /// As [`set`](Options::set), with the load and the clients, too.
     fn set_load(&mut self, name: &str, text: &str) -> Result<(), String> {
-        let number = || text.parse::<u32>().map_err(|_| format!("{name}={text} is no number"));
+        let number = || text.parse::<u32>().map_err(|_| format!("{name}={text} is not a number"));
         match name {
             "clients" => self.clients = number()? as usize,
             "requests" => self.requests = number()?,

@@ -24,9 +24,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, BatchNumber, Core, Effects, Envelope, Event, Fault, Incarnation, Input, Inputs, Machine, Mark,
-    Message, Monotonic, OpNumber, Options, Outcome, Peer, Reply, Request, RequestNumber, SessionId, Status, Timestamp,
-    Timing, View, VsrState,
+    ApplyContext, BatchNumber, Core, DiskId, Effects, Envelope, Event, Halt, Input, Inputs, Machine, Mark, Message,
+    Monotonic, OpNumber, Options, Outcome, Peer, Reply, Request, RequestNumber, SessionId, Status, Timestamp, Timing,
+    View, VsrState,
 };
 use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId};
 
@@ -79,11 +79,11 @@ struct Listing {
 }
 
 impl Machine for Listing {
-    fn decodes(&self, command: &Bytes) -> bool {
+    fn can_decode(&self, command: &Bytes) -> bool {
         !command.starts_with(b"undecodable")
     }
 
-    fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+    fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
         self.executed.push(command.to_vec());
         reply.extend(self.executed.len().to_string().bytes());
         Ok(())
@@ -103,7 +103,7 @@ struct Node {
     /// Bytes by which a batch was larger than the room that the replica was told of.
     over_room: u64,
     may_stop: bool,
-    stopped: Option<Fault>,
+    stopped: Option<Halt>,
 }
 
 /// A cluster of protocol cores, moved by hand.
@@ -147,13 +147,13 @@ impl Script {
         Script::with_membership(Membership::new(addresses).expect("a cluster has 1 to 9 members"))
     }
 
-    /// A cluster with constants or quorums of one's own.
+    /// A cluster with other constants or quorums than the defaults.
     #[must_use]
     pub fn with_membership(membership: Membership) -> Script {
         membership.validate().expect("the membership works");
-        let nodes = (0..membership.n()).map(|id| {
-            let incarnation = Incarnation(1000 + id as u128);
-            let state = VsrState::formatted(CLUSTER, ReplicaId(id as u8), incarnation, membership.clone());
+        let nodes = (0..membership.size()).map(|id| {
+            let disk_id = DiskId(1000 + id as u128);
+            let state = VsrState::formatted(CLUSTER, ReplicaId(id as u8), disk_id, membership.clone());
             let node = Node {
                 core: None,
                 machine: Listing::default(),
@@ -400,7 +400,7 @@ impl Script {
     ///
     /// # Errors
     /// Why it refuses.
-    pub fn try_restart(&mut self, at: usize) -> Result<(), Fault> {
+    pub fn try_restart(&mut self, at: usize) -> Result<(), Halt> {
         self.starts += 1;
         let options = Options {
             timing: self.timing,
@@ -488,7 +488,7 @@ impl Script {
 
     /// Why a replica has stopped by itself.
     #[must_use]
-    pub fn stopped(&self, at: usize) -> Option<&Fault> {
+    pub fn stopped(&self, at: usize) -> Option<&Halt> {
         self.nodes[at].stopped.as_ref()
     }
 
@@ -596,7 +596,7 @@ impl Script {
     #[must_use]
     pub fn life(&self, at: usize) -> vsr::protocol::Life {
         let state = self.disks[at].state();
-        let next = vsr::protocol::Life { incarnation: state.incarnation, starts: state.starts + 1, nonce: 0 };
+        let next = vsr::protocol::Life { disk_id: state.disk_id, starts: state.starts + 1, nonce: 0 };
         self.nodes[at].core.as_ref().map_or(next, Core::life)
     }
 
@@ -742,7 +742,7 @@ impl Script {
             let entries = ops.map(|op| (op, self.disks[at].intact(op).cloned())).collect();
             read.push(Input::Read { request, entries });
         }
-        if let Some(fault) = core.fault() {
+        if let Some(fault) = core.halted() {
             assert!(node.may_stop, "replica {at} has stopped: {fault}");
             node.stopped = Some(fault.clone());
             self.crash(at);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 use futures::future::poll_fn;
-use vsr::network::{Arrival, NetworkError};
+use vsr::network::{NetworkError, NetworkEvent};
 use vsr::protocol::{
     Account, Batch, Core, Entry, Envelope, Event, Mark, Monotonic, OpNumber, Recovered, Status, Timestamp,
 };
@@ -42,7 +42,7 @@ impl Network for SimNetwork {
         }
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         poll_fn(|_: &mut Context<'_>| {
             let mut world = lock(&self.0.world);
             let node = &mut world.nodes[self.0.node];

@@ -204,7 +204,7 @@ impl World {
         if from == other { (from, (other + 1) % self.nodes.len()) } else { (from, other) }
     }
 
-    /// The primary, as far as anybody knows.
+    /// The primary, as far as any replica knows.
     pub(super) fn primary(&self) -> usize {
         (self.highest_view % self.replicas as u64) as usize
     }
@@ -281,7 +281,7 @@ impl World {
     /// Cuts the primary off from the other replicas, for about as long as it takes them to notice; its clients still reach it.
     fn some_deposition(&self, random: &mut Random) -> Drawn {
         let primary = self.primary();
-        let suspect = self.options.limits.timing.suspect.as_nanos() as u64;
+        let suspect = self.options.limits.timing.primary_timeout.as_nanos() as u64;
         let lasts = suspect / 2 + random.below(2 * suspect);
         let (deaf, mute) = match random.below(4) {
             0 => (true, false),

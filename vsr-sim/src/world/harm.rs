@@ -1,6 +1,6 @@
 //! What faults that have a moment do to the world.
 
-use vsr::network::Arrival;
+use vsr::network::NetworkEvent;
 use vsr::protocol::OpNumber;
 
 use super::{Planned, World, site};
@@ -39,7 +39,7 @@ impl World {
             TimedFault::NoSpace(replica, lasts) => self.take_space(*replica, *lasts),
             TimedFault::PeerDown(node, peer, refused) => {
                 let peer = self.nodes[*peer].peer;
-                self.arrive(*node, Arrival::PeerDown { peer, refused: *refused });
+                self.arrive(*node, NetworkEvent::PeerDown { peer, refused: *refused });
             }
         }
         true

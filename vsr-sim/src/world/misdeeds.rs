@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    /// Whether a node is a client that keeps the rules, under an id that nobody else uses.
+    /// Whether a node is a client that keeps the rules, under an id that no other client uses.
     pub(crate) fn keeps_the_rules(&self, node: usize) -> bool {
         let own = self.nodes[node].peer;
         self.options.rogues == 0 || !self.nodes.iter().any(|other| other.misdeed.is_some() && other.peer == own)

@@ -39,7 +39,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use vsr::ClientId;
-use vsr::network::Arrival;
+use vsr::network::NetworkEvent;
 use vsr::protocol::{Peer, Quorums, Random, SessionId};
 
 use self::links::{Delivery, Links};
@@ -171,7 +171,7 @@ pub(crate) struct Node {
     pub(crate) paused: bool,
     /// It dies before it is polled again.
     pub(crate) dying: Option<Unsynced>,
-    pub(crate) inbox: Vec<Arrival>,
+    pub(crate) inbox: Vec<NetworkEvent>,
     pub(crate) inbox_flag: Option<Arc<Flag>>,
     pub(crate) wrote: Option<Wrote>,
     pub(crate) write_flag: Option<Arc<Flag>>,

@@ -1,7 +1,7 @@
 //! The network of the world: what becomes of a message between its sender and its receiver.
 
 use bytes::{Bytes, BytesMut};
-use vsr::network::Arrival;
+use vsr::network::NetworkEvent;
 use vsr::protocol::{Account, Busy, Envelope, Message, Outcome, Peer, Random, Refusal, Reply};
 use vsr::wire::{self, Limits};
 
@@ -292,7 +292,7 @@ impl World {
         }
     }
 
-    pub(crate) fn arrive(&mut self, node: usize, arrival: Arrival) {
+    pub(crate) fn arrive(&mut self, node: usize, arrival: NetworkEvent) {
         let node = &mut self.nodes[node];
         if node.up {
             node.inbox.push(arrival);
@@ -332,7 +332,7 @@ impl World {
         if to < self.replicas {
             self.observe(&Observation::Received { replica: to, from, message: &delivery.message });
         }
-        self.arrive(to, Arrival::Message { from, message: delivery.message });
+        self.arrive(to, NetworkEvent::Message { from, message: delivery.message });
     }
 }
 

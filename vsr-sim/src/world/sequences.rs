@@ -42,7 +42,7 @@ impl World {
             return;
         }
         let timing = self.options.limits.timing;
-        let time_out = nanos(if unheard { timing.view_change } else { timing.suspect });
+        let time_out = nanos(if unheard { timing.view_change_timeout } else { timing.primary_timeout });
         let lasts = 3 * time_out + random.below(3 * time_out);
         if moment == Moment::Elected {
             let at = self.now + 1;
@@ -80,7 +80,7 @@ impl World {
         let primary = self.primary();
         let backups: Vec<usize> = (0..self.replicas).filter(|&at| at != primary).collect();
         let victim = backups[random.below(backups.len() as u64) as usize];
-        let suspect = nanos(self.options.limits.timing.suspect);
+        let suspect = nanos(self.options.limits.timing.primary_timeout);
         let lasts = 3 * suspect + random.below(2 * suspect);
         let prepared = nanos((self.options.delay_longest() + self.options.write_longest()) * 2);
         let at = self.now + prepared + random.below(suspect / 4 + 1);
@@ -112,7 +112,7 @@ impl World {
         let mut random = self.draw(site::NAMED, node as u64, self.now);
         let at = self.now + 1 + random.below(SOON);
         self.plan(at, Planned::TimedFault(TimedFault::Restart(node)));
-        let (primary, suspect) = (self.primary(), nanos(self.options.limits.timing.suspect));
+        let (primary, suspect) = (self.primary(), nanos(self.options.limits.timing.primary_timeout));
         if primary != node {
             self.cut_off(primary, 3 * suspect + random.below(2 * suspect));
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::future::poll_fn;
 use vsr::Network;
-use vsr::network::{Arrival, Identity, NetworkError};
+use vsr::network::{Identity, NetworkError, NetworkEvent};
 use vsr::protocol::{Envelope, Peer};
 
 use super::network::{LATE, delay};
@@ -19,7 +19,7 @@ use crate::faults::{FRAME, MessageFate, MessageKey};
 /// How a network is made on its socket.
 pub(crate) type NetworkOf = Arc<dyn Fn(SimSocket) -> Box<dyn Network> + Send + Sync>;
 
-/// One node's end of the simulated network, for a [`Network`] of one's own: it carries frames of bytes, as datagrams
+/// One node's end of the simulated network, for another implementation of [`Network`]: it carries frames of bytes, as datagrams
 /// are, of any size. A frame may be lost, repeated, delayed for long, reordered, delivered to another node, or have a bit
 /// flipped; what it says is the network's to check.
 pub struct SimSocket {
@@ -94,9 +94,9 @@ impl World {
         let mut heard = self.sockets.arrived.remove(&node).unwrap_or_default();
         // Hints come the way they do without sockets.
         heard.extend(std::mem::take(&mut self.nodes[node].inbox).into_iter().filter_map(|arrival| match arrival {
-            Arrival::PeerUp(peer) => Some(SocketEvent::Up(peer)),
-            Arrival::PeerDown { peer, refused } => Some(SocketEvent::Down { peer, refused }),
-            Arrival::Message { .. } | Arrival::Refused { .. } => None,
+            NetworkEvent::PeerUp(peer) => Some(SocketEvent::Up(peer)),
+            NetworkEvent::PeerDown { peer, refused } => Some(SocketEvent::Down { peer, refused }),
+            NetworkEvent::Message { .. } | NetworkEvent::Refused { .. } => None,
         }));
         heard
     }
@@ -201,12 +201,12 @@ impl Network for OnSocket {
         }
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         let arrivals = self.network.recv().await?;
         let mut world = lock(&self.life.world);
         let node = self.life.node;
         for arrival in &arrivals {
-            if let Arrival::Message { from, message } = arrival
+            if let NetworkEvent::Message { from, message } = arrival
                 && node < world.replicas
             {
                 world.observe(&Observation::Received { replica: node, from: *from, message });
@@ -216,7 +216,7 @@ impl Network for OnSocket {
         Ok(arrivals)
     }
 
-    fn introduce(&self, identity: Identity) {
-        self.network.introduce(identity);
+    fn set_identity(&self, identity: Identity) {
+        self.network.set_identity(identity);
     }
 }

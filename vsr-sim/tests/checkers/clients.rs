@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{Known, Ping, Suspicion};
+use vsr::protocol::{Known, Ping, ViewChangeReason};
 use vsr::{QueryError, SubmitError};
 use vsr_sim::check::Unheard;
 
@@ -52,12 +52,12 @@ fn take_in(core: &mut Core, from: u8, message: Message) {
     core.turn(&mut Inputs { arrived, ..standing_still(core) }, &mut Nothing, &mut Effects::default());
 }
 
-fn voted(of: u64, why: Suspicion) -> Event {
+fn voted(of: u64, why: ViewChangeReason) -> Event {
     Event::Voted { view: view(of), why }
 }
 
 fn vote(of: u64) -> Message {
-    Message::StartViewChange { view: view(of), life: Life::default() }
+    Message::StartViewChange { leaving: view(of), life: Life::default() }
 }
 
 /// A `Ping` of a start of its sender: how far the log reaches, and what is remembered of others.
@@ -137,7 +137,7 @@ cases! {
         bench.names(&[&"r1", &"view 0", &"200ms", &"400ms"]);
         bench.turn(1, &core)?;
         pass(&mut core, if broken { 200 } else { 400 });
-        bench.event(1, &core, &voted(0, Suspicion::Silence))
+        bench.event(1, &core, &voted(0, ViewChangeReason::Silence))
     };
     a_vote_soon_after_a_sign_of_the_primary_is_noticed: "time-outs-are-kept", |bench, broken| {
         let mut core = Replica::alone(0).core;
@@ -150,21 +150,21 @@ cases! {
         bench.turn(1, &core)?;
         bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })?;
         pass(&mut core, if broken { 399 } else { 400 });
-        bench.event(1, &core, &voted(0, Suspicion::Silence))
+        bench.event(1, &core, &voted(0, ViewChangeReason::Silence))
     };
     a_second_view_change_that_is_given_up_as_soon_as_the_first_is_noticed: "time-outs-are-kept", |bench, broken| {
         let mut core = Replica::alone(0).core;
         bench.names(&[&"r1", &"view 1", &"600ms", &"1s"]);
         bench.turn(1, &core)?;
         pass(&mut core, 500);
-        bench.event(1, &core, &voted(0, Suspicion::NoProgress))?;
+        bench.event(1, &core, &voted(0, ViewChangeReason::NoProgress))?;
         if !broken {
             // It got on meanwhile.
             bench.event(1, &core, &Event::Committed { commit: CommitNumber(1) })?;
         }
         bench.event(1, &core, &Event::ViewEntered { view: view(1) })?;
         pass(&mut core, 600);
-        bench.event(1, &core, &voted(1, Suspicion::NoProgress))
+        bench.event(1, &core, &voted(1, ViewChangeReason::NoProgress))
     };
     a_time_out_that_outlasts_progress_is_noticed: "time-outs-are-kept", |bench, broken| {
         let mut core = Replica::on(SimDisk::new(formatted(1, &membership(3))), 1 << 30).core;
@@ -204,7 +204,7 @@ cases! {
         let core = Replica::alone(0).core;
         bench.names(&[&"r1", &"view 1", &"1 vote of its own and 0 of others", &"is 2"]);
         bench.turn(1, &core)?;
-        bench.event(1, &core, &voted(1, Suspicion::Silence))?;
+        bench.event(1, &core, &voted(1, ViewChangeReason::Silence))?;
         // A vote to leave another view is none to leave this one.
         bench.received(1, 2, &vote(if broken { 0 } else { 1 }))?;
         bench.event(1, &core, &Event::ViewEntered { view: view(2) })
@@ -216,7 +216,7 @@ cases! {
         bench.received(1, 2, &vote(1))?;
         bench.received(1, 0, &vote(1))?;
         if !broken {
-            bench.event(1, &core, &voted(1, Suspicion::Silence))?;
+            bench.event(1, &core, &voted(1, ViewChangeReason::Silence))?;
         }
         bench.event(1, &core, &Event::ViewEntered { view: view(2) })
     };
@@ -227,7 +227,7 @@ cases! {
         bench.received(1, 2, &vote(1))?;
         bench.turn(1, &core)?;
         pass(&mut core, if broken { 361 } else { 360 });
-        bench.event(1, &core, &voted(1, Suspicion::Silence))?;
+        bench.event(1, &core, &voted(1, ViewChangeReason::Silence))?;
         bench.event(1, &core, &Event::ViewEntered { view: view(2) })
     };
     a_replica_that_takes_turn_after_turn_is_noticed: "time-moves-on", |bench, broken| {

@@ -5,9 +5,9 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Account, ApplyContext, Batch, BodyBuilder, CommitNumber, Core, DoViewChange, Effects, Entry, Event, Fact, Fault,
-    Header, HeaderFields, Incarnation, Input, Inputs, Life, Machine, Message, Monotonic, OpKind, OpNumber, Options,
-    Outcome, Peer, Position, Quorums, Refusal, Reply, Request, RequestNumber, SessionId, StartView, Timestamp, View,
+    Account, ApplyContext, Batch, BodyBuilder, CommitNumber, Core, DiskId, DoViewChange, Effects, Entry, Event, Halt,
+    Header, HeaderFields, Input, Inputs, Life, Machine, Message, Monotonic, OpKind, OpNumber, Options, Outcome, Peer,
+    Position, Quorums, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView, Timestamp, View,
     VsrState,
 };
 use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};
@@ -21,7 +21,7 @@ fn membership(n: usize) -> Membership {
 }
 
 fn formatted(id: usize, membership: &Membership) -> VsrState {
-    VsrState::formatted(CLUSTER, ReplicaId(id as u8), Incarnation(id as u128), membership.clone())
+    VsrState::formatted(CLUSTER, ReplicaId(id as u8), DiskId(id as u128), membership.clone())
 }
 
 fn view(number: u64) -> View {
@@ -84,7 +84,7 @@ fn do_view_change(headers: &[Header], nack: bool) -> DoViewChange {
         head: headers.last().map(|last| last.op).unwrap_or_default(),
         head_certain: true,
         headers: headers.to_vec(),
-        facts: headers.iter().map(|_| Fact { present: !nack, nack }).collect(),
+        evidence: headers.iter().map(|_| SlotEvidence { present: !nack, nack }).collect(),
         checkpoint: OpNumber::ZERO,
         life: Life::default(),
         known: Vec::new(),
@@ -119,11 +119,11 @@ fn applied(header: Header) -> Event {
 struct Nothing;
 
 impl Machine for Nothing {
-    fn decodes(&self, _: &Bytes) -> bool {
+    fn can_decode(&self, _: &Bytes) -> bool {
         true
     }
 
-    fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Fault> {
+    fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
         Ok(())
     }
 }
@@ -526,7 +526,7 @@ cases! {
         if !broken {
             bench.change_state(2, |state| state.view = view(1));
         }
-        bench.sent(2, &Message::StartViewChange { view: view(1), life: Life::default() })
+        bench.sent(2, &Message::StartViewChange { leaving: view(1), life: Life::default() })
     };
     a_message_with_a_log_view_that_is_not_durable_is_noticed: "nothing-leaves-before-it-is-durable", |bench, broken| {
         bench.names(&[&"r2", &"DoViewChange", &"log_view 0", &"log_view 1"]);
@@ -582,7 +582,7 @@ cases! {
         bench.names(&[&"r1", &"op 2", &"view 1", &"op 1"]);
         bench.started(1)?;
         let mut dvc = DoViewChange { head_certain: false, ..do_view_change(&[first(1), second], true) };
-        dvc.facts[1].nack = broken;
+        dvc.evidence[1].nack = broken;
         bench.sent(1, &Message::DoViewChange(dvc))
     };
     a_primary_that_makes_itself_certain_is_noticed: "uncertain-head-counts-for-nothing", |bench, broken| {

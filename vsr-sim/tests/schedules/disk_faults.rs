@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::ReplicaId;
-use vsr::protocol::{Busy, Entry, Fault, Message, OpNumber, Outcome, Peer, Request, RequestNumber};
+use vsr::protocol::{Busy, Entry, Halt, Message, OpNumber, Outcome, Peer, Request, RequestNumber};
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 
@@ -117,7 +117,7 @@ fn sf_04_a_cluster_of_one_refuses_a_damaged_op() {
     s.crash(0);
     s.rot(0, 3, Damage::Body);
     let refused = s.try_restart(0);
-    assert_eq!(refused, Err(Fault::SoloDamaged { op: OpNumber(3) }));
+    assert_eq!(refused, Err(Halt::SoloDamaged { op: OpNumber(3) }));
     assert_eq!((s.durable(0, 3), s.durable(0, 4).is_some()), (before, true));
 }
 
@@ -226,12 +226,12 @@ fn sf_15_a_primary_whose_disk_hangs_abdicates() {
     s.submit(0, client, 1, b"w");
     s.run();
     assert!(s.reply(client, 1).is_some(), "two disks are enough");
-    let bound = vsr::Timing::default().disk;
+    let bound = vsr::Timing::default().disk_stall_timeout;
     s.pass(bound - Duration::from_millis(500));
     s.submit(0, client, 2, b"w");
     s.run();
     assert_eq!((s.reply(client, 2), s.views_entered()), (Some(b"2".to_vec()), 0));
-    s.pass(Duration::from_millis(500) + vsr::Timing::default().suspect * 3);
+    s.pass(Duration::from_millis(500) + vsr::Timing::default().primary_timeout * 3);
     assert!(s.core(1).is_primary(), "{}", s.describe(1));
     assert_eq!(s.durable(0, 2), None, "its disk still hangs");
     s.submit(1, client, 3, b"w");

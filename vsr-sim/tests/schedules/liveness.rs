@@ -34,7 +34,7 @@ fn until_answered(s: &mut Script, client: ClientId, number: u64) -> Duration {
 /// L-21, L-22: a dead primary is replaced within two time-outs; with the next one dead as well, within four.
 #[test]
 fn l_21_l_22_dead_primaries_are_replaced_in_time() {
-    let time_out = Timing::default().view_change;
+    let time_out = Timing::default().view_change_timeout;
     for (replicas, dead, time_outs) in [(3, 1, 2), (5, 2, 4)] {
         for wait in 0..5 {
             let mut s = Script::new(replicas);
@@ -78,7 +78,7 @@ fn l_13_a_primary_with_a_hung_disk_is_replaced() {
     s.hold_disk(0);
     write(&mut s, 0, client, 1, b"a");
     let passed = until(&mut s, "a new primary", |s| (1..3).any(|at| s.core(at).is_primary()));
-    let Timing { disk, suspect, .. } = Timing::default();
+    let Timing { disk_stall_timeout: disk, primary_timeout: suspect, .. } = Timing::default();
     assert!((disk..=disk + suspect * 3).contains(&passed), "{passed:?}");
     let primary = leader(&s, &[1, 2]);
     write(&mut s, primary, client, 2, b"b");
@@ -370,7 +370,7 @@ fn h5_09_pings_do_not_keep_a_mute_primary() {
     let pings = watch(&mut s, |f| f.is(0, 1) && f.name() == "Ping");
     s.lose(|f| (f.is(0, 1) || f.is(0, 2)) && f.name() != "Ping");
     let passed = until(&mut s, "a new primary", |s| (1..3).any(|at| s.core(at).is_primary()));
-    assert!(!pings.borrow().is_empty() && passed <= Timing::default().suspect * 2, "{passed:?}");
+    assert!(!pings.borrow().is_empty() && passed <= Timing::default().primary_timeout * 2, "{passed:?}");
     let primary = leader(&s, &[1, 2]);
     write(&mut s, primary, client, 1, b"w");
     assert_eq!(s.reply(client, 1), Some(b"1".to_vec()));
@@ -433,7 +433,7 @@ fn l_07_a_primary_that_no_request_reaches_is_replaced() {
     let client = s.register(0);
     s.lose(|f| f.to == replica(0) && f.name() == "Requests");
     let passed = until_answered(&mut s, client, 1);
-    assert!(passed <= Timing::default().forward * 2, "{passed:?}");
+    assert!(passed <= Timing::default().forward_timeout * 2, "{passed:?}");
     assert!(!s.core(0).is_primary(), "{}", s.describe(0));
     s.settle();
     assert_eq!(s.executed(0), ["w"]);
@@ -443,7 +443,7 @@ fn l_07_a_primary_that_no_request_reaches_is_replaced() {
 #[test]
 fn l_07_a_primary_that_no_request_reaches_is_replaced_though_its_client_backs_off() {
     let mut s = Script::new(3);
-    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    let (client, Timing { forward_timeout: forward, .. }) = (s.register(0), Timing::default());
     s.lose(|f| f.to == replica(0) && f.name() == "Requests");
     s.submit(1, client, 1, b"w");
     s.pass(ms(400)); // the second pause of a client that asks one replica after the other
@@ -461,7 +461,7 @@ fn l_07_a_primary_that_no_request_reaches_is_replaced_though_its_client_backs_of
 #[test]
 fn l_07_a_forward_that_is_lost_once_is_passed_on_again() {
     let mut s = Script::new(3);
-    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    let (client, Timing { forward_timeout: forward, .. }) = (s.register(0), Timing::default());
     s.lose(|f| f.is(1, 0) && f.name() == "Requests");
     write(&mut s, 1, client, 1, b"w");
     s.heal();
@@ -477,7 +477,7 @@ fn l_07_a_forward_that_is_lost_once_is_passed_on_again() {
 #[test]
 fn l_07_requests_that_are_passed_on_again_are_no_storm() {
     let mut s = Script::new(3);
-    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    let (client, Timing { forward_timeout: forward, .. }) = (s.register(0), Timing::default());
     let seen = watch(&mut s, |f| f.is(1, 0) && f.name() == "Requests");
     s.lose(|f| f.is(1, 0) && f.name() == "Requests");
     (1..=50).for_each(|number| s.submit_with_floor(1, client, number, 1, b"w"));
@@ -498,7 +498,7 @@ fn l_07_requests_that_are_passed_on_again_are_no_storm() {
 #[test]
 fn l_07_a_client_that_has_gone_is_no_reason_to_vote() {
     let mut s = Script::new(3);
-    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    let (client, Timing { forward_timeout: forward, .. }) = (s.register(0), Timing::default());
     s.lose(|f| f.to == replica(0) && f.name() == "Requests");
     s.submit(1, client, 1, b"w");
     s.pass(forward * 5 + ms(200)); // a round of the three, with a pause of a second before each, and two pauses more
@@ -512,7 +512,7 @@ fn l_07_a_client_that_has_gone_is_no_reason_to_vote() {
 #[test]
 fn l_07_a_client_that_was_answered_elsewhere_is_no_reason_to_vote() {
     let mut s = Script::new(3);
-    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    let (client, Timing { forward_timeout: forward, .. }) = (s.register(0), Timing::default());
     s.lose(|f| (f.is(1, 0) || f.is(2, 0)) && f.name() == "Requests");
     for at in [1, 2, 0] {
         write(&mut s, at, client, 1, b"w");
@@ -528,7 +528,7 @@ fn l_07_a_client_that_was_answered_elsewhere_is_no_reason_to_vote() {
 #[test]
 fn l_07_a_prepared_request_is_no_reason_to_vote() {
     let mut s = Script::new(3);
-    let (client, Timing { forward, .. }) = (s.register(0), Timing::default());
+    let (client, Timing { forward_timeout: forward, .. }) = (s.register(0), Timing::default());
     s.lose(|f| f.name() == "PrepareOk");
     s.submit_with_floor(1, client, 1, 1, b"w");
     s.submit_with_floor(2, client, 2, 1, b"w");
@@ -541,14 +541,14 @@ fn l_07_a_prepared_request_is_no_reason_to_vote() {
     s.settle();
 }
 
-/// B-08 with L-07: requests that backups pass on wait in the primary's queue for longer than `forward`, behind others that
+/// B-08 with L-07: requests that backups pass on wait in the primary's queue for longer than `forward_timeout`, behind others that
 /// are committed one after the other. A primary that works through its queue is not deposed.
 #[test]
 fn l_07_a_request_in_the_queue_of_a_primary_that_commits_is_no_reason_to_vote() {
     let mut members = membership(3);
     (members.constants.pipeline_max, members.constants.batch_requests_max) = (1, 1);
     let mut s = Script::with_membership(members);
-    let Timing { forward, .. } = Timing::default();
+    let Timing { forward_timeout: forward, .. } = Timing::default();
     let (busy, first, second) = (s.register(0), s.register(0), s.register(0));
     let before = s.core(0).commit().0;
     let mut acks = s.hold(|f| f.name() == "PrepareOk");
@@ -583,7 +583,7 @@ fn l_07_a_request_in_the_queue_of_a_primary_that_commits_nothing_is_a_reason_to_
     let mut members = membership(3);
     (members.constants.pipeline_max, members.constants.batch_requests_max) = (1, 1);
     let mut s = Script::with_membership(members);
-    let Timing { forward, .. } = Timing::default();
+    let Timing { forward_timeout: forward, .. } = Timing::default();
     let (busy, first, second) = (s.register(0), s.register(0), s.register(0));
     s.lose(|f| f.to == replica(0) && f.name() == "PrepareOk");
     s.submit(0, busy, 1, b"w");

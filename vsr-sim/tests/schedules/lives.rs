@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{Fault, Incarnation, OpNumber, VsrState};
+use vsr::protocol::{DiskId, Halt, OpNumber, VsrState};
 use vsr_sim::script::Script;
 use vsr_sim::{Damage, SimDisk};
 
@@ -114,7 +114,7 @@ fn a6_a_restored_disk_is_noticed_by_what_it_acknowledged() {
     s.restart(1);
     s.pass(Duration::from_secs(1));
     assert!(
-        matches!(s.stopped(1), Some(Fault::OlderDisk { acknowledged: OpNumber(3), head: OpNumber(2), .. })),
+        matches!(s.stopped(1), Some(Halt::OlderDisk { acknowledged: OpNumber(3), head: OpNumber(2), .. })),
         "{:?}",
         s.stopped(1)
     );
@@ -142,7 +142,7 @@ fn a6_an_older_start_is_noticed() {
     }
     s.restart(1);
     s.pass(Duration::from_secs(1));
-    assert!(matches!(s.stopped(1), Some(Fault::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(1));
+    assert!(matches!(s.stopped(1), Some(Halt::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(1));
     s.pass(Duration::from_secs(2));
     assert!(s.is_normal(0) && s.is_normal(2), "{:?}", describe(&s));
 }
@@ -170,7 +170,7 @@ fn a6_another_start_of_the_same_number_is_noticed() {
     s.release(told);
     s.run();
     s.pass(Duration::from_secs(1));
-    let Some(why @ Fault::OlderStart { known: 2, own: 2, .. }) = s.stopped(1) else { panic!("{:?}", s.stopped(1)) };
+    let Some(why @ Halt::OlderStart { known: 2, own: 2, .. }) = s.stopped(1) else { panic!("{:?}", s.stopped(1)) };
     assert!(why.to_string().contains("has heard another start 2 of this replica"), "{why}");
 }
 
@@ -203,9 +203,9 @@ fn a6_an_older_start_stays_out_however_often_it_is_started() {
         write(&mut s, 0, client, 3, b"x");
     }
     assert_eq!(s.reply(client, 3), None, "committed with an old disk");
-    assert!(matches!(s.stopped(1), Some(Fault::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(1));
+    assert!(matches!(s.stopped(1), Some(Halt::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(1));
     assert_eq!(refused.len(), 4, "{refused:?}");
-    assert!(refused.iter().all(|why| matches!(why, Fault::OldDisk { heard: 3, .. })), "{refused:?}");
+    assert!(refused.iter().all(|why| matches!(why, Halt::OldDisk { heard: 3, .. })), "{refused:?}");
     let words = s.core(0).explain();
     assert!(words.contains("the word of r1 does not count here: a newer start of it"), "{words}");
 }
@@ -229,11 +229,11 @@ fn a6_a_restored_disk_is_noticed_although_its_log_has_grown_again() {
     s.run();
     s.pass(ms(100));
     assert!(
-        matches!(s.stopped(1), Some(Fault::OlderDisk { acknowledged, head: OpNumber(2), .. }) if acknowledged.0 >= 3),
+        matches!(s.stopped(1), Some(Halt::OlderDisk { acknowledged, head: OpNumber(2), .. }) if acknowledged.0 >= 3),
         "{:?}",
         s.stopped(1)
     );
-    assert!(matches!(s.try_restart(1), Err(Fault::OldDisk { .. })));
+    assert!(matches!(s.try_restart(1), Err(Halt::OldDisk { .. })));
 }
 
 /// Rule 7.7: two old disks that take each other's word for nothing still tell each other that they are old.
@@ -264,7 +264,7 @@ fn a6_two_old_disks_tell_each_other() {
     s.restart(2);
     s.pass(Duration::from_secs(1));
     for at in [1, 2] {
-        assert!(matches!(s.stopped(at), Some(Fault::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(at));
+        assert!(matches!(s.stopped(at), Some(Halt::OlderStart { known: 3, own: 2, .. })), "{:?}", s.stopped(at));
     }
 }
 
@@ -276,7 +276,7 @@ fn a6_a_formatted_disk_is_noticed() {
     write(&mut s, 0, client, 1, b"a");
     s.pass(ms(300));
     let state = s.disk(1).state().clone();
-    let fresh = VsrState::formatted(state.cluster, state.replica, Incarnation(99), state.membership);
+    let fresh = VsrState::formatted(state.cluster, state.replica, DiskId(99), state.membership);
     s.let_stop(1);
     s.crash(1);
     s.replace_disk(1, SimDisk::new(fresh));
@@ -286,7 +286,7 @@ fn a6_a_formatted_disk_is_noticed() {
     }
     s.restart(1);
     s.pass(Duration::from_secs(1));
-    assert!(matches!(s.stopped(1), Some(Fault::OtherDisk { own: Incarnation(99), .. })), "{:?}", s.stopped(1));
+    assert!(matches!(s.stopped(1), Some(Halt::OtherDisk { own: DiskId(99), .. })), "{:?}", s.stopped(1));
     write(&mut s, 2, client, 2, b"b");
     s.pass(Duration::from_secs(1));
     assert_eq!(s.core(0).applied(), s.core(2).applied());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{DoViewChange, Fact, Message, OpNumber};
+use vsr::protocol::{DoViewChange, Message, OpNumber, SlotEvidence};
 use vsr_sim::Damage;
 use vsr_sim::script::Script;
 
@@ -456,8 +456,8 @@ fn m11_the_headers_of_a_do_view_change_stay_and_its_facts_do_not() {
     let log = |dvc: &DoViewChange| (dvc.view, dvc.log_view, dvc.commit, dvc.head, dvc.headers.clone());
     assert_eq!(log(before), log(after));
     assert_eq!((before.commit.0, before.head.0, before.log_view.number), (2, 3, 0));
-    assert_eq!(before.facts, [Fact { present: true, nack: false }]);
-    assert_eq!(after.facts, [Fact { present: false, nack: false }], "damaged, and not nacked");
+    assert_eq!(before.evidence, [SlotEvidence { present: true, nack: false }]);
+    assert_eq!(after.evidence, [SlotEvidence { present: false, nack: false }], "damaged, and not nacked");
     s.settle();
     assert_eq!(s.executed(2).len(), 2);
 }

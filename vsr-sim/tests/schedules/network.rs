@@ -133,7 +133,7 @@ fn l_20_a_client_that_cannot_reach_the_primary_goes_through_a_backup() {
 
 /// Cuts links, then measures how many suspicion time-outs pass until a request sent to every replica commits.
 fn time_outs_until_progress(name: &str, s: &mut Script, client: ClientId, at_most: u32) {
-    let suspect = vsr::Timing::default().suspect;
+    let suspect = vsr::Timing::default().primary_timeout;
     let step = Duration::from_millis(20);
     let mut passed = Duration::ZERO;
     let views = s.views_entered();

@@ -267,7 +267,7 @@ fn trace_of_d01() -> (Script, usize, usize) {
     s.release(to_2);
     let unheard = s.cut(1, 2);
     s.lose(|f| f.is(2, 0) && f.name() == "StartView");
-    s.inject(Script::flight(1, 2, Message::StartViewChange { view: Script::view_of(2), life: s.life(1) }));
+    s.inject(Script::flight(1, 2, Message::StartViewChange { leaving: Script::view_of(2), life: s.life(1) }));
     s.pass(Duration::from_millis(200));
     assert!(s.core(2).is_primary() && s.view(2) == 2, "{}", s.describe(2));
     assert_eq!((s.view(0), s.core(0).log_view().number, s.view(1)), (2, 0, 0));
@@ -281,7 +281,7 @@ fn trace_of_d01() -> (Script, usize, usize) {
     s.cut(0, 2);
     s.lose(|f| f.is(1, 2));
     let vote = s.hold(|f| f.is(1, 0) && f.name() == "DoViewChange");
-    s.inject(Script::flight(1, 0, Message::StartViewChange { view: Script::view_of(3), life: s.life(1) }));
+    s.inject(Script::flight(1, 0, Message::StartViewChange { leaving: Script::view_of(3), life: s.life(1) }));
     s.run();
     assert_eq!((s.view(0), s.view(1)), (3, 3));
     (s, start, vote)

@@ -28,7 +28,7 @@ fn rc_01_d10_a_whole_cluster_restarts() {
         for at in 0..n {
             s.restart(at);
         }
-        s.pass(vsr::Timing::default().suspect * 2);
+        s.pass(vsr::Timing::default().primary_timeout * 2);
         assert!((0..n).any(|at| s.core(at).is_primary()));
         s.settle();
         assert_eq!(s.executed(n - 1).len(), 5);
@@ -52,7 +52,7 @@ fn rc_02_a_majority_restarts() {
         s.restart(at);
     }
     let passed = until(&mut s, "a primary", |s| (0..5).any(|at| s.core(at).is_primary()));
-    assert!(passed <= Timing::default().view_change * 2, "{passed:?}");
+    assert!(passed <= Timing::default().view_change_timeout * 2, "{passed:?}");
     let primary = leader(&s, &[0, 1, 2, 3, 4]);
     write(&mut s, primary, client, 4, b"w");
     assert_eq!(s.reply(client, 4), Some(b"4".to_vec()));
@@ -226,7 +226,7 @@ fn rc_05_an_unreadable_log_claims_nothing() {
     assert!(!promises.borrow().is_empty(), "it takes part: {}", s.describe(2));
     for flight in promises.borrow().iter() {
         let Message::DoViewChange(dvc) = &flight.message else { continue };
-        assert!(!dvc.head_certain && dvc.facts.iter().all(|fact| !fact.nack), "{dvc:?}");
+        assert!(!dvc.head_certain && dvc.evidence.iter().all(|evidence| !evidence.nack), "{dvc:?}");
     }
     assert!(!s.core(1).is_primary() && !s.core(2).is_primary(), "{:?}", describe(&s));
     s.settle();
@@ -253,7 +253,7 @@ fn d11_an_unreadable_log_is_not_claimed_to_be_empty() {
     for flight in s.held(logs) {
         let Message::DoViewChange(dvc) = flight.message else { panic!("it is held by its kind") };
         assert_eq!((dvc.head.0, dvc.head_certain), (2, false));
-        assert!(dvc.facts.iter().all(|fact| !fact.nack), "{:?}", dvc.facts);
+        assert!(dvc.evidence.iter().all(|evidence| !evidence.nack), "{:?}", dvc.evidence);
     }
     s.release(logs);
     s.pass(Duration::from_secs(2));
@@ -540,7 +540,7 @@ fn f19_a_do_view_change_after_a_restart_carries_one_pipeline() {
     let said: Vec<DoViewChange> = s.held(logs).into_iter().filter_map(log_of).collect();
     assert_eq!(said.len(), 6);
     for dvc in said {
-        assert_eq!((dvc.commit.0, dvc.head.0, dvc.facts.len()), (61, 93, 32));
+        assert_eq!((dvc.commit.0, dvc.head.0, dvc.evidence.len()), (61, 93, 32));
         assert!(dvc.headers.len() <= 33, "{} headers", dvc.headers.len());
     }
     s.release(logs);

@@ -719,7 +719,7 @@ fn cl_12_d28_clients_hear_of_started_views_only() {
     let mut s = Script::new(3);
     let client = s.register(0);
     s.isolate(2);
-    s.inject(Script::flight(1, 2, Message::StartViewChange { view: Script::view_of(2), life: s.life(1) }));
+    s.inject(Script::flight(1, 2, Message::StartViewChange { leaving: Script::view_of(2), life: s.life(1) }));
     s.run();
     assert!(s.view(2) == 2 && !s.is_normal(2), "{}", s.describe(2));
     let told = s.hold(|f| f.from == Peer::Replica(ReplicaId(2)) && f.name() == "Replies");

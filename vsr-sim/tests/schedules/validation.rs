@@ -139,7 +139,7 @@ fn h5_11_absurd_messages_are_ignored() {
         head: OpNumber(far),
         head_certain: true,
         headers: Vec::new(),
-        facts: Vec::new(),
+        evidence: Vec::new(),
         checkpoint: OpNumber::ZERO,
         life: Life::default(),
         known: Vec::new(),
@@ -160,7 +160,7 @@ fn h5_11_absurd_messages_are_ignored() {
             Message::Commit { view, commit, head: huge, number: HUGE },
             Message::Commit { view, commit: CommitNumber(5), head: OpNumber(4), number: HUGE },
             Message::CommitOk { view, number: HUGE, life },
-            Message::StartViewChange { view: absurd, life },
+            Message::StartViewChange { leaving: absurd, life },
             Message::DoViewChange(DoViewChange { life, ..dvc.clone() }),
             Message::StartView(start(HUGE)),
             Message::StartView(start(far)),
@@ -252,7 +252,7 @@ fn b7_a_forged_view_is_not_joined() {
     let last = Script::view_of((1 << 60) - 1);
     for (from, to) in [(0, 1), (1, 2), (2, 0)] {
         let life = s.life(from);
-        s.inject(Script::flight(from, to, Message::StartViewChange { view: last, life }));
+        s.inject(Script::flight(from, to, Message::StartViewChange { leaving: last, life }));
         s.inject(Script::flight(from, to, Message::RequestStartView { view: last, nonce: 1 }));
     }
     s.run();
@@ -311,7 +311,7 @@ fn f15_a_single_vote_moves_no_cluster() {
     let mut s = Script::with_membership(members(3, |membership| membership.quorums = quorums));
     let client = s.register(0);
     for to in [0, 1, 0, 1] {
-        s.inject(Script::flight(2, to, Message::StartViewChange { view: Script::view_of(0), life: s.life(2) }));
+        s.inject(Script::flight(2, to, Message::StartViewChange { leaving: Script::view_of(0), life: s.life(2) }));
     }
     s.submit(0, client, 1, b"w");
     s.pass(Duration::from_secs(1));

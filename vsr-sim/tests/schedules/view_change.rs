@@ -21,7 +21,7 @@ fn vc_01_vc_02_a_minority_dies_and_nothing_acknowledged_is_lost() {
         for &at in &dead {
             s.crash(at);
         }
-        s.pass(vsr::Timing::default().suspect * 4);
+        s.pass(vsr::Timing::default().primary_timeout * 4);
         let alive = dead.len();
         assert!(s.is_normal(alive) && s.view(alive) as usize >= dead.len(), "{}", s.describe(alive));
         assert_eq!(s.executed(alive).len(), 5);
@@ -172,7 +172,7 @@ fn vc_07_d05_a_late_vote_does_not_disturb_its_view() {
     let view = s.core(2).view();
     let entered = s.views_entered();
     for _ in 0..2 {
-        s.inject(Script::flight(0, 2, Message::StartViewChange { view, life: s.life(0) }));
+        s.inject(Script::flight(0, 2, Message::StartViewChange { leaving: view, life: s.life(0) }));
     }
     s.run();
     assert!(s.is_normal(2));
@@ -409,7 +409,7 @@ fn f20_a_view_is_ordered_by_its_epoch_first() {
     let client = s.register(0);
     for (from, to) in [(0, 1), (1, 2), (2, 0), (0, 2)] {
         let ping = ping(&s, from, |ping| ping.view = new);
-        let vote = Message::StartViewChange { view: new, life: s.life(from) };
+        let vote = Message::StartViewChange { leaving: new, life: s.life(from) };
         let beat = Message::Commit { view: new, commit: CommitNumber(1), head: OpNumber(1), number: 1 << 40 };
         for message in [ping, vote, beat] {
             s.inject(Script::flight(from, to, message));

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::executor::block_on;
-use vsr::protocol::{Batch, Entry, Incarnation, OpNumber, Random, Recovered, Slot, VsrState};
+use vsr::protocol::{Batch, DiskId, Entry, OpNumber, Random, Recovered, Slot, VsrState};
 use vsr::storage::StorageError;
 use vsr::{Checksum, ClusterId, Membership, ReplicaId, Storage};
 use vsr_storage_file::medium::Medium;
@@ -164,10 +164,10 @@ impl Disk {
         Disk::of(99)
     }
 
-    pub(crate) fn of(incarnation: u128) -> Disk {
+    pub(crate) fn of(disk_id: u128) -> Disk {
         let disk = Disk { log: File::default(), state: File::default() };
         let options = FileOptions::default().with(|options| (options.log_limit, options.extent) = (1 << 22, 1 << 16));
-        FileStorage::format_on(&disk.log, &disk.state, &first_state(incarnation), options).expect("formatting");
+        FileStorage::format_on(&disk.log, &disk.state, &first_state(disk_id), options).expect("formatting");
         disk
     }
 
@@ -227,9 +227,9 @@ impl Disk {
     }
 }
 
-fn first_state(incarnation: u128) -> VsrState {
+fn first_state(disk_id: u128) -> VsrState {
     let membership = Membership::new(["a", "b", "c"]).expect("three members are a cluster");
-    VsrState::formatted(ClusterId(7), ReplicaId(1), Incarnation(incarnation), membership)
+    VsrState::formatted(ClusterId(7), ReplicaId(1), DiskId(disk_id), membership)
 }
 
 pub(crate) fn entry(op: u64, view: u64, len: usize) -> Entry {

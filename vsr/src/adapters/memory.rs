@@ -12,7 +12,7 @@ use futures::task::AtomicWaker;
 
 use crate::protocol::{Batch, Recovered};
 use crate::protocol::{Entry, Envelope, OpNumber, Peer, ReplicaId, Slot, VsrState};
-use crate::traits::network::{Arrival, Network, NetworkError};
+use crate::traits::network::{Network, NetworkError, NetworkEvent};
 use crate::traits::storage::{Storage, StorageError};
 
 /// A log in memory. Clones share it: keep one to restart a replica from the same "disk".
@@ -35,7 +35,7 @@ impl MemoryStorage {
         MemoryStorage::with_state(config.formatted_state())
     }
 
-    /// A freshly formatted one with a state of one's own.
+    /// A freshly formatted storage with the given state.
     #[must_use]
     pub fn with_state(state: VsrState) -> MemoryStorage {
         let disk = Disk { state, entries: BTreeMap::new(), head: OpNumber::ZERO };
@@ -100,7 +100,7 @@ impl Storage for MemoryStorage {
 
 #[derive(Default)]
 struct Mailbox {
-    arrivals: Mutex<Vec<Arrival>>,
+    arrivals: Mutex<Vec<NetworkEvent>>,
     waker: AtomicWaker,
 }
 
@@ -108,7 +108,7 @@ struct Mailbox {
 const MAILBOX_MAX: usize = 1 << 16;
 
 impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, Vec<Arrival>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<NetworkEvent>> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -181,7 +181,7 @@ impl MemoryEndpoint {
         {
             let mut arrivals = mailbox.lock();
             let room = MAILBOX_MAX.saturating_sub(arrivals.len());
-            arrivals.extend(messages.take(room).map(|message| Arrival::Message { from, message }));
+            arrivals.extend(messages.take(room).map(|message| NetworkEvent::Message { from, message }));
         }
         mailbox.waker.wake();
     }
@@ -211,7 +211,7 @@ impl Network for MemoryEndpoint {
         }
     }
 
-    async fn recv(&self) -> Result<Vec<Arrival>, NetworkError> {
+    async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError> {
         let Some(mailbox) = self.mailbox() else {
             return Err(NetworkError::new(format!("{:?} is none of the members", self.me)));
         };

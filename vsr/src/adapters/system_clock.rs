@@ -114,7 +114,7 @@ impl Future for Sleep {
             sleepers.running = true;
             let of_thread = timer.clone();
             let spawned = std::thread::Builder::new().name("vsr-clock".into()).spawn(move || of_thread.run());
-            // Without a thread nobody would ever wake: polling again is slow, and correct.
+            // Without a thread there is no wake-up: polling again is slow, and correct.
             if spawned.is_err() {
                 sleepers.running = false;
                 context.waker().wake_by_ref();

@@ -23,13 +23,13 @@ pub trait BlockingWriter: Send + 'static {
     /// As [`Storage::recover`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Storage::recover`].
     fn recover(&mut self) -> Result<Recovered, StorageError>;
 
     /// As [`Storage::write`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Storage::write`].
     fn write(&mut self, batch: Batch) -> Result<(), StorageError>;
 
     /// As [`Storage::room`]; asked after each call.
@@ -37,10 +37,10 @@ pub trait BlockingWriter: Send + 'static {
         u64::MAX
     }
 
-    /// Work that nobody waits for, after a write was answered, and once a second when there are none.
+    /// Background work: called after each write was answered, and once a second while there are no writes.
     ///
     /// # Errors
-    /// Poison the storage as those of a write do.
+    /// They poison the storage, as errors of a write do.
     fn after_write(&mut self) -> Result<(), StorageError> {
         Ok(())
     }
@@ -51,7 +51,7 @@ pub trait BlockingReader: Send + 'static {
     /// As [`Storage::read`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Storage::read`].
     fn read(&mut self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError>;
 }
 
@@ -388,7 +388,7 @@ mod tests {
         }
     }
 
-    /// B13: a disk that hangs blocks nobody who drops the storage, and what it held is in use until it answers.
+    /// B13: dropping the storage of a disk that hangs does not block; its files are in use until the disk answers.
     #[test]
     fn a_disk_that_hangs_blocks_nobody() {
         let (storage, open, begun, lock) = gated();
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&lock), 1, "the disk has answered");
     }
 
-    /// B13: `close` waits for a disk that hangs, and whoever cannot wait goes on.
+    /// B13: `close` waits for a disk that hangs; a caller that cannot wait drops the future.
     #[test]
     fn closing_waits_for_the_disk_and_can_be_given_up() {
         let (storage, open, begun, lock) = gated();

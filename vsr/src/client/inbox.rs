@@ -140,7 +140,7 @@ impl Account {
         Arc::new(Account { count_max, bytes_max, count: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
     }
 
-    /// Room for one more of so many bytes, if there is.
+    /// Room for one more of this many bytes, if there is.
     pub(crate) fn take(self: &Arc<Account>, bytes: usize) -> Option<Charge> {
         let bytes = bytes.saturating_add(Config::OVERHEAD as usize);
         let count_before = self.count.fetch_add(1, Ordering::Relaxed);
@@ -191,7 +191,7 @@ pub(crate) type QueryAnswer = Result<(Bytes, OpNumber), QueryError>;
 pub(crate) struct QuerySubmission {
     pub(crate) query: Bytes,
     pub(crate) answer: oneshot::Sender<QueryAnswer>,
-    /// `None`: there was no room for it, unless queries that nobody waits for any more are forgotten.
+    /// `None`: there was no room for it, unless queries whose callers have gone are forgotten.
     pub(crate) charge: Option<Charge>,
 }
 
@@ -308,7 +308,7 @@ impl Shared {
         *known = trouble;
     }
 
-    /// Keeps why it stops, for whoever asks afterwards. The first word counts.
+    /// Keeps the reason of the stop, for calls that come later. The first reason counts.
     pub(crate) fn remember(&self, why: String) {
         let _ = self.last_words.set(why);
     }
@@ -323,7 +323,7 @@ impl Shared {
         self.close();
     }
 
-    /// Nothing is taken any more; whoever waits hears so.
+    /// Nothing is accepted any more; callers that wait get an error.
     pub(crate) fn close(&self) {
         let mut inbox = self.inbox();
         inbox.closed = true;
@@ -491,14 +491,14 @@ pub(crate) fn close_watch(queue: &Mutex<WatchQueue>) {
     }
 }
 
-/// Something that happened in a replica, or how much of it was not read in time.
+/// An event of a replica, or the number of events that were lost because they were not read in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Watched {
-    /// It happened.
+pub enum WatchEvent {
+    /// An event.
     Event(Event),
-    /// So many events were lost because they were not read in time.
-    Missed(u64),
+    /// The number of events that were lost here because they were not read in time.
+    Lagged(u64),
 }
 
 /// The events of a replica, in order. Ends when the replica stops.
@@ -507,15 +507,15 @@ pub struct Events {
 }
 
 impl Stream for Events {
-    type Item = Watched;
+    type Item = WatchEvent;
 
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Watched>> {
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<WatchEvent>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(event) = queue.events.pop_front() {
-            return Poll::Ready(Some(Watched::Event(event)));
+            return Poll::Ready(Some(WatchEvent::Event(event)));
         }
         if queue.missed > 0 {
-            return Poll::Ready(Some(Watched::Missed(std::mem::take(&mut queue.missed))));
+            return Poll::Ready(Some(WatchEvent::Lagged(std::mem::take(&mut queue.missed))));
         }
         if queue.closed {
             return Poll::Ready(None);
@@ -531,7 +531,7 @@ impl Events {
     /// # Cancel safety
     /// Dropping the future loses nothing.
     #[allow(clippy::should_implement_trait, reason = "the name that every stream's next has")]
-    pub fn next(&mut self) -> impl Future<Output = Option<Watched>> + '_ {
+    pub fn next(&mut self) -> impl Future<Output = Option<WatchEvent>> + '_ {
         std::future::poll_fn(|context| Pin::new(&mut *self).poll_next(context))
     }
 }

@@ -25,10 +25,10 @@ use crate::protocol::{
     ReplicaId, Reply, Request, View, in_messages,
 };
 use crate::traits::clock::{Alarm, Clock};
-use crate::traits::network::{Arrival, Network, NetworkError};
+use crate::traits::network::{Network, NetworkError, NetworkEvent};
 use crate::traits::state_machine::{StateMachine, decode};
 
-/// What a client is told. Made by [`ClientConfig::new`], and changed field by field, or by [`with`](ClientConfig::with); later
+/// The configuration of a client. Made by [`ClientConfig::new`], and changed field by field, or by [`with`](ClientConfig::with); later
 /// versions have more fields.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -39,11 +39,11 @@ pub struct ClientConfig {
     pub members: Vec<ReplicaId>,
     /// Requests in flight; not more than the cluster's `window`. Default 1,024.
     pub window: u32,
-    /// How long an answer is waited for before another replica is asked; longer where answers take longer. Default
+    /// How long to wait for an answer before another replica is asked; longer where answers take longer. Default
     /// 200 ms.
-    pub patience: Duration,
-    /// How long after a replica said that it knows no primary, the first time. Default 5 ms.
-    pub pause: Duration,
+    pub reply_timeout: Duration,
+    /// How long to wait, the first time, after a replica said that it knows no primary. It doubles. Default 5 ms.
+    pub retry_backoff: Duration,
     /// Requests that wait here for callers, and queries; beyond it a submit, or a query, fails with `Busy`. Default
     /// 65,536.
     pub queue_max: usize,
@@ -67,8 +67,8 @@ impl ClientConfig {
             id,
             members: (0..n).map(|id| ReplicaId(id as u8)).collect(),
             window: WINDOW.default as u32,
-            patience: Duration::from_millis(200),
-            pause: Duration::from_millis(5),
+            reply_timeout: Duration::from_millis(200),
+            retry_backoff: Duration::from_millis(5),
             queue_max: 65_536,
             queue_bytes_max: 256 << 20,
             request_max: REQUEST_MAX.default as u32,
@@ -90,7 +90,7 @@ impl ClientConfig {
     /// The first field that cannot work.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if self.id == ClientId(0) {
-            return bad("ClientConfig::id", 0, "any number but 0, which stands for nobody: it would get no answer");
+            return bad("ClientConfig::id", 0, "any number but 0, which means \"no client\" and would get no answer");
         }
         let n = self.members.len();
         if n == 0 || n > MEMBERS_MAX {
@@ -105,9 +105,19 @@ impl ClientConfig {
         check_limit(REQUEST_MAX, self.request_max.into())?;
         check_limit(QUERY_MAX, self.query_max.into())?;
         let millisecond = Duration::from_millis(1);
-        check_time("ClientConfig::patience", self.patience, millisecond, "another replica is asked after it")?;
+        check_time(
+            "ClientConfig::reply_timeout",
+            self.reply_timeout,
+            millisecond,
+            "another replica is asked after it",
+        )?;
         let microsecond = Duration::from_micros(1);
-        check_time("ClientConfig::pause", self.pause, microsecond, "a primary is asked for again after it")?;
+        check_time(
+            "ClientConfig::retry_backoff",
+            self.retry_backoff,
+            microsecond,
+            "a primary is asked for again after it",
+        )?;
         check_count("ClientConfig::queue_max", self.queue_max, "no caller would ever be served")?;
         let longest = u64::from(self.request_max.max(self.query_max));
         let other = if self.request_max >= self.query_max { "request_max" } else { "query_max" };
@@ -283,7 +293,7 @@ struct WaitingQuery {
     _charge: Charge,
 }
 
-/// So many of the oldest queries are sent again when there is no answer, each after times that double up to a second.
+/// This many of the oldest queries are sent again when there is no answer, each after times that double up to a second.
 const PROBES: usize = 4;
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -308,7 +318,7 @@ impl<N: Network> ClientRunner<N> {
     /// # Errors
     /// When the network has stopped.
     pub async fn run(self) -> Result<(), NetworkError> {
-        // Bound first, the closer goes last: whoever hears that the client is closed finds its network free.
+        // Bound first, the closer is dropped last: a caller that hears that the client is closed finds its network free.
         let ClientRunner { closer, config, network } = self;
         let shared = closer.0.clone();
         let clock = shared.clock.clone();
@@ -318,7 +328,7 @@ impl<N: Network> ClientRunner<N> {
         let mut random = Random::new(config.seed);
         let target = random.below(config.members.len() as u64) as usize;
         let mut worker = Worker {
-            session: ClientSession::new(config.id, config.window, config.patience, config.pause),
+            session: ClientSession::new(config.id, config.window, config.reply_timeout, config.retry_backoff),
             config,
             network: &network,
             shared: &shared,
@@ -375,7 +385,7 @@ struct Worker<'a, N> {
     status: BTreeMap<u64, (ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,
     next_nonce: u64,
     queries_due: Monotonic,
-    recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
+    recv: Option<BoxFuture<'a, Result<Vec<NetworkEvent>, NetworkError>>>,
     alarm: Alarm<'a>,
     outgoing: Vec<Envelope>,
     requests: Vec<Request>,
@@ -437,29 +447,29 @@ impl<N: Network> Worker<'_, N> {
         self.recv = None;
         for arrival in arrivals? {
             match arrival {
-                Arrival::Message { message: Message::Replies { view, replies }, .. } => {
+                NetworkEvent::Message { message: Message::Replies { view, replies }, .. } => {
                     for reply in replies {
                         self.on_reply(view, reply, now);
                     }
                 }
-                Arrival::Message { message: Message::Answer { nonce, answer, position, view, .. }, .. } => {
+                NetworkEvent::Message { message: Message::Answer { nonce, answer, position, view, .. }, .. } => {
                     self.on_view(view, now);
                     if let Some(query) = self.queries.remove(&nonce) {
                         let answer = answer.map(|answer| (answer, position));
                         let _ = query.answer.send(answer.map_err(refused));
                         // Others are the oldest now.
-                        self.queries_due = self.queries_due.min(now.after(self.config.patience));
+                        self.queries_due = self.queries_due.min(now.after(self.config.reply_timeout));
                     }
                 }
-                Arrival::PeerDown { peer: Peer::Replica(peer), .. } => {
+                NetworkEvent::PeerDown { peer: Peer::Replica(peer), .. } => {
                     self.shared.set_refused(peer, None);
                     self.on_peer_lost(peer, now);
                 }
-                Arrival::Refused { by, why } => {
+                NetworkEvent::Refused { by, why } => {
                     self.shared.set_refused(by, Some(why));
                     self.on_peer_lost(by, now);
                 }
-                Arrival::Message { message: Message::Status { nonce, status }, .. } => {
+                NetworkEvent::Message { message: Message::Status { nonce, status }, .. } => {
                     if let Some((_, answer)) = self.status.remove(&nonce)
                         && let Ok(status) = decode(status)
                     {
@@ -467,14 +477,14 @@ impl<N: Network> Worker<'_, N> {
                     }
                 }
                 // What was sent before there was a connection is lost.
-                Arrival::PeerUp(Peer::Replica(peer)) => {
+                NetworkEvent::PeerUp(Peer::Replica(peer)) => {
                     self.shared.set_refused(peer, None);
                     self.up.insert(peer);
                     let asked: Vec<u64> =
                         self.status.iter().filter(|(_, (of, _))| *of == peer).map(|(nonce, _)| *nonce).collect();
                     asked.into_iter().for_each(|nonce| self.ask_status(peer, nonce));
                     if peer == self.config.members[self.target] {
-                        self.hurry(now, true);
+                        self.resend_now(now, true);
                     }
                 }
                 _ => {}
@@ -489,15 +499,15 @@ impl<N: Network> Worker<'_, N> {
         let was_asked = self.asked.remove(&peer);
         if peer == self.config.members[self.target] {
             self.rotate(now);
-            self.hurry(now, was_up);
+            self.resend_now(now, was_up);
         } else if was_up && was_asked {
-            self.hurry(now, true);
+            self.resend_now(now, true);
         }
     }
 
     fn on_reply(&mut self, view: View, reply: Reply, now: Monotonic) {
         if let Outcome::Busy(Busy::NoPrimary) = reply.outcome {
-            if now.since(self.rotated_at) >= self.config.pause {
+            if now.since(self.rotated_at) >= self.config.retry_backoff {
                 self.rotate(now);
             }
         } else {
@@ -514,7 +524,7 @@ impl<N: Network> Worker<'_, N> {
             self.shared.set_view(view);
             // What went to the primary of an earlier view may be lost with it.
             if std::mem::replace(&mut self.view_known, true) {
-                self.hurry(now, true);
+                self.resend_now(now, true);
             }
         }
     }
@@ -529,8 +539,8 @@ impl<N: Network> Worker<'_, N> {
     }
 
     /// The connection or the primary has changed: everything is asked again.
-    fn hurry(&mut self, now: Monotonic, is_sure: bool) {
-        self.session.hurry(now, is_sure);
+    fn resend_now(&mut self, now: Monotonic, is_sure: bool) {
+        self.session.resend_now(now, is_sure);
         let again = if is_sure { usize::MAX } else { PROBES };
         for query in self.queries.values_mut().take(again) {
             query.due = Monotonic(0);
@@ -546,7 +556,7 @@ impl<N: Network> Worker<'_, N> {
         self.session.take_told(&mut self.settled);
         let queries_again =
             now >= self.queries_due && self.queries.values().any(|query| query.due > Monotonic(0) && query.due <= now);
-        if (again || queries_again) && now.since(self.rotated_at) >= self.config.patience {
+        if (again || queries_again) && now.since(self.rotated_at) >= self.config.reply_timeout {
             // No answer in time: this replica may be cut off.
             self.rotate(now);
         }
@@ -575,8 +585,8 @@ impl<N: Network> Worker<'_, N> {
             }
             probes += usize::from(is_probe);
             if waiting.due <= now {
-                let longest = RETRY_MAX.max(self.config.patience);
-                let doubled = self.config.patience.saturating_mul(1 << waiting.sent.min(10));
+                let longest = RETRY_MAX.max(self.config.reply_timeout);
+                let doubled = self.config.reply_timeout.saturating_mul(1 << waiting.sent.min(10));
                 waiting.due = now.after(doubled.min(longest));
                 waiting.sent += 1;
                 let (client, nonce, query) = (self.config.id, *nonce, waiting.query.clone());

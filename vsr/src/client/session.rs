@@ -83,12 +83,12 @@ pub(crate) type Submitted = Result<(Bytes, Position), SubmitError>;
 #[derive(Debug)]
 struct Outstanding<T> {
     command: Bytes,
-    /// The cluster has refused it for now: it is on nobody's way.
+    /// The cluster has refused it for now: no replica works on it.
     refused: bool,
     sent_at: Monotonic,
     /// How often it was sent again.
     attempts: u32,
-    /// Who waits; nobody any more once an error was given.
+    /// The caller that waits; `None` once it was given an error.
     tag: Option<T>,
 }
 
@@ -112,7 +112,7 @@ fn weight(command: &Bytes) -> u64 {
     command.len() as u64 + 64
 }
 
-/// One session, as its client keeps it. `T` tells the requests apart for whoever waits.
+/// One session, as its client keeps it. `T` names a request for the caller that waits.
 #[derive(Debug)]
 pub(crate) struct ClientSession<T> {
     client: ClientId,
@@ -122,8 +122,8 @@ pub(crate) struct ClientSession<T> {
     /// The last one that was evicted: a late answer must not bring it back.
     evicted: Option<SessionId>,
     window: u64,
-    patience: Duration,
-    pause: Duration,
+    reply_timeout: Duration,
+    retry_backoff: Duration,
     /// The number of the first in `outstanding`: everything below it is answered. This is the floor.
     floor: u64,
     /// Sent, from the floor on; `None` is answered.
@@ -168,27 +168,32 @@ const RETRY_MAX: Duration = CLIENT_PAUSE_MAX;
 const TIME_OUT_MAX: Duration = Duration::from_secs(10);
 const DOUBLINGS_MAX: u32 = 10;
 const CAUTION_MAX: u32 = 5;
-/// So many of the oldest requests are sent again when there is no answer.
+/// This many of the oldest requests are sent again when there is no answer.
 const PROBES: usize = 4;
 /// And so many bytes of them at once, beside a single one.
 const PROBE_BYTES: usize = 16 << 10;
 /// What a cluster is thought to take at once, before it has shown.
 const ON_THE_WAY_START: u64 = 16 << 20;
-/// Less is no burden for any cluster.
+/// Less burdens no cluster.
 const ON_THE_WAY_MIN: u64 = 64 << 10;
 
 impl<T> ClientSession<T> {
-    /// `patience` is how long an answer is waited for before the request is sent again, `pause` how long
+    /// `reply_timeout` is how long to wait for an answer before the request is sent again, `retry_backoff` how long
     /// after a `Busy`; each the first time.
-    pub(crate) fn new(client: ClientId, window: u32, patience: Duration, pause: Duration) -> ClientSession<T> {
+    pub(crate) fn new(
+        client: ClientId,
+        window: u32,
+        reply_timeout: Duration,
+        retry_backoff: Duration,
+    ) -> ClientSession<T> {
         ClientSession {
             client,
             session: None,
             known: None,
             evicted: None,
             window: window.into(),
-            patience,
-            pause,
+            reply_timeout,
+            retry_backoff,
             floor: 1,
             outstanding: VecDeque::new(),
             in_flight: 0,
@@ -217,7 +222,7 @@ impl<T> ClientSession<T> {
         self.next_due = Monotonic(0);
     }
 
-    /// Requests that nobody has an answer to yet.
+    /// The number of requests without an answer.
     pub(crate) fn pending(&self) -> usize {
         self.in_flight + self.waiting.len()
     }
@@ -239,7 +244,7 @@ impl<T> ClientSession<T> {
 
     /// The connection or the primary has changed: everything is to be sent again, as fast as it is taken. A change
     /// that may be none (not `is_sure`) counts so only if something was answered since the last.
-    pub(crate) fn hurry(&mut self, now: Monotonic, is_sure: bool) {
+    pub(crate) fn resend_now(&mut self, now: Monotonic, is_sure: bool) {
         for outstanding in self.outstanding.iter_mut().flatten() {
             outstanding.refused = true;
         }
@@ -285,7 +290,7 @@ impl<T> ClientSession<T> {
     fn poll_register(&mut self, now: Monotonic, requests: &mut Vec<Request>) -> bool {
         let again = self.register_due > Monotonic(0) && now >= self.register_due;
         if now >= self.register_due {
-            self.register_due = now.after(self.patience);
+            self.register_due = now.after(self.reply_timeout);
             requests.push(Request {
                 client: self.client,
                 session: SessionId::default(),
@@ -327,7 +332,7 @@ impl<T> ClientSession<T> {
         self.overdue_at = next;
         if bytes > 0 {
             // Where one was left out for its length, it has its turn a little later.
-            self.overdue_at = next.max(now.after(self.patience / 4));
+            self.overdue_at = next.max(now.after(self.reply_timeout / 4));
             self.caution = (self.caution + 1).min(CAUTION_MAX);
         }
         bytes > 0
@@ -393,7 +398,7 @@ impl<T> ClientSession<T> {
     }
 
     fn time_out(&self) -> Duration {
-        (self.latency * 2).min(TIME_OUT_MAX).max(self.patience)
+        (self.latency * 2).min(TIME_OUT_MAX).max(self.reply_timeout)
     }
 
     /// They were never sent: nothing of them is executed.
@@ -435,7 +440,7 @@ impl<T> ClientSession<T> {
             Outcome::Refused(Refusal::BeyondWindow | Refusal::Busy) => {
                 return self.on_busy(reply.number, Busy::Queue, now);
             }
-            // The floor passes only what is answered: an old copy, or somebody else uses this session.
+            // The floor passes only what is answered: an old copy, or another client uses this session.
             Outcome::Refused(Refusal::BelowFloor) => Err(SubmitError::TimedOut),
             Outcome::Registered(_)
             | Outcome::Refused(Refusal::Panicked | Refusal::AnswerTooLarge | Refusal::Unencodable) => return,
@@ -443,8 +448,8 @@ impl<T> ClientSession<T> {
         self.settle(reply.number, result, now, settled);
     }
 
-    /// Whether it answers another command than the one that was sent under its number: somebody else uses this id, and a
-    /// transport cannot tell the two apart (rule 5.2: nobody ever sees another's reply). What is said of the number or the
+    /// Whether it answers another command than the one that was sent under its number: another client uses this id, and a
+    /// transport cannot tell the two apart (rule 5.2: no client ever sees another's reply). What is said of the number or the
     /// session, whatever was sent, concerns both.
     fn is_anothers(&mut self, reply: &Reply) -> bool {
         let of_the_command = match reply.outcome {
@@ -474,7 +479,7 @@ impl<T> ClientSession<T> {
             Outcome::Busy(busy) if self.session.is_none() => {
                 self.trouble = Some(*busy);
                 self.holds = (self.holds + 1).min(DOUBLINGS_MAX);
-                let first = if *busy == Busy::NoPrimary { self.pause } else { self.patience };
+                let first = if *busy == Busy::NoPrimary { self.retry_backoff } else { self.reply_timeout };
                 self.register_due = now.after(self.backed_off(first, *busy));
                 self.next_due = self.register_due.min(self.next_due);
                 if *busy == Busy::LogFull {
@@ -520,14 +525,14 @@ impl<T> ClientSession<T> {
     /// Nothing that was refused is sent for a while, and longer each time.
     fn hold(&mut self, busy: Busy, now: Monotonic) {
         self.holds = (self.holds + 1).min(DOUBLINGS_MAX);
-        let first = if busy == Busy::NoPrimary { self.pause } else { self.pause * 4 };
+        let first = if busy == Busy::NoPrimary { self.retry_backoff } else { self.retry_backoff * 4 };
         self.hold_until = now.after(self.backed_off(first, busy));
     }
 
     /// The pause of this hold: doubled with each, and a little shorter at random, so that clients do not keep step.
     fn backed_off(&mut self, first: Duration, busy: Busy) -> Duration {
-        // Who is told that there is no primary hears of the next one by asking.
-        let longest = if busy == Busy::NoPrimary { self.patience / 2 } else { RETRY_MAX };
+        // A client that is told that there is no primary learns of the next one by asking.
+        let longest = if busy == Busy::NoPrimary { self.reply_timeout / 2 } else { RETRY_MAX };
         let pause = first.saturating_mul(1 << self.holds.saturating_sub(1).min(DOUBLINGS_MAX));
         let pause = pause.min(longest.max(first));
         let jitter = self.random.below(u64::try_from(pause.as_nanos() / 4).unwrap_or(u64::MAX));
@@ -569,7 +574,7 @@ impl<T> ClientSession<T> {
             self.on_the_way = self.on_the_way.saturating_sub(weight);
         }
         if answered.attempts == 0 {
-            // Of one that was sent twice nobody knows which time was answered.
+            // Of one that was sent twice it is unknown which copy was answered.
             self.latency = (self.latency * 7 + now.since(answered.sent_at)) / 8;
             self.caution = 0;
         }

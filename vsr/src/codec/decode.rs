@@ -114,7 +114,7 @@ impl<'de> Decoder<'de> {
         self.at += 1;
         match self.length8()? {
             16 => self.array().map(Some),
-            len => Err(CodecError::Type(format!("{len} bytes at {at} are no 128-bit number"))),
+            len => Err(CodecError::Type(format!("{len} bytes at {at} are not a 128-bit number"))),
         }
     }
 }

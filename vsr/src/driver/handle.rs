@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-pub use crate::client::inbox::{Events, Positioned, QueryError, ReplicaStatus, Watched};
+pub use crate::client::inbox::{Events, Positioned, QueryError, ReplicaStatus, WatchEvent};
 use crate::client::inbox::{
     Shared, WatchQueue, close_watch, send_query, send_query_within, submit_command, submit_within,
 };
@@ -66,7 +66,7 @@ impl<S: StateMachine> Handle<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// Answers a query from a state that contains every command that was acknowledged, by anybody,
+    /// Answers a query from a state that contains every command that was acknowledged, to any client,
     /// before the call (linearizable; rule 8.1). Writes nothing to the log.
     ///
     /// # Cancel safety
@@ -112,7 +112,7 @@ impl<S> Handle<S> {
         self.shared.trouble()
     }
 
-    /// Why there is no progress, in one sentence. After the replica has stopped: why it has.
+    /// One sentence that says why there is no progress. After the replica has stopped: why it stopped.
     ///
     /// # Cancel safety
     /// Dropping the future is harmless.

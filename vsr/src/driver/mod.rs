@@ -4,5 +4,5 @@
 //! storages are formatted with it.
 
 pub mod handle;
-pub(crate) mod measure;
+pub(crate) mod metrics;
 pub mod replica;

@@ -16,7 +16,7 @@ use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
 use super::handle::Handle;
-use super::measure::Measure;
+use super::metrics::Metrics;
 use crate::adapters::system_clock::SystemClock;
 use crate::client::inbox::{
     Bounds, Caller, Charge, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, Submission,
@@ -26,11 +26,11 @@ use crate::client::session::{ClientSession, SubmitError, Submitted};
 use crate::config::{Config, ConfigError};
 use crate::log;
 use crate::protocol::{
-    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Fault, Input, Inputs, Mark,
-    Message, Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
+    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Halt, Input, Inputs, Mark, Message,
+    Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::traits::clock::{Alarm, Clock};
-use crate::traits::network::{Arrival, Identity, Network, NetworkError};
+use crate::traits::network::{Identity, Network, NetworkError, NetworkEvent};
 use crate::traits::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
 use crate::traits::storage::{Storage, StorageError};
 
@@ -46,7 +46,7 @@ pub enum ReplicaError {
     Network(#[from] NetworkError),
     /// The protocol cannot go on safely.
     #[error(transparent)]
-    Fault(#[from] Fault),
+    Halt(#[from] Halt),
     /// The configuration cannot work.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -94,8 +94,8 @@ pub struct Replica<S, D, N, C = SystemClock> {
     network: N,
     clock: Arc<C>,
     observer: Option<Box<dyn Observer>>,
-    /// The last to be dropped: whoever hears that the replica has stopped finds disk and network free.
-    closer: Closer,
+    /// The last to be dropped: a caller that hears that the replica has stopped finds disk and network free.
+    closer: CloseOnDrop,
 }
 
 /// Gathers the parts of a [`Replica`].
@@ -138,7 +138,7 @@ impl<S, D, N, C> ReplicaBuilder<S, D, N, C> {
         ReplicaBuilder { config, machine, storage, network, clock, observer }
     }
 
-    /// Somebody who sees every event.
+    /// An observer that sees every event.
     #[must_use]
     pub fn observer(mut self, observer: Box<dyn Observer>) -> ReplicaBuilder<S, D, N, C> {
         self.observer = Some(observer);
@@ -166,7 +166,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, 
         };
         let shared = Shared::new(bounds, status, clock.clone());
         let handle = Handle { shared: shared.clone(), machine: PhantomData };
-        Ok((Replica { config, machine, storage, network, clock, observer, closer: Closer(shared) }, handle))
+        Ok((Replica { config, machine, storage, network, clock, observer, closer: CloseOnDrop(shared) }, handle))
     }
 }
 
@@ -188,7 +188,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Replica<S, D, N, C> {
             shared.remember(format!("stopped: {error}"));
         }
         {
-            // A disk that hangs lets go when it answers again; nobody can wait for that.
+            // A disk that hangs lets go when it answers again; the shutdown does not wait for that.
             let closing = std::pin::pin!(join(storage.close(), network.close()));
             let _ = select(closing, clock.sleep_until(clock.now().after(CLOSE_MAX))).await;
         }
@@ -211,8 +211,8 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
 ) -> Result<(), ReplicaError> {
     let Some(recovered) = start::recover(storage, shared).await? else { return Ok(()) };
     check_identity(&config, &recovered.state)?;
-    let (incarnation, starts) = (recovered.state.incarnation, recovered.state.starts + 1);
-    network.introduce(Identity { incarnation, starts });
+    let (disk_id, starts) = (recovered.state.disk_id, recovered.state.starts + 1);
+    network.set_identity(Identity { disk_id, starts });
     let local_client = local_client(&config, &recovered.state);
     let options = Options {
         timing: config.timing,
@@ -235,7 +235,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         Duration::from_millis(5),
     );
     let mut driver = Driver {
-        measure: Measure::new(config.replica),
+        metrics: Metrics::new(config.replica),
         core,
         inputs: Inputs { apply_max: config.apply_slice, ..Inputs::default() },
         effects: Effects::default(),
@@ -277,10 +277,10 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     result
 }
 
-/// Tells whoever waits that the replica is gone, also when its future is dropped.
-struct Closer(Arc<Shared>);
+/// Tells all callers that wait that the replica is gone, also when its future is dropped.
+struct CloseOnDrop(Arc<Shared>);
 
-impl Drop for Closer {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
@@ -302,7 +302,7 @@ fn check_identity(config: &Config, disk: &VsrState) -> Result<(), ReplicaError> 
 /// A client id that no earlier life of this disk, and no other disk, has used (rule 5.1).
 fn local_client(config: &Config, disk: &VsrState) -> ClientId {
     let mut bytes = Vec::new();
-    bytes.extend(disk.incarnation.0.to_le_bytes());
+    bytes.extend(disk.disk_id.0.to_le_bytes());
     bytes.extend(disk.starts.to_le_bytes());
     bytes.extend(config.seed.to_le_bytes());
     ClientId(Checksum::of(&bytes).0.max(1))
@@ -352,12 +352,12 @@ struct Driver<'a, S, D, N, C> {
     full_pause: Duration,
     /// Each with the times that it failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
-    recv: Option<BoxFuture<'a, Result<Vec<Arrival>, NetworkError>>>,
+    recv: Option<BoxFuture<'a, Result<Vec<NetworkEvent>, NetworkError>>>,
     /// The peers that will not have this replica, and why. Status, `explain`, log and metrics look here.
     refused_by: BTreeMap<ReplicaId, String>,
     alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
-    measure: Measure,
+    metrics: Metrics,
     requests: Vec<Request>,
     settled: Vec<(Caller, Submitted)>,
 }
@@ -422,8 +422,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.start_io(now);
         self.network.send(&mut self.effects.messages);
         self.publish(now);
-        match self.core.fault() {
-            Some(fault) => Err(fault.clone().into()),
+        match self.core.halted() {
+            Some(halt) => Err(halt.clone().into()),
             None => Ok(progress),
         }
     }
@@ -451,7 +451,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             result => result?,
         }
         self.full_pause = FULL_PAUSE;
-        self.measure.write_ended(now);
+        self.metrics.write_ended(now);
         self.inputs.written = Some(number);
         Ok(true)
     }
@@ -471,7 +471,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                             continue;
                         }
                         // An entry that cannot be read is as good as a damaged one: a peer has it. The rest is asked for again.
-                        Err(StorageError::Io { .. }) if self.core.membership().n() > 1 => {
+                        Err(StorageError::Io { .. }) if self.core.membership().size() > 1 => {
                             vec![(*request.ops().start(), None)]
                         }
                         result => result?,
@@ -492,23 +492,23 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.recv = None;
         for arrival in arrivals? {
             match arrival {
-                Arrival::Message { from: Peer::Client(client), message: Message::Query { nonce, query, .. } } => {
+                NetworkEvent::Message { from: Peer::Client(client), message: Message::Query { nonce, query, .. } } => {
                     self.ask_for_client(client, nonce, query, now);
                 }
-                Arrival::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
+                NetworkEvent::Message { from: Peer::Client(client), message: Message::RequestStatus { nonce } } => {
                     self.status_asked.push((client, nonce));
                 }
-                Arrival::Message { from, message } => self.inputs.arrived.push(Input::Message { from, message }),
-                Arrival::PeerUp(Peer::Replica(peer)) => {
+                NetworkEvent::Message { from, message } => self.inputs.arrived.push(Input::Message { from, message }),
+                NetworkEvent::PeerUp(Peer::Replica(peer)) => {
                     self.refused_by.remove(&peer);
                     self.inputs.arrived.push(Input::PeerUp(peer));
                 }
-                Arrival::PeerDown { peer: Peer::Replica(peer), refused } => {
+                NetworkEvent::PeerDown { peer: Peer::Replica(peer), refused } => {
                     self.refused_by.remove(&peer);
                     self.inputs.arrived.push(Input::PeerDown { peer, refused });
                 }
-                Arrival::Refused { by, why } => _ = self.refused_by.insert(by, why),
-                Arrival::PeerUp(_) | Arrival::PeerDown { .. } => {}
+                NetworkEvent::Refused { by, why } => _ = self.refused_by.insert(by, why),
+                NetworkEvent::PeerUp(_) | NetworkEvent::PeerDown { .. } => {}
             }
         }
         Ok(true)
@@ -579,7 +579,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.ask(query, Asker::Client { client, nonce }, charge);
     }
 
-    /// Queries that nobody waits for any more make room for others.
+    /// Queries whose callers have gone make room for others.
     fn forget_queries(&mut self, now: Monotonic) {
         if now < self.forget_at {
             return;
@@ -666,7 +666,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 
     fn start_io(&mut self, now: Monotonic) {
         if let Some((number, batch)) = self.effects.write.take() {
-            self.measure.write_started(now, &batch);
+            self.metrics.write_started(now, &batch);
             self.write = Some((number, batch.clone(), self.storage.write(batch)));
         }
         for request in self.effects.reads.drain(..) {
@@ -675,12 +675,12 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         }
     }
 
-    /// Events to whoever watches, figures to the metrics, the status to the handles.
+    /// Gives events to the watchers, figures to the metrics, the status to the handles.
     fn publish(&mut self, now: Monotonic) {
         let mut events = std::mem::take(&mut self.effects.events);
         for event in &events {
             if let Event::ViewStarted { .. } = event {
-                self.session.hurry(now, true);
+                self.session.resend_now(now, true);
             }
             if let Some(observer) = &mut self.observer {
                 observer.on_event(&self.core, event);
@@ -695,11 +695,11 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             }
         }
         let status = self.status();
-        self.measure.turn_ended(now, &self.core, &events, &self.effects.marks);
+        self.metrics.turn_ended(now, &self.core, &events, &self.effects.marks);
         self.effects.marks.clear();
         events.clear();
         self.effects.events = events;
-        self.measure.health(now, &self.core, status.health, &self.refused_by);
+        self.metrics.health(now, &self.core, status.health, &self.refused_by);
         if let Some(observer) = &mut self.observer {
             observer.on_turn(&self.core);
         }
@@ -709,7 +709,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 
     fn status(&self) -> ReplicaStatus {
-        let (_, starts) = self.core.incarnation();
+        let (_, starts) = self.core.disk_and_starts();
         ReplicaStatus {
             replica: self.core.id(),
             view: self.core.view(),
@@ -745,8 +745,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     fn is_stopped(&self) -> bool {
         let Some(deadline) = self.stopping else { return false };
         let handed_over = self.core.status() == Status::Normal && !self.core.is_primary();
-        let alone = self.core.membership().n() == 1;
-        // Past the deadline it stops as it is: a write that hangs for ever must not hold it.
+        let alone = self.core.membership().size() == 1;
+        // Past the deadline it stops as it is: a write that never ends must not hold it.
         (self.write.is_none() && (handed_over || alone)) || self.clock.now() >= deadline
     }
 

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::protocol::health::explain::Stall;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::{BrokenInvariant, Numbers, Promises};
 use crate::protocol::log::body_cache::BodyCache;
 use crate::protocol::log::log::{Body, Log};
@@ -25,7 +25,7 @@ use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::{Message, Peer, Ping, Reply};
 use crate::protocol::types::number::{
-    BatchNumber, CommitNumber, Incarnation, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View,
+    BatchNumber, CommitNumber, DiskId, Monotonic, NEVER, OpNumber, ReplicaId, Timestamp, View,
 };
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
@@ -33,7 +33,7 @@ use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
 use crate::protocol::view_change::phase::{Phase, Status};
 use crate::protocol::view_change::view_change::ViewChange;
 
-/// Views by which a message may be ahead of the own view. A replica that was away for longer than so many views take
+/// How many views a message may be ahead of the replica's view. A replica that was away while more views passed
 /// (months, at the shortest time-out) has to be replaced (rule 7.12).
 const VIEW_LEAP_MAX: u64 = 1 << 24;
 
@@ -68,7 +68,7 @@ pub struct Core {
     pub(crate) random: Random,
     pub(crate) now: Monotonic,
     pub(crate) wall: Timestamp,
-    pub(crate) fault: Option<Fault>,
+    pub(crate) halted: Option<Halt>,
     /// The numbers at the end of the last turn.
     pub(crate) checked: Numbers,
     pub(crate) local_replies: Vec<Reply>,
@@ -172,8 +172,8 @@ impl Core {
 
     /// The disk's identity, and how often the replica was started on it.
     #[must_use]
-    pub fn incarnation(&self) -> (Incarnation, u64) {
-        (self.state.incarnation, self.state.starts)
+    pub fn disk_and_starts(&self) -> (DiskId, u64) {
+        (self.state.disk_id, self.state.starts)
     }
 
     /// Requests that wait for a place in the pipeline.
@@ -209,8 +209,8 @@ impl Core {
     /// Why the replica has stopped, if it has. Nothing leaves it any more. While there is something left that has to be
     /// durable first, it is silent, and says nothing yet.
     #[must_use]
-    pub fn fault(&self) -> Option<&Fault> {
-        self.fault.as_ref().filter(|_| self.last_batch.is_none())
+    pub fn halted(&self) -> Option<&Halt> {
+        self.halted.as_ref().filter(|_| self.last_batch.is_none())
     }
 
     /// The time that it was told last.
@@ -236,7 +236,7 @@ impl Core {
             Peer::Replica(id) => id,
         };
         let Some(index) = self.membership.index_of(from).filter(|&index| index != self.index) else {
-            self.ignore(message.name(), "the sender is no other member");
+            self.ignore(message.name(), "the sender is not another member");
             return;
         };
         if !message.is_plausible(self.membership.epoch) {
@@ -267,7 +267,7 @@ impl Core {
             Message::PrepareOk { view, op, checksum, .. } => self.on_prepare_ok(from, view, op, checksum),
             Message::Commit { view, commit, head, number } => self.on_commit(from, view, commit, head, number),
             Message::CommitOk { view, number, .. } => self.on_commit_ok(from, view, number),
-            Message::StartViewChange { view, .. } => self.on_start_view_change(index, view),
+            Message::StartViewChange { leaving: view, .. } => self.on_start_view_change(index, view),
             Message::DoViewChange(dvc) => self.on_do_view_change(index, dvc),
             Message::StartView(start) => self.on_start_view(from, start),
             Message::RequestStartView { view, nonce } => self.on_request_start_view(from, view, nonce),
@@ -348,7 +348,7 @@ impl Core {
     /// the replica has stopped.
     #[must_use]
     pub fn next_deadline(&self) -> Monotonic {
-        if self.fault.is_some() {
+        if self.halted.is_some() {
             return NEVER;
         }
         self.ping_at.min(self.primary.heartbeat_at).min(self.view_change.deadline).min(self.retry_at)
@@ -415,7 +415,7 @@ impl Core {
     /// To every other member.
     pub(crate) fn broadcast(&mut self, message: &Message) {
         let after = self.needs(message);
-        for at in 0..self.membership.n() {
+        for at in 0..self.membership.size() {
             if at != self.index {
                 let to = Peer::Replica(self.membership.members[at].id);
                 self.outbox.send(after, self.writes.completed, to, message.clone());
@@ -552,9 +552,9 @@ impl Core {
         self.marks.push(Mark::Path(name));
     }
 
-    pub(crate) fn stop(&mut self, fault: Fault) {
-        if self.fault.is_none() {
-            self.fault = Some(fault);
+    pub(crate) fn stop(&mut self, halt: Halt) {
+        if self.halted.is_none() {
+            self.halted = Some(halt);
         }
     }
 
@@ -588,7 +588,7 @@ impl Core {
 
     fn on_ping(&mut self, from: ReplicaId, ping: Ping) {
         self.check_own(from, ping.life, &ping.known);
-        if self.fault.is_some() {
+        if self.halted.is_some() {
             return;
         }
         if !self.introduce(from, ping.life, ping.head, ping.head_certain) {

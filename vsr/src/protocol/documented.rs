@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::core::Core;
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::Message;
-use crate::protocol::types::number::{BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, ReplicaId, Timestamp};
+use crate::protocol::types::number::{BatchNumber, ClientId, ClusterId, DiskId, Monotonic, ReplicaId, Timestamp};
 use crate::protocol::types::options::{Options, Timing};
 use crate::protocol::types::vsr_state::{Recovered, VsrState};
 use crate::wire::tests::messages;
@@ -15,7 +15,7 @@ use crate::wire::tests::messages;
 /// Of the second of three members, whose disk was just formatted.
 pub(super) fn any_state() -> VsrState {
     let membership = Membership::new(["a", "b", "c"]).unwrap();
-    VsrState::formatted(ClusterId(1), ReplicaId(1), Incarnation(1), membership)
+    VsrState::formatted(ClusterId(1), ReplicaId(1), DiskId(1), membership)
 }
 
 pub(super) fn any_core() -> Core {

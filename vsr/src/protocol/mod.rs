@@ -16,13 +16,13 @@
 //!   between two views, and what may follow), `choose` (the choice of the log), `decide` (what is done about it).
 //! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for), `lives` (whose word
 //!   counts).
-//! - `health`: `invariants` (what must hold of all numbers together), `fault` (why a replica has stopped), `explain` (why there is no
+//! - `health`: `invariants` (what must hold of all numbers together), `halt` (why a replica has stopped), `explain` (why there is no
 //!   progress), `audit` (running counts, to be counted anew).
 //!
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `sessions`, `read_rounds`, `phase`, `choose`, `invariants`, `fault`. The others are the roles: each adds to `Core` what it does
+//! `agreed_clock`, `sessions`, `read_rounds`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each adds to `Core` what it does
 //! in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;
@@ -42,7 +42,7 @@ mod view_change;
 pub use self::core::Core;
 pub use self::health::audit::Account;
 pub use self::health::explain::{Health, Refusals};
-pub use self::health::fault::Fault;
+pub use self::health::halt::Halt;
 pub use self::health::invariants::{BrokenInvariant, Promises};
 pub use self::log::log::Diverged;
 pub use self::normal::apply::{ApplyContext, Machine};
@@ -53,17 +53,17 @@ pub use self::types::checksum::Checksum;
 pub use self::types::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
 };
-pub use self::types::event::{Event, Mark, Suspicion};
+pub use self::types::event::{Event, Mark, ViewChangeReason};
 pub use self::types::life::{Distrust, Known, Life};
 pub use self::types::limits;
 pub use self::types::membership::{Constants, Member, Membership, MembershipError};
 pub(crate) use self::types::message::in_messages;
 pub use self::types::message::{
-    Busy, DoViewChange, Envelope, Fact, Message, Outcome, Peer, Ping, Refusal, Reply, Request, StartView,
+    Busy, DoViewChange, Envelope, Message, Outcome, Peer, Ping, Refusal, Reply, Request, SlotEvidence, StartView,
 };
 pub(crate) use self::types::number::NEVER;
 pub use self::types::number::{
-    BatchNumber, ClientId, ClusterId, CommitNumber, Epoch, Incarnation, Monotonic, OpNumber, Position, ReplicaId,
+    BatchNumber, ClientId, ClusterId, CommitNumber, DiskId, Epoch, Monotonic, OpNumber, Position, ReplicaId,
     RequestNumber, SessionId, Timestamp, View,
 };
 pub use self::types::options::{Options, Timing};

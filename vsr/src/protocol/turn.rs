@@ -7,7 +7,7 @@
 //! 2. Call [`Core::turn`].
 //! 3. Carry out the [`Effects`], in the order of the fields: tell replies, answer queries, start the write and the reads,
 //!    hand the messages to the network, show events and marks to observers. Leave every buffer empty.
-//! 4. Look at [`Core::fault`]: after `Some` there is no further turn. Else make the next turn at once if
+//! 4. Look at [`Core::halted`]: after `Some` there is no further turn. Else make the next turn at once if
 //!    [`Effects::again`] says so, and else when something arrives or [`Core::next_deadline`] has come.
 //!
 //! Within a turn the core works in a fixed order: the write that became durable, the room of the disk, the inputs as they
@@ -29,7 +29,7 @@
 //! - **A lost effect is allowed only where a crash is.** Messages may be lost. A write, a read or a reply that is dropped
 //!   leaves the core waiting for it.
 //!
-//! After a [`Fault`](crate::protocol::Fault) the core takes in nothing and sends nothing. One write may still be handed out then: that its disk is an
+//! After a [`Halt`](crate::protocol::Halt) the core takes in nothing and sends nothing. One write may still be handed out then: that its disk is an
 //! old copy has to be durable before the replica says that it has stopped.
 //!
 //! # A cluster of one, by hand
@@ -37,7 +37,7 @@
 //! ```
 //! use bytes::Bytes;
 //! use vsr::protocol::{
-//!     ApplyContext, ClientId, ClusterId, Core, Effects, Fault, Incarnation, Input, Inputs, Machine, Membership,
+//!     ApplyContext, ClientId, ClusterId, Core, DiskId, Effects, Halt, Input, Inputs, Machine, Membership,
 //!     Monotonic, Options, Outcome, Recovered, Reply, ReplicaId, Request, RequestNumber, SessionId, Timestamp, Timing,
 //!     VsrState,
 //! };
@@ -46,17 +46,17 @@
 //! struct Length(usize);
 //!
 //! impl Machine for Length {
-//!     fn decodes(&self, _: &Bytes) -> bool {
+//!     fn can_decode(&self, _: &Bytes) -> bool {
 //!         true
 //!     }
-//!     fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+//!     fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
 //!         self.0 += command.len();
 //!         reply.extend(self.0.to_string().bytes());
 //!         Ok(())
 //!     }
 //! }
 //!
-//! let state = VsrState::formatted(ClusterId(1), ReplicaId(0), Incarnation(1), Membership::new(["here"]).unwrap());
+//! let state = VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(1), Membership::new(["here"]).unwrap());
 //! let options = Options {
 //!     timing: Timing::default(),
 //!     seed: 1,
@@ -201,7 +201,7 @@ impl Default for Inputs {
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// Whether the caller makes another turn before it waits: a timer fired, more can be applied, or the turn handed out
-    /// what may end at once. Events and messages alone are no reason.
+    /// what may end at once. Events and messages alone do not count.
     pub again: bool,
     /// Answers to the requests of the replica's own handle.
     pub replies: Vec<Reply>,
@@ -224,9 +224,9 @@ impl Core {
     /// Makes one turn: takes the inputs in, lets the protocol act, and adds what it wants done to the effects. The
     /// [module](self) says what the caller does with them, in which order, and why that is safe.
     ///
-    /// Applies committed commands to `machine`; [`Machine::decodes`] is asked about each command that is admitted.
+    /// Applies committed commands to `machine`; [`Machine::can_decode`] is asked about each command that is admitted.
     ///
-    /// At the end the core compares its own numbers, and stops with [`Fault::Broken`](crate::protocol::Fault::Broken) where they
+    /// At the end the core compares its own numbers, and stops with [`Halt::Broken`](crate::protocol::Halt::Broken) where they
     /// contradict each other, or where [`Inputs::written`] names another write than the one in flight.
     pub fn turn(&mut self, inputs: &mut Inputs, machine: &mut dyn Machine, effects: &mut Effects) {
         self.now = self.now.max(inputs.now);
@@ -237,7 +237,7 @@ impl Core {
         self.writes.room = inputs.room;
         for input in inputs.arrived.drain(..) {
             // The one door: a core that has stopped takes nothing in.
-            if self.fault.is_none() {
+            if self.halted.is_none() {
                 self.on_input(input, machine);
             }
         }
@@ -253,7 +253,7 @@ impl Core {
     /// Sends a client what the caller has made: the answer to a query of these effects, or the replica's status. It takes the way of
     /// every message, and waits for the same writes; what may leave now is added to the effects.
     pub fn tell_client(&mut self, client: ClientId, message: Message, effects: &mut Effects) {
-        if self.fault.is_none() {
+        if self.halted.is_none() {
             self.send_to(Peer::Client(client), message);
             move_all(self.outbox.ready(), &mut effects.messages);
         }
@@ -261,7 +261,7 @@ impl Core {
 
     /// A core that has stopped waits for its last write, if it has one, and for nothing else.
     fn end_write(&mut self, batch: BatchNumber) {
-        if self.fault.is_none() {
+        if self.halted.is_none() {
             return self.on_written(batch);
         }
         self.writes.in_flight = None;
@@ -297,7 +297,7 @@ impl Core {
             self.on_timer();
         }
         let is_more = self.apply(machine, inputs.apply_max);
-        if self.fault.is_none() {
+        if self.halted.is_none() {
             self.prepare_queued();
             self.flush_reads();
             self.refresh_record();
@@ -310,7 +310,7 @@ impl Core {
 
     /// What has come of the turn. After a stop: what had been done before it, and the last write.
     fn hand_out(&mut self, reads_max: usize, effects: &mut Effects) {
-        let runs = self.fault.is_none();
+        let runs = self.halted.is_none();
         move_all(&mut self.local_replies, &mut effects.replies);
         if runs && self.is_between_ops() {
             self.take_ready_queries(&mut effects.queries);
@@ -347,18 +347,18 @@ mod tests {
 
     use super::super::documented::any_core;
     use super::*;
-    use crate::protocol::Fault;
+    use crate::protocol::Halt;
     use crate::protocol::normal::apply::ApplyContext;
     use crate::protocol::types::number::{RequestNumber, SessionId};
 
     struct Nothing;
 
     impl Machine for Nothing {
-        fn decodes(&self, _: &Bytes) -> bool {
+        fn can_decode(&self, _: &Bytes) -> bool {
             true
         }
 
-        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Fault> {
+        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
             Ok(())
         }
     }
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn a_core_that_has_stopped_takes_nothing_in_and_hands_nothing_out() {
         let mut core = any_core();
-        core.stop(Fault::SoloDamaged { op: OpNumber(1) });
+        core.stop(Halt::SoloDamaged { op: OpNumber(1) });
         let request = Request {
             client: ClientId(1),
             session: SessionId::default(),
@@ -414,21 +414,21 @@ mod tests {
         assert!(!effects.again && effects.replies.is_empty() && effects.write.is_none(), "{effects:?}");
         assert!(effects.messages.is_empty() && effects.events.is_empty(), "{effects:?}");
         assert_eq!((core.waiting_queries(), core.next_deadline()), (0, Monotonic(u64::MAX)));
-        assert_eq!(core.fault(), Some(&Fault::SoloDamaged { op: OpNumber(1) }));
+        assert_eq!(core.halted(), Some(&Halt::SoloDamaged { op: OpNumber(1) }));
     }
 
     #[test]
     fn a_core_with_a_last_write_says_that_it_has_stopped_when_that_is_durable() {
         let mut core = any_core();
         core.last_batch = Some(core.writes.next());
-        core.stop(Fault::SoloDamaged { op: OpNumber(1) });
+        core.stop(Halt::SoloDamaged { op: OpNumber(1) });
         let mut inputs = Inputs::default();
         let effects = turn(&mut core, &mut inputs);
         assert_eq!(effects.write.map(|(number, _)| number), Some(BatchNumber(1)));
-        assert_eq!(core.fault(), None);
+        assert_eq!(core.halted(), None);
         inputs.written = Some(BatchNumber(1));
         let effects = turn(&mut core, &mut inputs);
         assert!(effects.messages.is_empty() && effects.write.is_none(), "{effects:?}");
-        assert!(core.fault().is_some());
+        assert!(core.halted().is_some());
     }
 }

@@ -1,4 +1,4 @@
-//! What the replica asks of time. No rule of safety depends on it.
+//! The clock of a replica. No rule of safety depends on it.
 
 use std::sync::Arc;
 use std::task::Context;
@@ -14,7 +14,7 @@ use crate::protocol::{Monotonic, Timestamp};
 ///
 /// 1. [`now`](Self::now) never goes backwards, nor between threads.
 /// 2. [`sleep_until`](Self::sleep_until) never ends early; it may end late, but waits for no deadline that
-///    has passed. Dropping it is harmless, any number may wait at once, and whoever polled one last is
+///    has passed. Dropping it is harmless, any number may wait at once, and the task that polled one last is
 ///    woken.
 /// 3. [`wall`](Self::wall) is the time of day, as well as the machine knows it.
 #[async_trait]

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use crate::cause::Cause;
 use crate::codec::{self, CodecError};
 use crate::log;
-use crate::protocol::{ApplyContext, Checksum, Fault, Machine, OpNumber, Timestamp};
+use crate::protocol::{ApplyContext, Checksum, Halt, Machine, OpNumber, Timestamp};
 
 /// A deterministic service. Every replica holds one and applies the same commands in the same order, so
 /// all go through the same states (VRR section 3).
@@ -47,7 +47,7 @@ pub trait StateMachine: Sized + Send + 'static {
     /// A new machine from what a snapshot wrote. A half-restored one cannot exist.
     ///
     /// # Errors
-    /// When the bytes are no snapshot of this machine.
+    /// When the bytes are not a snapshot of this machine.
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError>;
 
     /// One number for the whole state. Compared between replicas where it is given.
@@ -143,7 +143,7 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-/// The bytes are no snapshot of this machine.
+/// The bytes are not a snapshot of this machine.
 #[derive(Debug, thiserror::Error)]
 #[error("not a snapshot of this state machine: {0}")]
 pub struct RestoreError(#[source] Cause);
@@ -183,7 +183,7 @@ pub(crate) fn decode<T: DeserializeOwned + 'static>(bytes: Bytes) -> Result<T, C
     codec::from_slice(&raw.unwrap_or_default())
 }
 
-/// Runs code of the application: a panic in it is an error, and nobody else's end.
+/// Runs code of the application: a panic in it becomes an error, and ends nothing else.
 fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|panic| {
         let message = panic_message(&*panic);
@@ -203,7 +203,7 @@ pub(crate) fn drop_guarded<T>(value: T) {
 /// Why a query has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QueryFailure {
-    /// The bytes are no query.
+    /// The bytes do not decode as a query.
     Undecodable,
     /// The machine, or the type of the query or the answer, panicked.
     Panicked(String),
@@ -226,7 +226,7 @@ impl<S: StateMachine> Typed<S> {
 }
 
 impl<S: StateMachine> Machine for Typed<S> {
-    fn decodes(&self, command: &Bytes) -> bool {
+    fn can_decode(&self, command: &Bytes) -> bool {
         guarded(|| decode::<S::Command>(command.clone()).is_ok()).unwrap_or_else(|message| {
             log::error!(panic = %message, "a command is refused: its type panicked while it was decoded");
             false
@@ -235,11 +235,11 @@ impl<S: StateMachine> Machine for Typed<S> {
 
     /// A reply that has no encoding leaves no bytes, on every replica alike: its caller hears so, and no replica
     /// has to stop for it.
-    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
         let position = context.position;
         let machine = &mut self.0;
-        let applied = guarded(|| -> Result<(), Fault> {
-            let command = decode::<S::Command>(command).map_err(|_| Fault::Undecodable { position })?;
+        let applied = guarded(|| -> Result<(), Halt> {
+            let command = decode::<S::Command>(command).map_err(|_| Halt::Undecodable { position })?;
             let value = machine.apply(context, command);
             let any: &dyn Any = &value;
             match any.downcast_ref::<Bytes>() {
@@ -252,7 +252,7 @@ impl<S: StateMachine> Machine for Typed<S> {
             }
             Ok(())
         });
-        applied.unwrap_or_else(|message| Err(Fault::Panicked { position, session: context.session, message }))
+        applied.unwrap_or_else(|message| Err(Halt::Panicked { position, session: context.session, message }))
     }
 }
 
@@ -347,7 +347,7 @@ mod tests {
         codec::to_vec(what).unwrap().into()
     }
 
-    fn apply(what: Bytes) -> Result<Vec<u8>, Fault> {
+    fn apply(what: Bytes) -> Result<Vec<u8>, Halt> {
         let context =
             ApplyContext { position: Position::default(), timestamp: Timestamp(1), session: SessionId::default() };
         let mut reply = Vec::new();
@@ -365,22 +365,22 @@ mod tests {
             (Where::Encoding, true, "while it is encoded"),
         ] {
             let bytes = bytes_of(&what);
-            assert_eq!(Typed(Tells).decodes(&bytes), decodes, "{what:?}");
-            let fault = apply(bytes.clone()).unwrap_err();
-            assert!(matches!(&fault, Fault::Panicked { message, .. } if message == words), "{fault:?}");
+            assert_eq!(Typed(Tells).can_decode(&bytes), decodes, "{what:?}");
+            let halt = apply(bytes.clone()).unwrap_err();
+            assert!(matches!(&halt, Halt::Panicked { message, .. } if message == words), "{halt:?}");
             assert_eq!(query(bytes), Err(QueryFailure::Panicked(words.to_owned())));
         }
         let bomb = bytes_of(&Where::Dropping(Bomb(0)));
         let armed: Bytes = bomb.iter().map(|&byte| if byte == 0 { 1 } else { byte }).collect::<Vec<u8>>().into();
-        assert!(Typed(Tells).decodes(&bomb) && !Typed(Tells).decodes(&armed));
-        assert!(apply(bomb).is_ok() && matches!(apply(armed.clone()), Err(Fault::Panicked { .. })));
+        assert!(Typed(Tells).can_decode(&bomb) && !Typed(Tells).can_decode(&armed));
+        assert!(apply(bomb).is_ok() && matches!(apply(armed.clone()), Err(Halt::Panicked { .. })));
         assert!(matches!(query(armed), Err(QueryFailure::Panicked(_))));
-        assert!(!Typed(Tells).decodes(&Bytes::from_static(b"\xc7")));
+        assert!(!Typed(Tells).can_decode(&Bytes::from_static(b"\xc7")));
         assert_eq!(query(Bytes::new()), Err(QueryFailure::Undecodable));
         drop_guarded(codec::from_slice::<Bomb>(&[1]));
     }
 
-    /// B9: a reply or an answer that is too deep stops nobody.
+    /// B9: a reply or an answer that is nested too deeply stops no replica.
     #[test]
     fn a_reply_that_cannot_be_encoded_stops_no_replica() {
         let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };

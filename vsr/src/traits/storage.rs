@@ -1,4 +1,4 @@
-//! What the replica asks of a disk.
+//! The storage of a replica: the trait, and its errors.
 
 use std::error::Error;
 use std::ops::RangeInclusive;
@@ -69,8 +69,8 @@ pub trait Storage: Send + Sync + 'static {
         u64::MAX
     }
 
-    /// Ends it: when this returns, another one may be opened in its place. Called once, at the orderly end of a replica,
-    /// before it is dropped; while a write hangs it does not return, and nobody waits for it long.
+    /// Closes the storage: when this returns, the same disk may be opened again. Called once, at the orderly end of a replica,
+    /// before the storage is dropped. It does not return while a write hangs; the replica waits a second at most.
     async fn close(&self) {}
 }
 

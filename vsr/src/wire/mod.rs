@@ -33,7 +33,7 @@ const BODIES_OVERHEAD: u64 = 8 << 20;
 /// No message of the protocol itself, the longest list of headers included, is longer.
 const META_MIN: u64 = 16 << 20;
 
-/// What a frame may carry at most.
+/// The longest frame that is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the MessagePack part.
@@ -78,17 +78,17 @@ pub fn longest_frame(constants: &Constants, answer_max: u32) -> u64 {
     META_OVERHEAD + meta.max(constants.batch_bytes_max.into())
 }
 
-/// Why bytes are no frame, or one that is not taken. The sender is at fault, or the line.
+/// Why bytes are not a frame, or a frame is not accepted. The cause is the sender or the line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
-    /// Not our protocol at all.
+    /// The first bytes are not those of a frame: another protocol.
     #[error("these bytes are not a vsr frame")]
     NotAFrame,
     /// Another version of it.
     #[error("frame version {found}, this program speaks {VERSION}: run versions that are one step apart")]
     Version {
-        /// As found.
+        /// The version in the frame's header.
         found: u16,
     },
     /// Damaged on the way.
@@ -97,12 +97,12 @@ pub enum WireError {
     /// Larger than the limits.
     #[error("a frame of {len} bytes is over the limit of {limit}")]
     TooLarge {
-        /// As claimed.
+        /// The length that the frame's header gives, in bytes.
         len: u64,
-        /// See [`Limits`].
+        /// The limit, in bytes ([`Limits`]).
         limit: u64,
     },
-    /// The MessagePack part is no message.
+    /// The MessagePack part does not decode as a message.
     #[error("the frame holds no message: {0}")]
     Malformed(#[source] Cause),
 }
@@ -268,10 +268,10 @@ pub fn decode(header: &FrameHeader, payload: Bytes) -> Result<Message, WireError
     if bodies.is_empty() { Ok(message) } else { Err(WireError::Malformed(Cause::new("bytes behind the last body"))) }
 }
 
-/// A frame that says nothing but that its sender is there.
+/// A frame without a message: it only shows that its sender is alive.
 ///
 /// # Errors
-/// None that can happen.
+/// The encoding of an empty value does not fail; the type is that of [`encode_value`].
 pub fn keep_alive() -> Result<Frame, WireError> {
     encode_value(&(), Vec::new())
 }

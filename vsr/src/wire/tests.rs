@@ -35,7 +35,7 @@ pub(crate) fn messages() -> Vec<Message> {
         position: Position::default(),
         request: Checksum::of(b"command"),
     };
-    let life = Life { incarnation: Incarnation(7), starts: 2, nonce: 3 };
+    let life = Life { disk_id: DiskId(7), starts: 2, nonce: 3 };
     let known = vec![Known { replica: ReplicaId(1), life, acknowledged: OpNumber(1) }];
     let ping = Ping {
         view,
@@ -57,7 +57,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::PrepareOk { view, op, checksum: Checksum(1), life },
         Message::Commit { view, commit, head: op, number: 3 },
         Message::CommitOk { view, number: 3, life },
-        Message::StartViewChange { view, life },
+        Message::StartViewChange { leaving: view, life },
         Message::DoViewChange(DoViewChange {
             view,
             log_view: View::default(),
@@ -65,7 +65,7 @@ pub(crate) fn messages() -> Vec<Message> {
             head: op,
             head_certain: true,
             headers: vec![header],
-            facts: vec![Fact { present: true, nack: false }],
+            evidence: vec![SlotEvidence { present: true, nack: false }],
             checkpoint: OpNumber(0),
             life,
             known,
@@ -185,7 +185,7 @@ fn frames_that_are_too_deep_are_refused() {
     thread.expect("a thread").join().expect("no panic");
 }
 
-/// B10: the longest messages that a cluster of any constants makes are within the limits of whoever takes them.
+/// B10: the longest messages that a cluster of any constants makes are within the limits of their receivers.
 #[test]
 fn the_longest_legal_messages_pass() {
     use crate::protocol::limits::REQUEST_MAX;

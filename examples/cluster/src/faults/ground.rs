@@ -32,7 +32,7 @@ pub(super) struct Ground {
     pub(super) config: ClusterConfig,
     client: Client<Tally>,
     acknowledged: u64,
-    /// Commands of which nobody knows whether they were executed.
+    /// Commands whose outcome is unknown.
     unknown: u64,
     /// How much of each log was shown.
     shown: Vec<usize>,
@@ -134,7 +134,7 @@ impl Ground {
         }
     }
 
-    /// Whoever answers while something is wrong knows all that was acknowledged. No answer is no lie.
+    /// A replica that answers while something is wrong knows all that was acknowledged. No answer is allowed, too.
     pub(super) async fn expect_no_lie(&mut self) -> Result<(), Error> {
         match self.client.query_within((), Duration::from_secs(5)).await {
             Ok(counted) => self.judge(counted.value),

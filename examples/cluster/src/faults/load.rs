@@ -85,7 +85,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Every log is full: whoever submits is told so, at once, however often and whoever it is; and queries go on.
+/// Every log is full: each submit is answered so at once, from any client and however often; and queries go on.
 pub(super) async fn full_log() -> Result<(), Error> {
     const LIMIT: Duration = Duration::from_secs(10);
     let mut ground = Ground::prepare(Some(16 << 20)).await?;

@@ -1,5 +1,5 @@
 //! Real processes through what operators, disks and strangers do to them: each case shows what an operator sees, and says whether
-//! nothing that was acknowledged is lost, and whether whoever should be served is.
+//! nothing that was acknowledged is lost, and whether every client that should be served is.
 
 mod folders;
 mod ground;

@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     /// Seeds that may be needed for each.
     #[arg(long, default_value_t = 10_000)]
     seeds: u64,
-    /// So many of all, taken in turn by this number: for a few in each run of the tests.
+    /// Only a share of the bugs, taken in turn by this number: for a few in each run of the tests.
     #[arg(long, value_name = "NUMBER/OF")]
     share: Option<String>,
     /// Bugs that may stay unfound.

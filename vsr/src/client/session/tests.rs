@@ -155,7 +155,7 @@ fn silence_is_not_shouted_at() {
         assert!(way.amplification(payload) <= 3.0, "{len} bytes each: {}", way.amplification(payload));
         // The new primary says that it is there, or the connection does.
         way.now = seconds(60);
-        session.hurry(way.now, true);
+        session.resend_now(way.now, true);
         way.play(&mut session, seconds(61));
         all_executed(&way, 250);
         assert!(way.amplification(payload) <= 4.0, "{len} bytes each: {}", way.amplification(payload));
@@ -255,13 +255,13 @@ fn a_flapping_connection_is_not_flooded() {
     way.play(&mut session, seconds(0).after(RTT));
     for _ in 0..1000 {
         way.now = way.now.after(Duration::from_millis(10));
-        session.hurry(way.now, false);
+        session.resend_now(way.now, false);
         way.send(&mut session);
     }
     assert!(way.amplification(payload) <= 3.0, "{}", way.amplification(payload));
     // A new primary is a reason.
     let before = way.bytes;
-    session.hurry(way.now, true);
+    session.resend_now(way.now, true);
     way.send(&mut session);
     assert!(way.bytes - before >= payload / 2, "{} of {payload}", way.bytes - before);
 }

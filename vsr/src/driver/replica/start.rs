@@ -31,7 +31,7 @@ pub(super) async fn recover<D: Storage>(storage: &D, shared: &Shared) -> Result<
     }
 }
 
-/// Waits for a step of a start. Whoever asks meanwhile why nothing moves hears these words. `None`: a shutdown was asked for.
+/// Waits for a step of a start; `explain` gives these words meanwhile. `None`: a shutdown was asked for.
 async fn unless_shut_down<T>(step: impl Future<Output = T>, shared: &Shared, words: &str) -> Option<T> {
     let mut step = std::pin::pin!(step);
     std::future::poll_fn(|context| {

@@ -122,7 +122,7 @@ fn start<S: StateMachine>(
 impl<S: StateMachine> Replicas<S> {
     /// A client whose types may be others than those of the replicas.
     fn client<T: StateMachine>(&self, configure: impl Fn(&mut ClientConfig)) -> Client<T> {
-        let mut config = ClientConfig::new(self.configs[0].membership.n());
+        let mut config = ClientConfig::new(self.configs[0].membership.size());
         configure(&mut config);
         let (client, runner) = Client::new(config.clone(), self.network.client(config.id), SystemClock::new());
         let run = async move { drop(runner.run().await) };
@@ -438,8 +438,8 @@ fn a_start_that_hangs_can_be_asked_and_ended() {
             handle.shutdown().await;
             assert_eq!(handle.submit(Bytes::new()).await, Err(SubmitError::Stopped));
         });
-        let patience = clock.sleep_until(clock.now().after(Duration::from_secs(30)));
-        assert!(matches!(select(asking, patience).await, Either::Left(_)), "nobody answers");
+        let reply_timeout = clock.sleep_until(clock.now().after(Duration::from_secs(30)));
+        assert!(matches!(select(asking, reply_timeout).await, Either::Left(_)), "nobody answers");
     });
 }
 
@@ -512,10 +512,10 @@ fn a_client_that_cannot_work_says_why() {
         (|c| c.members.clear(), &["ClientConfig::members = 0", "1 to 9"]),
         (|c| c.members = vec![ReplicaId(1), ReplicaId(1)], &["ClientConfig::members = r1", "twice"]),
         (|c| c.window = 0, &["window = 0", "1 to 65536"]),
-        (|c| c.patience = Duration::ZERO, &["ClientConfig::patience = 0ns", "1ms to 3600s"]),
-        (|c| c.patience = Duration::MAX, &["ClientConfig::patience = 184467", "1ms to 3600s"]),
-        (|c| c.pause = Duration::ZERO, &["ClientConfig::pause = 0ns", "1µs to 3600s"]),
-        (|c| c.pause = Duration::MAX, &["ClientConfig::pause = 184467"]),
+        (|c| c.reply_timeout = Duration::ZERO, &["ClientConfig::reply_timeout = 0ns", "1ms to 3600s"]),
+        (|c| c.reply_timeout = Duration::MAX, &["ClientConfig::reply_timeout = 184467", "1ms to 3600s"]),
+        (|c| c.retry_backoff = Duration::ZERO, &["ClientConfig::retry_backoff = 0ns", "1µs to 3600s"]),
+        (|c| c.retry_backoff = Duration::MAX, &["ClientConfig::retry_backoff = 184467"]),
         (|c| c.queue_max = 0, &["ClientConfig::queue_max = 0", "at least 1"]),
         (|c| c.queue_bytes_max = 9, &["ClientConfig::queue_bytes_max = 9", "query_max = 1048576", "to 1048640"]),
         (|c| c.request_max = 0, &["request_max = 0", "1 to 16777216"]),

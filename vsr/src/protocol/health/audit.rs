@@ -95,7 +95,7 @@ impl Core {
         // Beside the bound: one message of each kind to each member.
         let each = u64::from(self.membership.constants.pipeline_max) * 1024 + (64 << 10);
         let longest = u64::from(self.membership.constants.batch_bytes_max).max(64 << 20) + (4 << 20);
-        let bound = WAITING_BYTES_MAX as u64 + longest + self.membership.n() as u64 * each;
+        let bound = WAITING_BYTES_MAX as u64 + longest + self.membership.size() as u64 * each;
         Account { name: "bytes of messages that wait for a write", counted: counted as u64, held: held as u64, bound }
     }
 

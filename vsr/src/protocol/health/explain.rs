@@ -24,11 +24,11 @@ pub enum Health {
     Normal,
     /// It has stopped; its error says why.
     Stopped,
-    /// Peers refuse this replica, and those that are left are no quorum.
+    /// Peers refuse this replica, and the rest is not a quorum.
     Refused,
     /// Too few members are heard to commit anything, or to change the view.
     NoQuorum,
-    /// A write has been under way for longer than `timing.disk`.
+    /// A write has been under way for longer than `timing.disk_stall_timeout`.
     DiskHangs,
     /// Disk or log have no room for further ops.
     NoRoom,
@@ -40,7 +40,7 @@ pub enum Health {
     Repairing,
     /// The primary is not heard, although a quorum is.
     PrimarySilent,
-    /// Ops wait for their commit for longer than `timing.disk`.
+    /// Ops wait for their commit for longer than `timing.disk_stall_timeout`.
     Stalled,
 }
 
@@ -104,8 +104,8 @@ impl Core {
     /// As [`explain`](Self::explain), where peers refuse this replica: only the transport knows of it.
     #[must_use]
     pub fn explain_refused(&self, refused_by: &Refusals) -> String {
-        if let Some(fault) = &self.fault {
-            return format!("stopped: {fault}");
+        if let Some(halt) = &self.halted {
+            return format!("stopped: {halt}");
         }
         // A refusal comes first: it is the cause of whatever else is missing, and only an operator can end it.
         let refused = refused_by.iter().map(|(by, why)| format!("refused by replica {}: {why}; ", by.0));
@@ -117,7 +117,7 @@ impl Core {
     /// What stands in the way of commands, if anything does; the most telling of several.
     #[must_use]
     pub fn health(&self, refused_by: &Refusals) -> Health {
-        if self.fault.is_some() {
+        if self.halted.is_some() {
             Health::Stopped
         } else if self.is_shut_out(refused_by) {
             Health::Refused
@@ -135,7 +135,7 @@ impl Core {
             Health::Repairing
         } else if !self.hears_primary() {
             Health::PrimarySilent
-        } else if self.commit_stalled() >= self.options.timing.disk {
+        } else if self.commit_stalled() >= self.options.timing.disk_stall_timeout {
             Health::Stalled
         } else {
             Health::Normal
@@ -180,9 +180,9 @@ impl Core {
         }
     }
 
-    /// How recently a member has to be heard: three pings, so that a lost one is no reason to worry.
+    /// How recently a member has to be heard: three pings, so that one lost ping raises no alarm.
     fn hearing(&self) -> Duration {
-        self.options.timing.suspect.max(self.options.timing.ping * 3)
+        self.options.timing.primary_timeout.max(self.options.timing.ping * 3)
     }
 
     fn is_heard(&self, member: &Progress) -> bool {
@@ -197,7 +197,7 @@ impl Core {
 
     /// Members that have confirmed this primary's view lately, itself included.
     fn confirmations(&self) -> usize {
-        let recent = |when: Monotonic| self.now.since(when) < self.options.timing.abdicate;
+        let recent = |when: Monotonic| self.now.since(when) < self.options.timing.quorum_timeout;
         self.progress.iter().filter(|member| member.id == self.id || recent(member.confirmed_at)).count()
     }
 
@@ -207,14 +207,14 @@ impl Core {
     }
 
     fn is_shut_out(&self, refused_by: &Refusals) -> bool {
-        let left = self.membership.n().saturating_sub(refused_by.len());
+        let left = self.membership.size().saturating_sub(refused_by.len());
         let too_few = left < usize::from(self.membership.quorums.view_change);
         !refused_by.is_empty() && (too_few || !self.hears_quorum())
     }
 
     fn hung_write(&self) -> Option<Duration> {
         let age = self.write_age();
-        (age >= self.options.timing.disk).then_some(age)
+        (age >= self.options.timing.disk_stall_timeout).then_some(age)
     }
 
     /// Room for a few ops is always kept back: without it requests are refused, the longest first.
@@ -229,7 +229,7 @@ impl Core {
         (next.is_committed(self.commit) && !here).then_some(next)
     }
 
-    /// What the replica is doing. It says "normal" only if nobody refuses it, and [`obstacles`](Self::obstacles) are none.
+    /// What the replica is doing. It says "normal" only if no peer refuses it, and [`obstacles`](Self::obstacles) are none.
     fn situation(&self, refused_by: &Refusals) -> String {
         if !self.head_certain {
             return format!(
@@ -279,7 +279,7 @@ impl Core {
             ));
         }
         let stalled = self.commit_stalled();
-        if stalled >= self.options.timing.disk {
+        if stalled >= self.options.timing.disk_stall_timeout {
             let (commit, head) = (self.commit, self.log.head());
             found.push(format!("nothing has committed for {}: commit {commit}, head {head}", seconds(stalled)));
         }

@@ -194,7 +194,7 @@ impl Numbers {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::fault::Fault;
+    use super::super::halt::Halt;
     use super::*;
     use crate::protocol::core::Core;
     use crate::protocol::documented::any_core;
@@ -304,11 +304,11 @@ mod tests {
     struct Nothing;
 
     impl Machine for Nothing {
-        fn decodes(&self, _: &Bytes) -> bool {
+        fn can_decode(&self, _: &Bytes) -> bool {
             true
         }
 
-        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Fault> {
+        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
             Ok(())
         }
     }
@@ -330,14 +330,14 @@ mod tests {
     fn a_replica_whose_numbers_contradict_each_other_halts_with_them() {
         let mut core = any_core();
         let (batch, _) = turn(&mut core, None).write.expect("a start writes its record");
-        assert_eq!(core.fault(), None);
+        assert_eq!(core.halted(), None);
         core.applied = OpNumber(7);
         // The write of the start lets the first pings out: they stay.
         assert_silent(&turn(&mut core, Some(batch)));
         let (applied, commit, head) = (OpNumber(7), CommitNumber(0), OpNumber::ZERO);
-        let fault = Fault::Broken(BrokenInvariant::AppliedAhead { applied, commit, head });
-        assert_eq!(core.fault(), Some(&fault));
-        assert!(fault.to_string().contains("op 7 is applied, the commit number is 0"), "{fault}");
+        let halt = Halt::Broken(BrokenInvariant::AppliedAhead { applied, commit, head });
+        assert_eq!(core.halted(), Some(&halt));
+        assert!(halt.to_string().contains("op 7 is applied, the commit number is 0"), "{halt}");
     }
 
     #[test]
@@ -345,10 +345,10 @@ mod tests {
         let mut core = any_core();
         core.raise_commit(CommitNumber(5));
         turn(&mut core, None);
-        assert_eq!(core.fault(), None, "a backup hears of commits before it has the ops");
+        assert_eq!(core.halted(), None, "a backup hears of commits before it has the ops");
         core.commit = CommitNumber(4);
         assert_silent(&turn(&mut core, None));
-        assert!(matches!(core.fault(), Some(Fault::Broken(BrokenInvariant::WentBack { .. }))), "{:?}", core.fault());
+        assert!(matches!(core.halted(), Some(Halt::Broken(BrokenInvariant::WentBack { .. }))), "{:?}", core.halted());
     }
 
     #[test]
@@ -357,8 +357,8 @@ mod tests {
         let (batch, _) = turn(&mut core, None).write.expect("a start writes its record");
         let (completed, in_flight) = (batch.next(), Some(batch));
         assert_silent(&turn(&mut core, Some(completed)));
-        let fault = Fault::Broken(BrokenInvariant::UnknownWrite { completed, in_flight });
-        assert_eq!(core.fault(), Some(&fault));
-        assert!(fault.to_string().contains("batch b2 completed, and b1 is in flight"), "{fault}");
+        let halt = Halt::Broken(BrokenInvariant::UnknownWrite { completed, in_flight });
+        assert_eq!(core.halted(), Some(&halt));
+        assert!(halt.to_string().contains("batch b2 completed, and b1 is in flight"), "{halt}");
     }
 }

@@ -2,5 +2,5 @@
 
 pub(super) mod audit;
 pub(super) mod explain;
-pub(super) mod fault;
+pub(super) mod halt;
 pub(super) mod invariants;

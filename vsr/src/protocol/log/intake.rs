@@ -1,4 +1,4 @@
-//! Bodies that arrive for slots of the log, whoever sent them and whatever for (rules 6.7, 6.8, 6.11).
+//! Bodies that arrive for slots of the log, from any sender and for any purpose (rules 6.7, 6.8, 6.11).
 
 use crate::protocol::core::Core;
 use crate::protocol::types::entry::Entry;

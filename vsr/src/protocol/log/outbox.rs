@@ -104,7 +104,7 @@ mod tests {
     use crate::protocol::types::number::{ReplicaId, View};
 
     fn vote(number: u64) -> Message {
-        Message::StartViewChange { view: View { number, ..View::default() }, life: Life::default() }
+        Message::StartViewChange { leaving: View { number, ..View::default() }, life: Life::default() }
     }
 
     fn replies(bytes: usize) -> Message {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::primary::PreparedOp;
 use super::sessions::Lookup;
 use crate::protocol::core::Core;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::log::log::{Body, Diverged};
 use crate::protocol::recovery::repair::ReadRequest;
 use crate::protocol::types::checksum::Checksum;
@@ -38,13 +38,13 @@ impl ApplyContext {
 pub trait Machine {
     /// Whether the command can be decoded. Asked at admission, so that no undecodable command is ever
     /// committed.
-    fn decodes(&self, command: &Bytes) -> bool;
+    fn can_decode(&self, command: &Bytes) -> bool;
 
     /// Applies a committed command and appends the encoded reply.
     ///
     /// # Errors
     /// When it cannot: the replica stops.
-    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault>;
+    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt>;
 }
 
 /// What is kept between two slices of applying.
@@ -78,7 +78,7 @@ impl Core {
     /// applied. Returns whether there is more: the next turn goes on, after a look at the network.
     pub(crate) fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
         let mut done = 0;
-        while self.fault.is_none() && done < requests_max {
+        while self.halted.is_none() && done < requests_max {
             if self.applying.partial.is_none()
                 && let Some((header, body)) = self.next_to_apply()
             {
@@ -94,7 +94,7 @@ impl Core {
             }
         }
         self.flush_answers();
-        self.fault.is_none() && (self.applying.partial.is_some() || self.next_to_apply().is_some())
+        self.halted.is_none() && (self.applying.partial.is_some() || self.next_to_apply().is_some())
     }
 
     /// The next op, if it is committed, proven to belong to the log of log_view, and in memory.
@@ -141,11 +141,11 @@ impl Core {
     fn begin_op(&mut self, header: Header, body: Bytes) {
         let op = header.op;
         if header.kind != OpKind::Requests {
-            return self.stop(Fault::UnknownKind { op });
+            return self.stop(Halt::UnknownKind { op });
         }
         if header.machine_version > self.options.machine_version {
             let (wanted, own) = (header.machine_version, self.options.machine_version);
-            return self.stop(Fault::MachineVersion { op, wanted, own });
+            return self.stop(Halt::MachineVersion { op, wanted, own });
         }
         let prepared = match self.primary.pipeline.front() {
             Some(front) if front.op == op => self.primary.pipeline.pop_front(),
@@ -164,8 +164,8 @@ impl Core {
                 Ok((position, request)) => {
                     let prepared = partial.prepared.as_ref();
                     let outcome = self.apply_request(position, request, header.timestamp, prepared, machine);
-                    if let Err(fault) = outcome {
-                        self.stop(fault);
+                    if let Err(halt) = outcome {
+                        self.stop(halt);
                         return requests;
                     }
                     requests += 1;
@@ -175,7 +175,7 @@ impl Core {
                     }
                 }
                 Err(error) => {
-                    self.stop(Fault::UnreadableBody { op, at: error.at });
+                    self.stop(Halt::UnreadableBody { op, at: error.at });
                     return requests;
                 }
             }
@@ -194,7 +194,7 @@ impl Core {
         timestamp: Timestamp,
         prepared: Option<&PreparedOp>,
         machine: &mut dyn Machine,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), Halt> {
         let LoggedRequest { session, number, floor, kind } = request;
         let mut content = Checksum::default();
         let (outcome, executed_at) = match kind {

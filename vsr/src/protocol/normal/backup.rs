@@ -34,7 +34,7 @@ impl Core {
             if self.is_disk_behind() {
                 // The primary sends it again, or repair fetches it, when the disk has caught up.
                 self.repair.note_lag(self.now);
-                return self.ignore("Prepare", "the own disk is behind");
+                return self.ignore("Prepare", "this replica's disk is behind");
             }
             if header.op.0 - head.0 > 1 {
                 self.mark("prepare beyond the next op");

@@ -5,18 +5,18 @@
 //!
 //! - The primary is bound to answer it: a request that no replica may admit is refused where it arrives, and is never
 //!   passed on.
-//! - [`Timing::forward`](crate::protocol::Timing::forward) has passed since it was passed on first, and it is neither in the log
+//! - [`Timing::forward_timeout`](crate::protocol::Timing::forward_timeout) has passed since it was passed on first, and it is neither in the log
 //!   of this replica nor answered. A refusal is an answer.
-//! - It was passed on at least once more, and half of that time has passed since: one lost message is no reason.
+//! - It was passed on at least once more, and half of that time has passed since: one lost message is not enough.
 //! - Its client has asked this replica for it within the longest time that a client goes without asking. A client that
 //!   gave up, or was answered elsewhere, does not come back.
 //! - The primary does not work through a queue in which it stands: either the commit number has not risen for a whole
-//!   `forward` time, or the log has grown by more than a queue may hold
+//!   `forward_timeout` time, or the log has grown by more than a queue may hold
 //!   ([`Options::queue_bytes_max`](crate::protocol::Options::queue_bytes_max)) since it was passed on again. The queue is first in,
 //!   first out, so a request that was in it would be in the log by then.
 //!
 //! The client need not ask twice: it backs off, and asks one replica after the other. The backup itself passes a copy
-//! on again, at most one request in each `forward` time. So a primary that no request reaches is voted against at most
+//! on again, at most one request in each `forward_timeout` time. So a primary that no request reaches is voted against at most
 //! one and a half such times, and one retry, after the first request was passed on; and one that commits what others ask
 //! of it, and never hears what is passed on, when these have filled a queue once.
 
@@ -28,7 +28,7 @@ use bytes::Bytes;
 
 use crate::protocol::core::Core;
 use crate::protocol::types::entry::{BodyReader, RequestKind};
-use crate::protocol::types::event::Suspicion;
+use crate::protocol::types::event::ViewChangeReason;
 use crate::protocol::types::message::{Message, Reply, Request};
 use crate::protocol::types::number::{ClientId, Monotonic, RequestNumber, SessionId};
 
@@ -145,9 +145,9 @@ impl Forwards {
         });
     }
 
-    /// Drops what is answered elsewhere, or was not asked for again within `patience`: its client has gone.
-    fn prune(&mut self, now: Monotonic, patience: Duration, is_answered: impl Fn(&ForwardKey) -> bool) {
-        self.retain(|key, forward| now.since(forward.asked) < patience && !is_answered(key));
+    /// Drops what is answered elsewhere, or was not asked for again within `timeout`: its client has gone.
+    fn prune(&mut self, now: Monotonic, timeout: Duration, is_answered: impl Fn(&ForwardKey) -> bool) {
+        self.retain(|key, forward| now.since(forward.asked) < timeout && !is_answered(key));
     }
 
     /// The request to pass on again: of those that have waited for half of `limit`, the one that was passed on longest
@@ -193,16 +193,16 @@ impl Core {
     /// Asks the primary again for a request that it has not answered, and votes when it goes on not answering. See the
     /// invariant of this module.
     pub(crate) fn check_forwards(&mut self) {
-        let (now, limit) = (self.now, self.options.timing.forward);
+        let (now, limit) = (self.now, self.options.timing.forward_timeout);
         // A client that asks one member after the other is back here after a round.
-        let patience = limit.max(CLIENT_PAUSE_MAX) * (2 + self.membership.n() as u32);
+        let timeout = limit.max(CLIENT_PAUSE_MAX) * (2 + self.membership.size() as u32);
         let (sessions, applied) = (&self.sessions, self.applied);
         self.repair
             .forwards
-            .prune(now, patience, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
+            .prune(now, timeout, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
         if let Some(request) = self.repair.forwards.to_ask_again(now, limit) {
             let (primary, key) = (self.primary_id(), key_of(&request));
-            // What does not leave is no question.
+            // A message that is not sent does not count as a question.
             if self.send(primary, Message::Requests { requests: vec![request], forwarded: true }) {
                 self.mark("a request is passed on again");
                 let log_bytes = self.log.bytes();
@@ -218,7 +218,7 @@ impl Core {
             self.forget_prepared_forwards();
         }
         if self.repair.forwards.is_overdue(now, limit, &work) {
-            self.vote(Suspicion::Forward);
+            self.vote(ViewChangeReason::Forward);
         } else {
             self.forwards_are_answered();
         }

@@ -69,22 +69,23 @@ pub(crate) struct Primary {
     /// taken over from another view (hazards D14 b, D23).
     pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
     pub(crate) registering: FastMap<ClientId, InFlight>,
-    /// Who else waits for a queued request.
+    /// Further origins that wait for a queued request.
     pub(crate) queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
     pub(crate) pipeline: VecDeque<PreparedOp>,
     /// Numbers the `Commit`s of this view.
     pub(crate) commit_number: u64,
     pub(crate) heartbeat_at: Monotonic,
     /// What the last `Prepare` or `Commit` told the backups.
-    told: CommitNumber,
+    commit_sent: CommitNumber,
     body: BodyBuilder,
     answers: Vec<(Peer, Reply)>,
 }
 
-const TELL: std::time::Duration = std::time::Duration::from_millis(1);
+/// How long a commit number waits for a `Prepare` that would carry it.
+const COMMIT_DELAY: std::time::Duration = std::time::Duration::from_millis(1);
 
-/// The origin of inherited requests: whoever sent them asks again.
-const NOBODY: Origin = Some(Peer::Client(ClientId(0)));
+/// The origin of inherited requests: their clients send them again.
+const INHERITED: Origin = Some(Peer::Client(ClientId(0)));
 
 impl Primary {
     pub(crate) fn new() -> Primary {
@@ -97,7 +98,7 @@ impl Primary {
             pipeline: VecDeque::new(),
             commit_number: 0,
             heartbeat_at: NEVER,
-            told: CommitNumber(0),
+            commit_sent: CommitNumber(0),
             body: BodyBuilder::default(),
             answers: Vec::new(),
         }
@@ -165,7 +166,7 @@ impl Core {
         self.flush_answers();
     }
 
-    /// Passes requests on to the primary, which passes them on to nobody (rule 5.7).
+    /// Passes requests on to the primary, which does not pass them on (rule 5.7).
     fn forward(&mut self, origin: Origin, requests: Vec<Request>) {
         let primary = self.primary_id();
         if self.status() != Status::Normal || primary == self.id {
@@ -177,7 +178,7 @@ impl Core {
         }
         let (now, log_bytes) = (self.now, self.log.bytes());
         for requests in in_messages(requests) {
-            // What does not leave is no reason to wait for an answer.
+            // No answer is awaited for a request that is not sent.
             if self.send(primary, Message::Requests { requests: requests.clone(), forwarded: true }) {
                 requests.iter().for_each(|request| self.repair.forwards.sent(request, now, log_bytes));
             }
@@ -209,7 +210,7 @@ impl Core {
         }
         let checksum = Checksum::of(&request.command);
         if self.sessions.client_of(request.session).is_some_and(|client| client != request.client) {
-            // Session numbers can be guessed; nobody raises the floor of another's.
+            // Session numbers can be guessed: a client never raises the floor of another client's session.
             return self.refuse(origin, &request, Refusal::Evicted);
         }
         match self.sessions.look_up(request.session, request.number, request.floor, checksum) {
@@ -232,14 +233,14 @@ impl Core {
             return self.join_in_flight(in_flight, &request, origin);
         }
         // The lowest number is always let through: the floor can move only when it is answered (rule 5.13).
-        if request.number > request.floor && self.sessions.is_clogged(request.session, request.floor) {
+        if request.number > request.floor && self.sessions.replies_over_budget(request.session, request.floor) {
             return self.answer(origin, &request, Outcome::Busy(Busy::Replies), Position::default());
         }
-        if let Some(busy) = self.has_no_room(request.command.len()) {
+        if let Err(busy) = self.check_capacity(request.command.len()) {
             let busy = self.or_no_primary(busy);
             return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
         }
-        if !machine.decodes(&request.command) {
+        if !machine.can_decode(&request.command) {
             return self.refuse(origin, &request, Refusal::Undecodable);
         }
         self.primary.in_flight.insert(key, InFlight { request: checksum, origin, op: OpNumber::ZERO, index: 0 });
@@ -250,12 +251,12 @@ impl Core {
         if let Some(in_flight) = self.primary.registering.get(&request.client).copied() {
             return self.join_in_flight(in_flight, &request, origin);
         }
-        // Where nobody else makes ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
-        // would refuse newcomers for ever (rule 5.14).
+        // While no other requests make ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
+        // would refuse newcomers without end (rule 5.14).
         let is_idle = self.primary.queue.is_empty() && self.primary.pipeline.is_empty();
         let can_register = self.sessions.can_register(request.client, self.log.head().next());
         let is_full = (!can_register && !is_idle).then_some(Busy::Sessions);
-        if let Some(busy) = is_full.or_else(|| self.has_no_room(16)) {
+        if let Some(busy) = is_full.or_else(|| self.check_capacity(16).err()) {
             let busy = self.or_no_primary(busy);
             return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
         }
@@ -264,17 +265,18 @@ impl Core {
         self.enqueue(request, origin);
     }
 
-    fn has_no_room(&self, len: usize) -> Option<Busy> {
+    /// Whether the queue, the log and the disk have room for a command of so many bytes.
+    fn check_capacity(&self, len: usize) -> Result<(), Busy> {
         let queued = self.primary.queue_bytes + BodyBuilder::encoded_len(len);
         if queued > self.options.queue_bytes_max {
-            return Some(Busy::Queue);
+            return Err(Busy::Queue);
         }
         // Room for a few ops stays free for what a later view's primary inherits, and, once membership
         // can change, for the change that may be the cure.
         let reserve = 4 * disk_bytes(self.membership.constants.batch_bytes_max.into());
         let is_full = self.log.bytes() + queued as u64 > self.options.log_bytes_max
             || !self.writes.has_room(disk_bytes(queued as u64) + reserve);
-        is_full.then_some(Busy::LogFull)
+        if is_full { Err(Busy::LogFull) } else { Ok(()) }
     }
 
     /// Where others have room, a full disk here is not the cluster's: it looks for another primary.
@@ -298,7 +300,7 @@ impl Core {
         self.primary.queue.push_back(queued);
     }
 
-    /// A further copy of a request that is queued or in the pipeline: whoever sent it is answered too.
+    /// A further copy of a request that is queued or in the pipeline: its sender is answered too.
     fn join_in_flight(&mut self, in_flight: InFlight, request: &Request, origin: Origin) {
         self.mark("request again while in flight");
         let front = self.primary.pipeline.front().map_or(OpNumber::ZERO, |prepared| prepared.op);
@@ -336,7 +338,7 @@ impl Core {
     pub(crate) fn answer_to(&mut self, origin: Origin, reply: Reply) {
         match origin {
             None => self.local_replies.push(reply),
-            NOBODY => {}
+            INHERITED => {}
             Some(peer) => self.primary.answers.push((peer, reply)),
         }
     }
@@ -435,7 +437,7 @@ impl Core {
         self.stage_put(header.op);
         let message = Message::Prepare { view: self.view, commit: self.commit, entry };
         self.broadcast(&message);
-        self.primary.told = self.commit;
+        self.primary.commit_sent = self.commit;
         self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
     }
 
@@ -518,7 +520,7 @@ impl Core {
     /// Tells the backups the commit number, and that the primary is there.
     pub(crate) fn send_commit(&mut self) {
         self.primary.commit_number += 1;
-        self.primary.told = self.commit;
+        self.primary.commit_sent = self.commit;
         self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
         let message = Message::Commit {
             view: self.view,
@@ -539,21 +541,21 @@ impl Core {
     }
 
     /// The commit number travels on the next `Prepare`, or by itself when none follows at once (rule
-    /// 6.6). Waiting [`TELL`] for that `Prepare` saves a message and its answer for each op of a lone client.
+    /// 6.6). Waiting [`COMMIT_DELAY`] for that `Prepare` saves a message and its answer for each op of a lone client.
     pub(crate) fn tell_commit_when_idle(&mut self) {
         if self.is_primary()
             && !self.is_abdicating()
-            && self.commit > self.primary.told
+            && self.commit > self.primary.commit_sent
             && self.primary.queue.is_empty()
             && self.log.head() == self.commit.op()
         {
-            self.primary.heartbeat_at = self.primary.heartbeat_at.min(self.now.after(TELL));
+            self.primary.heartbeat_at = self.primary.heartbeat_at.min(self.now.after(COMMIT_DELAY));
         }
     }
 
     /// Re-sends the oldest `Prepare` that a backup has not acknowledged and is stuck at.
     pub(crate) fn resend_prepares(&mut self) {
-        for at in 0..self.membership.n() {
+        for at in 0..self.membership.size() {
             let to = self.membership.members[at].id;
             let Some(member) = self.progress.get_mut(to).filter(|member| member.id != self.id) else { continue };
             if !member.is_resend_due(self.log.head()) {
@@ -575,7 +577,7 @@ impl Core {
     pub(crate) fn begin_as_primary(&mut self) {
         self.progress.begin_term(self.now);
         self.primary.commit_number = 0;
-        self.primary.told = CommitNumber(0);
+        self.primary.commit_sent = CommitNumber(0);
         self.primary.heartbeat_at = self.now;
     }
 
@@ -590,15 +592,15 @@ impl Core {
                     let index = position.index;
                     match request.kind {
                         RequestKind::Register(client) => {
-                            let in_flight = InFlight { request: Checksum::default(), origin: NOBODY, op, index };
+                            let in_flight = InFlight { request: Checksum::default(), origin: INHERITED, op, index };
                             self.primary.registering.insert(client, in_flight);
                         }
                         RequestKind::Command(command) => {
-                            let in_flight = InFlight { request: Checksum::of(&command), origin: NOBODY, op, index };
+                            let in_flight = InFlight { request: Checksum::of(&command), origin: INHERITED, op, index };
                             self.primary.in_flight.insert((request.session, request.number), in_flight);
                         }
                     }
-                    prepared.origins.push((ClientId(0), NOBODY));
+                    prepared.origins.push((ClientId(0), INHERITED));
                 }
             }
             self.primary.pipeline.push_back(prepared);
@@ -606,7 +608,7 @@ impl Core {
         }
     }
 
-    /// Leaves the role, or never had it: whoever waits here asks again elsewhere.
+    /// Leaves the role, or never had it: requests that wait here are answered "no primary", and sent again.
     pub(crate) fn leave_primary(&mut self) {
         self.primary.in_flight.clear();
         self.primary.registering.clear();

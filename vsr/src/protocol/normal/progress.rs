@@ -96,7 +96,7 @@ impl Progress {
         }
     }
 
-    /// A message of it has arrived. Whoever is heard is not down, whatever a hint said: hints may be wrong, and their
+    /// A message of it has arrived. A member that is heard is not down, whatever a hint said: hints may be wrong, and their
     /// end may be lost.
     pub(crate) fn on_heard(&mut self, now: Monotonic) {
         self.down = None;

@@ -16,7 +16,7 @@ const ROUNDS_MAX: usize = 8;
 
 /// Who waits for an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waiter {
+enum ReadWaiter {
     /// A query of this replica, by its token.
     Query(u64),
     /// A peer that runs a round through this primary, with the nonce of its ask.
@@ -27,11 +27,11 @@ enum Waiter {
 struct Round {
     number: u64,
     index: OpNumber,
-    waiters: Vec<Waiter>,
+    waiters: Vec<ReadWaiter>,
 }
 
 #[derive(Clone, Debug)]
-struct Ask {
+struct PendingReadIndex {
     nonce: u64,
     sent_at: Monotonic,
     queries: Vec<u64>,
@@ -49,11 +49,11 @@ pub(crate) struct Confirmed {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ReadRounds {
     /// Arrived, and in no round yet.
-    arrived: Vec<Waiter>,
+    queued: Vec<ReadWaiter>,
     /// Rounds of this primary that are not confirmed yet. Each serves only what had arrived before it
     /// was sent (schedule B-20).
     rounds: VecDeque<Round>,
-    asks: VecDeque<Ask>,
+    asks: VecDeque<PendingReadIndex>,
     /// Confirmed: to be served once this op is applied.
     confirmed: Vec<(OpNumber, u64)>,
     /// The head that the view inherited: until it is applied, a new primary may not know of everything
@@ -64,19 +64,19 @@ pub(crate) struct ReadRounds {
 impl ReadRounds {
     /// A query of this replica.
     pub(crate) fn arrive(&mut self, token: u64) {
-        self.arrived.push(Waiter::Query(token));
+        self.queued.push(ReadWaiter::Query(token));
     }
 
     /// A peer asks. Asked again: any round that begins from now on answers both.
     pub(crate) fn arrive_from(&mut self, peer: ReplicaId, nonce: u64) {
-        let waiter = Waiter::Peer(peer, nonce);
-        if !self.arrived.contains(&waiter) {
-            self.arrived.push(waiter);
+        let waiter = ReadWaiter::Peer(peer, nonce);
+        if !self.queued.contains(&waiter) {
+            self.queued.push(waiter);
         }
     }
 
     pub(crate) fn has_arrivals(&self) -> bool {
-        !self.arrived.is_empty()
+        !self.queued.is_empty()
     }
 
     pub(crate) fn has_place_for_a_round(&self) -> bool {
@@ -89,7 +89,7 @@ impl ReadRounds {
 
     /// The `Commit` of this number was sent after everything that has arrived.
     pub(crate) fn begin_round(&mut self, number: u64, index: OpNumber) {
-        let waiters = std::mem::take(&mut self.arrived);
+        let waiters = std::mem::take(&mut self.queued);
         self.rounds.push_back(Round { number, index, waiters });
     }
 
@@ -105,8 +105,8 @@ impl ReadRounds {
             let Some(Round { index, waiters, .. }) = self.rounds.pop_front() else { break };
             for waiter in waiters {
                 match waiter {
-                    Waiter::Query(token) => self.confirmed.push((index, token)),
-                    Waiter::Peer(peer, nonce) => told.push(Confirmed { peer, nonce, index }),
+                    ReadWaiter::Query(token) => self.confirmed.push((index, token)),
+                    ReadWaiter::Peer(peer, nonce) => told.push(Confirmed { peer, nonce, index }),
                 }
             }
         }
@@ -115,11 +115,11 @@ impl ReadRounds {
 
     /// An ask for everything that has arrived. Whether there is anything to ask for: peers ask the primary themselves.
     pub(crate) fn begin_ask(&mut self, nonce: u64, now: Monotonic) -> bool {
-        let queries = self.arrived.drain(..).filter_map(|waiter| match waiter {
-            Waiter::Query(token) => Some(token),
-            Waiter::Peer(..) => None,
+        let queries = self.queued.drain(..).filter_map(|waiter| match waiter {
+            ReadWaiter::Query(token) => Some(token),
+            ReadWaiter::Peer(..) => None,
         });
-        let ask = Ask { nonce, sent_at: now, queries: queries.collect() };
+        let ask = PendingReadIndex { nonce, sent_at: now, queries: queries.collect() };
         let is_one = !ask.queries.is_empty();
         if is_one {
             self.asks.push_back(ask);
@@ -136,12 +136,12 @@ impl ReadRounds {
         true
     }
 
-    /// Asks that were not answered within `patience` are asked again, with the same nonce: a round that began after the
+    /// Asks that were not answered within `timeout` are asked again, with the same nonce: a round that began after the
     /// first time serves them as well, however long the answer takes.
-    pub(crate) fn ask_again(&mut self, now: Monotonic, patience: Duration) -> Vec<u64> {
+    pub(crate) fn ask_again(&mut self, now: Monotonic, timeout: Duration) -> Vec<u64> {
         let mut again = Vec::new();
         for ask in &mut self.asks {
-            if now.since(ask.sent_at) >= patience {
+            if now.since(ask.sent_at) >= timeout {
                 ask.sent_at = now;
                 again.push(ask.nonce);
             }
@@ -154,13 +154,13 @@ impl ReadRounds {
     pub(crate) fn restart(&mut self, commit: OpNumber) {
         let rounds = std::mem::take(&mut self.rounds);
         let waiters = rounds.into_iter().flat_map(|round| round.waiters);
-        let own = waiters.filter(|waiter| matches!(waiter, Waiter::Query(_)));
-        self.arrived.retain(|waiter| matches!(waiter, Waiter::Query(_)));
-        self.arrived.extend(own);
+        let own = waiters.filter(|waiter| matches!(waiter, ReadWaiter::Query(_)));
+        self.queued.retain(|waiter| matches!(waiter, ReadWaiter::Query(_)));
+        self.queued.extend(own);
         let lost = self.confirmed.extract_if(.., |(index, _)| *index > commit);
-        self.arrived.extend(lost.map(|(_, token)| Waiter::Query(token)));
+        self.queued.extend(lost.map(|(_, token)| ReadWaiter::Query(token)));
         let asks = std::mem::take(&mut self.asks);
-        self.arrived.extend(asks.into_iter().flat_map(|ask| ask.queries).map(Waiter::Query));
+        self.queued.extend(asks.into_iter().flat_map(|ask| ask.queries).map(ReadWaiter::Query));
     }
 
     /// Moves the queries whose index is applied to the end of `ready`.
@@ -176,7 +176,7 @@ impl ReadRounds {
 
     /// Queries and peers that wait, wherever they are.
     pub(crate) fn waiting(&self) -> usize {
-        self.arrived.len()
+        self.queued.len()
             + self.confirmed.len()
             + self.rounds.iter().map(|round| round.waiters.len()).sum::<usize>()
             + self.asks.iter().map(|ask| ask.queries.len()).sum::<usize>()

@@ -184,7 +184,7 @@ impl SessionTable {
 
     /// Whether the replies of a session that its client has not yet seen pass half their bound
     /// (rule 5.3): then the primary holds its requests back.
-    pub(crate) fn is_clogged(&self, session: SessionId, carried_floor: RequestNumber) -> bool {
+    pub(crate) fn replies_over_budget(&self, session: SessionId, carried_floor: RequestNumber) -> bool {
         let half = u64::from(self.constants.session_replies_max) / 2;
         let Some(session) = self.by_id.get(&session).and_then(|&at| self.get(at)) else { return false };
         if session.reply_bytes <= half {

@@ -1,4 +1,4 @@
-//! Whose word counts: which disk, and which start of it, each member is known by (rule 7.7).
+//! Lives: by which disk, and which start on it, each member is known, and whether its messages count (rule 7.7).
 //!
 //! What a member promised is on its disk. A disk that was restored from an older copy, formatted anew, or
 //! cloned has forgotten some of it, and its acknowledgements and votes would stand beside those of its
@@ -18,10 +18,10 @@
 //! - A disk that was told that it is an old one writes that down before its replica stops, as what is remembered of
 //!   its own id, and is not started again: else its starts would soon outnumber those of its better half.
 //!
-//! Where nobody who remembers can be reached, an old disk cannot be known.
+//! While no member that remembers can be reached, an old disk is not recognised.
 
 use crate::protocol::core::Core;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::types::event::Event;
 use crate::protocol::types::life::{Distrust, Known, Life};
 use crate::protocol::types::number::{OpNumber, ReplicaId};
@@ -31,7 +31,7 @@ impl Core {
     /// This start on this disk.
     #[must_use]
     pub fn life(&self) -> Life {
-        Life { incarnation: self.state.incarnation, starts: self.state.starts, nonce: self.repair.nonce }
+        Life { disk_id: self.state.disk_id, starts: self.state.starts, nonce: self.repair.nonce }
     }
 
     /// What is remembered of the other members; and of this one, if it was told that its disk is an old one.
@@ -55,7 +55,7 @@ impl Core {
         if known == life {
             return self.progress.get(from).is_some_and(|member| member.distrust != Some(Distrust::OlderDisk));
         }
-        if known.incarnation != life.incarnation {
+        if known.disk_id != life.disk_id {
             self.distrust(from, Distrust::OtherDisk);
         } else if life.starts <= known.starts {
             self.distrust(from, Distrust::OlderStart);
@@ -68,7 +68,7 @@ impl Core {
     pub(crate) fn introduce(&mut self, from: ReplicaId, life: Life, head: OpNumber, head_certain: bool) -> bool {
         if let Ok(at) = self.find(from) {
             let known = self.state.known[at];
-            let same_disk = known.life.incarnation == life.incarnation;
+            let same_disk = known.life.disk_id == life.disk_id;
             let newer = same_disk && life.starts > known.life.starts;
             if known.life != life && !newer {
                 return self.counts(from, life);
@@ -102,7 +102,7 @@ impl Core {
             match self.find(known.replica) {
                 Ok(at) => {
                     let own = &mut self.state.known[at];
-                    if own.life.incarnation != known.life.incarnation {
+                    if own.life.disk_id != known.life.disk_id {
                         continue;
                     }
                     if known.life.starts <= own.life.starts {
@@ -110,7 +110,7 @@ impl Core {
                         continue;
                     }
                     if known.acknowledged < own.acknowledged {
-                        // Whoever took that life in did not know what it has to have on its disk: it says so itself.
+                        // The member that recorded that life did not know what must be on its disk: it says so itself.
                         continue;
                     }
                     *own = *known;
@@ -124,27 +124,27 @@ impl Core {
     /// What another member remembers of this one: whether this disk is the newest under its id. That is so also if the
     /// word of the other one does not count here, unless it is a stranger.
     pub(crate) fn check_own(&mut self, by: ReplicaId, life: Life, known: &[Known]) {
-        let is_stranger = self.find(by).is_ok_and(|at| self.state.known[at].life.incarnation != life.incarnation);
+        let is_stranger = self.find(by).is_ok_and(|at| self.state.known[at].life.disk_id != life.disk_id);
         let Some(known) = known.iter().find(|known| known.replica == self.id).filter(|_| !is_stranger) else { return };
         let own = self.life();
         // What was acknowledged in earlier lives was there when this one began; what came since proves nothing.
         let reach = if known.life == own { self.log.head() } else { self.began_with };
-        if known.life.incarnation != own.incarnation {
-            self.stop(Fault::OtherDisk { by, known: known.life.incarnation, own: own.incarnation });
+        if known.life.disk_id != own.disk_id {
+            self.stop(Halt::OtherDisk { by, known: known.life.disk_id, own: own.disk_id });
         } else if known.life.starts > own.starts {
-            self.stop_for_good(*known, Fault::OlderStart { by, known: known.life.starts, own: own.starts });
+            self.stop_for_good(*known, Halt::OlderStart { by, known: known.life.starts, own: own.starts });
         } else if known.life.starts == own.starts && known.life.nonce != own.nonce {
             // Either may be the right one.
-            self.stop(Fault::OlderStart { by, known: known.life.starts, own: own.starts });
+            self.stop(Halt::OlderStart { by, known: known.life.starts, own: own.starts });
         } else if self.head_certain && reach < known.acknowledged {
             let acknowledged = known.acknowledged;
-            self.stop_for_good(*known, Fault::OlderDisk { by, acknowledged, head: reach });
+            self.stop_for_good(*known, Halt::OlderDisk { by, acknowledged, head: reach });
         }
     }
 
     /// Stops when it is durable that this disk is an old one: then no later start of it goes on.
-    fn stop_for_good(&mut self, known: Known, fault: Fault) {
-        if self.fault.is_some() {
+    fn stop_for_good(&mut self, known: Known, halt: Halt) {
+        if self.halted.is_some() {
             return;
         }
         let mut record = self.state.clone();
@@ -153,7 +153,7 @@ impl Core {
         }
         self.last_batch = Some(self.writes.next());
         self.stage_state(record);
-        self.stop(fault);
+        self.stop(halt);
     }
 
     /// Remembers what a member has acknowledged, as far as it is committed: only that can never be dropped.
@@ -218,7 +218,7 @@ impl Core {
     }
 
     /// Called at the interval of the pings. The commit number on the disk says which ops a damaged sector
-    /// may not put in doubt; it follows when the log rests, which costs nobody a write, and when it is far behind.
+    /// may not put in doubt; it follows when the log rests, which costs no request a write, and when it is far behind.
     pub(crate) fn refresh_commit(&mut self) {
         let commit = self.recordable_commit();
         let rests = std::mem::replace(&mut self.commit_at_ping, self.commit) == self.commit
@@ -239,12 +239,12 @@ const BEHIND_MAX: u64 = 4096;
 mod tests {
     use super::*;
     use crate::protocol::documented::any_core;
-    use crate::protocol::types::number::Incarnation;
+    use crate::protocol::types::number::DiskId;
 
     const FROM: ReplicaId = ReplicaId(0);
 
     fn life(starts: u64) -> Life {
-        Life { incarnation: Incarnation(100), starts, nonce: starts * 10 }
+        Life { disk_id: DiskId(100), starts, nonce: starts * 10 }
     }
 
     /// A core of replica 1 that knows the third life of replica 0, and that it has acknowledged op 5.
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn another_disk_and_a_second_process_of_the_same_start_do_not_count() {
         for (other, expected) in [
-            (Life { incarnation: Incarnation(101), ..life(9) }, Distrust::OtherDisk),
+            (Life { disk_id: DiskId(101), ..life(9) }, Distrust::OtherDisk),
             (Life { nonce: 1, ..life(3) }, Distrust::OlderStart),
             (life(2), Distrust::OlderStart),
         ] {
@@ -315,9 +315,9 @@ mod tests {
             (known(3, 4), known(3, 5)),
             (known(2, 9), known(3, 9)),
             (known(4, 6), known(4, 6)),
-            // Whoever took that life in did not know what it has to have on its disk.
+            // The member that recorded that life did not know what must be on its disk.
             (known(4, 4), known(3, 5)),
-            (Known { life: Life { incarnation: Incarnation(101), ..life(9) }, ..known(9, 9) }, known(3, 5)),
+            (Known { life: Life { disk_id: DiskId(101), ..life(9) }, ..known(9, 9) }, known(3, 5)),
         ] {
             let mut core = core_that_knows();
             core.on_known(&[told]);
@@ -339,14 +339,14 @@ mod tests {
             (Life { starts: own.starts + 1, ..own }, OpNumber::ZERO, Some(true)),
             (own, OpNumber(1), Some(true)),
             (Life { nonce: own.nonce + 1, ..own }, OpNumber::ZERO, Some(false)),
-            (Life { incarnation: Incarnation(9), ..own }, OpNumber::ZERO, Some(false)),
+            (Life { disk_id: DiskId(9), ..own }, OpNumber::ZERO, Some(false)),
         ];
         for (life_of_own, acknowledged, stops) in cases {
             let mut core = any_core();
             let told = Known { replica: core.id, life: life_of_own, acknowledged };
             core.check_own(FROM, life(1), &[told]);
             let writes_it_down = core.last_batch.is_some();
-            assert_eq!(core.fault.is_some().then_some(writes_it_down), stops, "{told:?}: {:?}", core.fault);
+            assert_eq!(core.halted.is_some().then_some(writes_it_down), stops, "{told:?}: {:?}", core.halted);
             assert_eq!(core.known().contains(&told), writes_it_down);
         }
     }

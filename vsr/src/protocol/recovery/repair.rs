@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::protocol::core::Core;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::log::log::{Body, LogSlot};
 use crate::protocol::normal::forwards::Forwards;
 use crate::protocol::types::checksum::Checksum;
@@ -17,7 +17,7 @@ use crate::protocol::types::number::{Monotonic, OpNumber, ReplicaId, View};
 const HEADERS_MAX: u32 = 256;
 const ENTRIES_MAX: usize = 64;
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
-/// How often the patience with a question doubles.
+/// How often the time-out of a question doubles.
 const ASKS_DOUBLED: u32 = 4;
 
 /// Entries that the driver reads from storage for the protocol.
@@ -34,9 +34,9 @@ pub enum ReadRequest {
     Serve {
         /// The peer.
         to: ReplicaId,
-        /// One op of this checksum.
+        /// The op.
         op: OpNumber,
-        /// See above.
+        /// The checksum of the entry that the peer asked for.
         checksum: Checksum,
     },
 }
@@ -70,7 +70,7 @@ pub(crate) struct Repair {
     pub(crate) nonce: u64,
     /// Entries that were found damaged in this life.
     damaged: BTreeSet<OpNumber>,
-    /// Members that were asked for headers, and for bodies, in this round: nobody is asked twice before everybody was asked.
+    /// Members that were asked for headers, and for bodies, in this round: no member is asked twice before all were asked.
     tried_for_headers: Tried,
     tried_for_bodies: Tried,
 }
@@ -98,12 +98,12 @@ impl Repair {
         self.lagging_since.get_or_insert(now);
     }
 
-    /// Whether an answer may still be on its way. The patience doubles each time that as many questions were asked as there are
+    /// Whether an answer may still be on its way. The time-out doubles each time that as many questions were asked as there are
     /// peers: what is asked for again travels again, and the one that has it may be the last that is asked.
-    fn is_asked(&self, op: OpNumber, now: Monotonic, patience: Duration, peers: u32) -> bool {
+    fn is_asked(&self, op: OpNumber, now: Monotonic, timeout: Duration, peers: u32) -> bool {
         let waits = |&(at, times): &(Monotonic, u32)| {
             let rounds = times.saturating_sub(1) / peers.max(1);
-            now.since(at) < patience * (1 << rounds.min(ASKS_DOUBLED))
+            now.since(at) < timeout * (1 << rounds.min(ASKS_DOUBLED))
         };
         self.asked.get(&op).is_some_and(waits)
     }
@@ -166,13 +166,13 @@ impl Core {
         if self.is_disk_behind() {
             return;
         }
-        let (now, patience, peers) = (self.now, self.options.timing.retry, self.membership.n() as u32 - 1);
+        let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
         let from = self.log.proven_from().max(self.applied.next());
         let mut op = from;
         while op <= self.log.head() && op.0 < from.0 + 2048 && wanted.len() < ENTRIES_MAX {
             if let Some(slot) = self.log.slot(op)
                 && let (Some(header), Body::Missing) = (&slot.header, &slot.body)
-                && !self.repair.is_asked(op, now, patience, peers)
+                && !self.repair.is_asked(op, now, timeout, peers)
             {
                 wanted.push((op, header.checksum()));
             }
@@ -185,7 +185,7 @@ impl Core {
             }
             let Some(slot) = self.log.slot(op) else { continue };
             if let (Some(header), Body::Missing) = (&slot.header, &slot.body) {
-                if !self.repair.is_asked(op, now, patience, peers) && wanted.len() < ENTRIES_MAX {
+                if !self.repair.is_asked(op, now, timeout, peers) && wanted.len() < ENTRIES_MAX {
                     wanted.push((op, header.checksum()));
                 }
                 again.insert(op);
@@ -210,9 +210,9 @@ impl Core {
     }
 
     /// The primary half of the time, else any other member; one whose connection is up, if there is
-    /// one. Random, so that repair never keeps asking the wrong one in step (hazard B33), and nobody twice in a round.
+    /// one. Random, so that repair never keeps asking the wrong one in step (hazard B33), and each at most once in a round.
     fn pick_peer(&mut self, tried: &mut Tried) -> Option<ReplicaId> {
-        let n = self.membership.n();
+        let n = self.membership.size();
         if n == 1 {
             return None;
         }
@@ -223,7 +223,7 @@ impl Core {
         let is_up = |at: usize| self.progress.is_up(self.membership.members[at].id);
         let prefer = primary != self.index && is_up(primary) && self.random.chance(1, 2);
         let start = self.random.below(n as u64) as usize;
-        // Now and then whoever comes first: a hint is never believed for ever.
+        // Now and then a member that is hinted to be down: hints may be wrong.
         let believe = self.random.chance(3, 4);
         let ring = || (0..n).map(|step| (start + step) % n).filter(|&at| at != self.index && !tried.has(at));
         let up = ring().find(|&at| !believe || is_up(at));
@@ -234,8 +234,8 @@ impl Core {
 
     /// Whether everybody was asked for an op within the retry interval; notes that they are now.
     pub(crate) fn repair_asked_recently(&mut self, op: OpNumber) -> bool {
-        let (now, patience, peers) = (self.now, self.options.timing.retry, self.membership.n() as u32 - 1);
-        let recently = self.repair.is_asked(op, now, patience, peers);
+        let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
+        let recently = self.repair.is_asked(op, now, timeout, peers);
         if !recently {
             self.repair.note_asked(op, now);
         }
@@ -317,7 +317,7 @@ impl Core {
             if self.take_in(entry) || self.log.slot(op).is_some_and(LogSlot::is_present) {
                 self.repair.asked.remove(&op);
             } else if let Some((_, times)) = self.repair.asked.get_mut(&op) {
-                // Whoever was asked has answered.
+                // The member that was asked has answered.
                 *times = 1;
             }
         }
@@ -367,8 +367,8 @@ impl Core {
             slot.corrupt = true;
         }
         self.repair.damaged.insert(op);
-        if self.membership.n() == 1 {
-            return self.stop(Fault::SoloDamaged { op });
+        if self.membership.size() == 1 {
+            return self.stop(Halt::SoloDamaged { op });
         }
         self.repair_soon();
     }

@@ -3,7 +3,7 @@
 use super::repair::Repair;
 use crate::protocol::core::Core;
 use crate::protocol::health::explain::Stall;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::Numbers;
 use crate::protocol::log::body_cache::BodyCache;
 use crate::protocol::log::log::{Body, Log, LogSlot};
@@ -31,19 +31,19 @@ impl Core {
     /// have sent what its disk does not hold (hazard D31). A disk that was told that it is an old one is refused.
     ///
     /// # Errors
-    /// A cluster of one whose disk is damaged has nobody to repair it from.
-    pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Fault> {
+    /// A cluster of one whose disk is damaged has no peer to repair it from.
+    pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Halt> {
         let Recovered { mut state, slots, head_certain } = recovered;
         let head_certain = head_certain && state.head_certain;
         state.starts += 1;
         let membership = state.membership.clone();
-        let members = membership.n();
+        let members = membership.size();
         let index = membership.index_of(state.replica).unwrap_or(0);
         if members == 1 {
             refuse_damage(&slots, head_certain)?;
         }
         if let Some(told) = state.known.iter().find(|known| known.replica == state.replica) {
-            return Err(Fault::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
+            return Err(Halt::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
         }
         let log = rebuild(Header::root(state.cluster), slots, &state, head_certain);
         let head = log.head();
@@ -81,7 +81,7 @@ impl Core {
             random,
             now,
             wall,
-            fault: None,
+            halted: None,
             checked: Numbers::default(),
             local_replies: Vec::new(),
             events: Vec::new(),
@@ -145,11 +145,11 @@ impl Core {
     }
 }
 
-fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
+fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Halt> {
     // An absent slot was never durable: its op was never acknowledged, and goes as the view starts.
     let damaged = slots.iter().position(|slot| matches!(slot, Slot::Corrupt(_)));
     match damaged.or((!head_certain).then_some(slots.len())) {
-        Some(at) => Err(Fault::SoloDamaged { op: OpNumber(at as u64 + 1) }),
+        Some(at) => Err(Halt::SoloDamaged { op: OpNumber(at as u64 + 1) }),
         None => Ok(()),
     }
 }

@@ -10,14 +10,14 @@ use bytes::Bytes;
 
 use super::super::core::Core;
 use super::super::turn::{Effects, Input, Inputs};
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::normal::apply::{ApplyContext, Machine};
 use crate::protocol::types::entry::Entry;
 use crate::protocol::types::event::Event;
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::{Message, Outcome, Peer, Reply, Request};
 use crate::protocol::types::number::{
-    BatchNumber, ClientId, ClusterId, Incarnation, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, Timestamp,
+    BatchNumber, ClientId, ClusterId, DiskId, Monotonic, OpNumber, ReplicaId, RequestNumber, SessionId, Timestamp,
 };
 use crate::protocol::types::options::{Options, Timing};
 use crate::protocol::types::vsr_state::{Batch, Recovered, Slot, VsrState};
@@ -31,11 +31,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Executed(Vec<Bytes>);
 
 impl Machine for Executed {
-    fn decodes(&self, _: &Bytes) -> bool {
+    fn can_decode(&self, _: &Bytes) -> bool {
         true
     }
 
-    fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Fault> {
+    fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
         self.0.push(command);
         reply.extend(self.0.len().to_string().bytes());
         Ok(())
@@ -77,7 +77,7 @@ impl Disk {
     fn check(&self, core: &Core, message: &Message) {
         let VsrState { view, log_view, .. } = self.state;
         let is_durable = match message {
-            Message::StartViewChange { view: left, .. } => view >= *left,
+            Message::StartViewChange { leaving: left, .. } => view >= *left,
             Message::DoViewChange(dvc) => view >= dvc.view,
             Message::StartView(start) => log_view >= start.view,
             Message::PrepareOk { view: of, op, .. } => {
@@ -120,8 +120,8 @@ impl Cluster {
     pub(super) fn new() -> Cluster {
         let membership = Membership::new(["a", "b", "c"]).unwrap();
         let node = |id: u8| {
-            let incarnation = Incarnation(1000 + u128::from(id));
-            let state = VsrState::formatted(ClusterId(1), ReplicaId(id), incarnation, membership.clone());
+            let disk_id = DiskId(1000 + u128::from(id));
+            let state = VsrState::formatted(ClusterId(1), ReplicaId(id), disk_id, membership.clone());
             Node {
                 core: None,
                 machine: Executed::default(),
@@ -278,7 +278,7 @@ impl Cluster {
                 return;
             };
             core.turn(&mut inputs, machine, &mut effects);
-            assert_eq!(core.fault(), None);
+            assert_eq!(core.halted(), None);
             inputs.timers = false;
             replies.append(&mut effects.replies);
             queries.append(&mut effects.queries);

@@ -14,7 +14,7 @@ use crate::protocol::types::number::OpNumber;
 use cluster::Cluster;
 
 /// How long a primary waits with the commit number for a `Prepare` that carries it.
-const TELL: Duration = Duration::from_millis(1);
+const COMMIT_DELAY: Duration = Duration::from_millis(1);
 
 /// Rules 6.1, 6.2, 6.4 and 6.6: the way of one op, and what each step waits for.
 #[test]
@@ -35,7 +35,7 @@ fn an_op_is_committed_when_a_quorum_has_it_on_its_disks() {
     c.run();
     assert_eq!(c.take_sent(), ["r2>r0 PrepareOk"]);
     assert!(c.executed(1).is_empty(), "the backups do not know yet that it is committed");
-    c.pass(TELL);
+    c.pass(COMMIT_DELAY);
     assert_eq!(c.take_sent(), ["r0>r1 Commit", "r0>r2 Commit", "r1>r0 CommitOk", "r2>r0 CommitOk"]);
     assert_eq!((c.executed(1), c.executed(2)), (vec!["a"], vec!["a"]));
 }
@@ -109,7 +109,7 @@ fn an_op_that_only_a_dead_primary_had_is_dropped_everywhere() {
     let mut c = Cluster::new();
     c.submit(0, "a");
     c.run();
-    c.pass(TELL);
+    c.pass(COMMIT_DELAY);
     c.cut_off(0, true);
     c.submit(0, "lost");
     c.run();

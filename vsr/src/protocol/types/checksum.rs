@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A 128-bit XXH3 of some bytes. It finds damage and tells contents apart; it is no defence against
+/// A 128-bit XXH3 of some bytes. It finds damage and tells contents apart; it does not protect against
 /// an attacker, which is the transport's work (mutual TLS).
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -34,7 +34,7 @@ impl fmt::Debug for Checksum {
 mod tests {
     use super::*;
 
-    /// Disk and wire formats depend on this function for ever.
+    /// Disk and wire formats depend on this function: it never changes.
     #[test]
     fn the_function_is_pinned_by_a_golden_value() {
         // The published test vector of XXH3-128 for the empty input, and one of our own.

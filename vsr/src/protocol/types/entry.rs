@@ -315,13 +315,13 @@ impl BodyReader {
     }
 }
 
-/// A body that is no sequence of requests, though its checksum is right: a defect, or a newer version.
+/// A body that does not decode as a sequence of requests, though its checksum is right: a defect, or a newer version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body of op {op} cannot be read at byte {at}")]
 pub struct BodyError {
     /// The op.
     pub op: OpNumber,
-    /// Where in the body.
+    /// The offset in the body, in bytes.
     pub at: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What an observer may want to know.
+//! Events: what an observer of a replica is shown.
 
 use super::checksum::Checksum;
 use super::life::Distrust;
@@ -7,16 +7,16 @@ use super::number::{CommitNumber, OpNumber, ReplicaId, View};
 /// A reason to vote to leave a view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Suspicion {
+pub enum ViewChangeReason {
     /// A backup heard no heartbeat.
     Silence,
     /// The connection to the primary is down.
     Disconnected,
-    /// A request that was forwarded is neither prepared nor answered. Heartbeats are no cure.
+    /// A request that was forwarded is neither prepared nor answered. Heartbeats do not withdraw this vote.
     Forward,
-    /// A view change comes to nothing.
+    /// A view change has timed out.
     NoProgress,
-    /// This primary is not answered by a quorum.
+    /// This primary has no answers from a quorum.
     Unanswered,
     /// This primary's own disk does not answer.
     Disk,
@@ -24,21 +24,21 @@ pub enum Suspicion {
     NoRoom,
 }
 
-impl std::fmt::Display for Suspicion {
+impl std::fmt::Display for ViewChangeReason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Suspicion::Silence => "the primary is silent",
-            Suspicion::Disconnected => "the connection to the primary is down",
-            Suspicion::Forward => "a forwarded request is neither prepared nor answered",
-            Suspicion::NoProgress => "the view change makes no progress",
-            Suspicion::Unanswered => "no quorum answers",
-            Suspicion::Disk => "the own disk does not answer",
-            Suspicion::NoRoom => "the own disk has no room, and those of others have",
+            ViewChangeReason::Silence => "the primary is silent",
+            ViewChangeReason::Disconnected => "the connection to the primary is down",
+            ViewChangeReason::Forward => "a forwarded request is neither prepared nor answered",
+            ViewChangeReason::NoProgress => "the view change makes no progress",
+            ViewChangeReason::Unanswered => "no quorum answers",
+            ViewChangeReason::Disk => "its disk does not answer",
+            ViewChangeReason::NoRoom => "its disk has no room, and those of others have",
         })
     }
 }
 
-/// What an observer may want to know. Emitted as it happens, in order.
+/// An event of the protocol, for observers. Emitted as it happens, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -58,12 +58,12 @@ pub enum Event {
     Voted {
         /// The view.
         view: View,
-        /// Why.
-        why: Suspicion,
+        /// The reason of the vote.
+        why: ViewChangeReason,
     },
     /// The commit number rose.
     Committed {
-        /// To this.
+        /// The new commit number.
         commit: CommitNumber,
     },
     /// An op was applied.
@@ -79,18 +79,18 @@ pub enum Event {
         /// The op.
         op: OpNumber,
     },
-    /// The word of a member does not count any more.
+    /// Messages of a member do not count any more.
     Distrusted {
         /// The member.
         replica: ReplicaId,
-        /// Why.
+        /// The reason.
         why: Distrust,
     },
     /// Ops above this one were dropped.
     Truncated {
         /// The last op that stays.
         above: OpNumber,
-        /// The head before.
+        /// The head before the truncation.
         head: OpNumber,
     },
 }
@@ -102,9 +102,9 @@ pub enum Event {
 pub enum Mark {
     /// A message had no effect.
     Ignored {
-        /// Its kind.
+        /// The kind of the message: [`Message::name`](super::message::Message::name).
         message: &'static str,
-        /// Why.
+        /// The reason, in words.
         why: &'static str,
     },
     /// An interesting path was taken: its name.

@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::number::{Incarnation, OpNumber, ReplicaId};
+use super::number::{DiskId, OpNumber, ReplicaId};
 
 /// One start of a replica on one disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Life {
-    /// The disk's, given when it was formatted.
-    pub incarnation: Incarnation,
+    /// The id of the disk, given when it was formatted.
+    pub disk_id: DiskId,
     /// How often the replica was started on it.
     pub starts: u64,
     /// Random: two copies of one disk may have counted as many starts.
@@ -26,7 +26,7 @@ pub struct Known {
     pub acknowledged: OpNumber,
 }
 
-/// Why a member's word does not count.
+/// Why a member's messages do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Distrust {

@@ -14,9 +14,9 @@ pub struct Limit {
     pub min: u64,
     /// The most.
     pub max: u64,
-    /// When nothing is said.
+    /// The default.
     pub default: u64,
-    /// Why there is a limit.
+    /// Why there is a limit, in words.
     pub why: &'static str,
 }
 

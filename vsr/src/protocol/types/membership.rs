@@ -134,7 +134,7 @@ pub struct Membership {
     pub epoch: Epoch,
     /// The voting members in the order that decides whose turn it is to be primary.
     pub members: Vec<Member>,
-    /// How many must agree.
+    /// The sizes of the quorums.
     pub quorums: Quorums,
     /// What all share.
     pub constants: Constants,
@@ -147,7 +147,7 @@ pub enum MembershipError {
     /// No member, or more than [`MEMBERS_MAX`].
     #[error("a cluster has 1 to {MEMBERS_MAX} members, not {0}: list each replica once")]
     Size(usize),
-    /// An id stands twice.
+    /// Two members have the same id.
     #[error("replica {0} is listed twice: give each member an id of its own")]
     Duplicate(ReplicaId),
     /// Quorums that do not meet.
@@ -176,7 +176,7 @@ pub enum MembershipError {
         /// As given.
         address: String,
     },
-    /// A member that nobody could find.
+    /// The address of a member is empty.
     #[error("replica {0} has no address: write where the others reach it")]
     NoAddress(ReplicaId),
     /// A constant out of its range.
@@ -264,7 +264,7 @@ impl Membership {
 
     /// The number of voting members.
     #[must_use]
-    pub fn n(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.members.len()
     }
 

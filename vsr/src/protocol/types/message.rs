@@ -27,7 +27,7 @@ use super::entry::{Entry, Header};
 use super::life::{Known, Life};
 use super::number::{ClientId, CommitNumber, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View};
 
-/// Who sends or receives.
+/// A sender or receiver of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Peer {
     /// A member of the cluster.
@@ -48,7 +48,7 @@ pub struct Envelope {
 /// A request on its way to the primary.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
-    /// Who asks.
+    /// The client that sends it.
     pub client: ClientId,
     /// Its session; all zero for a `Register`.
     pub session: SessionId,
@@ -100,7 +100,7 @@ pub enum Refusal {
     Evicted,
     /// The number was used with other content. Nothing was executed by this one.
     Conflict,
-    /// The number is below the session's floor: its client said it had the answer.
+    /// The number is below the session's floor: the client has said that it has the answer.
     BelowFloor,
     /// The number is beyond the window.
     BeyondWindow,
@@ -121,7 +121,7 @@ pub enum Refusal {
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reply {
-    /// Who asked.
+    /// The client that sent the request.
     pub client: ClientId,
     /// The session of the request; all zero for a `Register`.
     pub session: SessionId,
@@ -131,14 +131,14 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Where it was executed; all zero when it was not.
     pub position: Position,
-    /// The checksum of the command that it answers: whoever has sent another one under this number takes no answer of
-    /// its own from it (rule 5.2). Zero for a `Register`, and when it is the number's fate, not a command's.
+    /// The checksum of the command that it answers: a client that sent another command under this number does not take it
+    /// for an answer (rule 5.2). Zero for a `Register`, and when the outcome is that of the number, not of a command.
     pub request: Checksum,
 }
 
-/// What a `DoViewChange` says of one op, as of the moment of sending (rule 7.3).
+/// What a `DoViewChange` says of one op's slot, as of the moment of sending (rule 7.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fact {
+pub struct SlotEvidence {
     /// The entry is here, intact.
     pub present: bool,
     /// The entry was never acknowledged here: the slot is certainly empty, or was never yet durable.
@@ -162,7 +162,7 @@ pub struct DoViewChange {
     /// The headers after `commit`, upwards; a blank slot is left out.
     pub headers: Vec<Header>,
     /// What the sender has of each op from `commit` + 1 to `head`.
-    pub facts: Vec<Fact>,
+    pub evidence: Vec<SlotEvidence>,
     /// The op of the sender's newest checkpoint.
     pub checkpoint: OpNumber,
     /// The life of the sender.
@@ -182,13 +182,13 @@ pub struct StartView {
     pub head: OpNumber,
     /// The headers from `commit` + 1 to `head`.
     pub headers: Vec<Header>,
-    /// The nonce of the request that this answers; 0 when nobody asked.
+    /// The nonce of the request that this answers; 0 when it answers none.
     pub nonce: u64,
     /// The op of the checkpoint to start from, when the log no longer reaches back.
     pub checkpoint: OpNumber,
 }
 
-/// A replica's word about itself, sent to all at an interval.
+/// A replica's report of itself, sent to all members at an interval.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ping {
     /// The sender's durable view.
@@ -265,7 +265,7 @@ pub enum Message {
         /// Counts up within the view.
         number: u64,
     },
-    /// A `Commit` was taken note of, in its view.
+    /// A `Commit` of the receiver's view has arrived.
     CommitOk {
         /// The view.
         view: View,
@@ -274,16 +274,16 @@ pub enum Message {
         /// The life of the sender.
         life: Life,
     },
-    /// A vote to leave a view; it promises nothing.
+    /// A vote to leave a view; it promises nothing. VRR's message of this name carries the view to enter.
     StartViewChange {
-        /// The sender's durable view.
-        view: View,
+        /// The view to leave: the sender's durable one.
+        leaving: View,
         /// The life of the sender.
         life: Life,
     },
-    /// See [`DoViewChange`].
+    /// The sender's log, for the primary of a new view: [`DoViewChange`].
     DoViewChange(DoViewChange),
-    /// See [`StartView`].
+    /// The log of a view that has started: [`StartView`].
     StartView(StartView),
     /// Asks the primary of a view for its `StartView`.
     RequestStartView {
@@ -298,7 +298,7 @@ pub enum Message {
         op: OpNumber,
         /// Its checksum.
         checksum: Checksum,
-        /// How many at most.
+        /// The number of headers, at most.
         count: u32,
     },
     /// Headers, downwards, each the parent of the one before.
@@ -317,7 +317,7 @@ pub enum Message {
         #[serde(with = "super::message::headers_only")]
         entries: Vec<Entry>,
     },
-    /// See [`Ping`].
+    /// A replica's report of itself: [`Ping`].
     Ping(Ping),
     /// Asks the primary to confirm an index for reads.
     ReadIndex {
@@ -333,7 +333,7 @@ pub enum Message {
     },
     /// A client's query.
     Query {
-        /// Who asks.
+        /// The client that sends it.
         client: ClientId,
         /// Comes back in the answer.
         nonce: u64,
@@ -354,7 +354,7 @@ pub enum Message {
     },
     /// The answer to a query.
     Answer {
-        /// Who asked.
+        /// The client that sent the query.
         client: ClientId,
         /// That of the query.
         nonce: u64,
@@ -394,7 +394,7 @@ impl Message {
             | Message::PrepareOk { view, .. }
             | Message::Commit { view, .. }
             | Message::CommitOk { view, .. }
-            | Message::StartViewChange { view, .. }
+            | Message::StartViewChange { leaving: view, .. }
             | Message::RequestStartView { view, .. } => Some(*view),
             Message::DoViewChange(dvc) => Some(dvc.view),
             Message::StartView(start) => Some(start.view),
@@ -411,7 +411,7 @@ impl Message {
             Message::Replies { replies, .. } => replies.iter().map(Reply::weight).sum(),
             Message::Prepare { entry, .. } => HEADER + entry.body.len(),
             Message::Entries { entries } => entries.iter().map(|entry| HEADER + entry.body.len()).sum(),
-            Message::DoViewChange(dvc) => dvc.headers.len() * HEADER + dvc.facts.len() * 2,
+            Message::DoViewChange(dvc) => dvc.headers.len() * HEADER + dvc.evidence.len() * 2,
             Message::StartView(start) => start.headers.len() * HEADER,
             Message::Headers { headers } => headers.len() * HEADER,
             Message::RequestEntries { wanted } => wanted.len() * 24,
@@ -464,7 +464,7 @@ impl Message {
             Message::PrepareOk { view: v, op: o, .. } => view(v) && op(o),
             Message::Commit { view: v, commit, head, .. } => view(v) && op(head) && commit.0 <= head.0,
             Message::CommitOk { view: v, .. }
-            | Message::StartViewChange { view: v, .. }
+            | Message::StartViewChange { leaving: v, .. }
             | Message::RequestStartView { view: v, .. } => view(v),
             Message::DoViewChange(dvc) => {
                 view(&dvc.view)
@@ -640,7 +640,7 @@ mod tests {
             checksum: Checksum(1),
             life: Life::default(),
         };
-        let vote = |number: u64| Message::StartViewChange { view: View { number, ..view }, life: Life::default() };
+        let vote = |number: u64| Message::StartViewChange { leaving: View { number, ..view }, life: Life::default() };
         let ask = |number: u64| Message::RequestEntries { wanted: vec![(OpNumber(number), Checksum(1))] };
         let index = |number: u64| Message::ReadIndexOk { nonce: 1, index: OpNumber(number) };
         let of_session = |number: u64| {

@@ -191,7 +191,7 @@ identity!(
 );
 identity!(
     /// A random number that a disk is given when it is formatted: two disks are never the same.
-    Incarnation, "{:x}"
+    DiskId, "{:x}"
 );
 identity!(
     /// A random number, fresh for each handle or client that is built (rule 5.1).

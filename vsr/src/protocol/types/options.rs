@@ -1,54 +1,54 @@
-//! What one replica is told at its start, beside what its disk says.
+//! The configuration of the protocol core of one replica.
 
 use std::time::Duration;
 
 use super::number::ClientId;
 
-/// How long a replica waits before it does something about it. Its own business: no rule of safety
-/// depends on any of these.
+/// Time-outs and intervals of one replica. They may differ from replica to replica: no rule of safety
+/// depends on any of them.
 ///
 /// Made by `Timing::default()`, and changed field by field, or by [`with`](Timing::with); later versions have more fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timing {
-    /// Between two heartbeats of an idle primary. Default 50 ms.
+    /// The interval of the heartbeats of an idle primary. Default 50 ms.
     pub heartbeat: Duration,
-    /// Silence of the primary after which a backup votes against it. Default 400 ms. Too low: a loaded
+    /// How long a backup waits for a heartbeat before it votes against the primary. Default 400 ms. Too low: a loaded
     /// machine changes views for nothing. Too high: a stalled primary is replaced late.
-    pub suspect: Duration,
+    pub primary_timeout: Duration,
     /// How long a view change may make no progress before the next view is tried. Default 500 ms;
     /// doubles with each failed one, up to 8 times: where no view can start, one is entered each 8 of it.
-    pub view_change: Duration,
-    /// Between two attempts at anything that is not answered. Default 60 ms.
+    pub view_change_timeout: Duration,
+    /// The interval at which anything that is not answered is sent again. Default 60 ms.
     pub retry: Duration,
-    /// Between two pings. Default 250 ms.
+    /// The interval of the pings. Default 250 ms.
     pub ping: Duration,
-    /// How long a primary goes on without hearing from a quorum. Default 400 ms.
-    pub abdicate: Duration,
+    /// How long a primary stays one without answers from a quorum. Default 400 ms.
+    pub quorum_timeout: Duration,
     /// How long a primary's own write may take before it gives up the role. Default 2 s.
-    pub disk: Duration,
+    pub disk_stall_timeout: Duration,
     /// How long a forwarded request may be neither prepared nor answered, while nothing is committed, before it is a
     /// reason to vote. After half of it the primary is asked again. Default 1 s.
-    pub forward: Duration,
+    pub forward_timeout: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
             heartbeat: Duration::from_millis(50),
-            suspect: Duration::from_millis(400),
-            view_change: Duration::from_millis(500),
+            primary_timeout: Duration::from_millis(400),
+            view_change_timeout: Duration::from_millis(500),
             retry: Duration::from_millis(60),
             ping: Duration::from_millis(250),
-            abdicate: Duration::from_millis(400),
-            disk: Duration::from_secs(2),
-            forward: Duration::from_secs(1),
+            quorum_timeout: Duration::from_millis(400),
+            disk_stall_timeout: Duration::from_secs(2),
+            forward_timeout: Duration::from_secs(1),
         }
     }
 }
 
 impl Timing {
-    /// These times with a change: `Timing::default().with(|timing| timing.disk = Duration::from_secs(5))`.
+    /// These times with a change: `Timing::default().with(|timing| timing.disk_stall_timeout = Duration::from_secs(5))`.
     #[must_use]
     pub fn with(mut self, change: impl FnOnce(&mut Timing)) -> Timing {
         change(&mut self);
@@ -56,12 +56,12 @@ impl Timing {
     }
 }
 
-/// What one replica is told beside what its disk says.
+/// The configuration of the core of one replica: all that is not on its disk.
 ///
 /// Not `non_exhaustive`: a driver has to say where each field comes from, also one that a later version adds.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// See [`Timing`].
+    /// Time-outs and intervals.
     pub timing: Timing,
     /// Where the replica's jitter and nonces come from.
     pub seed: u64,

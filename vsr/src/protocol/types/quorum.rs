@@ -1,4 +1,4 @@
-//! Quorum arithmetic: how many members must agree, and what so many of them have reached (rule 7.8).
+//! Quorum arithmetic: how many members must agree, and the value that a quorum of them has reached (rule 7.8).
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! The generator behind jitter and random peers. Entropy enters once, as a seed (rule 4.4).
 
-/// SplitMix64: small, and the same numbers everywhere for ever.
+/// SplitMix64: small, and the same numbers on every machine and in every version.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::entry::{Entry, Header};
 use super::life::Known;
 use super::membership::Membership;
-use super::number::{ClusterId, CommitNumber, Incarnation, OpNumber, ReplicaId, View};
+use super::number::{ClusterId, CommitNumber, DiskId, OpNumber, ReplicaId, View};
 
 /// Headers that are fixed for a view: those of this view's `DoViewChange` while log_view < view, else
 /// those of the `StartView` that was installed or sent.
@@ -25,7 +25,7 @@ pub struct VsrState {
     /// Which of its members.
     pub replica: ReplicaId,
     /// Given at random when the disk was formatted.
-    pub incarnation: Incarnation,
+    pub disk_id: DiskId,
     /// How often the replica was started on this disk.
     pub starts: u64,
     /// Who belongs to the cluster.
@@ -62,16 +62,11 @@ pub struct Doubted {
 impl VsrState {
     /// The record of a disk that was just formatted.
     #[must_use]
-    pub fn formatted(
-        cluster: ClusterId,
-        replica: ReplicaId,
-        incarnation: Incarnation,
-        membership: Membership,
-    ) -> VsrState {
+    pub fn formatted(cluster: ClusterId, replica: ReplicaId, disk_id: DiskId, membership: Membership) -> VsrState {
         VsrState {
             cluster,
             replica,
-            incarnation,
+            disk_id,
             starts: 0,
             membership,
             view: View::default(),
@@ -108,7 +103,7 @@ impl Batch {
     }
 }
 
-/// What storage knows of one op after a start. Not `non_exhaustive`: whoever reads a verdict has to know each of them.
+/// What storage knows of one op after a start. Not `non_exhaustive`: a caller has to handle each of them.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Slot {
     /// Here and intact.

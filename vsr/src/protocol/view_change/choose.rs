@@ -9,7 +9,7 @@
 //! 1. *No member of R denies c.* A `DoViewChange` is a durable promise, after which its sender acknowledges nothing in
 //!    an older view. So when a member of R makes its promise, it has acknowledged c; its log_view is w, or a later
 //!    view whose log was chosen with c; and c is durable in its log, unless damage has taken it. What is durable or
-//!    damaged is no nack, nor is what may have stood above an uncertain head.
+//!    damaged is not a nack, nor is what may have been above an uncertain head.
 //! 2. *The newest logs hold c.* The view-change quorum meets R (rule 7.8), so the highest log_view is w or later. If it
 //!    is later, its log was chosen with c, and each log of it holds c. If it is w, then a member of R is among the
 //!    newest logs, and its log reaches c unless its end was lost. All logs of one log_view are parts of one log, as one
@@ -30,7 +30,7 @@ use std::collections::BTreeMap;
 use crate::protocol::log::log::Log;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
-use crate::protocol::types::message::{DoViewChange, Fact};
+use crate::protocol::types::message::{DoViewChange, SlotEvidence};
 use crate::protocol::types::number::{CommitNumber, OpNumber, View};
 use crate::protocol::types::quorum::Quorums;
 
@@ -190,8 +190,8 @@ impl Evidence<'_> {
                 }
             }
         }
-        // What is committed stands in the log, whoever says so: those of the highest log_view may have lost its header, and
-        // with a blank above it nobody would name the head of the log.
+        // What is committed is in the log, whichever member says so: those of the highest log_view may have lost its header, and
+        // with a blank above it no member would name the head of the log.
         let at_commit = dvcs().filter(|dvc| dvc.commit == commit).find_map(|dvc| self::header(dvc, commit.op()));
         if let Some(header) = at_commit {
             headers.entry(header.op).or_insert(*header);
@@ -271,7 +271,7 @@ impl Evidence<'_> {
         own.is_some_and(|own| own.checksum() == checksum)
             || self.own.copies.contains_key(&(op, checksum))
             || self.dvcs().any(|dvc| {
-                fact(dvc, op).is_some_and(|fact| fact.present)
+                evidence(dvc, op).is_some_and(|evidence| evidence.present)
                     && header(dvc, op).is_some_and(|header| header.checksum() == checksum)
             })
     }
@@ -281,13 +281,13 @@ impl Evidence<'_> {
         self.dvcs().filter(|dvc| nacks(dvc, op, checksum, log_view)).count()
     }
 
-    /// For an op of which not even the name is known. A replica that installed log_view took over a complete chain of headers, so
+    /// As [`nacks`](Self::nacks), for an op whose checksum is unknown (a blank). A replica that installed log_view took over a complete chain of headers, so
     /// a blank in its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never
     /// acknowledged it (rule 7.14).
     fn nacks_of_blank(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
         let other = |dvc: &DoViewChange| {
             let holds_another = dvc.log_view < log_view && op > dvc.commit.op() && header(dvc, op).is_some();
-            holds_another && fact(dvc, op).is_some_and(|fact| fact.present || fact.nack)
+            holds_another && evidence(dvc, op).is_some_and(|evidence| evidence.present || evidence.nack)
         };
         self.dvcs().filter(|dvc| checksum.is_none() && (nacks(dvc, op, None, log_view) || other(dvc))).count()
     }
@@ -297,8 +297,8 @@ fn header(dvc: &DoViewChange, op: OpNumber) -> Option<&Header> {
     dvc.headers.binary_search_by_key(&op, |header| header.op).ok().map(|at| &dvc.headers[at])
 }
 
-fn fact(dvc: &DoViewChange, op: OpNumber) -> Option<Fact> {
-    dvc.facts.get(usize::try_from(op.0.checked_sub(dvc.commit.0 + 1)?).ok()?).copied()
+fn evidence(dvc: &DoViewChange, op: OpNumber) -> Option<SlotEvidence> {
+    dvc.evidence.get(usize::try_from(op.0.checked_sub(dvc.commit.0 + 1)?).ok()?).copied()
 }
 
 /// Whether the sender certainly never acknowledged (op, checksum) in a view that matters (rule 7.3).
@@ -310,13 +310,13 @@ fn nacks(dvc: &DoViewChange, op: OpNumber, checksum: Option<Checksum>, log_view:
     if op > dvc.head {
         return dvc.head_certain;
     }
-    let Some(fact) = fact(dvc, op) else { return false };
+    let Some(evidence) = evidence(dvc, op) else { return false };
     match (header(dvc, op), checksum) {
         (Some(own), Some(checksum)) if own.checksum() != checksum => {
             // Another content: intact, or never durable, and of an older log.
-            dvc.log_view < log_view && (fact.present || fact.nack)
+            dvc.log_view < log_view && (evidence.present || evidence.nack)
         }
-        _ => fact.nack,
+        _ => evidence.nack,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::choose::{Choice, Missing, Own, choose, undecided};
 use crate::protocol::core::Core;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::types::event::Event;
 use crate::protocol::types::message::Message;
 use crate::protocol::types::number::OpNumber;
@@ -15,12 +15,12 @@ impl Core {
             return;
         }
         if !self.head_certain {
-            // Never a primary: whoever is next may be. The others vote as this view does not start.
+            // This replica never becomes the primary; the next one in turn may. The others vote, as this view does not start.
             return;
         }
         match choose(&self.view_change.dvcs, &self.membership.quorums, self.own()) {
             Choice::NoQuorum => {}
-            Choice::Contradiction { log_view, op } => self.stop(Fault::ContradictoryLogs { log_view, op }),
+            Choice::Contradiction { log_view, op } => self.stop(Halt::ContradictoryLogs { log_view, op }),
             Choice::EndsBeforeCommit => self.mark("the logs at hand end before the commit number"),
             Choice::Undecided { op, missing, all_answered } => {
                 if all_answered && !self.view_change.lost_told {

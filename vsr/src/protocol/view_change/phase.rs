@@ -1,6 +1,6 @@
 //! Where a replica stands between two views: one phase at a time, and which phase may follow which.
 //!
-//! A phase says what the replica waits for. A vote to leave a view is no phase: it changes neither status nor view
+//! A phase says what the replica waits for. A vote to leave a view is not a phase: it changes neither status nor view
 //! (rule 7.1), and is cast in any of them.
 
 use std::fmt;
@@ -178,8 +178,8 @@ mod tests {
     use super::*;
     use crate::protocol::core::Core;
     use crate::protocol::documented::{any_core, any_state, start};
-    use crate::protocol::health::fault::Fault;
-    use crate::protocol::types::event::Suspicion;
+    use crate::protocol::health::halt::Halt;
+    use crate::protocol::types::event::ViewChangeReason;
     use crate::protocol::types::life::Life;
     use crate::protocol::types::message::{DoViewChange, StartView};
     use crate::protocol::types::number::{CommitNumber, NEVER, OpNumber, ReplicaId, View};
@@ -229,9 +229,9 @@ mod tests {
         assert!(!core.enter_phase(Phase::RepairingPrimary));
         assert_eq!(core.phase(), Phase::Normal);
         let (from, to) = (Phase::Normal, Phase::RepairingPrimary);
-        let fault = Fault::from(IllegalTransition { from, to });
-        assert_eq!(core.fault(), Some(&fault));
-        let text = fault.to_string();
+        let halt = Halt::from(IllegalTransition { from, to });
+        assert_eq!(core.halted(), Some(&halt));
+        let text = halt.to_string();
         assert!(text.contains(&from.to_string()) && text.contains(&to.to_string()), "{text}");
         assert_eq!(core.next_deadline(), NEVER);
     }
@@ -271,7 +271,7 @@ mod tests {
     fn a_view_change_goes_through_its_phases() {
         let mut core = any_core();
         write(&mut core);
-        core.vote(Suspicion::Silence);
+        core.vote(ViewChangeReason::Silence);
         assert_eq!(core.phase(), Phase::Normal, "a vote is no phase");
         core.on_start_view_change(2, view(0));
         assert_eq!(core.phase(), Phase::WritingView { write: BatchNumber(2) });
@@ -286,7 +286,7 @@ mod tests {
                 head: OpNumber::ZERO,
                 head_certain: true,
                 headers: Vec::new(),
-                facts: Vec::new(),
+                evidence: Vec::new(),
                 checkpoint: OpNumber::ZERO,
                 life: Life::default(),
                 known: Vec::new(),
@@ -305,6 +305,6 @@ mod tests {
         assert_eq!(core.phase(), Phase::Installing { write: BatchNumber(5), log: LogSource::StartView });
         write(&mut core);
         assert!(core.phase() == Phase::Normal && !core.is_primary());
-        assert_eq!(core.fault(), None);
+        assert_eq!(core.halted(), None);
     }
 }

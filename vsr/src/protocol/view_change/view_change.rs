@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::phase::{LogSource, Phase, Status};
 use crate::protocol::core::Core;
-use crate::protocol::health::fault::Fault;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::log::log::Diverged;
 use crate::protocol::normal::progress::Down;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
-use crate::protocol::types::event::{Event, Suspicion};
+use crate::protocol::types::event::{Event, ViewChangeReason};
 use crate::protocol::types::limits::LEAP_MAX;
-use crate::protocol::types::message::{Busy, DoViewChange, Fact, Message, Outcome, Peer, Reply, StartView};
+use crate::protocol::types::message::{Busy, DoViewChange, Message, Outcome, Peer, Reply, SlotEvidence, StartView};
 use crate::protocol::types::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
 use crate::protocol::types::quorum;
 use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
@@ -32,7 +32,7 @@ pub(crate) struct ViewChange {
     /// Until when each member's vote to leave exactly this view counts.
     votes: Vec<Option<Monotonic>>,
     /// This replica's own vote, and why.
-    voting: Option<Suspicion>,
+    voting: Option<ViewChangeReason>,
     pub(crate) dvcs: Vec<Option<DoViewChange>>,
     /// That an op is lost was said in this view.
     pub(crate) lost_told: bool,
@@ -125,20 +125,20 @@ impl Core {
     // ---- votes ----
 
     /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
-    pub(crate) fn vote(&mut self, why: Suspicion) {
+    pub(crate) fn vote(&mut self, why: ViewChangeReason) {
         if self.view_change.voting.is_none() {
             self.view_change.voting = Some(why);
             self.events.push(Event::Voted { view: self.view, why });
-            self.broadcast(&Message::StartViewChange { view: self.view, life: self.life() });
+            self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
         }
         self.count_votes();
     }
 
-    /// A fresh heartbeat of the primary: one's own vote is withdrawn, unless heartbeats are no cure.
+    /// A fresh heartbeat of the primary withdraws this replica's vote, unless the reason of the vote is an unanswered forward.
     pub(crate) fn on_sign_of_primary(&mut self) {
         self.heard_of_primary = self.now;
         self.arm_deadline();
-        if self.view_change.voting.is_some_and(|why| why != Suspicion::Forward) {
+        if self.view_change.voting.is_some_and(|why| why != ViewChangeReason::Forward) {
             self.view_change.voting = None;
         }
     }
@@ -169,7 +169,7 @@ impl Core {
 
     pub(crate) fn retry_votes(&mut self) {
         if self.view_change.voting.is_some() {
-            self.broadcast(&Message::StartViewChange { view: self.view, life: self.life() });
+            self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
             self.count_votes();
         }
     }
@@ -187,10 +187,10 @@ impl Core {
         let primary = self.primary_id();
         let Some(Down { since, refused }) = self.progress.get(primary).and_then(|member| member.down) else { return };
         let silent = self.now.since(since) >= self.options.timing.heartbeat;
-        let allowed = self.view_change.fast_votes < self.membership.n() as u32;
+        let allowed = self.view_change.fast_votes < self.membership.size() as u32;
         if primary != self.id && (refused || silent) && allowed && self.view_change.voting.is_none() {
             self.view_change.fast_votes += 1;
-            self.vote(Suspicion::Disconnected);
+            self.vote(ViewChangeReason::Disconnected);
         }
     }
 
@@ -200,7 +200,7 @@ impl Core {
             Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
             Status::Normal => {
                 self.arm_deadline();
-                self.vote(Suspicion::Silence);
+                self.vote(ViewChangeReason::Silence);
             }
             Status::ViewChange => {
                 if self.is_repairing_primary() && self.repair_progresses() {
@@ -209,19 +209,19 @@ impl Core {
                 self.view_change.backoff = (self.view_change.backoff + 1).min(3);
                 self.arm_deadline();
                 self.ask_for_start_view(self.view);
-                self.vote(Suspicion::NoProgress);
+                self.vote(ViewChangeReason::NoProgress);
             }
         }
     }
 
     /// Whether the repair of a new primary gets anywhere: only then do heartbeats hold the others back.
     pub(crate) fn repair_progresses(&self) -> bool {
-        self.now.since(self.view_change.progress_at) < self.options.timing.view_change
+        self.now.since(self.view_change.progress_at) < self.options.timing.view_change_timeout
     }
 
     /// Withdraws the vote that an unanswered forward had caused.
     pub(crate) fn forwards_are_answered(&mut self) {
-        if self.view_change.voting == Some(Suspicion::Forward) {
+        if self.view_change.voting == Some(ViewChangeReason::Forward) {
             self.view_change.voting = None;
         }
     }
@@ -229,8 +229,8 @@ impl Core {
     pub(crate) fn arm_deadline(&mut self) {
         let timing = self.options.timing;
         let base = match self.status() {
-            Status::Normal => timing.suspect,
-            Status::ViewChange => timing.view_change * (1 << self.view_change.backoff),
+            Status::Normal => timing.primary_timeout,
+            Status::ViewChange => timing.view_change_timeout * (1 << self.view_change.backoff),
         };
         let jitter = self.random.below(base.as_nanos() as u64 / 4 + 1);
         self.view_change.deadline = self.now.after(base + Duration::from_nanos(jitter));
@@ -252,15 +252,15 @@ impl Core {
         let timing = self.options.timing;
         let heard = self.progress.confirmed_at(self.id, self.now);
         let quorum_heard = Monotonic(quorum::reached(self.membership.quorums.replication, heard));
-        let deaf = self.now.since(quorum_heard) >= timing.abdicate;
-        let stalled = self.membership.n() > 1
-            && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk);
+        let deaf = self.now.since(quorum_heard) >= timing.quorum_timeout;
+        let stalled = self.membership.size() > 1
+            && self.writes.in_flight.is_some_and(|(_, since)| self.now.since(since) >= timing.disk_stall_timeout);
         let full = !self.has_room_for_ops() && self.others_have_room();
         if deaf || stalled || full {
             self.vote(match (deaf, stalled) {
-                (true, _) => Suspicion::Unanswered,
-                (_, true) => Suspicion::Disk,
-                _ => Suspicion::NoRoom,
+                (true, _) => ViewChangeReason::Unanswered,
+                (_, true) => ViewChangeReason::Disk,
+                _ => ViewChangeReason::NoRoom,
             });
         } else if self.is_abdicating() {
             self.view_change.voting = None;
@@ -278,7 +278,7 @@ impl Core {
 
     /// Gives up the role on purpose, so that a restart costs no time-out.
     pub(crate) fn hand_over(&mut self) {
-        if self.is_primary() && self.membership.n() > 1 {
+        if self.is_primary() && self.membership.size() > 1 {
             self.enter_view(self.view.next());
         }
     }
@@ -302,7 +302,7 @@ impl Core {
         self.vote_if_primary_is_down();
     }
 
-    /// What is said and remembered as a member of the view ends here. Returns the headers that the next
+    /// Leaves the view: drops the messages that still wait, and all that is remembered of the view. Returns the headers that the next
     /// `DoViewChange` carries: those of the log of log_view, however many views ago that was. `None` after a halt.
     fn leave_view(&mut self) -> Option<Suffix> {
         self.outbox.discard_waiting();
@@ -321,7 +321,7 @@ impl Core {
         Some(suffix)
     }
 
-    /// Whoever waits for a forwarded request hears at once that it has to be sent again.
+    /// Tells the clients of forwarded requests at once that these have to be sent again.
     fn return_forwards(&mut self) {
         for (client, session, number) in self.repair.forwards.take() {
             let outcome = Outcome::Busy(Busy::NoPrimary);
@@ -333,13 +333,13 @@ impl Core {
         self.flush_answers();
     }
 
-    /// The headers after the commit number, and the one at it: whoever chooses the log has to know the
+    /// The headers after the commit number, and the one at it: the primary that chooses the log has to know the
     /// header of its head, also when everything is committed (rule 7.13). Below the commit number slots may be stale.
     fn uncommitted_suffix(&self) -> Suffix {
         let head = self.log.head();
         let last_committed = self.commit.op().min(head);
         // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
-        // above it that nobody can fill, it may be the only op that can be the head of the next log.
+        // above it that no replica can fill, it may be the only op that can be the head of the next log.
         let of_log_view = self.log.header(last_committed).is_some_and(|header| header.view == self.log_view);
         // What the record of this log_view names was installed with it.
         let named = &self.state.suffix.headers;
@@ -381,7 +381,7 @@ impl Core {
 
     fn do_view_change(&self) -> DoViewChange {
         let (commit, suffix) = (self.state.commit, &self.state.suffix);
-        let facts = (commit.0 + 1..=suffix.head.0).map(|op| self.fact(OpNumber(op), suffix)).collect();
+        let evidence = (commit.0 + 1..=suffix.head.0).map(|op| self.evidence(OpNumber(op), suffix)).collect();
         DoViewChange {
             view: self.view,
             log_view: self.log_view,
@@ -389,21 +389,21 @@ impl Core {
             head: suffix.head,
             head_certain: self.head_certain,
             headers: suffix.headers.clone(),
-            facts,
+            evidence,
             checkpoint: self.state.checkpoint,
             life: self.life(),
             known: self.state.known.clone(),
         }
     }
 
-    fn fact(&self, op: OpNumber, suffix: &Suffix) -> Fact {
-        let Some(slot) = self.log.slot(op) else { return Fact { present: false, nack: true } };
+    fn evidence(&self, op: OpNumber, suffix: &Suffix) -> SlotEvidence {
+        let Some(slot) = self.log.slot(op) else { return SlotEvidence { present: false, nack: true } };
         let named = suffix.headers.iter().find(|header| header.op == op);
         let same = match (named, slot.header) {
             (Some(named), Some(own)) => named.checksum() == own.checksum(),
             _ => false,
         };
-        Fact {
+        SlotEvidence {
             present: same && slot.is_present(),
             nack: !(slot.corrupt || (same && slot.is_durable(self.writes.completed))),
         }
@@ -417,7 +417,7 @@ impl Core {
         }
         let sender = self.membership.members[from].id;
         self.check_own(sender, dvc.life, &dvc.known);
-        if self.fault.is_some() {
+        if self.halted.is_some() {
             return;
         }
         if !self.introduce(sender, dvc.life, dvc.head, dvc.head_certain) {
@@ -504,7 +504,7 @@ impl Core {
             .map_or(head, |header| header.op.prev())
             .min(head);
         if keep < self.commit.op() {
-            return self.stop(Fault::CommittedDropped { commit: self.commit, head });
+            return self.stop(Halt::CommittedDropped { commit: self.commit, head });
         }
         if keep < old_head {
             self.log.truncate(keep);
@@ -712,7 +712,7 @@ fn is_well_formed(dvc: &DoViewChange) -> bool {
     ascending
         && in_range
         && dvc.log_view < dvc.view
-        && dvc.facts.len() as u64 == dvc.head.0.saturating_sub(dvc.commit.0)
+        && dvc.evidence.len() as u64 == dvc.head.0.saturating_sub(dvc.commit.0)
 }
 
 /// The headers of a `StartView` are an unbroken chain that ends in the head.

@@ -239,11 +239,11 @@ fn a_request_is_answered_when_it_is_marked_or_can_no_longer_be_executed() {
 fn a_session_is_clogged_when_unseen_replies_fill_half_their_bound() {
     let (mut table, session) = opened();
     execute(&mut table, session, (1, 1), 2, &[7; 50]);
-    assert!(!table.is_clogged(session, RequestNumber(1)));
+    assert!(!table.replies_over_budget(session, RequestNumber(1)));
     execute(&mut table, session, (2, 1), 3, &[7; 50]);
-    assert!(table.is_clogged(session, RequestNumber(1)), "100 of 150 bytes");
-    assert!(!table.is_clogged(session, RequestNumber(2)), "it has seen the first");
-    assert!(!table.is_clogged(SessionId(at(99)), RequestNumber(1)));
+    assert!(table.replies_over_budget(session, RequestNumber(1)), "100 of 150 bytes");
+    assert!(!table.replies_over_budget(session, RequestNumber(2)), "it has seen the first");
+    assert!(!table.replies_over_budget(SessionId(at(99)), RequestNumber(1)));
 }
 
 type Change = fn(&mut SessionTable, [SessionId; 2]);

@@ -119,13 +119,13 @@ impl Member {
 
     fn do_view_change(&self) -> DoViewChange {
         let (head, headers) = self.promised.clone().unwrap_or_default();
-        let fact = |op: u64| {
-            let Some(slot) = self.slot(op) else { return Fact { present: false, nack: true } };
+        let evidence = |op: u64| {
+            let Some(slot) = self.slot(op) else { return SlotEvidence { present: false, nack: true } };
             let same = match (headers.get(&op), slot.header) {
                 (Some(named), Some(own)) => named.checksum() == own.checksum(),
                 _ => false,
             };
-            Fact {
+            SlotEvidence {
                 present: same && slot.held != Held::Nowhere,
                 nack: !(slot.corrupt || (same && slot.held == Held::Disk)),
             }
@@ -136,7 +136,7 @@ impl Member {
             commit: CommitNumber(self.commit),
             head: OpNumber(head),
             head_certain: self.head_certain,
-            facts: (self.commit + 1..=head).map(fact).collect(),
+            evidence: (self.commit + 1..=head).map(evidence).collect(),
             headers: headers.into_values().collect(),
             checkpoint: OpNumber::ZERO,
             life: Life::default(),

@@ -10,9 +10,9 @@ use crate::protocol::types::number::Timestamp;
 
 pub(super) const ROOT: Checksum = Checksum(7);
 
-const HELD: Fact = Fact { present: true, nack: false };
-const DENIED: Fact = Fact { present: false, nack: true };
-const DAMAGED: Fact = Fact { present: false, nack: false };
+const HELD: SlotEvidence = SlotEvidence { present: true, nack: false };
+const DENIED: SlotEvidence = SlotEvidence { present: false, nack: true };
+const DAMAGED: SlotEvidence = SlotEvidence { present: false, nack: false };
 
 pub(super) fn view(number: u64) -> View {
     View { number, ..View::default() }
@@ -59,7 +59,7 @@ fn says(log_view: u64, headers: &[Header]) -> DoViewChange {
         head: OpNumber(headers.len() as u64),
         head_certain: true,
         headers: headers.to_vec(),
-        facts: vec![HELD; headers.len()],
+        evidence: vec![HELD; headers.len()],
         checkpoint: OpNumber::ZERO,
         life: Life::default(),
         known: Vec::new(),
@@ -67,23 +67,23 @@ fn says(log_view: u64, headers: &[Header]) -> DoViewChange {
 }
 
 /// As before, with another fact of one op.
-fn but(dvc: DoViewChange, op: u64, fact: Fact) -> DoViewChange {
-    let mut facts = dvc.facts;
-    facts[(op - dvc.commit.0 - 1) as usize] = fact;
-    DoViewChange { facts, ..dvc }
+fn but(dvc: DoViewChange, op: u64, of_op: SlotEvidence) -> DoViewChange {
+    let mut evidence = dvc.evidence;
+    evidence[(op - dvc.commit.0 - 1) as usize] = of_op;
+    DoViewChange { evidence, ..dvc }
 }
 
 /// As before, and the header of one op is not known.
-fn blank(dvc: DoViewChange, op: u64, fact: Fact) -> DoViewChange {
+fn blank(dvc: DoViewChange, op: u64, of_op: SlotEvidence) -> DoViewChange {
     let headers = dvc.headers.iter().filter(|header| header.op.0 != op).copied().collect();
-    but(DoViewChange { headers, ..dvc }, op, fact)
+    but(DoViewChange { headers, ..dvc }, op, of_op)
 }
 
 /// As before, by a member that knows these ops to be committed.
 fn committed(dvc: DoViewChange, commit: u64) -> DoViewChange {
     let headers = dvc.headers.iter().filter(|header| header.op.0 >= commit).copied().collect();
-    let facts = dvc.facts.iter().skip(commit as usize).copied().collect();
-    DoViewChange { commit: CommitNumber(commit), headers, facts, ..dvc }
+    let evidence = dvc.evidence.iter().skip(commit as usize).copied().collect();
+    DoViewChange { commit: CommitNumber(commit), headers, evidence, ..dvc }
 }
 
 fn uncertain(dvc: DoViewChange) -> DoViewChange {

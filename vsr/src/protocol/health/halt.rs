@@ -1,14 +1,14 @@
-//! Why a replica stops. Each names what happened and who must act; the host process lives on.
+//! Halts: why a replica has stopped. Each names what happened and who must act; the host process goes on.
 
 use super::invariants::BrokenInvariant;
 use crate::protocol::log::log::Diverged;
-use crate::protocol::types::number::{CommitNumber, Incarnation, OpNumber, Position, ReplicaId, SessionId, View};
+use crate::protocol::types::number::{CommitNumber, DiskId, OpNumber, Position, ReplicaId, SessionId, View};
 use crate::protocol::view_change::phase::IllegalTransition;
 
-/// A reason to stop for good. Going on could spread damage.
+/// Why a replica has stopped for good. Going on could spread damage.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum Halt {
     /// The log of a view ends before what is known to be committed here.
     #[error("the log of the view ends at op {head}, but op {commit} is committed: agreement is broken")]
     CommittedDropped {
@@ -35,7 +35,7 @@ pub enum Fault {
         /// The op.
         op: OpNumber,
     },
-    /// A view change has gone a way that there is not. A defect of this library.
+    /// A view change made a step that the table of phases does not have. A defect of this library.
     #[error(transparent)]
     IllegalTransition(#[from] IllegalTransition),
     /// A committed op cannot be read by this version.
@@ -43,23 +43,23 @@ pub enum Fault {
     UnreadableBody {
         /// The op.
         op: OpNumber,
-        /// Where in the body.
+        /// The offset in the body, in bytes.
         at: usize,
     },
     /// The state machine cannot decode a committed command.
     #[error("the command at {position} is committed, but this version cannot decode it: run one that can")]
     Undecodable {
-        /// Where in the log.
+        /// The position of the command in the log.
         position: Position,
     },
     /// The state machine panicked.
     #[error("the state machine panicked at {position} (session {session}): {message}")]
     Panicked {
-        /// Where in the log.
+        /// The position of the command in the log.
         position: Position,
-        /// Whose command.
+        /// The session of the command.
         session: SessionId,
-        /// The panic's words.
+        /// The message of the panic.
         message: String,
     },
     /// An op needs a newer version of the state machine.
@@ -78,12 +78,12 @@ pub enum Fault {
          here. Start the replica on its own disk; if that is lost, the replica has to be replaced", known = known.0, own = own.0
     )]
     OtherDisk {
-        /// Who says so.
+        /// The peer that reports it.
         by: ReplicaId,
         /// The disk that is known.
-        known: Incarnation,
+        known: DiskId,
         /// This one.
-        own: Incarnation,
+        own: DiskId,
     },
     /// The disk is an older copy, or another process runs on a copy of it.
     #[error(
@@ -92,7 +92,7 @@ pub enum Fault {
          replica on its newest disk; if that is lost, the replica has to be replaced", heard = heard(*known, *own)
     )]
     OlderStart {
-        /// Who says so.
+        /// The peer that reports it.
         by: ReplicaId,
         /// The newest start that was heard.
         known: u64,
@@ -105,11 +105,11 @@ pub enum Fault {
          an older copy. Start the replica on its newest disk; if that is lost, the replica has to be replaced"
     )]
     OlderDisk {
-        /// Who says so.
+        /// The peer that reports it.
         by: ReplicaId,
         /// What was acknowledged, and is committed.
         acknowledged: OpNumber,
-        /// Where the log ends.
+        /// The last op of the log.
         head: OpNumber,
     },
     /// The others have told an earlier start of this disk that it is an older copy.
@@ -130,7 +130,7 @@ pub enum Fault {
          disk and its log, and report both; started again, the replica goes on from its disk"
     )]
     Broken(#[from] BrokenInvariant),
-    /// A cluster of one whose disk is damaged: there is nobody to repair it from.
+    /// A cluster of one whose disk is damaged: there is no peer to repair it from.
     #[error("op {op} is damaged on the only disk of the cluster: restore the disk from a backup")]
     SoloDamaged {
         /// The first damaged op.

@@ -38,7 +38,7 @@ pub const METRICS: &[(&str, &str, &str)] = &[
 ];
 
 /// Looked up once; nothing here is done per request.
-pub(crate) struct Measure {
+pub(crate) struct Metrics {
     commit_seconds: Histogram,
     sync_seconds: Histogram,
     sync_entries: Histogram,
@@ -61,7 +61,7 @@ pub(crate) struct Measure {
     refused_by: Gauge,
     /// The trouble that the log was told of last, if it has not passed.
     told: Option<(Health, Monotonic)>,
-    /// Since when a quorum may be missed: at a start nobody has been heard yet.
+    /// Since when a missing quorum is an alarm: at a start no peer has been heard yet.
     started: Option<Monotonic>,
     write_since: Monotonic,
     prepared: VecDeque<(OpNumber, Monotonic)>,
@@ -72,11 +72,11 @@ const GAUGES_EVERY_NANOS: u64 = 20_000_000;
 /// After a start it takes a moment until the others are heard.
 const START_MAX: Duration = Duration::from_secs(2);
 
-impl Measure {
-    pub(crate) fn new(replica: ReplicaId) -> Measure {
+impl Metrics {
+    pub(crate) fn new(replica: ReplicaId) -> Metrics {
         let replica = replica.0.to_string();
         let label = || [("replica", replica.clone())];
-        Measure {
+        Metrics {
             commit_seconds: histogram!("vsr_commit_seconds", &label()),
             sync_seconds: histogram!("vsr_sync_seconds", &label()),
             sync_entries: histogram!("vsr_sync_entries", &label()),
@@ -200,7 +200,7 @@ impl Measure {
     }
 }
 
-/// Metrics that nobody keeps.
+/// Metrics that are dropped.
 #[cfg(not(feature = "metrics"))]
 mod silent {
     pub(super) struct Counter;
@@ -221,19 +221,19 @@ mod silent {
 
     macro_rules! counter {
         ($($labels:tt)*) => {
-            $crate::driver::measure::silent::Counter
+            $crate::driver::metrics::silent::Counter
         };
     }
 
     macro_rules! gauge {
         ($($labels:tt)*) => {
-            $crate::driver::measure::silent::Gauge
+            $crate::driver::metrics::silent::Gauge
         };
     }
 
     macro_rules! histogram {
         ($($labels:tt)*) => {
-            $crate::driver::measure::silent::Histogram
+            $crate::driver::metrics::silent::Histogram
         };
     }
 
