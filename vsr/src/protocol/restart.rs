@@ -17,7 +17,7 @@ use super::read_rounds::ReadRounds;
 use super::repair::Repair;
 use super::sessions::SessionTable;
 use super::view_change::ViewChange;
-use super::vsr_state::{Recovered, Slot, VsrState};
+use super::vsr_state::{Doubted, Recovered, Slot, VsrState};
 use super::writes::Writes;
 
 impl Core {
@@ -50,6 +50,9 @@ impl Core {
             // Each header says what was committed when its op was prepared: a fact, also of an op that
             // was dropped since.
             commit = commit.max(log.commit_known());
+        }
+        if !head_certain {
+            state.doubted = lost_end(&log, &state);
         }
         let mut random = Random::new(options.seed);
         let repair = Repair::new(random.next_u64().max(1));
@@ -149,6 +152,12 @@ fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Fault> {
         Some(at) => Err(Fault::SoloDamaged { op: OpNumber(at as u64 + 1) }),
         None => Ok(()),
     }
+}
+
+/// Of a log whose end is lost, the range of ops in which some may have been here. A storage says of its end once that it is lost:
+/// where something is put above it, the next start finds absent slots below a certain head (rule 7.15).
+fn lost_end(log: &Log, state: &VsrState) -> Option<Doubted> {
+    log.first_damaged(state.commit.op()).map(|first| Doubted { above: first.prev(), to: log.head() })
 }
 
 /// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it
