@@ -15,7 +15,8 @@ pub(super) fn highest_executed(replies: &[Reply]) -> OpNumber {
 
 /// Every op that was acknowledged to a client is held by a replication quorum of disks, at that moment and at every
 /// later one; no replica drops its copy, or applies something else in its place. Rotten copies count, and so does what
-/// a lost disk or a torn write has taken.
+/// a lost disk or a torn write has taken, and a lost end of a log, as long as the storage or the vsr state says of it that it
+/// may have been here.
 ///
 /// Each op is looked at when it is acknowledged and when its end of the log is truncated; after each write, a few in
 /// turn.

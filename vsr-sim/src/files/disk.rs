@@ -300,6 +300,11 @@ impl SimDisk {
         // It still does at later starts, at which the storage is certain of its end: only the replica knows of the loss then.
         let mut above = before.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
         above.retain(|_, stored| !recovered.head_certain || stored.damage == Damage::End);
+        // Nor does it stop to count where something was put above it since, and the storage calls it absent, as long as the
+        // vsr state keeps the replica from denying it.
+        let is_hole = |op: &OpNumber| !self.entries.contains_key(op) && !self.torn.contains_key(op);
+        before.retain(|op, stored| stored.damage == Damage::End && is_hole(op) && is_never_denied(&self.state, *op));
+        above.append(&mut before);
         self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
     }
 
@@ -325,5 +330,87 @@ impl SimDisk {
         });
         let slots = slots.collect();
         Recovered { state: self.state.clone(), slots, head_certain }
+    }
+}
+
+/// Whether the vsr state keeps its replica from denying an op that its storage calls absent: the op is committed, or was lost,
+/// perhaps (rules 7.3, 7.15).
+fn is_never_denied(state: &VsrState, op: OpNumber) -> bool {
+    op <= state.commit.op() || state.doubted.is_some_and(|doubted| doubted.above < op && op <= doubted.to)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use vsr::protocol::{CommitNumber, Doubted, Header, Incarnation, Quorums};
+    use vsr::{ClusterId, Membership, ReplicaId};
+
+    use super::*;
+    use crate::check::Scene;
+
+    fn log(length: u64) -> Vec<Entry> {
+        let mut parent = Header::root(ClusterId(1));
+        let entry = |op: u64| {
+            let entry = crate::conformance::storage::entry(op, 0, parent, Bytes::from(vec![op as u8]));
+            parent = entry.header.checksum();
+            entry
+        };
+        (1..=length).map(entry).collect()
+    }
+
+    fn put(disk: &mut SimDisk, entries: &[Entry]) {
+        disk.begin(Batch { entries: entries.to_vec(), ..Batch::default() });
+        disk.complete();
+    }
+
+    /// The storage on files has lost ops 2 and 3 with the end of its log, and says so. Op 3 is put again, with this vsr state, and
+    /// the next start is certain of its end, and calls op 2 absent: so many disks hold it, and so many have held it, perhaps.
+    fn copies_of_a_hole(change: impl Fn(&mut VsrState)) -> (usize, usize) {
+        let (entries, membership) = (log(3), Membership::new(["a", "b", "c"]).unwrap());
+        let mut state = VsrState::formatted(ClusterId(1), ReplicaId(0), Incarnation(7), membership);
+        let mut disk = SimDisk::new(state.clone());
+        put(&mut disk, &entries);
+        let clean = |at: usize| Slot::Clean(entries[at].header);
+        let stored = |op: OpNumber| entries.get(op.0 as usize - 1).cloned();
+        disk.adopt(&Recovered { state: state.clone(), slots: vec![clean(0)], head_certain: false }, stored);
+        assert!((1..=3).all(|op| disk.durable(OpNumber(op)).is_some()), "the lost end counts as written");
+        change(&mut state);
+        disk.begin(Batch { state: Some(state.clone()), ..Batch::default() });
+        disk.complete();
+        put(&mut disk, &entries[2..]);
+        let slots = vec![clean(0), Slot::Absent, clean(2)];
+        disk.adopt(&Recovered { state, slots, head_certain: true }, stored);
+        assert!(disk.is_head_certain() && disk.intact(OpNumber(2)).is_none() && disk.intact(OpNumber(3)).is_some());
+        let disks = [disk];
+        let scene = Scene { disks: &disks, quorums: Quorums::of(3), clocks: &[] };
+        scene.copies(OpNumber(2), entries[1].header.checksum())
+    }
+
+    #[test]
+    fn a_hole_that_was_a_lost_end_counts_as_written_while_the_vsr_state_remembers_it() {
+        let doubt = |above: u64, to: u64| {
+            move |state: &mut VsrState| state.doubted = Some(Doubted { above: OpNumber(above), to: OpNumber(to) })
+        };
+        assert_eq!(copies_of_a_hole(doubt(1, 3)), (1, 0));
+        assert_eq!(copies_of_a_hole(|state| state.commit = CommitNumber(2)), (1, 0));
+        // A replica of these would deny it: that the copy is gone has to be noticed.
+        assert_eq!(copies_of_a_hole(|_| {}), (0, 0));
+        assert_eq!(copies_of_a_hole(doubt(2, 3)), (0, 0));
+        assert_eq!(copies_of_a_hole(|state| state.commit = CommitNumber(1)), (0, 0));
+    }
+
+    #[test]
+    fn a_hole_that_was_no_lost_end_is_none() {
+        let entries = log(3);
+        let membership = Membership::new(["a", "b", "c"]).unwrap();
+        let state = VsrState::formatted(ClusterId(1), ReplicaId(0), Incarnation(7), membership);
+        let state = VsrState { commit: CommitNumber(3), ..state };
+        let mut disk = SimDisk::new(state.clone());
+        put(&mut disk, &entries);
+        disk.rot(OpNumber(2), Damage::Both);
+        let slots = vec![Slot::Clean(entries[0].header), Slot::Absent, Slot::Clean(entries[2].header)];
+        let stored = |op: OpNumber| entries.get(op.0 as usize - 1).cloned();
+        disk.adopt(&Recovered { state, slots, head_certain: true }, stored);
+        assert_eq!(disk.durable(OpNumber(2)), None, "no start has said that it was lost");
     }
 }

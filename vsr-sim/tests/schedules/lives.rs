@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use vsr::protocol::{DiskId, Halt, OpNumber, VsrState};
+use vsr::protocol::{Batch, DiskId, Halt, Message, OpNumber, Slot, VsrState};
 use vsr_sim::script::Script;
 use vsr_sim::{Damage, SimDisk};
 
-use crate::support::{describe, ms, replica, until, write};
+use crate::support::{depose, describe, log_of, ms, replica, until, watch, write};
 
 /// r1 has acknowledged op 3 and lost the end of its log; the `StartView` of the primary has named op 3 since, and no body came. Whether
 /// r1 was started once more after that.
@@ -57,6 +57,68 @@ fn a1_a_lost_tail_is_not_denied_after_the_start_view_that_names_it() {
 #[test]
 fn a1_nor_is_it_after_one_more_start() {
     a_lost_tail(true);
+}
+
+/// r2 has ops 2 and 3 by the `StartView` of view 1, and has lost both with the end of its log. It got op 3 back, crashed before r1 had
+/// told it of the log, and is down. How a storage on files reads then: op 3 is the end, for certain, and op 2 is absent.
+fn put_above_a_lost_end() -> Script {
+    let mut s = Script::new(3);
+    let client = s.register(0); // op 1
+    s.hold_disk(0);
+    s.cut(0, 2);
+    for number in 1..=2 {
+        s.submit_with_floor(0, client, number, 1, b"x"); // ops 2 and 3: on r1 alone
+        s.run();
+    }
+    s.crash(0);
+    s.release_disk(0);
+    s.heal();
+    // Nothing gets about but headers, and nothing more is committed.
+    s.lose(|f| ["Prepare", "Entries", "PrepareOk"].contains(&f.name()));
+    s.restart(0);
+    s.run();
+    assert!(s.core(1).is_primary() && s.view(2) == 1 && s.is_normal(2), "{:?}", describe(&s));
+    let bodies: Vec<_> = (2..=3).filter_map(|op| s.disk(1).intact(OpNumber(op)).cloned()).collect();
+    let last = bodies[1..].to_vec();
+    s.inject(Script::flight(1, 2, Message::Entries { entries: bodies }));
+    s.run();
+    assert!(s.disk(2).intact(OpNumber(2)).is_some() && s.disk(2).intact(OpNumber(3)).is_some());
+    s.crash(2);
+    s.rot(2, 2, Damage::End);
+    s.rot(2, 3, Damage::End);
+    let alone = s.isolate(2);
+    s.restart(2);
+    s.run();
+    assert_eq!(s.core(2).head().0, 3, "its vsr state names what was lost");
+    s.inject(Script::flight(1, 2, Message::Entries { entries: last.clone() }));
+    s.run();
+    assert!(s.disk(2).intact(OpNumber(2)).is_none() && s.disk(2).intact(OpNumber(3)).is_some());
+    s.crash(2);
+    s.forget(alone);
+    let mut disk = s.disk(2).clone();
+    for (truncate_above, entries) in [(Some(OpNumber(1)), Vec::new()), (None, last)] {
+        disk.begin(Batch { truncate_above, entries, ..Batch::default() });
+        disk.complete();
+    }
+    let found = disk.recover();
+    assert!(found.head_certain && found.slots[1] == Slot::Absent && matches!(found.slots[2], Slot::Clean(_)));
+    s.replace_disk(2, disk);
+    s
+}
+
+/// Rule 7.15: what the vsr state names at a lost end of the log is never denied, though storage is certain of a newer end since.
+#[test]
+fn a1_a_body_above_a_lost_end_does_not_hide_what_was_lost() {
+    let mut s = put_above_a_lost_end();
+    s.crash(1);
+    s.restart(2);
+    s.run();
+    let seen = watch(&mut s, |f| f.is(2, 0) && f.name() == "DoViewChange");
+    depose(&mut s, &[0, 2]);
+    let said = seen.borrow().iter().cloned().find_map(log_of).expect("r2 leaves view 1");
+    assert_eq!((said.commit.0, said.head.0, said.facts.len()), (1, 3, 2), "{said:?}");
+    assert!(!said.facts[0].nack, "r2 has held op 2: {said:?}");
+    assert!(said.facts[1].present, "{said:?}");
 }
 
 /// Rule 7.7: when a newer start of a member is heard, what it acknowledged before counts no more.

@@ -19,7 +19,7 @@ use crate::protocol::types::entry::Header;
 use crate::protocol::types::number::{BatchNumber, Monotonic, NEVER, OpNumber, Timestamp, View};
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
-use crate::protocol::types::vsr_state::{Recovered, Slot, VsrState};
+use crate::protocol::types::vsr_state::{Doubted, Recovered, Slot, VsrState};
 use crate::protocol::view_change::phase::{LogSource, Phase, Status};
 use crate::protocol::view_change::view_change::ViewChange;
 
@@ -53,6 +53,9 @@ impl Core {
             // Each header says what was committed when its op was prepared: a fact, also of an op that
             // was dropped since.
             commit = commit.max(log.commit_known());
+        }
+        if !head_certain {
+            state.doubted = lost_end(&log, &state);
         }
         let mut random = Random::new(options.seed);
         let repair = Repair::new(random.next_u64().max(1));
@@ -152,6 +155,12 @@ fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Halt> {
         Some(at) => Err(Halt::SoloDamaged { op: OpNumber(at as u64 + 1) }),
         None => Ok(()),
     }
+}
+
+/// Of a log whose end is lost, the range of ops in which some may have been here. A storage says of its end once that it is lost:
+/// where something is put above it, the next start finds absent slots below a certain head (rule 7.15).
+fn lost_end(log: &Log, state: &VsrState) -> Option<Doubted> {
+    log.first_damaged(state.commit.op()).map(|first| Doubted { above: first.prev(), to: log.head() })
 }
 
 /// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it

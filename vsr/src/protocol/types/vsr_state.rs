@@ -43,7 +43,7 @@ pub struct VsrState {
     pub head_certain: bool,
     /// See [`Suffix`].
     pub suffix: Suffix,
-    /// Ops that a `StartView` has named when the head was uncertain, and that may have been here, and lost.
+    /// Ops that this record, or a `StartView`, has named when the head was uncertain, and that may have been here, and lost.
     pub doubted: Option<Doubted>,
     /// What is remembered of the other members, by their ids, upwards. Of this one only what others have told it, when
     /// that makes this disk an old one.
