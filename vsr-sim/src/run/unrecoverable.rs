@@ -1,6 +1,8 @@
 //! When a core may rightly be stuck: something that may be committed is not left on its disks.
 
-use vsr::protocol::{OpNumber, Quorums};
+use std::collections::BTreeMap;
+
+use vsr::protocol::{Header, OpNumber, Quorums, Slot, View};
 
 use crate::files::SimDisk;
 
@@ -47,42 +49,82 @@ pub fn unrecoverable(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) 
     if disks.len() < quorum {
         return Some(Unrecoverable::TooFewDisks { disks: disks.len(), quorum });
     }
-    let head = disks.iter().map(|disk| disk.head()).max().unwrap_or_default();
     let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
     // An end that is lost hides an op of the newest log only where that log is the one which has lost it; and a nack quorum, or a
     // view-change quorum, of logs with certain ends rules the op out.
-    let log_view = disks.iter().map(|disk| disk.state().log_view).max();
-    let hides = disks.iter().any(|disk| !is_certain(disk) && Some(disk.state().log_view) == log_view);
+    let newest = NewestLog::of(disks);
+    let hides = disks.iter().any(|disk| !is_certain(disk) && disk.state().log_view == newest.log_view);
     if hides && disks.len() - uncertain < usize::from(quorums.nack.min(quorums.view_change)) {
         return Some(Unrecoverable::RottenEnds { uncertain, disks: disks.len() });
     }
-    // A view takes the logs of the newest view: an op that only older ones doubt, above all that these name, is not asked for.
-    let newest_logs = disks.iter().filter(|disk| Some(disk.state().log_view) == log_view);
-    let named = newest_logs.map(|disk| disk.head().max(disk.state().suffix.head)).max().unwrap_or_default();
-    for op in (1..=head.max(committed).max(named).0).map(OpNumber) {
-        // The newest content of the slot; an intact entry of an older view is another op.
-        let newest = disks.iter().filter_map(|disk| disk.durable_header(op)).max_by_key(|header| header.view);
-        let is_newest = |disk: &&&SimDisk| {
-            disk.intact(op).is_some_and(|entry| Some(entry.header.checksum()) == newest.map(|header| header.checksum()))
-        };
-        if disks.iter().any(|disk| is_newest(&disk)) {
+    // A view takes the logs of the newest view: an op above all that these name is not asked for, whatever older ones doubt.
+    for op in (1..=committed.max(newest.end).0).map(OpNumber) {
+        // The content that the newest logs name, or else the newest; an intact entry of an older view is another op.
+        let named = newest.headers.get(&op).filter(|_| op > committed).copied();
+        let durable = || disks.iter().filter_map(|disk| disk.durable_header(op)).max_by_key(|header| header.view);
+        let wanted = named.or_else(durable).map(|header| header.checksum());
+        if disks.iter().any(|disk| disk.intact(op).is_some_and(|entry| Some(entry.header.checksum()) == wanted)) {
             continue;
         }
         if op <= committed {
             return Some(Unrecoverable::NoCopy { op });
         }
-        if !disks.iter().any(|disk| disk.is_damaged(op) || (op <= named && doubts(disk, op))) {
-            continue;
-        }
-        // A damaged slot never nacks, nor does one in doubt, nor a log whose end is rotten above that end.
-        let is_silent =
-            |disk: &&&SimDisk| disk.is_damaged(op) || doubts(disk, op) || (op > disk.head() && !is_certain(disk));
+        // A log that is older than the op never had it, whatever it has lost (rule 7.14).
+        let prepared_in = named.map_or(newest.log_view, |header| header.view);
+        let is_silent = |disk: &&&SimDisk| disk.state().log_view >= prepared_in && may_have_had(disk, op);
         let silent = disks.iter().filter(is_silent).count();
         if disks.len() - silent < usize::from(quorums.nack) {
             return Some(Unrecoverable::NoVerdict { op, silent });
         }
+        // A nack quorum drops the op, and all above it.
+        break;
     }
     None
+}
+
+/// The log that the newest view of a core has left on its disks.
+struct NewestLog {
+    log_view: View,
+    /// The last op that one of its replicas names.
+    end: OpNumber,
+    /// Every header of it that can be read. At or below the commit number it may be that of another op.
+    headers: BTreeMap<OpNumber, Header>,
+}
+
+impl NewestLog {
+    fn of(disks: &[&SimDisk]) -> NewestLog {
+        let log_view = disks.iter().map(|disk| disk.state().log_view).max().unwrap_or_default();
+        let newest: Vec<&SimDisk> = disks.iter().copied().filter(|disk| disk.state().log_view == log_view).collect();
+        let (mut end, mut headers) = (OpNumber::ZERO, BTreeMap::new());
+        for disk in &newest {
+            let (state, head) = (disk.state(), readable(disk));
+            // What came after the promise of a later view counts for nothing.
+            let own = if state.log_view < state.view { state.suffix.head } else { head.max(state.suffix.head) };
+            end = end.max(own);
+            for slot in disk.recover().slots {
+                if let Slot::Clean(header) | Slot::Corrupt(Some(header)) = slot
+                    && header.op <= own
+                {
+                    headers.insert(header.op, header);
+                }
+            }
+        }
+        // What a view change has fixed is right, where a slot holds something else.
+        let fixed = newest.iter().flat_map(|disk| &disk.state().suffix.headers);
+        headers.extend(fixed.map(|header| (header.op, *header)));
+        NewestLog { log_view, end, headers }
+    }
+}
+
+/// The last op of which a start reads anything on this disk.
+fn readable(disk: &SimDisk) -> OpNumber {
+    OpNumber(disk.recover().slots.len() as u64)
+}
+
+/// Whether a replica of this disk cannot rule out that it had the op. A damaged slot never nacks, nor does one in doubt, nor a
+/// log whose end is rotten above that end.
+fn may_have_had(disk: &SimDisk, op: OpNumber) -> bool {
+    disk.is_damaged(op) || doubts(disk, op) || (op > readable(disk) && !is_certain(disk))
 }
 
 /// Whether a replica of this disk has been told of an op that it may have had, and lost (rule 7.15).
@@ -99,7 +141,7 @@ fn is_certain(disk: &SimDisk) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use vsr::protocol::{Batch, DiskId, Doubted, Suffix, View, VsrState};
+    use vsr::protocol::{Batch, DiskId, Doubted, Suffix, VsrState};
     use vsr::{ClusterId, Membership, ReplicaId};
 
     use super::*;
@@ -132,6 +174,52 @@ mod tests {
         disk.complete();
     }
 
+    /// The disk's log is of this view. It names, above op 3, ops that were prepared in these views, and holds none of them.
+    fn install(disk: &mut SimDisk, log_view: u64, prepared_in: &[u64]) {
+        let view = View { number: log_view, ..View::default() };
+        let root = Header::root(ClusterId(1));
+        let named = |(op, number): (u64, &u64)| crate::conformance::storage::entry(op, *number, root, Bytes::new());
+        let headers: Vec<Header> = (4..).zip(prepared_in).map(named).map(|entry| entry.header).collect();
+        let suffix = Suffix { head: OpNumber(3 + headers.len() as u64), headers };
+        let state = VsrState { view, log_view: view, suffix, ..disk.state().clone() };
+        disk.begin(Batch { state: Some(state), ..Batch::default() });
+        disk.complete();
+    }
+
+    #[test]
+    fn what_a_lost_end_may_have_held_is_an_excuse_unless_its_log_is_older_than_the_op() {
+        let verdict = |prepared_in: &[u64], is_lost: bool| {
+            let mut disks = disks(&[3, 3]);
+            install(&mut disks[0], 2, prepared_in);
+            install(&mut disks[1], 1, &[]);
+            assert!(!is_lost || disks[1].rot(OpNumber(3), Damage::End));
+            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), Quorums::of(3))
+        };
+        let stuck = Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 1 });
+        assert_eq!(verdict(&[1], true), stuck, "it may have acknowledged op 4 in view 1, and the third has it");
+        assert_eq!(verdict(&[1], false), None, "two deny op 4");
+        assert_eq!(verdict(&[2], true), None, "view 2 has prepared op 4");
+        assert_eq!(verdict(&[], true), None, "no log of view 2 names op 4");
+    }
+
+    #[test]
+    fn what_stands_on_an_op_that_is_denied_is_no_excuse() {
+        let verdict = |is_damaged: bool| {
+            let mut disks = disks(&[3, 5]);
+            install(&mut disks[0], 2, &[1, 1]);
+            // Another op 4, intact, and above it an end that is lost.
+            let view = View { number: 1, ..View::default() };
+            let state = VsrState { view, log_view: view, ..disks[1].state().clone() };
+            disks[1].begin(Batch { state: Some(state), ..Batch::default() });
+            disks[1].complete();
+            assert!(disks[1].rot(OpNumber(5), Damage::End));
+            assert!(!is_damaged || disks[1].rot(OpNumber(4), Damage::Body));
+            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), Quorums::of(3))
+        };
+        assert_eq!(verdict(false), None, "two deny op 4, and op 5 goes with it");
+        assert_eq!(verdict(true), Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 1 }));
+    }
+
     #[test]
     fn ops_in_doubt_deny_nothing() {
         let doubtful = |at: &[usize]| {
@@ -156,26 +244,23 @@ mod tests {
     }
 
     #[test]
-    fn a_doubt_of_older_logs_above_the_head_of_the_newest_is_no_excuse() {
-        let newest = |head: u64| {
+    fn a_doubt_of_older_logs_is_no_excuse_unless_the_newest_has_taken_the_op_over() {
+        let newest = |prepared_in: &[u64]| {
             let mut disks = disks(&[3, 3, 3]);
             name_lost_op_4(&mut disks[0]);
             name_lost_op_4(&mut disks[1]);
             // Op 5 of the older view is durable, op 4 below it is not.
-            let entry =
-                crate::conformance::storage::entry(5, 0, vsr::protocol::Header::root(ClusterId(1)), Bytes::new());
+            let entry = crate::conformance::storage::entry(5, 0, Header::root(ClusterId(1)), Bytes::new());
             disks[0].begin(Batch { entries: vec![entry], ..Batch::default() });
             disks[0].complete();
-            let view = View { number: 3, ..View::default() };
-            let suffix = Suffix { head: OpNumber(head), ..Suffix::default() };
-            let state = VsrState { view, log_view: view, suffix, ..disks[2].state().clone() };
-            disks[2].begin(Batch { state: Some(state), ..Batch::default() });
-            disks[2].complete();
+            install(&mut disks[2], 3, prepared_in);
             // Three of five: all that a view takes, and a nack takes all three.
             unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(5))
         };
-        assert_eq!(newest(3), None, "view 3 has dropped op 4");
-        assert_eq!(newest(4), Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 2 }), "view 3 names op 4");
+        let stuck = Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 2 });
+        assert_eq!(newest(&[]), None, "view 3 has dropped op 4");
+        assert_eq!(newest(&[0]), stuck, "view 3 has taken over op 4 of view 0");
+        assert_eq!(newest(&[3]), None, "view 3 has prepared op 4");
     }
 
     #[test]

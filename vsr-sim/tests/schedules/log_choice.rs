@@ -173,6 +173,64 @@ fn m8_a_lower_log_view_nacks() {
     assert_eq!(s.executed(0), ["C"]);
 }
 
+/// Rule 7.14: r2, of log_view 0, has lost the end of its log. It cannot have acknowledged what view 1 has prepared: of its
+/// op 3 no copy and no header is left, and r0 goes on with r2.
+#[test]
+fn m8_a_lower_log_view_nacks_though_its_end_is_lost() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a"); // op 2
+    s.isolate(2);
+    next_view(&mut s);
+    assert!(s.core(1).is_primary() && s.is_normal(0), "{}", s.describe(1));
+    let lost = s.lose(|f| f.is(1, 0) && f.name() == "Prepare");
+    s.submit(1, client, 2, b"b"); // op 3, on r1 alone
+    s.run();
+    s.forget(lost);
+    s.lose(|f| f.is(1, 0) && ["Headers", "Entries", "StartView"].contains(&f.name()));
+    s.submit_with_floor(1, client, 3, 2, b"c"); // op 4
+    s.run();
+    assert_eq!((s.core(0).head().0, s.core(0).checksum(OpNumber(3))), (4, None), "{}", s.describe(0));
+    s.crash(1);
+    s.crash(2);
+    s.rot(2, 2, Damage::End);
+    s.restart(2);
+    s.run();
+    assert_eq!((s.core(2).log_view().number, s.disk(2).state().head_certain), (0, false), "{}", s.describe(2));
+    s.heal();
+    until(&mut s, "a view of r0 and r2", |s| s.core(0).is_primary());
+    assert_eq!(s.core(0).head().0, 2, "{}", s.describe(0));
+    assert!(s.marks("truncated by a nack quorum") > 0);
+    s.settle();
+    assert_eq!(s.executed(1), ["a"]);
+}
+
+/// As above, of an op that view 0 has prepared and view 1 has taken over: r2 may have acknowledged it, and it is waited for.
+#[test]
+fn m8_a_lost_end_does_not_nack_what_its_own_view_prepared() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a"); // op 2
+    let lost = s.lose(|f| f.name() == "Prepare");
+    s.submit(0, client, 2, b"b"); // op 3, on r0 alone
+    s.run();
+    s.forget(lost);
+    s.lose(|f| f.from == replica(0) && f.name() == "Entries");
+    s.lose(|f| f.is(1, 2) && f.name() == "StartView");
+    next_view(&mut s);
+    assert_eq!((s.core(1).log_view().number, s.core(1).head().0), (1, 3), "{}", s.describe(1));
+    assert_eq!((s.view(2), s.core(2).log_view().number), (1, 0));
+    s.crash(0);
+    s.crash(2);
+    s.rot(2, 2, Damage::End);
+    s.restart(2);
+    s.pass(Duration::from_secs(5));
+    assert!(!s.is_normal(1) && !s.is_normal(2), "{}", s.describe(1));
+    assert_eq!((s.core(1).head().0, s.marks("truncated by a nack quorum")), (3, 0));
+    s.settle();
+    assert_eq!(s.executed(2), ["a", "b"]);
+}
+
 /// D15, PR 645: an acknowledged entry that is damaged is not nacked, though its header is known.
 #[test]
 fn d15_c_a_damaged_entry_with_a_known_header_is_not_nacked() {

@@ -9,7 +9,8 @@
 //! 1. *No member of R denies c.* A `DoViewChange` is a durable promise, after which its sender acknowledges nothing in
 //!    an older view. So when a member of R makes its promise, it has acknowledged c; its log_view is w, or a later
 //!    view whose log was chosen with c; and c is durable in its log, unless damage has taken it. What is durable or
-//!    damaged is not a nack, nor is what may have been above an uncertain head.
+//!    damaged is not a nack, nor is what may have been above an uncertain head. A log_view
+//!    that denies c by itself is lower than the view that prepared c, so lower than w: no member of R has it (rule 7.14).
 //! 2. *The newest logs hold c.* The view-change quorum meets R (rule 7.8), so the highest log_view is w or later. If it
 //!    is later, its log was chosen with c, and each log of it holds c. If it is w, then a member of R is among the
 //!    newest logs, and its log reaches c unless its end was lost. All logs of one log_view are parts of one log, as one
@@ -152,8 +153,7 @@ impl Evidence<'_> {
         let (mut head, mut truncated) = (candidates.head, false);
         let mut op = candidates.commit.op().next();
         while op <= head {
-            let checksum = candidates.headers.get(&op).map(Header::checksum);
-            match self.judge(op, checksum, candidates.log_view) {
+            match self.judge(op, candidates.headers.get(&op), candidates.log_view) {
                 Verdict::Keep => op = op.next(),
                 Verdict::Drop => (head, truncated) = (op.prev(), true),
                 Verdict::Wait => {
@@ -240,8 +240,7 @@ impl Evidence<'_> {
         self.name_blanks(&mut candidates);
         let mut op = candidates.commit.op().next();
         while op <= candidates.head {
-            let checksum = candidates.headers.get(&op).map(Header::checksum);
-            if let Verdict::Wait = self.judge(op, checksum, candidates.log_view) {
+            if let Verdict::Wait = self.judge(op, candidates.headers.get(&op), candidates.log_view) {
                 return Some(op);
             }
             op = op.next();
@@ -249,12 +248,10 @@ impl Evidence<'_> {
         None
     }
 
-    fn judge(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> Verdict {
-        if checksum.is_some_and(|checksum| self.has_copy(op, checksum)) {
+    fn judge(&self, op: OpNumber, named: Option<&Header>, log_view: View) -> Verdict {
+        if named.is_some_and(|named| self.has_copy(op, named.checksum())) {
             Verdict::Keep
-        } else if self.nacks(op, checksum, log_view).max(self.nacks_of_blank(op, checksum, log_view))
-            >= self.nack_quorum()
-        {
+        } else if self.nacks(op, named, log_view) >= self.nack_quorum() {
             Verdict::Drop
         } else {
             Verdict::Wait
@@ -276,20 +273,15 @@ impl Evidence<'_> {
             })
     }
 
-    /// How many members certainly never acknowledged the op. With no checksum: any op in this slot.
-    fn nacks(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
-        self.dvcs().filter(|dvc| nacks(dvc, op, checksum, log_view)).count()
-    }
-
-    /// As [`nacks`](Self::nacks), for an op whose checksum is unknown (a blank). A replica that installed log_view took over a complete chain of headers, so
-    /// a blank in its log was prepared in log_view itself: a log of a lower log_view that holds anything else there never
-    /// acknowledged it (rule 7.14).
-    fn nacks_of_blank(&self, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> usize {
-        let other = |dvc: &DoViewChange| {
-            let holds_another = dvc.log_view < log_view && op > dvc.commit.op() && header(dvc, op).is_some();
-            holds_another && evidence(dvc, op).is_some_and(|evidence| evidence.present || evidence.nack)
-        };
-        self.dvcs().filter(|dvc| checksum.is_none() && (nacks(dvc, op, None, log_view) || other(dvc))).count()
+    /// How many members certainly never acknowledged the op. With no header: any op in this slot.
+    ///
+    /// A member acknowledges in the view that it has installed, so one whose log_view is lower than the view that prepared the
+    /// op did not, whatever its disk has lost. A replica that installed log_view took over a complete chain of headers: a
+    /// blank in its log was prepared in log_view itself (rule 7.14).
+    fn nacks(&self, op: OpNumber, named: Option<&Header>, log_view: View) -> usize {
+        let checksum = named.map(Header::checksum);
+        let prepared_in = named.map_or(log_view, |named| named.view);
+        self.dvcs().filter(|dvc| dvc.log_view < prepared_in || nacks(dvc, op, checksum, log_view)).count()
     }
 }
 
@@ -301,7 +293,7 @@ fn evidence(dvc: &DoViewChange, op: OpNumber) -> Option<SlotEvidence> {
     dvc.evidence.get(usize::try_from(op.0.checked_sub(dvc.commit.0 + 1)?).ok()?).copied()
 }
 
-/// Whether the sender certainly never acknowledged (op, checksum) in a view that matters (rule 7.3).
+/// Whether the sender's log shows that it never acknowledged (op, checksum) in a view that matters (rule 7.3).
 /// Never for an op at or below its commit number, nor above an uncertain head.
 fn nacks(dvc: &DoViewChange, op: OpNumber, checksum: Option<Checksum>, log_view: View) -> bool {
     if op <= dvc.commit.op() {

@@ -218,7 +218,8 @@ fn above_an_uncertain_end_nothing_is_denied() {
 
 #[test]
 fn another_intact_content_denies_from_an_older_log() {
-    let ops = log(&[0, 1]);
+    // View 1 has taken over the op of view 0.
+    let ops = log(&[0, 0]);
     let other = says(0, &with_other_end(&ops, 0));
     let denies = Some(but(says(1, &ops), 2, DENIED));
     assert_eq!(choose_from(&[denies.clone(), Some(other.clone()), None]), cut(&ops[..1]));
@@ -281,14 +282,41 @@ fn a_blank_takes_the_header_that_the_op_above_names() {
 }
 
 #[test]
-fn a_blank_without_a_name_is_denied_by_an_older_log_that_holds_another_op() {
+fn a_blank_without_a_name_is_denied_by_older_logs() {
     let ops = log(&[0, 1, 1]);
     let nameless = Some(blank(says(1, &ops), 2, DENIED));
     let other = says(0, &with_other_end(&ops[..2], 0));
-    assert_eq!(choose_from(&[nameless.clone(), Some(other.clone()), None]), cut(&ops[..1]));
+    let lost = uncertain(says(0, &ops[..1]));
+    for older in [other.clone(), but(other, 2, DAMAGED), lost.clone()] {
+        assert_eq!(choose_from(&[nameless.clone(), Some(older), None]), cut(&ops[..1]));
+    }
+    // A log of the same view may have lost the op.
     let missing = Missing::Headers { op: OpNumber(2), checksum: ops[1].checksum() };
     let waits = Choice::Undecided { op: OpNumber(2), missing, all_answered: false };
-    assert_eq!(choose_from(&[nameless, Some(but(other, 2, DAMAGED)), None]), waits);
+    let lost_of_view_1 = DoViewChange { log_view: view(1), ..lost };
+    assert_eq!(choose_from(&[nameless, Some(lost_of_view_1), None]), waits);
+}
+
+#[test]
+fn what_a_later_view_prepared_is_denied_by_older_logs_whatever_they_have_lost() {
+    type Older = fn(u64, &[Header]) -> Option<DoViewChange>;
+    let lost_end: Older = |log_view, ops| Some(uncertain(says(log_view, &ops[..1])));
+    let damaged: Older = |log_view, ops| Some(but(says(log_view, &with_other_end(ops, 0)), 2, DAMAGED));
+    for older in [lost_end, damaged] {
+        // View 2 has taken over an op of view 1.
+        let ops = log(&[0, 1]);
+        let denies = Some(but(says(2, &ops), 2, DENIED));
+        assert_eq!(choose_from(&[denies.clone(), older(0, &ops), None]), cut(&ops[..1]));
+        // A log of view 1 may have had it.
+        assert_eq!(choose_from(&[denies, older(1, &ops), None]), waits_for(&ops[1], false));
+        // So may any log, of an op of view 0; and one nack alone drops nothing.
+        let ops = log(&[0, 0]);
+        let denies = Some(but(says(2, &ops), 2, DENIED));
+        assert_eq!(choose_from(&[denies, older(0, &ops), None]), waits_for(&ops[1], false));
+        let ops = log(&[0, 1]);
+        let may_have_had_it = Some(but(says(2, &ops), 2, DAMAGED));
+        assert_eq!(choose_from(&[may_have_had_it, older(0, &ops), None]), waits_for(&ops[1], false));
+    }
 }
 
 #[test]
