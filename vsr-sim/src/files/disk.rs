@@ -342,7 +342,7 @@ fn is_never_denied(state: &VsrState, op: OpNumber) -> bool {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use vsr::protocol::{CommitNumber, Doubted, Header, Incarnation, Quorums};
+    use vsr::protocol::{CommitNumber, DiskId, Doubted, Header, Quorums};
     use vsr::{ClusterId, Membership, ReplicaId};
 
     use super::*;
@@ -367,7 +367,7 @@ mod tests {
     /// the next start is certain of its end, and calls op 2 absent: so many disks hold it, and so many have held it, perhaps.
     fn copies_of_a_hole(change: impl Fn(&mut VsrState)) -> (usize, usize) {
         let (entries, membership) = (log(3), Membership::new(["a", "b", "c"]).unwrap());
-        let mut state = VsrState::formatted(ClusterId(1), ReplicaId(0), Incarnation(7), membership);
+        let mut state = VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(7), membership);
         let mut disk = SimDisk::new(state.clone());
         put(&mut disk, &entries);
         let clean = |at: usize| Slot::Clean(entries[at].header);
@@ -403,7 +403,7 @@ mod tests {
     fn a_hole_that_was_no_lost_end_is_none() {
         let entries = log(3);
         let membership = Membership::new(["a", "b", "c"]).unwrap();
-        let state = VsrState::formatted(ClusterId(1), ReplicaId(0), Incarnation(7), membership);
+        let state = VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(7), membership);
         let state = VsrState { commit: CommitNumber(3), ..state };
         let mut disk = SimDisk::new(state.clone());
         put(&mut disk, &entries);

@@ -116,9 +116,9 @@ fn a1_a_body_above_a_lost_end_does_not_hide_what_was_lost() {
     let seen = watch(&mut s, |f| f.is(2, 0) && f.name() == "DoViewChange");
     depose(&mut s, &[0, 2]);
     let said = seen.borrow().iter().cloned().find_map(log_of).expect("r2 leaves view 1");
-    assert_eq!((said.commit.0, said.head.0, said.facts.len()), (1, 3, 2), "{said:?}");
-    assert!(!said.facts[0].nack, "r2 has held op 2: {said:?}");
-    assert!(said.facts[1].present, "{said:?}");
+    assert_eq!((said.commit.0, said.head.0, said.evidence.len()), (1, 3, 2), "{said:?}");
+    assert!(!said.evidence[0].nack, "r2 has held op 2: {said:?}");
+    assert!(said.evidence[1].present, "{said:?}");
 }
 
 /// Rule 7.7: when a newer start of a member is heard, what it acknowledged before counts no more.
