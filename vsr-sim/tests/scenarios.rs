@@ -121,7 +121,7 @@ fn a_line_that_is_no_command_is_refused_with_its_number_and_what_would_be_right(
         ("cluster 3\ncrash r3", 2, "r3 is not a node"),
         ("cluster 3\ncrash c0", 2, "is a client"),
         ("cluster 3\ncrash r1 softly", 2, "lose-unsynced"),
-        ("cluster 3\ntick soon", 2, "is no time"),
+        ("cluster 3\ntick soon", 2, "is not a time"),
         ("cluster 3\ntick 1ms 2ms", 2, "2ms is too much"),
         ("cluster 3\nrequest c0 increment 5", 2, "add R N"),
         ("cluster 3\npartition r0 | r1", 2, "r2 is on neither side"),
