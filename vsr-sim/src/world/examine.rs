@@ -11,7 +11,7 @@ use crate::check::Violation;
 use crate::files::{Grain, Harm, Kept, Ledger, Place, SECTOR, SimFolder};
 
 /// Copies of disks that are harmed after a run.
-const COPIES: u64 = 9;
+const COPIES: u64 = 3;
 /// The file of the log: the storage makes it first.
 const LOG: usize = 0;
 
