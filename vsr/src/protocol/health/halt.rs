@@ -112,11 +112,11 @@ pub enum Halt {
         /// The last op of the log.
         head: OpNumber,
     },
-    /// The others have told an earlier start of this disk that it is an older copy.
+    /// The others have told an earlier start of this disk that it is not the newest one.
     #[error(
-        "the other replicas have told an earlier start of this disk that it is an older copy: they have heard start {heard} of \
-         this replica, and remember that it acknowledged op {acknowledged}. Start the replica on its newest disk; if that is \
-         lost, the replica has to be replaced"
+        "the other replicas have told an earlier start of this disk that it is an older copy, or that another process has run on a \
+         copy of it: they have heard start {heard} of this replica from there, and remember that it acknowledged op \
+         {acknowledged}. Start the replica on its newest disk; if that is lost, the replica has to be replaced"
     )]
     OldDisk {
         /// The newest start that they had heard.

@@ -16,7 +16,8 @@
 //!   a later one had it on its disk when it began.
 //! - Nothing of a life is said before its start is durable: no later life has the same number.
 //! - A disk that was told that it is an old one writes that down before its replica stops, as what is remembered of
-//!   its own id, and is not started again: else its starts would soon outnumber those of its better half.
+//!   its own id, and is not started again: else its starts would soon outnumber those of its better half. That is so
+//!   also if the others have heard another start of the same number: what that one has promised to them is not here.
 //!
 //! While no member that remembers can be reached, an old disk is not recognised.
 
@@ -131,11 +132,11 @@ impl Core {
         let reach = if known.life == own { self.log.head() } else { self.began_with };
         if known.life.disk_id != own.disk_id {
             self.stop(Halt::OtherDisk { by, known: known.life.disk_id, own: own.disk_id });
-        } else if known.life.starts > own.starts {
+        } else if known.life.starts > own.starts || (known.life.starts == own.starts && known.life.nonce != own.nonce) {
+            // A start is named only when it is durable, so that no later start of the same disk has its number. Whatever
+            // has made another start of this number, a disk before it was rolled back or a process on a copy: the
+            // promises that it gave are not on this disk.
             self.stop_for_good(*known, Halt::OlderStart { by, known: known.life.starts, own: own.starts });
-        } else if known.life.starts == own.starts && known.life.nonce != own.nonce {
-            // Either may be the right one.
-            self.stop(Halt::OlderStart { by, known: known.life.starts, own: own.starts });
         } else if self.head_certain && reach < known.acknowledged {
             let acknowledged = known.acknowledged;
             self.stop_for_good(*known, Halt::OlderDisk { by, acknowledged, head: reach });
@@ -330,7 +331,8 @@ mod tests {
         assert_eq!(core.known(), [known(3, 5)]);
     }
 
-    /// Rule 7.7: a disk that is not the newest under its id stops, and remembers it unless either of the two may be the right one.
+    /// Rule 7.7: a disk that is not the newest under its id stops, and remembers it; another disk than the known one need not: its id stays
+    /// another one.
     #[test]
     fn a_disk_that_hears_of_its_better_half_stops() {
         let own = any_core().life();
@@ -338,7 +340,7 @@ mod tests {
             (own, OpNumber::ZERO, None),
             (Life { starts: own.starts + 1, ..own }, OpNumber::ZERO, Some(true)),
             (own, OpNumber(1), Some(true)),
-            (Life { nonce: own.nonce + 1, ..own }, OpNumber::ZERO, Some(false)),
+            (Life { nonce: own.nonce + 1, ..own }, OpNumber::ZERO, Some(true)),
             (Life { disk_id: DiskId(9), ..own }, OpNumber::ZERO, Some(false)),
         ];
         for (life_of_own, acknowledged, stops) in cases {
