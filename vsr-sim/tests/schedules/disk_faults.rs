@@ -8,7 +8,7 @@ use bytes::Bytes;
 use vsr::ReplicaId;
 use vsr::protocol::{Busy, Entry, Halt, Message, OpNumber, Outcome, Peer, Request, RequestNumber};
 use vsr_sim::Damage;
-use vsr_sim::script::Script;
+use vsr_sim::script::{Flight, Script};
 
 use crate::support::{describe, members, ms, replica, submit, watch, write};
 
@@ -215,6 +215,34 @@ fn b_33_without_room_nothing_is_taken_in() {
     assert_eq!(s.reply(client, 4), Some(b"4".to_vec()));
     s.settle();
     assert_eq!((s.executed(2).len(), s.views_entered()), (4, 0));
+}
+
+/// B14: a backup asks for no more than its disk has room for. It asked for everything that it lacked, at each retry, and threw it away.
+#[test]
+fn b14_a_backup_asks_for_no_more_than_finds_room() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    s.set_room(2, 0);
+    let asks = watch(&mut s, |f| f.from == replica(2) && f.name() == "RequestEntries");
+    for number in 1..=20 {
+        write(&mut s, 0, client, number, b"w");
+        s.pass(ms(100));
+        assert!(s.reply(client, number).is_some(), "request {number}: {}", s.describe(0));
+    }
+    s.pass(Duration::from_secs(3));
+    assert!(s.core(2).head().0 > 1, "a StartView has told it of what it lacks: {}", s.describe(2));
+    assert!(asks.borrow().is_empty(), "{:?}", asks.borrow());
+    // Each of these ops takes some 2,100 bytes.
+    s.set_room(2, 10_000);
+    s.pass(Duration::from_secs(3));
+    let bodies = |flight: &Flight| match &flight.message {
+        Message::RequestEntries { wanted } => wanted.len(),
+        _ => 0,
+    };
+    let most = asks.borrow().iter().map(bodies).max();
+    assert!(most.is_some_and(|most| (1..=4).contains(&most)), "{most:?} in one question");
+    assert_eq!((s.executed(2).len(), s.views_entered()), (20, 0), "{}", s.describe(2));
+    s.settle();
 }
 
 /// SF-15: a write of the primary never ends. The others commit without its disk; after a bound it gives up.

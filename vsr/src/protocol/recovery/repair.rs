@@ -11,6 +11,7 @@ use crate::protocol::log::log::{Body, LogSlot};
 use crate::protocol::normal::forwards::Forwards;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
+use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::message::Message;
 use crate::protocol::types::number::{Monotonic, OpNumber, ReplicaId, View};
 
@@ -168,13 +169,21 @@ impl Core {
         }
         let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
         let from = self.log.proven_from().max(self.applied.next());
+        // What was asked for and has not come, and what is asked for now: what finds no room is thrown away when it comes,
+        // and would be asked for again at each retry.
+        let mut bytes = 0;
         let mut op = from;
         while op <= self.log.head() && op.0 < from.0 + 2048 && wanted.len() < ENTRIES_MAX {
             if let Some(slot) = self.log.slot(op)
                 && let (Some(header), Body::Missing) = (&slot.header, &slot.body)
-                && !self.repair.is_asked(op, now, timeout, peers)
             {
-                wanted.push((op, header.checksum()));
+                bytes += disk_bytes(header.body_len.into());
+                if !self.writes.has_room(bytes) {
+                    break;
+                }
+                if !self.repair.is_asked(op, now, timeout, peers) {
+                    wanted.push((op, header.checksum()));
+                }
             }
             op = op.next();
         }
@@ -185,7 +194,9 @@ impl Core {
             }
             let Some(slot) = self.log.slot(op) else { continue };
             if let (Some(header), Body::Missing) = (&slot.header, &slot.body) {
-                if !self.repair.is_asked(op, now, timeout, peers) && wanted.len() < ENTRIES_MAX {
+                bytes += disk_bytes(header.body_len.into());
+                let has_place = wanted.len() < ENTRIES_MAX && self.writes.has_room(bytes);
+                if has_place && !self.repair.is_asked(op, now, timeout, peers) {
                     wanted.push((op, header.checksum()));
                 }
                 again.insert(op);
