@@ -18,6 +18,14 @@ pub enum BrokenInvariant {
         /// The batch that is being written.
         in_flight: Option<BatchNumber>,
     },
+    /// A view is left for a later one only.
+    #[error("view {entered} was to be entered from view {view}")]
+    ViewNotRaised {
+        /// The view.
+        view: View,
+        /// The one that was to be entered.
+        entered: View,
+    },
     /// Only what is committed, and in the log, is applied.
     #[error("op {applied} is applied, the commit number is {commit}, and the log ends at op {head}")]
     AppliedAhead {
@@ -197,9 +205,11 @@ mod tests {
     use super::super::halt::Halt;
     use super::*;
     use crate::protocol::core::Core;
-    use crate::protocol::documented::any_core;
+    use crate::protocol::documented::{any_core, any_state, start};
     use crate::protocol::normal::apply::{ApplyContext, Machine};
     use crate::protocol::turn::{Effects, Inputs};
+    use crate::protocol::types::vsr_state::VsrState;
+    use crate::protocol::view_change::phase::Phase;
 
     fn view(number: u64) -> View {
         View { number, ..View::default() }
@@ -349,6 +359,20 @@ mod tests {
         core.commit = CommitNumber(4);
         assert_silent(&turn(&mut core, None));
         assert!(matches!(core.halted(), Some(Halt::Broken(BrokenInvariant::WentBack { .. }))), "{:?}", core.halted());
+    }
+
+    #[test]
+    fn a_view_that_is_no_later_one_is_not_entered() {
+        for entered in [2, 3] {
+            let mut core = start(VsrState { view: view(3), log_view: view(3), ..any_state() });
+            turn(&mut core, None);
+            core.enter_view(view(entered));
+            assert_eq!((core.view(), core.phase()), (view(3), Phase::Normal));
+            let halt = Halt::Broken(BrokenInvariant::ViewNotRaised { view: view(3), entered: view(entered) });
+            assert_eq!(core.halted(), Some(&halt));
+            assert!(halt.to_string().contains(&format!("view {entered} was to be entered from view 3")), "{halt}");
+            assert_silent(&turn(&mut core, None));
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::phase::{LogSource, Phase, Status};
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
+use crate::protocol::health::invariants::BrokenInvariant;
 use crate::protocol::log::log::Diverged;
 use crate::protocol::normal::progress::Down;
 use crate::protocol::types::checksum::Checksum;
@@ -288,7 +289,9 @@ impl Core {
     /// Moves up to a view: the log stays, its uncommitted headers are fixed for this view's
     /// `DoViewChange`, and nothing is said before view and headers are durable.
     pub(crate) fn enter_view(&mut self, view: View) {
-        debug_assert!(view > self.view, "views only go up: {view} after {}", self.view);
+        if view <= self.view {
+            return self.stop(BrokenInvariant::ViewNotRaised { view: self.view, entered: view }.into());
+        }
         let Some(suffix) = self.leave_view() else { return };
         self.view = view;
         let write = self.writes.next();
