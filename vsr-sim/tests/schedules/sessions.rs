@@ -544,9 +544,12 @@ fn b_10_a_lost_reply_is_not_a_second_execution() {
 /// G1: the bound of the whole table holds nobody back: it takes bytes from the session longest unused.
 #[test]
 fn g1_idle_sessions_hold_nobody_back() {
-    let mut s = Script::with_membership(members(3, |membership| membership.constants.table_replies_max = 20));
+    let mut s = Script::with_membership(members(3, |membership| {
+        (membership.constants.table_replies_max, membership.constants.reply_max) = (64, 64);
+    }));
     let (idle, busy) = (s.register(0), s.register(0));
-    for number in 1..=21 {
+    // Replies of 91 bytes.
+    for number in 1..=50 {
         submit(&mut s, 0, idle, number, 1);
         assert!(s.reply(idle, number).is_some());
     }
@@ -558,7 +561,7 @@ fn g1_idle_sessions_hold_nobody_back() {
     submit(&mut s, 0, idle, 1, 1);
     assert_eq!(s.outcomes(idle, 1), [replied(b"1"), Outcome::ReplyLost]);
     s.settle();
-    assert_eq!(s.executed(1).len(), 51);
+    assert_eq!(s.executed(1).len(), 80);
 }
 
 /// H5-07: the session table is the same everywhere: the next primary knows who was evicted, and who was not.
@@ -669,7 +672,7 @@ fn cl_07_an_evicted_client_is_told_and_executes_nothing() {
 fn d14_d_an_evicted_client_hears_it_and_nothing_is_executed_again() {
     let mut membership = Membership::new(["r0", "r1", "r2"]).expect("three members");
     membership.constants.sessions_max = 2;
-    membership.constants.session_idle_min = 0;
+    membership.constants.session_idle_min = 1;
     let mut s = Script::with_membership(membership);
     let first = s.register(0);
     write(&mut s, 0, first, 1, b"a");

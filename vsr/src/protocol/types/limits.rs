@@ -38,6 +38,14 @@ pub const PIPELINE_MAX: Limit = Limit::new("pipeline_max", 1, 1024, 32, "a DoVie
 pub const WINDOW: Limit = Limit::new("window", 1, 1 << 16, 1024, "each session keeps a mark for each number in it");
 /// Sessions kept; of the cluster.
 pub const SESSIONS_MAX: Limit = Limit::new("sessions_max", 1, 1 << 24, 10_000, "the table is kept in memory");
+/// Ops for which a session must be idle before it may be evicted; of the cluster.
+pub const SESSION_IDLE_MIN: Limit = Limit::new(
+    "session_idle_min",
+    1,
+    1 << 32,
+    1000,
+    "an op evicts no session that it uses, and a full table has to let newcomers in some time",
+);
 /// Bytes of a command; of the cluster, and of each client.
 pub const REQUEST_MAX: Limit =
     Limit::new("request_max", 1, 16 << 20, 256 << 10, "a command travels in one message, and is kept in memory");
@@ -47,6 +55,14 @@ pub const REPLY_MAX: Limit =
 /// Bytes of replies kept for a session; of the cluster.
 pub const SESSION_REPLIES_MAX: Limit =
     Limit::new("session_replies_max", 64, 1 << 30, 1 << 20, "a session keeps one longest reply at least");
+/// Bytes of replies kept for all sessions; of the cluster.
+pub const TABLE_REPLIES_MAX: Limit = Limit::new(
+    "table_replies_max",
+    64,
+    1 << 40,
+    64 << 20,
+    "the table is kept in memory, with one longest reply at least",
+);
 /// Requests in an op; of the cluster.
 pub const BATCH_REQUESTS_MAX: Limit =
     Limit::new("batch_requests_max", 1, 1 << 20, 4096, "heartbeats wait while an op is taken apart");
@@ -71,13 +87,15 @@ pub(crate) fn disk_bytes(body: u64) -> u64 {
 }
 
 /// The table.
-pub const LIMITS: [Limit; 10] = [
+pub const LIMITS: [Limit; 12] = [
     PIPELINE_MAX,
     WINDOW,
     SESSIONS_MAX,
+    SESSION_IDLE_MIN,
     REQUEST_MAX,
     REPLY_MAX,
     SESSION_REPLIES_MAX,
+    TABLE_REPLIES_MAX,
     BATCH_REQUESTS_MAX,
     BATCH_BYTES_MAX,
     QUERY_MAX,

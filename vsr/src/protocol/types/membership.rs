@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
 use super::limits::{
-    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Limit, PIPELINE_MAX, REPLY_MAX, REQUEST_MAX, SESSION_REPLIES_MAX,
-    SESSIONS_MAX, WINDOW, disk_bytes,
+    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Limit, PIPELINE_MAX, REPLY_MAX, REQUEST_MAX, SESSION_IDLE_MIN,
+    SESSION_REPLIES_MAX, SESSIONS_MAX, TABLE_REPLIES_MAX, WINDOW, disk_bytes,
 };
 use super::number::{Epoch, ReplicaId, View};
 use super::quorum::{MEMBERS_MAX, Quorums};
@@ -27,7 +27,7 @@ pub struct Constants {
     pub window: u32,
     /// Sessions kept. Default 10,000. Over it the longest unused one is evicted.
     pub sessions_max: u32,
-    /// Ops for which a session must be idle before it may be evicted. Default 1,000.
+    /// Ops for which a session must be idle before it may be evicted. Default 1,000; at least 1.
     pub session_idle_min: u64,
     /// The longest command, in bytes. Default 256 KiB.
     pub request_max: u32,
@@ -35,7 +35,7 @@ pub struct Constants {
     pub reply_max: u32,
     /// Reply bytes kept for one session. Default 1 MiB.
     pub session_replies_max: u32,
-    /// Reply bytes kept for all sessions. Default 64 MiB.
+    /// Reply bytes kept for all sessions. Default 64 MiB; not less than one longest reply.
     pub table_replies_max: u64,
     /// Requests in one op. Default 4,096.
     pub batch_requests_max: u32,
@@ -49,11 +49,11 @@ impl Default for Constants {
             pipeline_max: PIPELINE_MAX.default as u32,
             window: WINDOW.default as u32,
             sessions_max: SESSIONS_MAX.default as u32,
-            session_idle_min: 1_000,
+            session_idle_min: SESSION_IDLE_MIN.default,
             request_max: REQUEST_MAX.default as u32,
             reply_max: REPLY_MAX.default as u32,
             session_replies_max: SESSION_REPLIES_MAX.default as u32,
-            table_replies_max: 64 << 20,
+            table_replies_max: TABLE_REPLIES_MAX.default,
             batch_requests_max: BATCH_REQUESTS_MAX.default as u32,
             batch_bytes_max: BATCH_BYTES_MAX.default as u32,
         }
@@ -77,13 +77,15 @@ impl Constants {
 
     /// Holds each to its range, and all to each other.
     fn validate(&self) -> Result<(), MembershipError> {
-        let ranges: [(Limit, u64); 8] = [
+        let ranges: [(Limit, u64); 10] = [
             (PIPELINE_MAX, self.pipeline_max.into()),
             (WINDOW, self.window.into()),
             (SESSIONS_MAX, self.sessions_max.into()),
+            (SESSION_IDLE_MIN, self.session_idle_min),
             (REQUEST_MAX, self.request_max.into()),
             (REPLY_MAX, self.reply_max.into()),
             (SESSION_REPLIES_MAX, self.session_replies_max.into()),
+            (TABLE_REPLIES_MAX, self.table_replies_max),
             (BATCH_REQUESTS_MAX, self.batch_requests_max.into()),
             (BATCH_BYTES_MAX, self.batch_bytes_max.into()),
         ];
@@ -102,6 +104,11 @@ impl Constants {
             ),
             (
                 ("session_replies_max", u64::from(self.session_replies_max)),
+                ("reply_max", u64::from(self.reply_max)),
+                u64::from(self.reply_max),
+            ),
+            (
+                ("table_replies_max", self.table_replies_max),
                 ("reply_max", u64::from(self.reply_max)),
                 u64::from(self.reply_max),
             ),
@@ -387,25 +394,27 @@ mod tests {
         assert_eq!(moved.checksum(), membership.checksum());
     }
 
-    type Set = fn(&mut Constants, u32);
+    type Set = fn(&mut Constants, u64);
 
     /// B10, B17: each constant at its least and at its most, one beyond on either side, and with what has to hold it.
     #[test]
     fn every_constant_is_held_to_its_range_and_to_the_others() {
-        let sets: [(Limit, Set); 8] = [
-            (PIPELINE_MAX, |c, n| c.pipeline_max = n),
-            (WINDOW, |c, n| c.window = n),
-            (SESSIONS_MAX, |c, n| c.sessions_max = n),
-            (REQUEST_MAX, |c, n| (c.request_max, c.batch_bytes_max) = (n, n + 128)),
-            (REPLY_MAX, |c, n| (c.reply_max, c.session_replies_max) = (n, n.max(64))),
-            (SESSION_REPLIES_MAX, |c, n| (c.session_replies_max, c.reply_max) = (n, 64)),
-            (BATCH_REQUESTS_MAX, |c, n| c.batch_requests_max = n),
-            (BATCH_BYTES_MAX, |c, n| (c.batch_bytes_max, c.request_max) = (n, 1)),
+        let sets: [(Limit, Set); 10] = [
+            (PIPELINE_MAX, |c, n| c.pipeline_max = n as u32),
+            (WINDOW, |c, n| c.window = n as u32),
+            (SESSIONS_MAX, |c, n| c.sessions_max = n as u32),
+            (SESSION_IDLE_MIN, |c, n| c.session_idle_min = n),
+            (REQUEST_MAX, |c, n| (c.request_max, c.batch_bytes_max) = (n as u32, n as u32 + 128)),
+            (REPLY_MAX, |c, n| (c.reply_max, c.session_replies_max) = (n as u32, n.max(64) as u32)),
+            (SESSION_REPLIES_MAX, |c, n| (c.session_replies_max, c.reply_max) = (n as u32, 64)),
+            (TABLE_REPLIES_MAX, |c, n| (c.table_replies_max, c.reply_max) = (n, 64)),
+            (BATCH_REQUESTS_MAX, |c, n| c.batch_requests_max = n as u32),
+            (BATCH_BYTES_MAX, |c, n| (c.batch_bytes_max, c.request_max) = (n as u32, 1)),
         ];
         for (limit, set) in sets {
             let with = |value: u64| {
                 let mut membership = Membership::new(["a"]).unwrap();
-                set(&mut membership.constants, u32::try_from(value).unwrap());
+                set(&mut membership.constants, value);
                 membership.validate()
             };
             assert_eq!((with(limit.min), with(limit.max)), (Ok(()), Ok(())), "{limit:?}");
@@ -425,5 +434,10 @@ mod tests {
         membership.constants.reply_max = 2 << 20;
         let words = membership.validate().unwrap_err().to_string();
         assert!(words.contains("session_replies_max = 1048576") && words.contains("reply_max = 2097152"), "{words}");
+        (membership.constants.session_replies_max, membership.constants.table_replies_max) = (2 << 20, 1 << 20);
+        let words = membership.validate().unwrap_err().to_string();
+        assert!(words.contains("table_replies_max = 1048576") && words.contains("reply_max = 2097152"), "{words}");
+        membership.constants.table_replies_max = 2 << 20;
+        assert_eq!(membership.validate(), Ok(()));
     }
 }
