@@ -109,7 +109,7 @@
 //! | 3. nothing is invented | a frame has checksums of all its bytes; its sender is the peer that the handshake of its connection has named |
 //! | 4. strangers do no harm | what does not pass the handshake delivers nothing; its bytes are bounded, and counted |
 //! | 5. memory is bounded | see [memory](#memory) |
-//! | 6. hints | [`PeerUp`](vsr::network::NetworkEvent::PeerUp) after the handshake, [`PeerDown`](vsr::network::NetworkEvent::PeerDown) at the end of a connection, [`Refused`](vsr::network::NetworkEvent::Refused) with the reason of the other side |
+//! | 6. hints | [`PeerUp`](vsr::network::NetworkEvent::PeerUp) after the handshake, [`PeerDown`](vsr::network::NetworkEvent::PeerDown) at the end of a connection and when a peer that refused does not answer any more, [`Refused`](vsr::network::NetworkEvent::Refused) with the reason of the other side |
 //! | 7. who comes back is reached again | connections are made again for as long as the transport lives, with back-off and jitter |
 //! | 8. clients are answered | a replica answers over the connection that the client has made to it |
 //! | 9. a message to an unknown peer does no harm | it is dropped and counted |

@@ -344,6 +344,8 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
     let mut backoff = Backoff::new(&shared.options, u64::from(shared.me.0) << 8 | u64::from(to.0));
     let mut told = Told::new();
     let who = format!("replica {} at {address}", to.0);
+    // Whether the peer refused the last attempt.
+    let mut was_rejected = false;
     loop {
         let hello = Hello { cluster: shared.cluster, from: shared.speaker().await, to };
         let dialled = dial(&shared.options, &address, hello).await;
@@ -354,6 +356,7 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
         match admitted {
             Ok((stream, guard)) => {
                 told.over(&());
+                was_rejected = false;
                 let since = Instant::now();
                 shared.serve(stream, guard).await;
                 backoff.after_connection(since.elapsed()).await;
@@ -361,14 +364,16 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
             Err(error) => {
                 let is_new = told.is_new((), &error.to_string());
                 log_failure(&who, &error, is_new);
-                if error.is_refused_connection() {
-                    shared.mailbox.hint(NetworkEvent::PeerDown { peer: Peer::Replica(to), refused: true });
+                let refused = error.is_refused_connection();
+                if let HandshakeError::Rejected(rejection) = &error {
+                    if is_new {
+                        shared.mailbox.hint(NetworkEvent::Refused { by: to, why: rejection.to_string() });
+                    }
+                } else if refused || was_rejected {
+                    // A peer that does not answer any more refuses nobody.
+                    shared.mailbox.hint(NetworkEvent::PeerDown { peer: Peer::Replica(to), refused });
                 }
-                if let HandshakeError::Rejected(rejection) = &error
-                    && is_new
-                {
-                    shared.mailbox.hint(NetworkEvent::Refused { by: to, why: rejection.to_string() });
-                }
+                was_rejected = matches!(error, HandshakeError::Rejected(_));
                 backoff.after(&error).await;
             }
         }

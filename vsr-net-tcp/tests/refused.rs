@@ -15,8 +15,8 @@ use vsr::{ApplyContext, Checksum, Network, QueryContext, Replica, ReplicaId, Res
 use vsr_net_tcp::{Rejection, TcpNetwork, TcpOptions};
 
 use support::{
-    Answer, Speaker, WAIT, assert_connected, cluster, config, greet, identity, is_closed, knock, listeners, options,
-    read_frame, replica, until, vote,
+    Answer, Speaker, WAIT, answer, assert_connected, cluster, config, greet, identity, is_closed, knock, listeners,
+    options, read_frame, replica, until, vote,
 };
 
 /// Replica 0 of two, its address, and the checksum that its peer has to name.
@@ -150,6 +150,31 @@ async fn a6_a_refused_replica_hears_by_whom_and_why_once_and_when_it_is_over() {
         _ => None,
     })
     .await;
+}
+
+/// A refusal ends with its cause, also if the peer is not heard of again: a machine that lost its power answers nothing. The refusal
+/// stayed in the status of the other one.
+#[tokio::test]
+async fn a6_a_refusal_is_over_when_the_peer_answers_no_more() {
+    let (mut listening, addresses) = listeners(2).await;
+    let (own, peer) = (listening.remove(1), listening.remove(0));
+    let network = TcpNetwork::start(&config(1, &addresses), options(), own).expect("a network");
+    network.set_identity(identity(1));
+    let _first = answer(&peer, &Answer::Rejected(Rejection::AlreadyConnected)).await;
+    let by = until(&network, |arrival| match arrival {
+        NetworkEvent::Refused { by, .. } => Some(by),
+        _ => None,
+    })
+    .await;
+    assert_eq!(by, ReplicaId(0));
+    // From here on nobody accepts a connection: the handshakes time out.
+    let over = until(&network, |arrival| match arrival {
+        NetworkEvent::PeerDown { peer, refused } => Some((peer, refused)),
+        NetworkEvent::Refused { why, .. } => panic!("it was told twice: {why}"),
+        _ => None,
+    })
+    .await;
+    assert_eq!(over, (Peer::Replica(ReplicaId(0)), false));
 }
 
 #[derive(Default)]

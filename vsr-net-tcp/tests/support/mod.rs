@@ -154,11 +154,16 @@ pub(crate) async fn greet(address: &str, cluster: u128, from: Speaker, to: u8) -
 
 /// Plays a replica that is connected to: hears the hello, and welcomes whoever it is.
 pub(crate) async fn welcome(listener: &TcpListener, me: Speaker) -> TcpStream {
+    answer(listener, &Answer::Welcome(me)).await
+}
+
+/// Plays a replica that is connected to: hears the hello, and answers so whoever it is.
+pub(crate) async fn answer(listener: &TcpListener, answer: &Answer) -> TcpStream {
     let accepted = tokio::time::timeout(WAIT, listener.accept()).await.expect("in time");
     let (mut stream, _) = accepted.expect("the connection");
     read_frame(&mut stream).await;
-    let welcome = encode_value(&Answer::Welcome(me), Vec::new()).expect("a frame");
-    stream.write_all(&welcome.head).await.expect("writing");
+    let answer = encode_value(answer, Vec::new()).expect("a frame");
+    stream.write_all(&answer.head).await.expect("writing");
     stream
 }
 

@@ -81,7 +81,7 @@ pub enum NetworkEvent {
     },
     /// There is a connection to this peer now.
     PeerUp(Peer),
-    /// The connection to this peer broke.
+    /// The connection to this peer broke. Or the peer refused this replica, and does not answer any more.
     PeerDown {
         /// The peer.
         peer: Peer,
