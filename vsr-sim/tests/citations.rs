@@ -175,6 +175,31 @@ fn leftovers(text: &str) -> Vec<(usize, String)> {
     found
 }
 
+/// The files and folders of the repository that the guide of a crate names.
+fn named_in_guide(guide: &str) -> BTreeSet<&str> {
+    let lines = guide.lines().filter_map(|line| line.strip_prefix("//!"));
+    let quoted = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+    quoted.filter(|text| ["book/", "docs/", "examples/", "scripts/"].iter().any(|at| text.starts_with(at))).collect()
+}
+
+#[test]
+fn the_guides_of_the_crates_name_files_that_are_there() {
+    for name in ["vsr", "vsr-net-tcp", "vsr-storage-file", "vsr-storage-rocksdb", "vsr-sim"] {
+        let guide = fs::read_to_string(root().join(name).join("src/lib.rs")).expect("the root of the crate");
+        let named = named_in_guide(&guide);
+        let gone: Vec<_> = named.iter().filter(|path| !root().join(path).exists()).collect();
+        assert!(gone.is_empty(), "{name}: {gone:?}");
+        // A program beside the cluster has a chapter and an example of its own.
+        if name == "vsr" {
+            for path in ["book/src/client.md", "examples/counter/examples/client.rs"] {
+                assert!(named.contains(path), "{path} is not named");
+            }
+        }
+    }
+    let found = named_in_guide("//! See `docs/gone.md`, `vsr` and\n// `docs/beside.md`\n//! `book/`.\n");
+    assert_eq!(found, BTreeSet::from(["book/", "docs/gone.md"]));
+}
+
 #[test]
 fn every_citation_points_somewhere() {
     let targets = Targets::of_the_tree();

@@ -126,6 +126,9 @@
 //! With files and sockets, `storage` is a `vsr_storage_file::FileStorage` and `network` a `vsr_net_tcp::TcpNetwork`; nothing else
 //! changes. `vsr_sim::simulate` runs the same state machine in a simulated cluster under faults.
 //!
+//! What a client has to know, what it may rely on, and what it does while there is no answer, is in the guide's chapter "A client from outside"
+//! (`book/src/client.md`); a whole program that uses one is the example `client` of `counter` (`examples/counter/examples/client.rs`).
+//!
 //! # What the four traits ask
 //!
 //! - [`StateMachine`]: determinism. Equal commands in equal order give equal states and equal encoded replies. No clock, no randomness, no
