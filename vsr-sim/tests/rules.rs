@@ -139,6 +139,47 @@ fn every_rule_names_code_and_tests_that_are_there() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// The tests of a source whose comment begins with a rule: its number, the first one of several, and the name of the test.
+fn cited(source: &str) -> Vec<(&str, &str)> {
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let mut found = Vec::new();
+    for at in (0..lines.len()).filter(|at| lines[*at] == "#[test]") {
+        let comment = lines[..at].iter().rposition(|line| !line.starts_with("///")).map_or(0, |before| before + 1);
+        let mut words = lines[comment].trim_start_matches('/').split_whitespace();
+        let is_rule = words.next().is_some_and(|word| word == "Rule" || word == "Rules");
+        let number = words.next().unwrap_or_default().trim_end_matches([':', ',', '.', ';']);
+        let function = lines[at..].iter().copied().find_map(|line| line.split_once("fn "));
+        if let Some((name, _)) = function.and_then(|(_, rest)| rest.split_once('('))
+            && is_rule
+        {
+            found.push((number, name));
+        }
+    }
+    found
+}
+
+#[test]
+fn a_test_of_the_protocol_is_named_by_the_rule_that_it_is_for() {
+    let tree = Tree::read();
+    let mut pages = Vec::new();
+    files(&root().join("docs/protocol"), ".md", &mut pages);
+    let all: Vec<(String, String)> = pages.iter().flat_map(|(_, page)| rules(page)).collect();
+    let protocol = root().join("vsr/src/protocol");
+    let (mut count, mut wrong) = (0, Vec::new());
+    for (_, source) in tree.sources.iter().filter(|(path, _)| path.starts_with(&protocol)) {
+        for (number, name) in cited(source) {
+            count += 1;
+            if !all.iter().any(|(of, rule)| of == number && names(rule, "*Tests:*").contains(&name)) {
+                wrong.push(format!("rule {number} does not name {name}"));
+            }
+        }
+    }
+    assert!(count > 30, "{count} tests");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let source = "/// Rules 6.4 and 6.6: why.\n/// More.\n#[test]\nfn one() {}\n/// Why.\n#[test]\nfn other() {}\n#[test]\nfn third() {}\n";
+    assert_eq!(cited(source), [("6.4", "one")]);
+}
+
 #[test]
 fn a_rule_that_names_what_is_gone_is_found() {
     let tree = Tree::read();
