@@ -332,29 +332,39 @@ impl Core {
             ReadRequest::Apply { .. } => {
                 self.applying.reading = false;
                 for (op, entry) in entries {
-                    let Some(slot) = self.log.slot_mut(op) else { continue };
-                    if slot.body != Body::Stored {
-                        continue;
-                    }
-                    match entry {
-                        Some(entry) if slot.header.is_some_and(|own| own.checksum() == entry.header.checksum()) => {
-                            slot.body = Body::Memory(entry.body);
-                        }
-                        _ => self.on_damage(op),
-                    }
+                    self.keep_to_apply(op, entry);
                 }
             }
             ReadRequest::Serve { to, op, checksum } => {
                 for (_, entry) in entries {
-                    match entry {
-                        Some(entry) if entry.header.checksum() == checksum => {
-                            self.send(to, Message::Entries { entries: vec![entry] });
-                        }
-                        _ if self.log.slot(op).is_some_and(|slot| slot.body == Body::Stored) => self.on_damage(op),
-                        _ => {}
-                    }
+                    self.serve_read(to, op, checksum, entry);
                 }
             }
+        }
+    }
+
+    /// Keeps a stored entry that was read in memory, where it is applied from.
+    fn keep_to_apply(&mut self, op: OpNumber, entry: Option<Entry>) {
+        let Some(slot) = self.log.slot_mut(op) else { return };
+        if slot.body != Body::Stored {
+            return;
+        }
+        match entry {
+            Some(entry) if slot.header.is_some_and(|own| own.checksum() == entry.header.checksum()) => {
+                slot.body = Body::Memory(entry.body);
+            }
+            _ => self.on_damage(op),
+        }
+    }
+
+    /// Sends a peer the entry that it asked for and that was read; what cannot be given is damaged, unless the log has changed since.
+    fn serve_read(&mut self, to: ReplicaId, op: OpNumber, checksum: Checksum, entry: Option<Entry>) {
+        match entry {
+            Some(entry) if entry.header.checksum() == checksum => {
+                self.send(to, Message::Entries { entries: vec![entry] });
+            }
+            _ if self.log.slot(op).is_some_and(|slot| slot.body == Body::Stored) => self.on_damage(op),
+            _ => {}
         }
     }
 
