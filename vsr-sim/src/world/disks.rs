@@ -5,6 +5,7 @@ use vsr::protocol::{Batch, OpNumber, Random};
 use super::{Planned, World, Wrote, site};
 use crate::check::Observation;
 use crate::faults::{Damage, ReadFate, TimedFault, Unsynced, WriteFate};
+use crate::report::TraceKind;
 
 impl World {
     /// Whether a replica that starts now from this disk knows where its log ends.
@@ -170,7 +171,7 @@ impl World {
 
     fn written(&mut self, node: usize) {
         let now = self.now;
-        self.trace.note(now, 1005, node as u64, 0, 0);
+        self.trace.note(now, TraceKind::Written, node as u64, 0, 0);
         self.observe(&Observation::Written { replica: node });
     }
 

@@ -5,6 +5,7 @@ use vsr::protocol::OpNumber;
 
 use super::{Planned, World, site};
 use crate::faults::{Damage, TimedFault};
+use crate::report::TraceKind;
 use crate::report::timeline::State;
 
 impl World {
@@ -156,7 +157,7 @@ impl World {
             return false;
         }
         self.trace.count("rotten slots");
-        self.trace.note(self.now, 1008, replica as u64, op.0, u64::from(damage != Damage::Body));
+        self.trace.note(self.now, TraceKind::Rotten, replica as u64, op.0, u64::from(damage != Damage::Body));
         self.fault(replica, None, || format!("r{replica}'s copy of op {op} rots"));
         true
     }
@@ -191,7 +192,7 @@ impl World {
             return false;
         }
         self.trace.count("bad sectors");
-        self.trace.note(self.now, 1009, replica as u64, op.0, puts);
+        self.trace.note(self.now, TraceKind::BadSector, replica as u64, op.0, puts);
         self.fault(replica, None, || format!("r{replica}'s place for op {op} is bad"));
         true
     }
