@@ -59,7 +59,7 @@ pub enum QueryError {
     #[error("no answer before the deadline")]
     TimedOut,
     /// The replica, or client, has stopped.
-    #[error("the replica has stopped")]
+    #[error("the replica, or the client, has stopped")]
     Stopped,
 }
 

@@ -136,7 +136,8 @@ impl ClientConfig {
     }
 }
 
-/// Submits and queries from outside the cluster. Cheap to clone; all clones share one session.
+/// Submits and queries, from outside the cluster. It has the methods of a [`Handle`](crate::Handle) for that. Cheap to clone; all clones
+/// share one session.
 pub struct Client<S> {
     shared: Arc<Shared>,
     machine: PhantomData<fn() -> S>,
@@ -174,7 +175,8 @@ impl<S: StateMachine> Client<S> {
         (client, ClientRunner { config, network, closer: ClientCloser(shared) })
     }
 
-    /// Executes a command exactly once and returns its reply, as [`Handle::submit`](crate::Handle::submit) does.
+    /// Executes a command exactly once and returns its reply. Works through any replica and through view changes: the request is sent
+    /// again until it is answered (rules 5.7, 5.8). Commands that are in flight together have no order (rule 5.6).
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting, not the request: it may still be executed, once.
@@ -185,7 +187,10 @@ impl<S: StateMachine> Client<S> {
         submit_command::<S>(&self.shared, command).await.map(|reply| reply.value)
     }
 
-    /// As [`submit`](Self::submit), with the position at which the command was executed.
+    /// As [`submit`](Self::submit), with the position in the log at which the command was executed.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -193,10 +198,14 @@ impl<S: StateMachine> Client<S> {
         submit_command::<S>(&self.shared, command).await
     }
 
-    /// As [`submit_positioned`](Self::submit_positioned), for a limited time.
+    /// As [`submit_positioned`](Self::submit_positioned), and stops waiting `limit` after the call.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
     ///
     /// # Errors
-    /// [`SubmitError::TimedOut`] means that the outcome is unknown; else as [`submit`](Self::submit).
+    /// [`SubmitError::TimedOut`] when there is no reply in time: whether the command is executed, then or later, is unknown. Else as
+    /// [`submit`](Self::submit).
     pub async fn submit_within(
         &self,
         command: S::Command,
@@ -205,19 +214,22 @@ impl<S: StateMachine> Client<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// Answers a query from a state that contains every command that was acknowledged before the call, as
-    /// [`Handle::query`](crate::Handle::query) does: linearizable.
+    /// Answers a query from a state that contains every command that was acknowledged, to any client, before the call (linearizable;
+    /// rules 8.1, 8.2). Works through any replica, and writes nothing to the log.
     ///
     /// # Cancel safety
-    /// Dropping the future is harmless.
+    /// Dropping the future is harmless: a query changes nothing.
     ///
     /// # Errors
-    /// A [`QueryError`].
+    /// A [`QueryError`]. To ask again is always safe.
     pub async fn query(&self, query: S::Query) -> Result<S::Answer, QueryError> {
         send_query::<S>(&self.shared, query).await.map(|answer| answer.value)
     }
 
     /// As [`query`](Self::query), with the last op that the answer contains.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
     ///
     /// # Errors
     /// As [`query`](Self::query).
@@ -225,10 +237,13 @@ impl<S: StateMachine> Client<S> {
         send_query::<S>(&self.shared, query).await
     }
 
-    /// As [`query_positioned`](Self::query_positioned), for a limited time.
+    /// As [`query_positioned`](Self::query_positioned), and stops waiting `limit` after the call.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
     ///
     /// # Errors
-    /// A [`QueryError`].
+    /// [`QueryError::TimedOut`] when there is no answer in time. Else as [`query`](Self::query).
     pub async fn query_within(
         &self,
         query: S::Query,
@@ -237,8 +252,12 @@ impl<S: StateMachine> Client<S> {
         send_query_within::<S>(&self.shared, query, limit).await
     }
 
-    /// What a replica says of itself, and why there is no progress, if there is none. `None` when it does not
-    /// answer in time. It travels encoded, so this comes with the feature `msgpack`.
+    /// Asks one replica what it says of itself, and for its sentence on why there is no progress, as
+    /// [`Handle::explain`](crate::Handle::explain) gives it. `None` when there is no answer `limit` after the call, and when the client is
+    /// closed. The answer travels encoded, so this comes with the feature `msgpack`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     #[cfg(feature = "msgpack")]
     pub async fn status(&self, replica: ReplicaId, limit: Duration) -> Option<(ReplicaStatus, String)> {
         let (answer, receiver) = oneshot::channel();
@@ -257,7 +276,8 @@ impl<S: StateMachine> Client<S> {
         }
     }
 
-    /// Ends the client's future. What is in flight stays unknown.
+    /// Ends the client's future. Callers that wait get [`SubmitError::Stopped`] or [`QueryError::Stopped`]: whether their commands are
+    /// executed is unknown.
     pub fn close(&self) {
         self.shared.close();
         self.shared.waker.wake();
@@ -277,7 +297,7 @@ impl<S> Client<S> {
         self.shared.status().refused_by
     }
 
-    /// Why requests have to wait, as the cluster said last; `None` while they are taken, or nothing is heard.
+    /// Why requests have to wait, as the cluster said last. `None` while they are taken, and while nothing is heard.
     #[must_use]
     pub fn trouble(&self) -> Option<Busy> {
         self.shared.trouble()

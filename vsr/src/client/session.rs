@@ -73,7 +73,7 @@ pub enum SubmitError {
     #[error("another client uses the same client id; the request was not executed")]
     Conflict,
     /// The replica, or client, has stopped.
-    #[error("the replica has stopped; whether the request was executed is unknown")]
+    #[error("the replica, or the client, has stopped; whether the request was executed is unknown")]
     Stopped,
 }
 
