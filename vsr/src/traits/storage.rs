@@ -74,7 +74,7 @@ pub trait Storage: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Why storage does not do what it was asked. Each says who must act.
+/// Why storage does not do what it was asked to do. Each variant says who must act.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -171,20 +171,20 @@ pub enum StorageError {
         /// What identifies the place that it is in now.
         found: String,
     },
-    /// Something is here already.
+    /// The folder to be formatted is not empty.
     #[error(
         "{0} is not empty: formatting would destroy what is there; a replica that was formatted is only started, a new \
          one gets an empty folder"
     )]
     NotEmpty(String),
-    /// Another program, or version, wrote it.
+    /// Another version of this program, or another program, wrote the storage.
     #[error("{path} has format version {found}, this program reads {known}: run a version that reads it")]
     Version {
-        /// Where.
+        /// The file or folder.
         path: String,
-        /// What stands there.
+        /// The version that stands there.
         found: u32,
-        /// What is known.
+        /// The version that this program reads.
         known: u32,
     },
     /// No copy of the newest vsr state is intact: the replica does not know what it has promised.
@@ -193,7 +193,7 @@ pub enum StorageError {
          again, replace the replica"
     )]
     StateLost(String),
-    /// Another process has it open.
+    /// Another process has the storage open.
     #[error("{0} is in use by another process: end that one first, a replica runs once")]
     InUse(String),
     /// The batch breaks the contract: a bug of the caller.

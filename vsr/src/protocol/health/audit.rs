@@ -10,11 +10,11 @@ use crate::protocol::view_change::phase::Status;
 /// Something that is counted as it comes and goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// What.
+    /// What is counted, in words.
     pub name: &'static str,
     /// What the running count says.
     pub counted: u64,
-    /// What is there.
+    /// What it counts, counted anew.
     pub held: u64,
     /// The most that may be there.
     pub bound: u64,

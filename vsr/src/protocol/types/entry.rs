@@ -191,7 +191,7 @@ impl<'de> Deserialize<'de> for Header {
 /// A header and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The identity.
+    /// The header: what identifies the entry.
     pub header: Header,
     /// The batch of requests, encoded once, on the primary.
     pub body: Bytes,

@@ -157,7 +157,7 @@ pub enum MembershipError {
          exceed {n}, and none may exceed {n}"
     )]
     Quorums {
-        /// Members.
+        /// The number of members.
         n: u8,
         /// As given.
         replication: u8,
