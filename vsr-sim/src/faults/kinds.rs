@@ -66,9 +66,9 @@ pub enum Damage {
 pub enum Unsynced {
     /// Nothing of it is on the disk.
     Lost,
-    /// All of it is.
+    /// All of it is on the disk.
     Kept,
-    /// Some of its entries are; which, this number decides.
+    /// Some of its entries are on the disk, drawn from this number.
     Torn(u64),
 }
 
@@ -97,7 +97,7 @@ pub enum WriteFate {
     CrashIn(Unsynced),
     /// The process dies when it is durable, before it hears of it.
     CrashAfter,
-    /// It fails with an error; what the disk kept of it is unsaid.
+    /// It fails with an error, and this is what the disk kept of it.
     Fail(Unsynced),
     /// It takes so many nanoseconds more.
     Hang(u64),
@@ -179,13 +179,13 @@ pub enum TimedFault {
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// At this moment, in nanoseconds of virtual time.
+    /// At this moment, in nanoseconds of virtual time from the start of the run.
     At(u64, TimedFault),
     /// To this message.
     Message(MessageKey, MessageFate),
-    /// To a write of a replica: which replica, and which of its writes, counted from 1.
+    /// To a write of a replica: the replica, and the number of the write among those of this replica, from 1.
     Write(usize, u64, WriteFate),
-    /// To a read of a replica: which replica, and which of its reads, counted from 1.
+    /// To a read of a replica: the replica, and the number of the read among those of this replica, from 1.
     Read(usize, u64, ReadFate),
 }
 

@@ -30,31 +30,31 @@ pub const VIEWS_CALM: u64 = 0;
 /// What a run took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Requests were waiting when the core was healed.
+    /// Whether the core was healed while requests were waiting.
     pub was_healed: bool,
     /// Replicas outside the core.
     pub outside: usize,
     /// From the heal until a client heard an answer.
     pub first_answer: Duration,
-    /// Until all had.
+    /// From the heal until every client had its answers.
     pub all_answers: Duration,
     /// Views entered from the heal on.
     pub views: u64,
-    /// Views entered before.
+    /// Views entered before the heal.
     pub views_before: u64,
     /// For how long the core was rightly stuck after the heal; zero when it was not.
     pub stuck_for: Duration,
     /// Bytes of requests and entries that were sent before the heal.
     pub carried_before: u64,
-    /// In all.
+    /// Bytes of requests and entries that were sent in the whole run.
     pub carried: u64,
     /// Bytes of the ops, each counted once.
     pub payload: u64,
     /// The time before the heal.
     pub before: Duration,
-    /// Heartbeats and pings that were sent before.
+    /// Heartbeats and pings that were sent before the heal.
     pub beats_before: u64,
-    /// Ops that were prepared before, and questions that may have needed a heartbeat of their own.
+    /// Ops that were prepared before the heal, and questions that may each have needed a heartbeat.
     pub reasons_before: u64,
 }
 
@@ -63,9 +63,9 @@ pub struct Figures {
 pub struct Measure {
     /// What is measured.
     pub name: &'static str,
-    /// What it was.
+    /// The figure.
     pub value: u64,
-    /// What it may be.
+    /// The most that it may be.
     pub budget: u64,
 }
 
