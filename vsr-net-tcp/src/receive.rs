@@ -69,7 +69,7 @@ impl Room {
     }
 
     /// Waits until a frame of so many bytes may be held. All of it is set aside at once: frames that have a part
-    /// each, and wait for each other's room, would wait for ever.
+    /// each, and wait for each other's room, would never get any.
     async fn take(&self, peer: Peer, bytes: usize) -> Place<'_> {
         loop {
             let freed = self.freed.notified();

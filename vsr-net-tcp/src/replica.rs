@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 }
 
 /// The connections that are open now. Nothing is remembered of those that have ended: a wrong one would be
-/// refused for ever, and what must not be forgotten would be, at the next start.
+/// refused until the process ends, and a restart would forget what must not be forgotten.
 #[derive(Default)]
 struct Links {
     replicas: BTreeMap<ReplicaId, ReplicaLink>,

@@ -1,4 +1,4 @@
-//! The transport over real sockets, and against whoever else may connect.
+//! The transport over real sockets, and against strangers that connect.
 
 mod support;
 

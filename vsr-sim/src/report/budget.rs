@@ -100,7 +100,7 @@ impl Figures {
             add("views of a stuck core for each that its time-outs allow", self.views * 1000 / allowed, VIEWS_STUCK);
             return measures;
         }
-        // A full log refuses: nobody hears of an execution.
+        // A full log refuses: no client hears of an execution.
         if self.was_healed && !options.limits.log_may_be_full() {
             let round = options.round();
             let first = thousandths(self.first_answer, round * each_outside as u32);
@@ -147,7 +147,7 @@ fn thousandths(time: Duration, of: Duration) -> u64 {
     u64::try_from(time.as_nanos() * 1000 / of.as_nanos().max(1)).unwrap_or(u64::MAX)
 }
 
-/// A client asks somebody else after this long, and twice may be in vain.
+/// A client asks another replica after this long, and may ask two in vain.
 const CLIENT: Duration = Duration::from_millis(600);
 
 impl Options {
@@ -175,7 +175,7 @@ impl Options {
         of_one * self.requests + of_all
     }
 
-    /// How long a healed core, with so many replicas outside it, may take until everybody has an answer.
+    /// How long a healed core, with so many replicas outside it, may take until every client has an answer.
     pub(crate) fn time_to_serve(&self, outside: usize) -> Duration {
         self.work() + self.round() * (1 + outside as u32) * ALL_ANSWERS as u32 / 1000
     }

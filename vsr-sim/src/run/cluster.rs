@@ -161,7 +161,7 @@ impl<S: Simulated> Run<S> {
         drop(world);
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let acknowledged = recorder.acknowledged;
-        // Nobody reads those of the others, and there are many.
+        // Those of the other runs are not read, and there are many.
         let operations = if verdict.is_failure() { recorder.in_words() } else { Vec::new() };
         drop(recorder);
         let figures = self.figures;

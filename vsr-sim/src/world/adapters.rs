@@ -187,7 +187,7 @@ impl Clock for SimClock {
             // A clock that stood still is late: it is looked at again.
             if planned <= world.now {
                 planned = world.when_local(self.0.node, deadline.0).max(world.now + 1);
-                // Whoever waits is woken: it may be another task than the node's own.
+                // The task that polled last is woken: it may be another one than the node's own.
                 world.plan(planned, Planned::Wake { waker: context.waker().clone() });
             }
             Poll::Pending

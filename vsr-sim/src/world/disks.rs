@@ -197,7 +197,7 @@ impl World {
             Some(ReadFate::Fail) => {
                 self.trace.count("read errors");
                 if self.replicas == 1 {
-                    let how = "a read failed, and nobody else has the entry";
+                    let how = "a read failed, and no other replica has the entry";
                     self.observe(&Observation::Broke { replica: node, must: false, how });
                 }
                 self.fault(node, None, || format!("r{node}'s read fails"));

@@ -304,7 +304,7 @@ impl World {
         Drawn { now, later }
     }
 
-    /// A place that the atlas lets go bad, for a while or for ever: with what is there, or before anything is.
+    /// A place that the atlas lets go bad, for some puts or for all that come: with what is there, or before anything is.
     fn some_bad_sector(&self, random: &mut Random) -> Option<TimedFault> {
         let replica = self.any_replica(random);
         let op = OpNumber((self.disks[replica].head().0 + random.below(24)).saturating_sub(8).max(1));

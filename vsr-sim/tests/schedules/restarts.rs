@@ -119,7 +119,7 @@ fn f5_two_replicas_go_on_when_one_of_them_has_an_uncertain_head() {
     assert_eq!(s.executed(1).len(), 3);
 }
 
-/// RC-03 (D08 with disks): whoever has sent a `DoViewChange` never returns to the view before it, however often it
+/// RC-03 (D08 with disks): a replica that has sent a `DoViewChange` never returns to the view before it, however often it
 /// restarts; so an old one of it harms nothing.
 #[test]
 fn rc_03_a_promise_survives_restarts() {
@@ -164,7 +164,7 @@ fn rc_03_a_promise_survives_restarts() {
     assert_eq!(s.executed(0), ["x", "y"]);
 }
 
-/// D08: whoever has sent a `DoViewChange` never operates in a lower view again, over restarts too: no op is
+/// D08: a replica that has sent a `DoViewChange` never operates in a lower view again, over restarts too: no op is
 /// acknowledged there with its help.
 #[test]
 fn d08_a_restarted_replica_never_returns_to_a_lower_view() {
@@ -482,7 +482,7 @@ fn rc_12_a_restart_may_crash_at_any_write() {
     assert!(complete >= 32, "{complete} of 64 have crashed three times");
 }
 
-/// F11, M19: whoever restarts with log_view < view stays in that view, sends the same `DoViewChange` again, and takes
+/// F11, M19: a replica that restarts with log_view < view stays in that view, sends the same `DoViewChange` again, and takes
 /// the commit number from nothing but the durable record.
 #[test]
 fn f11_a_restart_in_a_view_change_goes_on_with_it() {

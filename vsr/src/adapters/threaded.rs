@@ -71,8 +71,8 @@ struct ReadJob {
 /// does not allow.
 ///
 /// [`close`](Storage::close) returns when both halves are dropped, with their files and locks. Dropping the storage
-/// waits for that as well, but no longer than a quarter of a second for a call under way: a disk that hangs blocks
-/// nobody. The half that hangs is dropped when the call returns, and keeps its files, and their locks, until then.
+/// waits for that as well, but no longer than a quarter of a second for a call under way: a disk that hangs does
+/// not block the caller. The half that hangs is dropped when the call returns, and keeps its files, and their locks, until then.
 #[derive(Debug)]
 pub struct ThreadedStorage {
     shared: Arc<Shared>,

@@ -232,7 +232,7 @@ impl Core {
         Some(self.membership.members[at].id)
     }
 
-    /// Whether everybody was asked for an op within the retry interval; notes that they are now.
+    /// Whether all members were asked for an op within the retry interval. If not, notes that they are asked now.
     pub(crate) fn repair_asked_recently(&mut self, op: OpNumber) -> bool {
         let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
         let recently = self.repair.is_asked(op, now, timeout, peers);
@@ -278,7 +278,7 @@ impl Core {
         self.try_decide();
     }
 
-    /// Serves entries by checksum, in any status: a copy is a copy, from whomever (hazard B25, schedule F6).
+    /// Serves entries by checksum, in any status: a copy counts, whichever replica sends it (hazard B25, schedule F6).
     pub(crate) fn on_request_entries(&mut self, from: ReplicaId, wanted: Vec<(OpNumber, Checksum)>) {
         let mut entries = Vec::new();
         let mut bytes = 0;
