@@ -179,13 +179,13 @@ pub enum TimedFault {
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// At this moment, in nanoseconds of virtual time from the start of the run.
+    /// A fault at this moment, in nanoseconds of virtual time from the start of the run.
     At(u64, TimedFault),
-    /// To this message.
+    /// What happens to this message.
     Message(MessageKey, MessageFate),
-    /// To a write of a replica: the replica, and the number of the write among those of this replica, from 1.
+    /// What happens to a write: the replica, and the number of the write among those of this replica, from 1.
     Write(usize, u64, WriteFate),
-    /// To a read of a replica: the replica, and the number of the read among those of this replica, from 1.
+    /// What happens to a read: the replica, and the number of the read among those of this replica, from 1.
     Read(usize, u64, ReadFate),
 }
 

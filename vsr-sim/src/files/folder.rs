@@ -506,7 +506,7 @@ impl SimFolder {
         self.kill(usize::MAX);
     }
 
-    /// So many syncs succeed, then one fails. `salt` decides what of it is on the disk.
+    /// The next `after` syncs succeed, then one fails. `salt` decides what of it is on the disk.
     pub fn fail_sync(&self, after: u32, salt: u64) {
         self.lock().failing = Some((after, salt));
     }

@@ -13,7 +13,7 @@ use crate::world::MessageFilter;
 /// Reads the words of one line, and counts nodes in the way that the cluster does.
 pub(super) struct Words<'a> {
     words: VecDeque<&'a str>,
-    /// So many replicas: clients come after them.
+    /// The number of replicas: clients come after them.
     pub(super) replicas: usize,
     pub(super) clients: usize,
 }

@@ -133,7 +133,7 @@ pub(crate) struct ClientSession<T> {
     refused: usize,
     /// Bytes of the others: on their way, as far as is known.
     on_the_way: u64,
-    /// So many may be, beside a single request.
+    /// The most bytes that may be on their way, beside a single request.
     on_the_way_max: u64,
     /// The cluster has not yet shown what it takes.
     is_growing: bool,

@@ -23,14 +23,14 @@ const ASKS_DOUBLED: u32 = 4;
 /// Entries that the driver reads from storage for the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadRequest {
-    /// To apply them.
+    /// Entries to apply.
     Apply {
-        /// From this op.
+        /// The first op.
         first: OpNumber,
-        /// To this op.
+        /// The last op.
         last: OpNumber,
     },
-    /// For a peer that asked.
+    /// An entry for a peer that asked.
     Serve {
         /// The peer.
         to: ReplicaId,
