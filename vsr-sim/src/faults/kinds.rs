@@ -120,7 +120,8 @@ pub enum ReadFate {
     Astray,
 }
 
-/// A fault that has a moment.
+/// A fault that has a moment. The first number of a variant is the node that it comes to: replicas are counted from 0 in the order of the
+/// members, and clients after them. Where a variant has two nodes, the second is the other end: of a link the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimedFault {
     /// The process dies.

@@ -269,6 +269,9 @@ impl Membership {
     }
 
     /// The primary of a view: member `number mod n` (VRR section 4).
+    ///
+    /// # Panics
+    /// Without members, which [`validate`](Self::validate) refuses.
     #[must_use]
     pub fn primary(&self, view: View) -> ReplicaId {
         self.members[(view.number % self.members.len() as u64) as usize].id
