@@ -273,7 +273,7 @@ impl Receiver<'_> {
         match decode(header, payload) {
             Ok(mut message) => {
                 for entry in message.entries_mut() {
-                    // All bodies share one piece of memory: who keeps one of them must not keep the others.
+                    // All bodies share one piece of memory: keeping one of them must not keep the others.
                     if entry.body.len() * 2 < len {
                         entry.body = Bytes::copy_from_slice(&entry.body);
                     }

@@ -33,7 +33,7 @@ pub struct TcpNetwork {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Whom a log line is about: each replica for itself; clients, and peers without an identity, together for each reason, as those of
+/// The subject of a log line: each replica is one; clients, and peers without an identity, are one together for each reason, as those of
 /// one machine are many.
 pub(crate) type Whom = (IpAddr, Result<ReplicaId, &'static str>);
 

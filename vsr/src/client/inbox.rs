@@ -49,16 +49,16 @@ pub enum QueryError {
     /// The state machine's answer has no encoding; why is in the log of the replica that was asked.
     #[error("the answer has no encoding: ask for something flatter, or change the type of the answer")]
     Unencodable,
-    /// The answer is none of the type that is expected here.
+    /// The answer does not decode as the type of this state machine.
     #[error("the answer does not decode: {0}")]
     Decode(#[source] CodecError),
     /// The state machine panicked while answering.
     #[error("the state machine panicked while answering: {0}")]
     Panicked(String),
-    /// No answer before the deadline.
+    /// There was no answer in time.
     #[error("no answer before the deadline")]
     TimedOut,
-    /// The replica, or client, has stopped.
+    /// The replica of the handle, or the client, has stopped.
     #[error("the replica, or the client, has stopped")]
     Stopped,
 }

@@ -35,14 +35,14 @@ use crate::traits::state_machine::{StateMachine, decode};
 pub struct ClientConfig {
     /// Its id: fresh for each client that is built, never used again.
     pub id: ClientId,
-    /// The ids of the cluster's members in their order.
+    /// The ids of the cluster's members, in the order of the membership.
     pub members: Vec<ReplicaId>,
-    /// Requests in flight; not more than the cluster's `window`. Default 1,024.
+    /// Requests that may be in flight; not more than the cluster's `window`. Default 1,024.
     pub window: u32,
     /// How long to wait for an answer before another replica is asked; longer where answers take longer. Default
     /// 200 ms.
     pub reply_timeout: Duration,
-    /// How long to wait, the first time, after a replica said that it knows no primary. It doubles. Default 5 ms.
+    /// How long to wait before a request is sent again that a replica has refused for now. It doubles each time. Default 5 ms.
     pub retry_backoff: Duration,
     /// Requests that wait here for callers, and queries; beyond it a submit, or a query, fails with `Busy`. Default
     /// 65,536.
@@ -285,13 +285,13 @@ impl<S: StateMachine> Client<S> {
 }
 
 impl<S> Client<S> {
-    /// The newest view that an answer came from, once there was one.
+    /// The newest view that an answer has named; view 0 before the first answer.
     #[must_use]
     pub fn view(&self) -> View {
         self.shared.status().view
     }
 
-    /// Replicas that refuse this client's connection, each with its reason: an operator has to act.
+    /// The replicas that refuse this client's connection, each with its reason in words. An operator has to act.
     #[must_use]
     pub fn refused_by(&self) -> Vec<(ReplicaId, String)> {
         self.shared.status().refused_by
@@ -317,7 +317,7 @@ struct WaitingQuery {
 const PROBES: usize = 4;
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// In the words of the caller.
+/// The error that a caller gets for a refusal.
 fn refused(refusal: Refusal) -> QueryError {
     match refusal {
         Refusal::TooLarge => QueryError::TooLarge,
@@ -391,15 +391,15 @@ struct Worker<'a, N> {
     shared: &'a Shared,
     clock: &'a dyn Clock,
     session: ClientSession<Caller>,
-    /// The member that is asked.
+    /// The member that is asked, by its place in `members`.
     target: usize,
     view: View,
     /// Whether any answer has named a view.
     view_known: bool,
     rotated_at: Monotonic,
-    /// To whom there is a connection.
+    /// The replicas to which there is a connection.
     up: BTreeSet<ReplicaId>,
-    /// To whom something went that may not be answered yet.
+    /// The replicas to which something was sent that may not be answered yet.
     asked: BTreeSet<ReplicaId>,
     queries: BTreeMap<u64, WaitingQuery>,
     status: BTreeMap<u64, (ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,
