@@ -42,7 +42,8 @@ pub struct ClientConfig {
     /// How long to wait for an answer before another replica is asked; longer where answers take longer. Default
     /// 200 ms.
     pub reply_timeout: Duration,
-    /// How long to wait before a request is sent again that a replica has refused for now. It doubles each time. Default 5 ms.
+    /// How long to wait before a request is sent again after a replica said that it knows no primary, and a quarter of the wait after any
+    /// other refusal for now. It doubles each time, up to half of `reply_timeout` and up to a second. Default 5 ms.
     pub retry_backoff: Duration,
     /// Requests that wait here for callers, and queries; beyond it a submit, or a query, fails with `Busy`. Default
     /// 65,536.
