@@ -310,7 +310,7 @@ mod tests {
         Config::new(ClusterId(1), ReplicaId(0), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).unwrap()
     }
 
-    /// B17: nothing, and for ever, are no times; and no time makes the check itself overflow.
+    /// A time of zero is refused, and so is one that is too long; no time makes the check itself overflow.
     #[test]
     fn times_of_nothing_and_for_ever_are_refused_in_words() {
         type Set = fn(&mut Timing, Duration);
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(slow.validate(), Ok(()));
     }
 
-    /// B10, B17: every number that cannot be is refused with its name, its value, and what it should be.
+    /// Every number out of its range is refused with its name, its value, and what it should be.
     #[test]
     fn numbers_that_cannot_be_are_refused_in_words() {
         type Set = fn(&mut Config);
@@ -370,7 +370,7 @@ mod tests {
         }
     }
 
-    /// B10: the log of a configuration is held to the least that formatting asks of a storage, and names it.
+    /// The log of a configuration is held to the least that formatting asks of a storage, and names it.
     #[test]
     fn a_log_in_which_hardly_anything_can_be_done_is_refused() {
         let mut config = config();
@@ -386,7 +386,7 @@ mod tests {
         assert!(misfit.to_string().contains(&format!("raise log_bytes_max to {least} at least")), "{misfit}");
     }
 
-    /// B10: a transport that could never send the longest message is refused when it starts.
+    /// A transport that could never send the longest message is refused when it starts.
     #[test]
     fn a_queue_that_cannot_hold_the_longest_message_is_refused() {
         let mut config = config();

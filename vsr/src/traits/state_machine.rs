@@ -354,7 +354,7 @@ mod tests {
         Typed(Tells).apply(&context, what, &mut reply).map(|()| reply)
     }
 
-    /// B9: whatever the application's code does, it ends as a typed error.
+    /// Whatever the application's code does, it ends as a typed error.
     #[test]
     fn a_panic_in_any_code_of_the_application_is_a_typed_error() {
         let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };
@@ -380,7 +380,7 @@ mod tests {
         drop_guarded(codec::from_slice::<Bomb>(&[1]));
     }
 
-    /// B9: a reply or an answer that is nested too deeply stops no replica.
+    /// A reply or an answer that is nested too deeply stops no replica.
     #[test]
     fn a_reply_that_cannot_be_encoded_stops_no_replica() {
         let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(answer, Err(QueryFailure::Unencodable(CodecError::TooDeep)));
     }
 
-    /// B12: a snapshot is written by the same codec.
+    /// A snapshot is written by the same codec.
     #[test]
     fn a_snapshot_brings_back_what_was_written() {
         let state = (Some(None::<u8>), Some(()), vec![(1_u128, "a".to_owned())]);

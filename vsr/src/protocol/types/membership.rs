@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(twice.validate(), Err(MembershipError::Duplicate(ReplicaId(1))));
     }
 
-    /// B17: members that cannot be told apart, or found.
+    /// Members that cannot be told apart, or found.
     #[test]
     fn addresses_that_cannot_be_meant_are_refused() {
         let (first, second) = (ReplicaId(0), ReplicaId(2));
@@ -392,7 +392,7 @@ mod tests {
 
     type Set = fn(&mut Constants, u32);
 
-    /// B10, B17: each constant at its least and at its most, one beyond on either side, and with what has to hold it.
+    /// Each constant at its least and at its most, one beyond on either side, and with what has to hold it.
     #[test]
     fn every_constant_is_held_to_its_range_and_to_the_others() {
         let sets: [(Limit, Set); 8] = [
