@@ -291,7 +291,7 @@ fn rc_07_an_old_start_view_does_not_hide_a_damaged_head() {
     assert_eq!(s.executed(2), ["b", "x"]);
 }
 
-/// D15, PR 828: a replica that lost the end of its log takes no `StartView` that it has not asked for in this life.
+/// D15, TigerBeetle PR 828: a replica that lost the end of its log takes no `StartView` that it has not asked for in this life.
 #[test]
 fn d15_d_an_outdated_start_view_does_not_hide_a_damaged_head() {
     let mut s = Script::new(3);
@@ -608,7 +608,7 @@ fn no_12_a_cluster_of_one_loses_nothing_wherever_it_crashes() {
     assert!(crashed_twice >= 32, "{crashed_twice} of 48 have crashed twice");
 }
 
-/// D15, PR 650: a cluster of one is not in normal operation before the view that it has moved to is durable.
+/// D15, TigerBeetle PR 650: a cluster of one is not in normal operation before the view that it has moved to is durable.
 #[test]
 fn d15_a_a_cluster_of_one_waits_for_its_durable_view() {
     let mut s = Script::new(1);
