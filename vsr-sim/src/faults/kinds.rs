@@ -143,8 +143,15 @@ pub enum TimedFault {
     Mend(usize, usize),
     /// All partitions end.
     Heal,
-    /// Messages on a link wait, and arrive together after so many nanoseconds.
-    Clog(usize, usize, u64),
+    /// Messages on a link wait, and arrive together.
+    Clog {
+        /// The sender.
+        from: usize,
+        /// The receiver.
+        to: usize,
+        /// How long they wait, in nanoseconds.
+        lasts: u64,
+    },
     /// For so many nanoseconds, no message of this kind leaves the node.
     Mute(usize, &'static str, u64),
     /// The process stands still.
@@ -159,8 +166,15 @@ pub enum TimedFault {
     LeapClock(usize, u64),
     /// A stored entry rots.
     Rot(usize, OpNumber, Damage),
-    /// Writes and reads take so many times as long, for so many nanoseconds.
-    SlowDisk(usize, u64, u64),
+    /// Writes and reads take longer for a while.
+    SlowDisk {
+        /// The replica.
+        replica: usize,
+        /// How many times as long they take.
+        times: u64,
+        /// How long the disk is slow, in nanoseconds.
+        lasts: u64,
+    },
     /// No write completes until the disk is released.
     StallDisk(usize),
     /// Writes complete again.
@@ -169,8 +183,15 @@ pub enum TimedFault {
     FullDisk(usize, u64),
     /// The disk is gone, with everything on it.
     LoseDisk(usize),
-    /// A connection breaks, and its end notices; `true`: a reconnect was refused.
-    PeerDown(usize, usize, bool),
+    /// A connection breaks, and one of its ends notices.
+    PeerDown {
+        /// The end that notices.
+        node: usize,
+        /// The other end.
+        peer: usize,
+        /// Whether a reconnect was refused.
+        refused: bool,
+    },
     /// The place of an op's body keeps nothing any more: so many puts come to nothing there.
     BadSector(usize, OpNumber, u64),
     /// For so many nanoseconds writes of entries fail for want of room, and the first that does is how it is known.
