@@ -37,7 +37,10 @@ pub trait Network: Send + Sync + 'static {
     /// Sends every message of the batch, in order, and leaves it empty.
     fn send(&self, batch: &mut Vec<Envelope>);
 
-    /// Waits for at least one event, and returns those that have arrived. After an error the replica stops.
+    /// Waits for at least one event, and returns those that have arrived.
+    ///
+    /// # Errors
+    /// When the transport cannot go on: the replica stops with the error.
     async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError>;
 
     /// Sets the identity of the replica that uses this transport. Called once, before anything is sent. Transports show it to

@@ -47,16 +47,25 @@ use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 /// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// Reads everything once, after opening. After [`StorageError::Full`] the replica asks again until there is room.
+    /// Reads everything once, after opening.
+    ///
+    /// # Errors
+    /// After [`StorageError::Full`] the replica asks again until there is room; after any other error it stops with it.
     async fn recover(&self) -> Result<Recovered, StorageError>;
 
     /// Writes a batch; durable when it returns `Ok`. One call at a time. Dropping the future midway
     /// leaves the batch done or not done.
+    ///
+    /// # Errors
+    /// After [`StorageError::Full`] the replica writes the same batch again until there is room; after any other error it stops with it.
     async fn write(&self, batch: Batch) -> Result<(), StorageError>;
 
     /// Reads entries, at least one and no more than about `bytes_max` bytes; fewer than asked for is no
-    /// error. `None` stands for an entry that is damaged or not there. After [`StorageError::Io`] the replica tries again;
-    /// when that does not help it takes the first of them for damaged, and fetches it from a peer.
+    /// error. `None` stands for an entry that is damaged or not there.
+    ///
+    /// # Errors
+    /// After [`StorageError::Io`] the replica tries again; when that does not help it takes the first of the entries for damaged, and
+    /// fetches it from a peer, if it has any. After any other error it stops with it.
     async fn read(
         &self,
         ops: RangeInclusive<OpNumber>,
