@@ -70,10 +70,10 @@ pub(crate) enum Answer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// Another cluster's address.
+    /// The address is that of another cluster.
     #[error("the other side belongs to cluster {0}: check the addresses, and the number of the cluster")]
     Cluster(ClusterId),
-    /// Another replica's address.
+    /// The address is that of another replica.
     #[error("replica {0} is at this address: check the order of the addresses")]
     OtherReplica(ReplicaId),
     /// No member has this id.
@@ -82,7 +82,7 @@ pub enum Rejection {
     /// Members, quorums or constants differ.
     #[error("members, quorums or cluster constants differ: all replicas must be formatted with the same ones")]
     Membership,
-    /// This very replica.
+    /// The address is that of the replica itself.
     #[error("the other side has this very replica's id: it is a second process of it, or a copy; end one of the two")]
     SameReplica,
     /// Another disk is connected under this id.
@@ -109,7 +109,7 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// A word for metrics.
+    /// The value of the label `reason` in metrics.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Rejection::Cluster(_) => "cluster",
@@ -143,7 +143,7 @@ pub(crate) enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// A word for what changes when there is news.
+    /// A word that changes when the failure is another one than before: then it is logged again.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             HandshakeError::Io(_) => "io",
@@ -200,7 +200,7 @@ pub(crate) async fn within<T>(
     tokio::time::timeout(limit, handshake).await.unwrap_or(Err(HandshakeError::TimedOut))
 }
 
-/// The side that connected: says who it is, and whom it expects.
+/// The handshake of the side that connects: it names itself, and the replica that it expects.
 pub(crate) async fn call(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     hello: Hello,

@@ -26,12 +26,12 @@ pub(crate) struct Queue {
 pub(crate) struct Total {
     bytes: AtomicUsize,
     max: usize,
-    /// What each may hold whatever the others do.
+    /// Bytes that each queue may hold, however full the others are.
     share: usize,
 }
 
 impl Total {
-    /// For so many queues.
+    /// Bounds for this many queues.
     pub(crate) fn new(max: usize, queues: usize) -> Arc<Total> {
         Arc::new(Total { bytes: AtomicUsize::new(0), max, share: max / queues.max(1) })
     }
@@ -84,7 +84,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Has something written at once: what stands in the way of it is found out then.
+    /// Has something written at once, so that a broken connection is noticed.
     pub(crate) fn probe(&self) {
         if keep_alive().is_ok_and(|frame| self.push(frame)) {
             self.notify();

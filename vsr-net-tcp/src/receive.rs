@@ -69,7 +69,7 @@ impl Room {
     }
 
     /// Waits until a frame of so many bytes may be held. All of it is set aside at once: frames that have a part
-    /// each, and wait for each other's room, would wait for ever.
+    /// each, and wait for each other's room, would never get any.
     async fn take(&self, peer: Peer, bytes: usize) -> Place<'_> {
         loop {
             let freed = self.freed.notified();
@@ -273,7 +273,7 @@ impl Receiver<'_> {
         match decode(header, payload) {
             Ok(mut message) => {
                 for entry in message.entries_mut() {
-                    // All bodies share one piece of memory: who keeps one of them must not keep the others.
+                    // All bodies share one piece of memory: keeping one of them must not keep the others.
                     if entry.body.len() * 2 < len {
                         entry.body = Bytes::copy_from_slice(&entry.body);
                     }

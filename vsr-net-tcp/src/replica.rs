@@ -33,7 +33,7 @@ pub struct TcpNetwork {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Whom a log line is about: each replica for itself; clients, and peers without an identity, together for each reason, as those of
+/// The subject of a log line: each replica is one; clients, and peers without an identity, are one together for each reason, as those of
 /// one machine are many.
 pub(crate) type Whom = (IpAddr, Result<ReplicaId, &'static str>);
 
@@ -57,7 +57,7 @@ pub(crate) struct Shared {
 }
 
 /// The connections that are open now. Nothing is remembered of those that have ended: a wrong one would be
-/// refused for ever, and what must not be forgotten would be, at the next start.
+/// refused until the process ends, and a restart would forget what must not be forgotten.
 #[derive(Default)]
 struct Links {
     replicas: BTreeMap<ReplicaId, ReplicaLink>,

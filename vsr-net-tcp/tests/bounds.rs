@@ -156,7 +156,7 @@ async fn b16_a_connection_that_breaks_at_once_is_made_again_after_a_growing_paus
     assert!(took >= Duration::from_millis(174), "four connections in {took:?}");
 }
 
-/// Whoever connects and says nothing took one of 64 places until its time was over.
+/// A peer that connects and says nothing took one of 64 places until its time was over.
 #[tokio::test]
 async fn b16_strangers_that_say_nothing_keep_nobody_out() {
     let patient = options().with(|options| options.handshake = Duration::from_secs(60));

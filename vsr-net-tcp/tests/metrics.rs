@@ -1,4 +1,4 @@
-//! The metrics endpoint, and whoever else may connect to it.
+//! The metrics endpoint, and strangers that connect to it.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The transport over real sockets, and against whoever else may connect.
+//! The transport over real sockets, and against strangers that connect.
 
 mod support;
 
@@ -164,7 +164,7 @@ async fn addresses_that_cannot_work_are_refused_in_words() {
     assert!(refused.to_string().contains("running already"), "{refused}");
 }
 
-/// B10: a queue in which the longest message would never find a place is refused, in words that name both fields.
+/// A queue in which the longest message would never find a place is refused, in words that name both fields.
 #[tokio::test]
 async fn a_queue_that_is_too_small_for_a_message_is_refused() {
     let (mut held, addresses) = listeners(1).await;
@@ -175,7 +175,7 @@ async fn a_queue_that_is_too_small_for_a_message_is_refused() {
     assert!(words.contains("TcpOptions::queue_bytes_max = 1048576") && words.contains("answer_max"), "{words}");
 }
 
-/// B13: when a network is closed, its port is free.
+/// When a network is closed, its port is free.
 #[tokio::test]
 async fn the_port_is_free_when_the_network_is_closed() {
     let (mut held, addresses) = listeners(1).await;

@@ -84,7 +84,7 @@ fn after_a_failed_sync_the_data_is_readable_until_power_is_lost_and_no_sync_writ
     folder.power_loss(usize::MAX, Kept::Nothing);
     let left = (0..64).filter(|sector| read(&file, *sector).is_ok_and(|byte| byte == 2)).count();
     assert!(left < 64, "the second sync wrote what the first one did not");
-    // Whoever writes it again has it.
+    // A write puts it there again.
     let file = written_again.file("f");
     file.write_at(&[2; 64 * SECTOR], 0).expect("a write");
     file.sync().expect("a sync");

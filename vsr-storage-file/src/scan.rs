@@ -378,7 +378,7 @@ impl<M: Medium> Scanning<'_, M> {
         self.copy.clear();
         if let Some(record) = &record {
             self.bridge(of, record);
-            // Whoever knew of it is there from now on.
+            // The record that holds the copy stays.
             self.orphans.clear();
             self.lose(of.write >> GENERATION);
             let headers = self.headers(of, record);

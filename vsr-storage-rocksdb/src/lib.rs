@@ -57,7 +57,7 @@
 //! [lost tails](#lost-tails): after rot of the log's tail *and* a power loss the loss may pass for a crash.
 //!
 //! - **Durable and atomic** (1 to 4, 6): a batch is one write of RocksDB, synced before it is answered.
-//! - **Absence is a claim** (5, 7, 8): RocksDB drops what it cannot read at the end of its log, and says nothing. A seal beside the database, and marks in it, notice that:
+//! - **Absence is a claim** (5, 7, 8): RocksDB drops what it cannot read at the end of its log, and says nothing. A seal beside the database, and fingerprints of its batches in it, notice that:
 //!   what may have been lost is `Corrupt`, and the head uncertain.
 //! - **Damage is found** (9): an entry is checked against its header, and the header stands twice.
 //! - **Poisoned after a failure** (10), and what a start believes after one: see [there](#a-start-after-a-failed-sync).

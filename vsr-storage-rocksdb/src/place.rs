@@ -50,7 +50,7 @@ impl fmt::Display for Identity {
     }
 }
 
-/// The two files of the storage that are written in place for ever. The database renames and replaces its own. Two, as tools that restore
+/// The two files of the storage that are only ever written in place. The database renames and replaces its own. Two, as tools that restore
 /// a backup leave a file alone that has not changed since: this one never does, the seal always.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {

@@ -88,18 +88,18 @@ struct Meta {
     lost_batch: u64,
     /// The batch that wrote the vsr state.
     state_batch: u64,
-    /// The [`mark`]s of all entries of the log. A database that has lost a file, or the end of its manifest, goes on with what came before
+    /// The [`fingerprint`]s of all entries of the log. A database that has lost a file, or the end of its manifest, goes on with what came before
     /// and after: the newest batch is there, and something in the middle is missing, or an older one has taken its place.
-    marks: u64,
-    /// 1 when the marks were once taken from a log of which something could not be read: they no longer prove that nothing is missing.
+    fingerprints: u64,
+    /// 1 when the fingerprints were once taken from a log of which something could not be read: they no longer prove that nothing is missing.
     unsure: u64,
 }
 
 impl Meta {
     fn encode(&self) -> [u8; 64] {
         let mut out = [0; 64];
-        let Meta { batch, head, log_limit, lost_above, lost_batch, state_batch, marks, unsure } = *self;
-        let words = [batch, head, log_limit, lost_above, lost_batch, state_batch, marks, unsure];
+        let Meta { batch, head, log_limit, lost_above, lost_batch, state_batch, fingerprints, unsure } = *self;
+        let words = [batch, head, log_limit, lost_above, lost_batch, state_batch, fingerprints, unsure];
         for (to, word) in out.chunks_exact_mut(8).zip(words) {
             to.copy_from_slice(&word.to_le_bytes());
         }
@@ -121,20 +121,22 @@ impl Meta {
             lost_above: word(3)?,
             lost_batch: word(4)?,
             state_batch: word(5)?,
-            marks: word(6)?,
+            fingerprints: word(6)?,
             unsure: word(7)?,
         })
     }
 }
 
 /// Which batch wrote an op, as one number of which many can be put together by exclusive or. Batch 0 is none.
-fn mark(op: u64, batch: u64) -> u64 {
+fn fingerprint(op: u64, batch: u64) -> u64 {
     let bytes = (u128::from(op) << 64 | u128::from(batch)).to_le_bytes();
     if batch == 0 { 0 } else { xxhash_rust::xxh3::xxh3_64(&bytes) }
 }
 
-fn marks(batches: &[u64], above: u64) -> u64 {
-    (above + 1..).zip(batches.iter().skip(above as usize)).fold(0, |marks, (op, batch)| marks ^ mark(op, *batch))
+fn fingerprints(batches: &[u64], above: u64) -> u64 {
+    (above + 1..)
+        .zip(batches.iter().skip(above as usize))
+        .fold(0, |fingerprints, (op, batch)| fingerprints ^ fingerprint(op, *batch))
 }
 
 impl RocksStorage {
@@ -348,16 +350,16 @@ impl BlockingWriter for Writer {
         let (found, damaged) = self.find(meta.head)?;
         let batch = |(header, entry): &(Found, Found)| header.or(*entry).map_or(0, |(batch, _)| batch);
         self.batches = found.iter().map(batch).collect();
-        let marks = marks(&self.batches, 0);
-        if marks != meta.marks && damaged {
+        let fingerprints = fingerprints(&self.batches, 0);
+        if fingerprints != meta.fingerprints && damaged {
             // What is missing is taken to be what cannot be read.
             meta.unsure = 1;
-        } else if marks != meta.marks {
+        } else if fingerprints != meta.fingerprints {
             tracing::warn!("something in the middle of the log was lost");
             meta.lose(0, meta.batch.max(self.seal.batch));
         }
-        let nothing_missing = marks == meta.marks && meta.unsure == 0;
-        meta.marks = marks;
+        let nothing_missing = fingerprints == meta.fingerprints && meta.unsure == 0;
+        meta.fingerprints = fingerprints;
         let slots = verdicts(found, nothing_missing, &meta);
         self.sizes = slots.iter().map(|(_, size)| *size).collect();
         self.used = self.sizes.iter().sum();
@@ -389,11 +391,11 @@ impl BlockingWriter for Writer {
         if has_state {
             meta.state_batch = meta.batch;
         }
-        meta.marks ^= marks(&self.batches, kept);
+        meta.fingerprints ^= fingerprints(&self.batches, kept);
         for entry in &entries {
             let op = entry.header.op.0;
             let before = if op <= kept { self.batches.get((op - 1) as usize).copied() } else { None };
-            meta.marks ^= mark(op, before.unwrap_or(0)) ^ mark(op, meta.batch);
+            meta.fingerprints ^= fingerprint(op, before.unwrap_or(0)) ^ fingerprint(op, meta.batch);
             meta.head = meta.head.max(op);
         }
         let mut is_waiting = false;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
 impl Cause {
-    /// Of an error, or of words.
+    /// A cause made of an error, or of words.
     #[must_use]
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Cause {
         let cause: Box<dyn Error + Send + Sync> = cause.into();

@@ -7,7 +7,7 @@ use crate::protocol::{ClusterId, Constants, DiskId, Membership, MembershipError,
 #[cfg(feature = "msgpack")]
 use crate::wire;
 
-/// The configuration of a replica. Every field has a default but who it is and who the others are. Made by [`Config::new`], and
+/// The configuration of a replica. Every field but `cluster`, `replica` and `membership` has a default. Made by [`Config::new`], and
 /// changed field by field, or by [`with`](Config::with); later versions have more fields.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -16,20 +16,18 @@ pub struct Config {
     pub cluster: ClusterId,
     /// Which of the members this replica is.
     pub replica: ReplicaId,
-    /// Who belongs to the cluster. Decided when the disk is formatted; the addresses are hints where to
-    /// look, never who counts.
+    /// The members of the cluster. Decided when the disk is formatted. The addresses say where the transport looks for a member; they
+    /// do not identify it.
     pub membership: Membership,
-    /// How long the replica waits before it acts. Its own business; see [`Timing`].
+    /// How long the replica waits before it acts. Each replica may have its own.
     pub timing: Timing,
-    /// Bytes of entries the log may hold; then requests are answered with a typed error. Default 1 GiB,
-    /// or what the storage can hold, if that is less; at least [`Constants::log_room_min`]. Until checkpoints
-    /// exist nothing is dropped.
+    /// Bytes of entries that the log may hold; beyond them requests are answered `LogFull`. Default 1 GiB. At least
+    /// [`Constants::log_room_min`]; a storage that holds less sets the limit instead. Until checkpoints exist nothing is dropped.
     pub log_bytes_max: u64,
-    /// Bytes of applied entries kept in memory for slow peers. Default 64 MiB. Less: they are read from
-    /// disk instead.
+    /// Bytes of applied entries that are kept in memory for slow peers. Default 64 MiB. Entries that are not kept are read from the disk.
     pub cache_bytes: u64,
-    /// Bytes of requests that may wait for a place in the pipeline. Default 32 MiB; beyond it callers
-    /// are told to wait.
+    /// Bytes of requests that may wait for a place in the pipeline. Default 32 MiB; beyond them clients are answered `Busy`, and send
+    /// the request again.
     pub queue_bytes_max: usize,
     /// Requests that a handle keeps for callers, and queries that may wait here, those of clients included. Default
     /// 65,536; beyond it a submit fails with `Busy`, certainly not executed, and a query with `Busy`.
@@ -42,10 +40,10 @@ pub struct Config {
     pub answer_max: u32,
     /// Bytes of queries that may wait here, those of clients included; beyond them `Busy`. Default 64 MiB.
     pub queries_bytes_max: usize,
-    /// The version of the state machine. Default 1. An op names the version that must apply it.
+    /// The version of the state machine that this build applies. Default 1. An op names the version that must apply it.
     pub machine_version: u32,
-    /// Requests applied before the network is looked at again. Default 512. More: heartbeats wait
-    /// longer behind a slow state machine.
+    /// Requests that are applied before the network is looked at again. Default 512. With more, heartbeats wait longer behind a slow
+    /// state machine.
     pub apply_slice: usize,
     /// The seed of jitter, nonces and client ids. Default: drawn from the operating system's entropy
     /// when the configuration is made. Fix it to repeat a run.
@@ -312,7 +310,7 @@ mod tests {
         Config::new(ClusterId(1), ReplicaId(0), ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]).unwrap()
     }
 
-    /// B17: nothing, and for ever, are no times; and no time makes the check itself overflow.
+    /// A time of zero is refused, and so is one that is too long; no time makes the check itself overflow.
     #[test]
     fn times_of_nothing_and_for_ever_are_refused_in_words() {
         type Set = fn(&mut Timing, Duration);
@@ -349,7 +347,7 @@ mod tests {
         assert_eq!(slow.validate(), Ok(()));
     }
 
-    /// B10, B17: every number that cannot be is refused with its name, its value, and what it should be.
+    /// Every number out of its range is refused with its name, its value, and what it should be.
     #[test]
     fn numbers_that_cannot_be_are_refused_in_words() {
         type Set = fn(&mut Config);
@@ -372,7 +370,7 @@ mod tests {
         }
     }
 
-    /// B10: the log of a configuration is held to the least that formatting asks of a storage, and names it.
+    /// The log of a configuration is held to the least that formatting asks of a storage, and names it.
     #[test]
     fn a_log_in_which_hardly_anything_can_be_done_is_refused() {
         let mut config = config();
@@ -388,7 +386,7 @@ mod tests {
         assert!(misfit.to_string().contains(&format!("raise log_bytes_max to {least} at least")), "{misfit}");
     }
 
-    /// B10: a transport that could never send the longest message is refused when it starts.
+    /// A transport that could never send the longest message is refused when it starts.
     #[test]
     fn a_queue_that_cannot_hold_the_longest_message_is_refused() {
         let mut config = config();

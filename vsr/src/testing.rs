@@ -32,14 +32,14 @@ use crate::driver::replica::{Replica, ReplicaError};
 use crate::protocol::{ClusterId, ReplicaId};
 use crate::traits::state_machine::StateMachine;
 
-/// Replicas in memory, each on a thread of its own. Stopped when dropped.
+/// Replicas in memory, each on a thread of its own. Dropping it stops them.
 #[derive(Debug)]
 pub struct Cluster<S: StateMachine> {
     handles: Vec<Handle<S>>,
     threads: Vec<JoinHandle<Result<(), ReplicaError>>>,
 }
 
-/// Starts `n` replicas of a state machine.
+/// Starts `n` replicas of a state machine, with ids 0 to `n` - 1; `machine` makes the state of each.
 ///
 /// # Errors
 /// When a cluster cannot have `n` members.
@@ -59,7 +59,7 @@ pub fn cluster<S: StateMachine>(n: usize, machine: impl Fn() -> S) -> Result<Clu
 }
 
 impl<S: StateMachine> Cluster<S> {
-    /// The handle of a replica.
+    /// The handle of the replica with this id.
     ///
     /// # Panics
     /// When there is no such replica.

@@ -107,7 +107,7 @@ fn in_runtime<F: Future<Output = Result<ExitCode, Error>>>(run: impl FnOnce() ->
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.map_err(|error| format!("cannot start the runtime: {error}"))?;
     let result = runtime.block_on(async { run().await });
-    // A look-up of a name may hang for long, and nobody waits for it any more.
+    // A look-up of a name may hang for long; its result is not needed any more.
     runtime.shutdown_background();
     result
 }
@@ -140,7 +140,7 @@ mod tests {
 
     use super::*;
 
-    /// A supervisor starts again, asks again, or calls somebody, by this.
+    /// A supervisor decides by the code: start again, ask again, or call an operator.
     #[test]
     fn each_error_has_the_code_that_the_book_says() {
         let io = || std::io::Error::from(std::io::ErrorKind::AddrInUse);

@@ -17,8 +17,8 @@ pub fn say(line: impl Display) {
     std::process::exit(exit::BROKEN_PIPE.into());
 }
 
-/// Prints a line for whoever reads it: a replica serves on when nobody does, and whoever has started processes ends them before the
-/// program ends.
+/// Prints a line. An output that is closed is no error: a replica goes on without a reader, and a command that has started processes
+/// ends them before it ends itself.
 pub(crate) fn tell(line: impl Display) {
     let mut out = stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

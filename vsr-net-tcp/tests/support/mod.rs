@@ -152,7 +152,7 @@ pub(crate) async fn greet(address: &str, cluster: u128, from: Speaker, to: u8) -
     knock(address, cluster, from, to).await.1
 }
 
-/// Plays a replica that is connected to: hears the hello, and welcomes whoever it is.
+/// Plays a replica that is connected to: hears the hello, and welcomes any peer.
 pub(crate) async fn welcome(listener: &TcpListener, me: Speaker) -> TcpStream {
     answer(listener, &Answer::Welcome(me)).await
 }

@@ -65,7 +65,7 @@ impl AcknowledgedStays {
             let sampled = self.sampled.of(replica);
             *sampled = *sampled % count + 1;
             let op = OpNumber(*sampled);
-            // Whoever lacks a copy may have lost it by this write.
+            // A replica that lacks a copy may have lost it by this write.
             if scene.disks[replica].durable(op) != self.contents.get(op.0) {
                 self.look_at(scene, replica, op)?;
             }

@@ -21,7 +21,7 @@ pub enum Asked<C, Q> {
     Query(Q),
 }
 
-/// What it heard.
+/// What a client was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard<R, A> {
     /// The reply, and where the command was executed.
@@ -37,15 +37,15 @@ pub enum Heard<R, A> {
 /// One operation of one client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call<C, R, Q, A> {
-    /// Who.
+    /// The client; handles have numbers of their own.
     pub client: u64,
-    /// When it was asked, in any unit that all operations share.
+    /// The moment of the call, in any unit that all calls share.
     pub invoked: u64,
-    /// When the answer came; meaningless for an unknown outcome.
+    /// The moment of the answer, in the same unit; without meaning for an unknown outcome.
     pub returned: u64,
     /// What was asked.
     pub asked: Asked<C, Q>,
-    /// What was heard.
+    /// What the client was told.
     pub heard: Heard<R, A>,
 }
 

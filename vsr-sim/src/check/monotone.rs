@@ -30,7 +30,7 @@ impl Checker for Monotone {
                     return Err(format!("r{replica} went from commit {before} back to {}", core.commit()));
                 }
             }
-            // A crash may have made a write durable that nobody was told of.
+            // A write may have become durable in a crash, before it was reported.
             Observation::Written { replica } | Observation::Started { replica } => {
                 if let Observation::Started { .. } = observation {
                     *self.commit.of(replica) = CommitNumber(0);

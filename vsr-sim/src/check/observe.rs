@@ -14,7 +14,7 @@ pub struct Violation {
     pub checker: &'static str,
     /// One sentence with the replica and both values.
     pub message: String,
-    /// When, in nanoseconds of virtual time.
+    /// The moment, in nanoseconds of virtual time.
     pub at: u64,
 }
 
@@ -30,28 +30,28 @@ impl std::fmt::Display for Violation {
 pub enum Observation<'a> {
     /// A replica hands a message to the network. It may come before the events of the turn that made it.
     Sent {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
         /// The message.
         message: &'a Message,
     },
     /// A message has arrived at a replica, which will take it in its next turn, if it lives so long.
     Received {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
-        /// Who sent it.
+        /// The sender.
         from: Peer,
         /// The message.
         message: &'a Message,
     },
     /// A write has become durable.
     Written {
-        /// Which replica's.
+        /// The replica, by its place in the cluster.
         replica: usize,
     },
     /// A replica's protocol reports an event.
     Event {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
         /// Its state after the turn.
         core: &'a Core,
@@ -60,28 +60,28 @@ pub enum Observation<'a> {
     },
     /// A replica's protocol has gone a way that is counted. Told after the events of the turn.
     Mark {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
         /// The way.
         mark: &'a Mark,
     },
     /// A replica's turn has ended; its events and marks were told before.
     Turn {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
         /// Its state.
         core: &'a Core,
     },
     /// A replica starts (again) from its disk as it is now, and will apply its log from the start.
     Started {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
     },
     /// A state machine has executed a command.
     Executed {
-        /// On which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
-        /// Where in the log.
+        /// The command's place in the log.
         position: Position,
         /// The command's own number, unique in the run.
         command: u64,
@@ -90,16 +90,16 @@ pub enum Observation<'a> {
     },
     /// A state machine's digest after an op.
     Digest {
-        /// On which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
-        /// Of what.
+        /// What the digest is of.
         of: Digested,
         /// The digest.
         digest: Checksum,
     },
     /// Something that a replica counts was counted anew. Now and then, and when it takes up or leaves the primary's role.
     Audited {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
         /// The count, and what is there.
         account: &'a Account,
@@ -117,9 +117,9 @@ pub enum Observation<'a> {
     Told {
         /// The command's own number.
         command: u64,
-        /// That it was, or that it was not and never will be.
+        /// True: it was executed. False: it was not, and never will be.
         executed: bool,
-        /// In these words.
+        /// The words of the error.
         words: &'a str,
     },
     /// A client that keeps the rules, and is the only one of its id, hands requests to the network.
@@ -129,9 +129,9 @@ pub enum Observation<'a> {
     },
     /// Such a client, or the handle of a replica, has no reply or no answer, and is told why.
     Refused {
-        /// Whose id; none for a handle.
+        /// The client; `None` for a handle.
         client: Option<ClientId>,
-        /// Why.
+        /// The error.
         why: Unheard<'a>,
         /// How long it has waited, in nanoseconds of virtual time.
         waited: u64,
@@ -140,20 +140,20 @@ pub enum Observation<'a> {
     },
     /// The world has failed a replica's disk in a way that is a reason to stop.
     Broke {
-        /// Which replica's.
+        /// The replica, by its place in the cluster.
         replica: usize,
-        /// It must: what its storage says after this is not to be believed. Else it may.
+        /// True: the replica must stop, as what its storage says after this is not to be believed. False: it may stop.
         must: bool,
         /// What happened to it.
         how: &'a str,
     },
     /// A replica has stopped by itself.
     Stopped {
-        /// Which replica.
+        /// The replica, by its place in the cluster.
         replica: usize,
         /// Whether it names its storage as the reason.
         by_storage: bool,
-        /// Its words.
+        /// The words of its error.
         why: &'a str,
     },
 }

@@ -135,7 +135,7 @@ impl Checker for ReadsAreConfirmed {
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
-        // A quorum of one asks nobody.
+        // A cluster of one asks no other member.
         if scene.quorums.replication < 2 {
             return Ok(());
         }

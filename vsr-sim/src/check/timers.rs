@@ -244,7 +244,7 @@ impl Checker for ViewsAreLeftByQuorums {
             }
             Observation::Event { replica, core, event: Event::ViewEntered { view } } => {
                 let voter = self.replicas.of(replica);
-                // The first view of all is left, too, by whoever was formatted anew.
+                // A replica that was formatted anew leaves the first view of all, too.
                 if !voter.runs || voter.heard >= *view || view.number < 2 {
                     return Ok(());
                 }

@@ -154,7 +154,7 @@ pub fn dropped_sleeps<C: Clocks>(clocks: &mut C) {
         // "Never" is a deadline as well.
         let never = poll_few(clock.sleep_until(Monotonic(u64::MAX)), 3).await;
         assert!(never.is_none(), "the end of time has come");
-        // Whoever waits beside them is woken all the same.
+        // A task that waits beside them is woken all the same.
         sleep(&clock, clock.now().after(NEAR)).await;
         let (far, near) = (pin!(clock.sleep_until(clock.now().after(FAR))), clock.now().after(NEAR));
         select(far, pin!(sleep(&clock, near))).await;
@@ -178,7 +178,7 @@ pub fn last_waker<C: Clocks>(clocks: &mut C) {
         for _ in 0..20 {
             let deadline = clock.now().after(NEAR / 4);
             let mut moved = clock.sleep_until(deadline);
-            // Polled by nobody who could be woken.
+            // Polled without a task that could be woken.
             let _ = (&mut moved).now_or_never();
             moved.await;
             assert!(clock.now() >= deadline, "a sleep that was polled twice has ended early");

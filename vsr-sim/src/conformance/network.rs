@@ -397,7 +397,7 @@ pub fn right_names<N: Networks>(networks: &mut N) {
                 connect(client, a).await;
             }
         }
-        // Everybody speaks at once; then each listens.
+        // Every peer sends at once; then each receives.
         let everybody = || replicas.iter().chain(&clients);
         for from in everybody() {
             let to: Vec<&End> = replicas.iter().filter(|to| to.me != from.me).collect();
@@ -544,7 +544,7 @@ pub fn foreign<N: Networks>(networks: &mut N) {
             }
             for stranger in &strangers {
                 for to in [&zero, &two] {
-                    // It would be understood as what nobody has sent.
+                    // It would be delivered as a message that no peer has sent.
                     stranger.send(to.me, [numbered(Peer::Replica(ReplicaId(77)), to.me, round)]);
                     to.send(stranger.me, [ballast(round, 10)]);
                 }
@@ -658,7 +658,7 @@ pub fn clients<N: Networks>(networks: &mut N) {
         });
         let gone = second.me;
         drop(second);
-        // An answer for one that is gone reaches nobody.
+        // An answer for a client that is gone reaches no other one.
         replicas.iter().for_each(|replica| replica.send(gone, [numbered(replica.me, gone, 1)]));
         networks.block_on(async {
             for replica in &replicas {

@@ -66,9 +66,9 @@ pub enum Damage {
 pub enum Unsynced {
     /// Nothing of it is on the disk.
     Lost,
-    /// All of it is.
+    /// All of it is on the disk.
     Kept,
-    /// Some of its entries are; which, this number decides.
+    /// Some of its entries are on the disk, drawn from this number.
     Torn(u64),
 }
 
@@ -97,7 +97,7 @@ pub enum WriteFate {
     CrashIn(Unsynced),
     /// The process dies when it is durable, before it hears of it.
     CrashAfter,
-    /// It fails with an error; what the disk kept of it is unsaid.
+    /// It fails with an error, and this is what the disk kept of it.
     Fail(Unsynced),
     /// It takes so many nanoseconds more.
     Hang(u64),
@@ -120,7 +120,8 @@ pub enum ReadFate {
     Astray,
 }
 
-/// A fault that has a moment.
+/// A fault that has a moment. The first number of a variant is the node that it comes to: replicas are counted from 0 in the order of the
+/// members, and clients after them. Where a variant has two nodes, the second is the other end: of a link the receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TimedFault {
     /// The process dies.
@@ -142,8 +143,15 @@ pub enum TimedFault {
     Mend(usize, usize),
     /// All partitions end.
     Heal,
-    /// Messages on a link wait, and arrive together after so many nanoseconds.
-    Clog(usize, usize, u64),
+    /// Messages on a link wait, and arrive together.
+    Clog {
+        /// The sender.
+        from: usize,
+        /// The receiver.
+        to: usize,
+        /// How long they wait, in nanoseconds.
+        lasts: u64,
+    },
     /// For so many nanoseconds, no message of this kind leaves the node.
     Mute(usize, &'static str, u64),
     /// The process stands still.
@@ -158,8 +166,15 @@ pub enum TimedFault {
     LeapClock(usize, u64),
     /// A stored entry rots.
     Rot(usize, OpNumber, Damage),
-    /// Writes and reads take so many times as long, for so many nanoseconds.
-    SlowDisk(usize, u64, u64),
+    /// Writes and reads take longer for a while.
+    SlowDisk {
+        /// The replica.
+        replica: usize,
+        /// How many times as long they take.
+        times: u64,
+        /// How long the disk is slow, in nanoseconds.
+        lasts: u64,
+    },
     /// No write completes until the disk is released.
     StallDisk(usize),
     /// Writes complete again.
@@ -168,8 +183,15 @@ pub enum TimedFault {
     FullDisk(usize, u64),
     /// The disk is gone, with everything on it.
     LoseDisk(usize),
-    /// A connection breaks, and its end notices; `true`: a reconnect was refused.
-    PeerDown(usize, usize, bool),
+    /// A connection breaks, and one of its ends notices.
+    PeerDown {
+        /// The end that notices.
+        node: usize,
+        /// The other end.
+        peer: usize,
+        /// Whether a reconnect was refused.
+        refused: bool,
+    },
     /// The place of an op's body keeps nothing any more: so many puts come to nothing there.
     BadSector(usize, OpNumber, u64),
     /// For so many nanoseconds writes of entries fail for want of room, and the first that does is how it is known.
@@ -179,13 +201,13 @@ pub enum TimedFault {
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// At this moment, in nanoseconds of virtual time.
+    /// A fault at this moment, in nanoseconds of virtual time from the start of the run.
     At(u64, TimedFault),
-    /// To this message.
+    /// What happens to this message.
     Message(MessageKey, MessageFate),
-    /// To a write of a replica: which replica, and which of its writes, counted from 1.
+    /// What happens to a write: the replica, and the number of the write among those of this replica, from 1.
     Write(usize, u64, WriteFate),
-    /// To a read of a replica: which replica, and which of its reads, counted from 1.
+    /// What happens to a read: the replica, and the number of the read among those of this replica, from 1.
     Read(usize, u64, ReadFate),
 }
 

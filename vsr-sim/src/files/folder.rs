@@ -29,17 +29,17 @@ pub struct SimFile {
 /// Which of the unsynced sectors survive a power loss, in the order in which they were written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// None.
+    /// None of them.
     Nothing,
-    /// All.
+    /// All of them.
     Everything,
-    /// The first so many.
+    /// This many, from the first on.
     First(u64),
-    /// One.
+    /// Only the one at this place, from 0.
     Only(u64),
-    /// All but one.
+    /// All but the one at this place, from 0.
     AllBut(u64),
-    /// Some; which, this number decides.
+    /// Some of them, drawn from this number.
     Some(u64),
 }
 
@@ -269,7 +269,7 @@ impl SimFolder {
         std::mem::take(&mut self.lock().idle_second)
     }
 
-    // ---- for whoever tests a storage ----
+    // ---- for tests of a storage ----
 
     /// The disk was formatted: everything so far is on it.
     pub fn formatted(&self) {
@@ -506,7 +506,7 @@ impl SimFolder {
         self.kill(usize::MAX);
     }
 
-    /// So many syncs succeed, then one fails. `salt` decides what of it is on the disk.
+    /// The next `after` syncs succeed, then one fails. `salt` decides what of it is on the disk.
     pub fn fail_sync(&self, after: u32, salt: u64) {
         self.lock().failing = Some((after, salt));
     }

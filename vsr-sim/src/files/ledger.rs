@@ -24,7 +24,7 @@ pub enum Grain {
 struct Fact {
     /// What may be found here. The first is what was durable last.
     contents: Vec<Entry>,
-    /// What stood here before a write of which nobody can know that it was lost, until a later one proves it.
+    /// What stood here before a write that was lost without a sign, until a later write proves the loss.
     stale: Vec<Entry>,
     /// It may be damaged.
     doubt: bool,
@@ -167,7 +167,7 @@ impl Ledger {
     }
 
     /// The write was reported as done, and nothing of it came to the disk. Until a later write to the log is there,
-    /// nobody can know. (Not for a write of a vsr state.)
+    /// the storage cannot know. (Not for a write of a vsr state.)
     pub fn complete_lost(&mut self) {
         let Some((batch, _)) = self.pending.take() else { return };
         let (before, head) = (self.facts.clone(), self.head);

@@ -43,9 +43,9 @@ pub struct Torture {
 /// What a torture came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tortured {
-    /// Distinct crashes and damages after which the storage was judged.
+    /// The number of distinct crashes and damages after which the storage was judged.
     pub points: u64,
-    /// Logs that were begun.
+    /// The number of logs that were begun.
     pub rounds: u64,
     /// How often each harm was done.
     pub harms: BTreeMap<&'static str, u64>,
@@ -59,7 +59,7 @@ pub struct Tortured {
 pub struct Broken {
     /// The round: [`Torture::round`] repeats it.
     pub round: u64,
-    /// After so many writes.
+    /// The number of writes before it in the round.
     pub write: u64,
     /// What was done to the disk.
     pub harm: String,
@@ -249,7 +249,7 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
                 subject.folder.settle();
                 Ok(Some(storage))
             }
-            // Whoever believes that would format it again, and forget what was promised.
+            // An operator who believes that would format it again, and the replica would forget what it has promised.
             Err(Stop::Refused(error @ StorageError::NotFormatted(_))) if !subject.folder.is_empty() => {
                 Err(Stop::Wrong(format!("clause 12: the disk was formatted, yet {error}")))
             }
@@ -335,7 +335,7 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         (folder.sectors(place.file) > place.sector).then_some(place)
     }
 
-    /// Something happens to a disk that nobody writes to.
+    /// Something happens to a disk while no write is under way.
     fn damage(&mut self) -> Result<Option<Subject>, Stop> {
         if self.random.chance(1, 6) {
             return self.damage_file().map(|()| None);

@@ -50,29 +50,29 @@ pub enum Problem {
     /// The function has another kind of value.
     #[error("the value has to be {needed}, not {found}")]
     Value {
-        /// What it needs.
+        /// The values that the function takes.
         needed: &'static str,
-        /// What is there.
+        /// The value in the file.
         found: String,
     },
     /// A process invokes an operation while another one is in flight.
     #[error("process {process} still has the operation in flight that it invoked in line {since}")]
     Busy {
-        /// Which one.
+        /// The number of the process.
         process: u64,
-        /// Where the other operation was invoked.
+        /// The line in which the other operation was invoked, from 1.
         since: usize,
     },
     /// A completion without an invocation.
     #[error("process {process} completes what it did not invoke")]
     NotInvoked {
-        /// Which one.
+        /// The number of the process.
         process: u64,
     },
     /// A completion of something else than what was invoked.
     #[error("this completes something else than what line {invoked} invoked")]
     Mismatch {
-        /// Where that was.
+        /// The line of the invocation, from 1.
         invoked: usize,
     },
     /// Functions of registers beside those of texts.

@@ -157,9 +157,9 @@ pub enum Effect<S> {
 pub enum Completion<O> {
     /// It was answered.
     Returned {
-        /// What.
+        /// The answer.
         output: O,
-        /// When, in the unit of [`Operation::invoked`]. Not before that.
+        /// The moment of the answer, in the unit of [`Operation::invoked`], and not before that.
         at: u64,
     },
     /// It may have taken effect at any time after its invocation, or never.
@@ -169,11 +169,11 @@ pub enum Completion<O> {
 /// One operation of a client. One that certainly had no effect and told nothing does not belong in a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operation<I, O> {
-    /// Who, for messages only.
+    /// The number of the client, for messages only.
     pub process: u64,
     /// What was asked.
     pub input: I,
-    /// When it was asked, in any unit that all operations share. What returns at the moment at which
+    /// The moment of the call, in any unit that all operations share. What returns at the moment at which
     /// another is invoked counts as concurrent with it.
     pub invoked: u64,
     /// How it ended.
@@ -192,7 +192,7 @@ impl<I, O> Operation<I, O> {
     }
 }
 
-/// Where the search gives up. Both limits are for a whole history, so that the verdict is the same on
+/// The limits at which the search gives up. Both are for a whole history, so that the verdict is the same on
 /// every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchLimits {
@@ -214,7 +214,7 @@ impl Default for SearchLimits {
 pub enum Linearizability {
     /// Its operations could have happened one at a time.
     Linearizable,
-    /// They could not.
+    /// No order of its operations explains what was answered.
     NotLinearizable {
         /// The operation, counted from 0, that no order reaches: each fails at it or before.
         operation: usize,
@@ -223,7 +223,7 @@ pub enum Linearizability {
     },
     /// The search gave up.
     Unknown {
-        /// At which limit, and how far it got.
+        /// The limit at which it gave up, and how far it had come.
         why: String,
     },
 }

@@ -1,8 +1,8 @@
 //! Texts that can be read in one way only.
 //!
 //! Where every appended text is unique, a text tells which operations it comes from, and in which order. So
-//! an append that somebody saw can only have happened to one text, as a compare-and-set; one that nobody
-//! saw left behind a text that nobody saw. A number for each text that was seen makes a register of it all.
+//! an append whose text was read can only have happened to one text, as a compare-and-set; one whose text was never
+//! read left behind a text that was never read. A number for each text that was seen makes a register of it all.
 
 use super::layout::FastMap;
 use super::{Effect, TextInput, TextOutput};
@@ -11,7 +11,7 @@ type Asked<'a> = (&'a TextInput, Option<&'a TextOutput>);
 
 /// The text at first, and after a put of nothing.
 const EMPTY: u32 = 0;
-/// Any text that nobody saw.
+/// Any text that was never read.
 const UNSEEN: u32 = 1;
 /// What was read but cannot have been there.
 const IMPOSSIBLE: u32 = 2;

@@ -16,12 +16,12 @@ pub use self::limits::Limits;
 
 pub(crate) use self::values::parse_duration;
 
-/// A chance of some in a million.
+/// A chance, in parts per million.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ppm(pub u32);
 
 impl Ppm {
-    /// Draws.
+    /// Draws whether it happens this time. A chance of 0 draws nothing.
     pub fn happens(self, random: &mut Random) -> bool {
         self.0 > 0 && random.below(1_000_000) < u64::from(self.0)
     }
@@ -33,21 +33,22 @@ pub enum DelayShape {
     /// Mostly short, with a long tail.
     #[default]
     LongTail,
-    /// All alike.
+    /// Each delay is as likely as every other.
     Uniform,
-    /// Short or long, nothing between.
+    /// Short or long, and nothing between.
     Bimodal,
 }
 
-/// The options of one run. A seed draws them; a test may set them. A time of zero, a rate of zero and a count of zero turn
-/// a fault off.
+/// The options of one run. [`from_seed`](Options::from_seed) draws them; a test begins with [`calm`](Options::calm), which has no faults, and
+/// sets fields. Times are virtual. A [`Ppm`] is the chance that the fault comes to one message, write or read; a field in percent is a
+/// share, 0 to 100. A time, a chance or a count of zero turns a fault off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Everything that is random comes from it.
+    /// The seed: everything that is random in the run comes from it.
     pub seed: u64,
-    /// Voting members.
+    /// The number of replicas, 1 to 9.
     pub replicas: usize,
-    /// Clients outside the cluster.
+    /// The number of clients outside the cluster.
     pub clients: usize,
     /// Requests of each client.
     pub requests: u32,
@@ -55,11 +56,11 @@ pub struct Options {
     pub queries_percent: u64,
     /// Whether applications on the replicas submit through their handles, too.
     pub handles: bool,
-    /// Ops in flight.
+    /// Ops that may be in flight at a time.
     pub pipeline_max: u32,
-    /// Requests of a session in flight.
+    /// Requests of one session that may be in flight at a time.
     pub window: u32,
-    /// Sessions kept.
+    /// Sessions that the cluster keeps.
     pub sessions_max: u32,
     /// Quorums, further limits and time-outs.
     pub limits: Limits,
@@ -117,9 +118,9 @@ pub struct Options {
     pub pause_max: Duration,
     /// Pauses in which the clock stands still, too, in percent.
     pub suspend_percent: u64,
-    /// The shortest write.
+    /// The shortest time that a write takes.
     pub write_min: Duration,
-    /// What is added to a write at most.
+    /// The most that is added to the time of a write.
     pub write_spread: Duration,
     /// Mean time between two disks that become slow for a while.
     pub slow_disk_every: Duration,
@@ -159,11 +160,11 @@ pub struct Options {
     pub doubts_every: Duration,
     /// Messages that are lost in the liveness phase, too.
     pub core_loss: Ppm,
-    /// What is added at most to the delays of the liveness phase.
+    /// The most that is added to the delays of messages in the liveness phase.
     pub core_delay: Duration,
     /// Whether replicas run on file storage, its own code on simulated files, instead of a simulated disk.
     pub files: bool,
-    /// Clients more, each of which breaks the rules of a client in a way of its own.
+    /// The number of further clients, each of which breaks the rules of a client in another way.
     pub rogues: usize,
     /// Mean time between two places of a disk that go bad, and stay so when they are written again.
     pub bad_sector_every: Duration,
@@ -543,7 +544,7 @@ impl Options {
         if self.limits.queue_max == 0 {
             return Err("queue=0: a handle keeps at least one request".to_owned());
         }
-        // A round of time-outs that ends at once would keep the simulator busy for ever.
+        // A round of time-outs that ends at once would keep the simulator busy without end.
         let timing = self.limits.timing;
         if [timing.heartbeat, timing.retry, timing.ping, timing.view_change_timeout]
             .iter()

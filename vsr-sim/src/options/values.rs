@@ -88,7 +88,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         part /= 10;
         total = total.checked_add(u64::from(digit.to_digit(10).ok_or_else(wrong)?) * part).ok_or_else(wrong)?;
     }
-    // A longer one would keep the simulator busy for ever.
+    // A longer one would keep the simulator busy without end.
     if total > 100 * 3_600_000_000_000 {
         return Err(format!("{text} is too long: 100h are enough"));
     }

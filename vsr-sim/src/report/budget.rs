@@ -30,31 +30,31 @@ pub const VIEWS_CALM: u64 = 0;
 /// What a run took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// Requests were waiting when the core was healed.
+    /// Whether the core was healed while requests were waiting.
     pub was_healed: bool,
     /// Replicas outside the core.
     pub outside: usize,
     /// From the heal until a client heard an answer.
     pub first_answer: Duration,
-    /// Until all had.
+    /// From the heal until every client had its answers.
     pub all_answers: Duration,
     /// Views entered from the heal on.
     pub views: u64,
-    /// Views entered before.
+    /// Views entered before the heal.
     pub views_before: u64,
     /// For how long the core was rightly stuck after the heal; zero when it was not.
     pub stuck_for: Duration,
     /// Bytes of requests and entries that were sent before the heal.
     pub carried_before: u64,
-    /// In all.
+    /// Bytes of requests and entries that were sent in the whole run.
     pub carried: u64,
     /// Bytes of the ops, each counted once.
     pub payload: u64,
     /// The time before the heal.
     pub before: Duration,
-    /// Heartbeats and pings that were sent before.
+    /// Heartbeats and pings that were sent before the heal.
     pub beats_before: u64,
-    /// Ops that were prepared before, and questions that may have needed a heartbeat of their own.
+    /// Ops that were prepared before the heal, and questions that may each have needed a heartbeat.
     pub reasons_before: u64,
 }
 
@@ -63,9 +63,9 @@ pub struct Figures {
 pub struct Measure {
     /// What is measured.
     pub name: &'static str,
-    /// What it was.
+    /// The figure.
     pub value: u64,
-    /// What it may be.
+    /// The most that it may be.
     pub budget: u64,
 }
 
@@ -100,7 +100,7 @@ impl Figures {
             add("views of a stuck core for each that its time-outs allow", self.views * 1000 / allowed, VIEWS_STUCK);
             return measures;
         }
-        // A full log refuses: nobody hears of an execution.
+        // A full log refuses: no client hears of an execution.
         if self.was_healed && !options.limits.log_may_be_full() {
             let round = options.round();
             let first = thousandths(self.first_answer, round * each_outside as u32);
@@ -147,7 +147,7 @@ fn thousandths(time: Duration, of: Duration) -> u64 {
     u64::try_from(time.as_nanos() * 1000 / of.as_nanos().max(1)).unwrap_or(u64::MAX)
 }
 
-/// A client asks somebody else after this long, and twice may be in vain.
+/// A client asks another replica after this long, and may ask two in vain.
 const CLIENT: Duration = Duration::from_millis(600);
 
 impl Options {
@@ -175,7 +175,7 @@ impl Options {
         of_one * self.requests + of_all
     }
 
-    /// How long a healed core, with so many replicas outside it, may take until everybody has an answer.
+    /// How long a healed core, with so many replicas outside it, may take until every client has an answer.
     pub(crate) fn time_to_serve(&self, outside: usize) -> Duration {
         self.work() + self.round() * (1 + outside as u32) * ALL_ANSWERS as u32 / 1000
     }

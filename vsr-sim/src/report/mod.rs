@@ -16,6 +16,7 @@ use budget::Figures;
 use describe::moment;
 use timeline::{Breach, Lane, Record, Timeline};
 
+pub(crate) use trace::TraceKind;
 pub use trace::{Detail, Trace};
 pub use verdict::Verdict;
 

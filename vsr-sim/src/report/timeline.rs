@@ -25,15 +25,15 @@ pub struct Timeline {
 /// A rule that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Breach {
-    /// When it was noticed, in nanoseconds of virtual time.
+    /// The moment at which it was noticed, in nanoseconds of virtual time.
     pub at: u64,
-    /// Where, if it was at one lane.
+    /// The lane, if it is about one: an index into [`Timeline::lanes`].
     pub lane: Option<u32>,
     /// The checker's name.
     pub checker: String,
     /// The checker's sentence.
     pub message: String,
-    /// The record at which it was noticed.
+    /// The record at which it was noticed: an index into [`Timeline::records`].
     pub record: Option<u32>,
 }
 
@@ -42,20 +42,20 @@ pub struct Breach {
 pub struct Lane {
     /// A short name: `r0`, `c1`.
     pub name: String,
-    /// A replica, or else a client.
+    /// Whether it is a replica; else it is a client.
     pub replica: bool,
 }
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// When, in nanoseconds of virtual time.
+    /// The moment, in nanoseconds of virtual time.
     pub at: u64,
-    /// Where: an index into [`Timeline::lanes`], or [`CLUSTER`].
+    /// The lane: an index into [`Timeline::lanes`], or [`CLUSTER`].
     pub lane: u32,
     /// The index of the earlier record that led to this one.
     pub cause: Option<u32>,
-    /// What.
+    /// What happened.
     pub what: What,
 }
 
@@ -101,7 +101,7 @@ pub enum What {
     },
     /// The simulator did harm, or ended it.
     Fault {
-        /// Which harm.
+        /// The harm, in words.
         text: String,
         /// When it ends, in nanoseconds of virtual time, if it lasts.
         until: Option<u64>,
@@ -118,9 +118,9 @@ pub enum What {
         /// The outcome.
         text: String,
     },
-    /// Something worth a word: a vote, a truncation.
+    /// Something else that helps a reader: a vote, a truncation.
     Note {
-        /// The word.
+        /// A sentence about it.
         text: String,
     },
 }
@@ -141,7 +141,7 @@ pub enum State {
 /// A message as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted<'a> {
-    /// When, in nanoseconds of virtual time.
+    /// The moment, in nanoseconds of virtual time.
     pub at: u64,
     /// The sending lane.
     pub from: u32,

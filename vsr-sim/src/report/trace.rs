@@ -26,6 +26,53 @@ pub enum Detail {
     Messages,
 }
 
+/// What an event of the hash is. The numbers are part of the hash: another number of a kind changes the hash of every seed in which it happens.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum TraceKind {
+    /// A message of this name is delivered. Node: the sender; then the receiver.
+    Delivered(&'static str),
+    /// A replica enters a view. Node: the replica; then the view.
+    ViewEntered,
+    /// A view starts at a replica. Node: the replica; then the view.
+    ViewStarted,
+    /// The commit number of a replica rises. Node: the replica; then the commit number.
+    Committed,
+    /// A replica applies an op. Node: the replica; then the op and the low bits of its checksum.
+    Applied,
+    /// A write of a replica is durable. Node: the replica.
+    Written,
+    /// A replica crashes. Node: the replica.
+    Crashed,
+    /// A partition begins. Node: its number; then whether it is one-way.
+    Partitioned,
+    /// A stored entry rots. Node: the replica; then the op, and whether more than its body is gone.
+    Rotten,
+    /// The place of an op goes bad. Node: the replica; then the op and the number of puts that it loses.
+    BadSector,
+    /// A frame of a network under test is delivered. Node: the sender; then the receiver and the length in bytes.
+    FrameDelivered,
+}
+
+impl TraceKind {
+    fn number(self) -> u64 {
+        match self {
+            TraceKind::Delivered(name) => {
+                name.len() as u64 * 131 + u64::from(name.as_bytes().first().copied().unwrap_or_default())
+            }
+            TraceKind::ViewEntered => 1001,
+            TraceKind::ViewStarted => 1002,
+            TraceKind::Committed => 1003,
+            TraceKind::Applied => 1004,
+            TraceKind::Written => 1005,
+            TraceKind::Crashed => 1006,
+            TraceKind::Partitioned => 1007,
+            TraceKind::Rotten => 1008,
+            TraceKind::BadSector => 1009,
+            TraceKind::FrameDelivered => 1010,
+        }
+    }
+}
+
 impl Trace {
     /// An empty record.
     #[must_use]
@@ -33,10 +80,10 @@ impl Trace {
         Trace { hash: 0x0076_7372, detail, ..Trace::default() }
     }
 
-    /// Adds an event to the hash.
-    pub fn note(&mut self, at: u64, kind: u64, node: u64, a: u64, b: u64) {
+    /// Adds an event to the hash: its moment in nanoseconds of virtual time, and what [`TraceKind`] says of the other numbers.
+    pub(crate) fn note(&mut self, at: u64, kind: TraceKind, node: u64, a: u64, b: u64) {
         self.events += 1;
-        for word in [at, kind, node, a, b] {
+        for word in [at, kind.number(), node, a, b] {
             self.hash = (self.hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             self.hash ^= self.hash >> 29;
         }

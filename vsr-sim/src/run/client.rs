@@ -43,7 +43,7 @@ impl<S: Simulated> Worker<S> {
             // In the liveness phase every request must complete, however long it takes.
             let limit = if safety && self.random.chance(1, 2) { 2 } else { 1_000_000 };
             let step = (self.workload)(&mut self.random, self.queries_percent);
-            // A healed core has a place for everybody, once it has served others.
+            // A healed core has a place for every client, once it has served others.
             while self.ask_client(&client, step.clone(), Duration::from_secs(limit)).await && self.is_served() {
                 self.pause().await;
             }

@@ -22,7 +22,7 @@ use crate::files::{Grain, SimDisk, boxed_file_storage};
 use crate::options::{Limits, Options};
 use crate::report::budget::Figures;
 use crate::report::timeline::State;
-use crate::report::{Report, Trace, Verdict};
+use crate::report::{Report, Trace, TraceKind, Verdict};
 use crate::workload::{Registers, Simulated, Workload, machine_name};
 use crate::world::{
     CheckerObserver, Endless, FileDisks, Flag, Life, NetworkOf, OnFiles, OnSocket, Open, Planned, Shared, SimClock,
@@ -161,7 +161,7 @@ impl<S: Simulated> Run<S> {
         drop(world);
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let acknowledged = recorder.acknowledged;
-        // Nobody reads those of the others, and there are many.
+        // Those of the other runs are not read, and there are many.
         let operations = if verdict.is_failure() { recorder.in_words() } else { Vec::new() };
         drop(recorder);
         let figures = self.figures;
@@ -499,7 +499,7 @@ impl<S: Simulated> Run<S> {
         node.inbox.clear();
         let now = world.now;
         world.trace.count("crashes");
-        world.trace.note(now, 1006, replica as u64, 0, 0);
+        world.trace.note(now, TraceKind::Crashed, replica as u64, 0, 0);
         if let Some(lost) = lost {
             world.trace.count(lost);
         }

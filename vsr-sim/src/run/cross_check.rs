@@ -64,7 +64,7 @@ fn operation(recorded: &Recorded<Registers>) -> Option<Searched> {
         Heard::Answer((value, changes), _) => {
             Some(Operation::returned(process, input, invoked, Output::Answer(*value, *changes), returned))
         }
-        // A query whose answer nobody heard says nothing.
+        // A query without an answer says nothing.
         Heard::Unknown if matches!(input, Input::Get(_)) => None,
         Heard::Unknown => Some(Operation::unknown(process, input, invoked)),
         Heard::NotExecuted => None,

@@ -190,7 +190,7 @@ impl<S: Simulated> Run<S> {
         }
     }
 
-    /// A replica outside the core: dead, deaf, mute, cut off, or with a disk that hangs, for ever.
+    /// Harms a replica outside the core until the run ends: it is dead, deaf, mute or cut off, or its disk hangs.
     fn damage_for_good(&mut self, replica: usize) {
         let kind = lock(&self.world).draw(site::CORE, 1, replica as u64).below(6);
         let up = lock(&self.world).nodes[replica].up;

@@ -12,7 +12,7 @@ use crate::report::{Report, Verdict};
 /// What one seed took and did.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SeedFigures {
-    /// Real time.
+    /// The real time that the run took.
     pub elapsed: Duration,
     /// Events of the protocol.
     pub events: u64,

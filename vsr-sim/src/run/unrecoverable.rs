@@ -13,17 +13,17 @@ pub enum Unrecoverable {
     /// Too many disks are lost: no quorum is left.
     #[error("{disks} disks are left, and a quorum takes {quorum}")]
     TooFewDisks {
-        /// In the core.
+        /// The disks in the core.
         disks: usize,
-        /// Needed.
+        /// The disks that a quorum takes.
         quorum: usize,
     },
     /// The ends of too many logs are unreadable: no quorum can rule out that there was more.
     #[error("{uncertain} of {disks} logs have a rotten end")]
     RottenEnds {
-        /// So many.
+        /// The logs whose ends are unreadable.
         uncertain: usize,
-        /// Of so many in the core.
+        /// The disks in the core.
         disks: usize,
     },
     /// An op that is committed has no intact copy in the core.

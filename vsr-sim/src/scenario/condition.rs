@@ -17,7 +17,7 @@ pub(super) enum Condition {
     Waits(usize),
     Heard(usize, String),
     Settled,
-    /// So many messages wait under a name.
+    /// The number of messages that wait under a name.
     Held(String, Compare, u64),
     /// Every request of every client was answered.
     Done,

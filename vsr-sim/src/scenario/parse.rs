@@ -13,7 +13,7 @@ use crate::world::MessageFilter;
 /// Reads the words of one line, and counts nodes in the way that the cluster does.
 pub(super) struct Words<'a> {
     words: VecDeque<&'a str>,
-    /// So many replicas: clients come after them.
+    /// The number of replicas: clients come after them.
     pub(super) replicas: usize,
     pub(super) clients: usize,
 }
@@ -179,7 +179,7 @@ impl<'a> Words<'a> {
             "heal" => TimedFault::Heal,
             "clog" => {
                 let (from, to) = self.link()?;
-                TimedFault::Clog(from, to, self.nanos()?)
+                TimedFault::Clog { from, to, lasts: self.nanos()? }
             }
             "mute" => TimedFault::Mute(self.node()?, self.kind()?, self.nanos()?),
             "pause" => TimedFault::Pause(self.replica()?),
@@ -205,7 +205,7 @@ impl<'a> Words<'a> {
                 if refused {
                     self.maybe();
                 }
-                TimedFault::PeerDown(node, peer, refused)
+                TimedFault::PeerDown { node, peer, refused }
             }
             _ => return Ok(None),
         };
@@ -230,11 +230,8 @@ impl<'a> Words<'a> {
         let (replica, times) = (self.replica()?, self.next("how many times, as in x50,")?);
         let times = times.strip_prefix('x').and_then(|times| times.parse().ok());
         let times = times.filter(|times| (1..=100_000).contains(times));
-        Ok(TimedFault::SlowDisk(
-            replica,
-            times.ok_or("write x50 for fifty times as slow, up to x100000")?,
-            self.nanos()?,
-        ))
+        let times = times.ok_or("write x50 for fifty times as slow, up to x100000")?;
+        Ok(TimedFault::SlowDisk { replica, times, lasts: self.nanos()? })
     }
 
     /// `r1 op=7`, and how many puts come to nothing there.
@@ -411,7 +408,7 @@ pub(crate) fn write_happening(happening: &TimedFault, replicas: usize) -> String
         TimedFault::Cut(from, to) => format!("cut {}>{}", node(*from), node(*to)),
         TimedFault::Mend(from, to) => format!("mend {}>{}", node(*from), node(*to)),
         TimedFault::Heal => "heal".to_owned(),
-        TimedFault::Clog(from, to, lasts) => format!("clog {}>{} {}", node(*from), node(*to), Nanos(*lasts)),
+        TimedFault::Clog { from, to, lasts } => format!("clog {}>{} {}", node(*from), node(*to), Nanos(*lasts)),
         TimedFault::Mute(from, kind, lasts) => format!("mute {} {kind} {}", node(*from), Nanos(*lasts)),
         TimedFault::Pause(replica) => format!("pause r{replica}"),
         TimedFault::Suspend(replica) => format!("suspend r{replica}"),
@@ -430,7 +427,7 @@ pub(crate) fn write_happening(happening: &TimedFault, replicas: usize) -> String
                 }
             )
         }
-        TimedFault::SlowDisk(replica, times, lasts) => {
+        TimedFault::SlowDisk { replica, times, lasts } => {
             format!("slow-disk r{replica} x{times} {}", Nanos(*lasts))
         }
         TimedFault::StallDisk(replica) => format!("stall-disk r{replica}"),
@@ -440,7 +437,7 @@ pub(crate) fn write_happening(happening: &TimedFault, replicas: usize) -> String
         TimedFault::BadSector(replica, op, u64::MAX) => format!("bad-sector r{replica} op={op}"),
         TimedFault::BadSector(replica, op, puts) => format!("bad-sector r{replica} op={op} puts={puts}"),
         TimedFault::NoSpace(replica, lasts) => format!("no-space r{replica} {}", Nanos(*lasts)),
-        TimedFault::PeerDown(at, peer, refused) => {
+        TimedFault::PeerDown { node: at, peer, refused } => {
             format!("peer-down {} {}{}", node(*at), node(*peer), if *refused { " refused" } else { "" })
         }
     }

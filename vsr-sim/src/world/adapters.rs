@@ -19,8 +19,8 @@ use super::pace::Endless;
 use super::{Flag, Planned, Shared, Wrote, lock, site};
 use crate::check::{Digested, Observation};
 use crate::faults::ReadFate;
-use crate::report::Detail;
 use crate::report::timeline::State;
+use crate::report::{Detail, TraceKind};
 
 /// One life of a node: its end of the network, its disk, its clock.
 #[derive(Clone)]
@@ -187,7 +187,7 @@ impl Clock for SimClock {
             // A clock that stood still is late: it is looked at again.
             if planned <= world.now {
                 planned = world.when_local(self.0.node, deadline.0).max(world.now + 1);
-                // Whoever waits is woken: it may be another task than the node's own.
+                // The task that polled last is woken: it may be another one than the node's own.
                 world.plan(planned, Planned::Wake { waker: context.waker().clone() });
             }
             Poll::Pending
@@ -222,7 +222,7 @@ impl Observer for CheckerObserver {
                 world.trace.count("views entered");
                 world.highest_entered = world.highest_entered.max(view.number);
                 world.leads(replica, view.number, false);
-                world.trace.note(now, 1001, replica as u64, view.number, 0);
+                world.trace.note(now, TraceKind::ViewEntered, replica as u64, view.number, 0);
             }
             Event::ViewStarted { view, primary } => {
                 world.trace.count("views started");
@@ -230,7 +230,7 @@ impl Observer for CheckerObserver {
                     world.leads(replica, view.number, true);
                 }
                 world.highest_view = world.highest_view.max(view.number);
-                world.trace.note(now, 1002, replica as u64, view.number, 0);
+                world.trace.note(now, TraceKind::ViewStarted, replica as u64, view.number, 0);
             }
             Event::Voted { view, why } => {
                 world.trace.count("votes");
@@ -244,10 +244,10 @@ impl Observer for CheckerObserver {
                 if core.is_primary() {
                     world.commits_as_primary(replica, core.view().number);
                 }
-                world.trace.note(now, 1003, replica as u64, commit.0, 0);
+                world.trace.note(now, TraceKind::Committed, replica as u64, commit.0, 0);
             }
             Event::Applied { op, checksum } => {
-                world.trace.note(now, 1004, replica as u64, op.0, checksum.0 as u64);
+                world.trace.note(now, TraceKind::Applied, replica as u64, op.0, checksum.0 as u64);
                 if op.0.is_multiple_of(16) {
                     let digest = core.sessions_digest();
                     if core.applied() == *op && core.is_between_ops() {

@@ -5,6 +5,7 @@ use vsr::protocol::{Batch, OpNumber, Random};
 use super::{Planned, World, Wrote, site};
 use crate::check::Observation;
 use crate::faults::{Damage, ReadFate, TimedFault, Unsynced, WriteFate};
+use crate::report::TraceKind;
 
 impl World {
     /// Whether a replica that starts now from this disk knows where its log ends.
@@ -170,7 +171,7 @@ impl World {
 
     fn written(&mut self, node: usize) {
         let now = self.now;
-        self.trace.note(now, 1005, node as u64, 0, 0);
+        self.trace.note(now, TraceKind::Written, node as u64, 0, 0);
         self.observe(&Observation::Written { replica: node });
     }
 
@@ -196,7 +197,7 @@ impl World {
             Some(ReadFate::Fail) => {
                 self.trace.count("read errors");
                 if self.replicas == 1 {
-                    let how = "a read failed, and nobody else has the entry";
+                    let how = "a read failed, and no other replica has the entry";
                     self.observe(&Observation::Broke { replica: node, must: false, how });
                 }
                 self.fault(node, None, || format!("r{node}'s read fails"));

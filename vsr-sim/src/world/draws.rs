@@ -109,7 +109,7 @@ impl World {
             Class::Clog => {
                 let (from, to) = self.any_link(random);
                 let (from, to) = if random.chance(1, 2) { (from, to) } else { (to, from) };
-                Drawn::now([TimedFault::Clog(from, to, millis(random, 1000))])
+                Drawn::now([TimedFault::Clog { from, to, lasts: millis(random, 1000) }])
             }
             Class::Mute => {
                 let kind = MUTED[random.below(MUTED.len() as u64) as usize];
@@ -118,7 +118,7 @@ impl World {
             Class::Pause => self.some_pause(random),
             Class::SlowDisk => {
                 let (replica, times) = (self.any_replica(random), 10 + random.below(90));
-                Drawn::now([TimedFault::SlowDisk(replica, times, millis(random, 2000))])
+                Drawn::now([TimedFault::SlowDisk { replica, times, lasts: millis(random, 2000) }])
             }
             Class::FullDisk => Drawn::now([TimedFault::FullDisk(self.any_replica(random), millis(random, 3000))]),
             // The first time is only the moment from which on they may go.
@@ -298,13 +298,14 @@ impl World {
                 }
             }
             if random.chance(1, 2) {
-                later.push((200_000 + random.below(3_000_000), TimedFault::PeerDown(other, primary, true)));
+                let down = TimedFault::PeerDown { node: other, peer: primary, refused: true };
+                later.push((200_000 + random.below(3_000_000), down));
             }
         }
         Drawn { now, later }
     }
 
-    /// A place that the atlas lets go bad, for a while or for ever: with what is there, or before anything is.
+    /// A place that the atlas lets go bad, for some puts or for all that come: with what is there, or before anything is.
     fn some_bad_sector(&self, random: &mut Random) -> Option<TimedFault> {
         let replica = self.any_replica(random);
         let op = OpNumber((self.disks[replica].head().0 + random.below(24)).saturating_sub(8).max(1));

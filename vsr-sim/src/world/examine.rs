@@ -1,7 +1,7 @@
 //! What the file storage says of copies of the disks after a run, when records of the logs go bad there.
 //!
-//! While replicas run on them, only such damage is done as the cluster survives. A copy that nobody runs on can lose what
-//! it likes: it is held to the contract alone, for logs that a cluster has written, with gaps, repairs and view changes.
+//! While replicas run on them, only such damage is done as the cluster survives. A copy on which no replica runs may lose
+//! anything: it is held to the contract alone, for logs that a cluster has written, with gaps, repairs and view changes.
 
 use vsr::protocol::{OpNumber, Random};
 

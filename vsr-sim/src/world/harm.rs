@@ -5,6 +5,7 @@ use vsr::protocol::OpNumber;
 
 use super::{Planned, World, site};
 use crate::faults::{Damage, TimedFault};
+use crate::report::TraceKind;
 use crate::report::timeline::State;
 
 impl World {
@@ -21,14 +22,14 @@ impl World {
             TimedFault::Cut(from, to) => self.cut(*from, *to),
             TimedFault::Mend(from, to) => self.mend(*from, *to),
             TimedFault::Heal => self.heal_partition(),
-            TimedFault::Clog(from, to, lasts) => self.clog(*from, *to, *lasts),
+            TimedFault::Clog { from, to, lasts } => self.clog(*from, *to, *lasts),
             TimedFault::Mute(node, kind, lasts) => self.mute(*node, kind, *lasts),
             TimedFault::Pause(replica) => return self.stand_still(*replica, false),
             TimedFault::Suspend(replica) => return self.stand_still(*replica, true),
             TimedFault::JumpWall(node, by) => self.jump_wall(*node, *by),
             TimedFault::LeapClock(node, by) => self.leap_clock(*node, *by),
             TimedFault::Rot(replica, op, damage) => return self.rot(*replica, *op, *damage),
-            TimedFault::SlowDisk(replica, times, lasts) => self.slow_disk(*replica, *times, *lasts),
+            TimedFault::SlowDisk { replica, times, lasts } => self.slow_disk(*replica, *times, *lasts),
             TimedFault::StallDisk(replica) => self.stall_disk(*replica),
             TimedFault::ReleaseDisk(replica) => {
                 self.release_disk(*replica);
@@ -37,7 +38,7 @@ impl World {
             TimedFault::FullDisk(replica, lasts) => self.fill_disk(*replica, *lasts),
             TimedFault::BadSector(replica, op, puts) => return self.spoil(*replica, *op, *puts),
             TimedFault::NoSpace(replica, lasts) => self.take_space(*replica, *lasts),
-            TimedFault::PeerDown(node, peer, refused) => {
+            TimedFault::PeerDown { node, peer, refused } => {
                 let peer = self.nodes[*peer].peer;
                 self.arrive(*node, NetworkEvent::PeerDown { peer, refused: *refused });
             }
@@ -52,8 +53,8 @@ impl World {
             TimedFault::Partition { .. } | TimedFault::Heal => true,
             TimedFault::Cut(a, b)
             | TimedFault::Mend(a, b)
-            | TimedFault::Clog(a, b, _)
-            | TimedFault::PeerDown(a, b, _) => a < nodes && b < nodes,
+            | TimedFault::Clog { from: a, to: b, .. }
+            | TimedFault::PeerDown { node: a, peer: b, .. } => a < nodes && b < nodes,
             TimedFault::Mute(node, ..) | TimedFault::JumpWall(node, _) | TimedFault::LeapClock(node, _) => node < nodes,
             TimedFault::Crash(replica, _)
             | TimedFault::Restart(replica)
@@ -61,7 +62,7 @@ impl World {
             | TimedFault::Resume(replica)
             | TimedFault::Suspend(replica)
             | TimedFault::Rot(replica, ..)
-            | TimedFault::SlowDisk(replica, ..)
+            | TimedFault::SlowDisk { replica, .. }
             | TimedFault::StallDisk(replica)
             | TimedFault::ReleaseDisk(replica)
             | TimedFault::FullDisk(replica, _)
@@ -156,7 +157,7 @@ impl World {
             return false;
         }
         self.trace.count("rotten slots");
-        self.trace.note(self.now, 1008, replica as u64, op.0, u64::from(damage != Damage::Body));
+        self.trace.note(self.now, TraceKind::Rotten, replica as u64, op.0, u64::from(damage != Damage::Body));
         self.fault(replica, None, || format!("r{replica}'s copy of op {op} rots"));
         true
     }
@@ -191,7 +192,7 @@ impl World {
             return false;
         }
         self.trace.count("bad sectors");
-        self.trace.note(self.now, 1009, replica as u64, op.0, puts);
+        self.trace.note(self.now, TraceKind::BadSector, replica as u64, op.0, puts);
         self.fault(replica, None, || format!("r{replica}'s place for op {op} is bad"));
         true
     }

@@ -12,7 +12,7 @@ use crate::check::{Observation, Violation};
 use crate::faults::{Fault, KEPT, MessageFate, MessageKey};
 use crate::options::{DelayShape, Options};
 use crate::report::timeline::{Record, What};
-use crate::report::{Detail, describe};
+use crate::report::{Detail, TraceKind, describe};
 
 /// What speaks of a term, so that a replica may take it for a word of a later one.
 const OF_A_TERM: &[&str] = &[
@@ -263,7 +263,7 @@ impl World {
         let inside = |node: usize| side.contains(&node);
         let number = self.links.divide(|from, to| inside(from) != inside(to) && !(one_way && inside(to)));
         self.trace.count(if one_way { "one-way partitions" } else { "partitions" });
-        self.trace.note(now, 1007, number, u64::from(one_way), 0);
+        self.trace.note(now, TraceKind::Partitioned, number, u64::from(one_way), 0);
         let names: Vec<String> = side.iter().filter(|&&node| node < nodes).map(|&node| self.name_of(node)).collect();
         let sign = if one_way { ">" } else { "|" };
         self.fault(usize::MAX, None, || format!("partition: {} {sign} the rest", names.join(" ")));
@@ -320,8 +320,7 @@ impl World {
             return self.lose(&delivery, "receiver is down");
         }
         self.trace.count("deliveries");
-        let name = delivery.message.name();
-        let kind = name.len() as u64 * 131 + u64::from(name.as_bytes()[0]);
+        let kind = TraceKind::Delivered(delivery.message.name());
         self.trace.note(self.now, kind, from as u64, to as u64, 0);
         let (at, lane) = (self.now, to as u32);
         if let Some(sent) = delivery.sent {

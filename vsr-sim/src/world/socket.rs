@@ -15,6 +15,7 @@ use super::network::{LATE, delay};
 use super::{Life, Planned, World, lock, site};
 use crate::check::Observation;
 use crate::faults::{FRAME, MessageFate, MessageKey};
+use crate::report::TraceKind;
 
 /// How a network is made on its socket.
 pub(crate) type NetworkOf = Arc<dyn Fn(SimSocket) -> Box<dyn Network> + Send + Sync>;
@@ -143,7 +144,7 @@ impl World {
             return self.trace.count("receiver is down");
         }
         self.trace.count("deliveries");
-        self.trace.note(self.now, 1010, from as u64, to as u64, bytes.len() as u64);
+        self.trace.note(self.now, TraceKind::FrameDelivered, from as u64, to as u64, bytes.len() as u64);
         let from = self.nodes[from].peer;
         self.sockets.arrived.entry(to).or_default().push(SocketEvent::Frame { from, bytes });
         if let Some(flag) = &self.nodes[to].inbox_flag {

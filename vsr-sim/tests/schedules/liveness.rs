@@ -171,7 +171,7 @@ fn l_26_an_idle_cluster_changes_no_view() {
     s.settle();
 }
 
-/// F7 a: whoever is in a view change votes, too: the next primary is dead as well.
+/// F7 a: a replica in a view change votes, too: the next primary is dead as well.
 #[test]
 fn f7_a_a_view_whose_primary_is_dead_is_left() {
     let mut s = Script::new(5);

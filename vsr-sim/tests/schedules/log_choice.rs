@@ -231,7 +231,7 @@ fn m8_a_lost_end_does_not_nack_what_its_own_view_prepared() {
     assert_eq!(s.executed(2), ["a", "b"]);
 }
 
-/// D15, PR 645: an acknowledged entry that is damaged is not nacked, though its header is known.
+/// D15, TigerBeetle PR 645: an acknowledged entry that is damaged is not nacked, though its header is known.
 #[test]
 fn d15_c_a_damaged_entry_with_a_known_header_is_not_nacked() {
     let mut s = Script::new(3);

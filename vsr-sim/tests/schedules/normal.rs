@@ -206,7 +206,7 @@ fn d25_only_distinct_members_acknowledge_this_very_op() {
     assert_eq!(s.executed(4), ["w"]);
 }
 
-/// G19: who is no voting member, and whoever speaks of another epoch or an earlier view, acknowledges nothing.
+/// G19: a sender that is not a voting member, or that speaks of another epoch or an earlier view, acknowledges nothing.
 #[test]
 fn g19_acknowledgements_of_others_do_not_count() {
     let mut s = Script::new(3);

@@ -363,7 +363,7 @@ fn h5_05_nothing_is_truncated_before_the_log_of_the_later_view_is_here() {
     assert_eq!(s.executed(1), ["x", "y"]);
 }
 
-/// D02: a `Prepare` of a later view that leaves no gap to the own head is not appended: the op below it is another
+/// D02: a `Prepare` of a later view that leaves no gap to the replica's head is not appended: the op below it is another
 /// one in that view.
 #[test]
 fn d02_a_later_views_prepare_is_never_appended() {

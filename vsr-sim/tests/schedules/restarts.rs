@@ -119,7 +119,7 @@ fn f5_two_replicas_go_on_when_one_of_them_has_an_uncertain_head() {
     assert_eq!(s.executed(1).len(), 3);
 }
 
-/// RC-03 (D08 with disks): whoever has sent a `DoViewChange` never returns to the view before it, however often it
+/// RC-03 (D08 with disks): a replica that has sent a `DoViewChange` never returns to the view before it, however often it
 /// restarts; so an old one of it harms nothing.
 #[test]
 fn rc_03_a_promise_survives_restarts() {
@@ -164,7 +164,7 @@ fn rc_03_a_promise_survives_restarts() {
     assert_eq!(s.executed(0), ["x", "y"]);
 }
 
-/// D08: whoever has sent a `DoViewChange` never operates in a lower view again, over restarts too: no op is
+/// D08: a replica that has sent a `DoViewChange` never operates in a lower view again, over restarts too: no op is
 /// acknowledged there with its help.
 #[test]
 fn d08_a_restarted_replica_never_returns_to_a_lower_view() {
@@ -291,7 +291,7 @@ fn rc_07_an_old_start_view_does_not_hide_a_damaged_head() {
     assert_eq!(s.executed(2), ["b", "x"]);
 }
 
-/// D15, PR 828: a replica that lost the end of its log takes no `StartView` that it has not asked for in this life.
+/// D15, TigerBeetle PR 828: a replica that lost the end of its log takes no `StartView` that it has not asked for in this life.
 #[test]
 fn d15_d_an_outdated_start_view_does_not_hide_a_damaged_head() {
     let mut s = Script::new(3);
@@ -482,7 +482,7 @@ fn rc_12_a_restart_may_crash_at_any_write() {
     assert!(complete >= 32, "{complete} of 64 have crashed three times");
 }
 
-/// F11, M19: whoever restarts with log_view < view stays in that view, sends the same `DoViewChange` again, and takes
+/// F11, M19: a replica that restarts with log_view < view stays in that view, sends the same `DoViewChange` again, and takes
 /// the commit number from nothing but the durable record.
 #[test]
 fn f11_a_restart_in_a_view_change_goes_on_with_it() {
@@ -608,7 +608,7 @@ fn no_12_a_cluster_of_one_loses_nothing_wherever_it_crashes() {
     assert!(crashed_twice >= 32, "{crashed_twice} of 48 have crashed twice");
 }
 
-/// D15, PR 650: a cluster of one is not in normal operation before the view that it has moved to is durable.
+/// D15, TigerBeetle PR 650: a cluster of one is not in normal operation before the view that it has moved to is durable.
 #[test]
 fn d15_a_a_cluster_of_one_waits_for_its_durable_view() {
     let mut s = Script::new(1);

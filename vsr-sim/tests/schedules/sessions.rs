@@ -613,7 +613,7 @@ fn b_11_a_session_in_use_is_not_evicted() {
     assert_eq!((s.executed(1).len(), s.core(1).sessions()), (20, 2));
 }
 
-/// G15: a repeated `Register` counts as use: whoever only asked after its session is not the next to be evicted.
+/// G15: a repeated `Register` counts as use: a client that only asked after its session is not the next to be evicted.
 #[test]
 fn g15_a_repeated_register_counts_as_use() {
     let mut s = Script::with_membership(members(3, |membership| {
@@ -739,7 +739,7 @@ fn cl_12_d28_clients_hear_of_started_views_only() {
     assert_eq!(s.executed(2), ["w"]);
 }
 
-/// D28: a client is told of views that have started only, and whoever is in the started one serves it.
+/// D28: a client is told of views that have started only, and a replica in the started one serves it.
 #[test]
 fn d28_a_view_that_has_not_started_is_not_told_to_clients() {
     let mut s = Script::new(3);

@@ -93,8 +93,8 @@ fn h5_04_only_the_primary_of_a_view_is_believed() {
     assert_eq!(s.executed(2), ["a", "b"]);
 }
 
-/// H5-11: messages with absurd numbers, of strangers, or that contradict themselves are ignored, whoever they
-/// reach.
+/// H5-11: messages with absurd numbers, of strangers, or that contradict themselves are ignored by every
+/// replica.
 #[test]
 fn h5_11_absurd_messages_are_ignored() {
     const HUGE: u64 = u64::MAX;

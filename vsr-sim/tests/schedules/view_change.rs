@@ -478,7 +478,7 @@ fn h5_01_nothing_is_promised_before_it_is_durable() {
     assert_eq!(s.executed(2), ["a"]);
 }
 
-/// D15, PR 768: nothing is acknowledged in a view before it is durable that the log is that view's.
+/// D15, TigerBeetle PR 768: nothing is acknowledged in a view before it is durable that the log is that view's.
 #[test]
 fn d15_b_nothing_is_acknowledged_before_log_view_is_durable() {
     let mut s = Script::new(3);

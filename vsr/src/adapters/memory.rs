@@ -1,5 +1,5 @@
 //! Storage and network in memory, for tests and first steps. They keep the contracts of their traits,
-//! but for the obvious: what is in memory does not survive the process.
+//! except that their content does not survive the process.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -29,7 +29,7 @@ struct Disk {
 }
 
 impl MemoryStorage {
-    /// A freshly formatted one.
+    /// A formatted storage for the replica that the configuration names.
     #[must_use]
     pub fn format(config: &crate::Config) -> MemoryStorage {
         MemoryStorage::with_state(config.formatted_state())
@@ -138,13 +138,13 @@ impl MemoryNetwork {
         MemoryNetwork { hub: Arc::new(Hub { replicas, clients: Mutex::default() }) }
     }
 
-    /// The end of a replica.
+    /// The transport of a replica.
     #[must_use]
     pub fn endpoint(&self, replica: ReplicaId) -> MemoryEndpoint {
         MemoryEndpoint { me: Peer::Replica(replica), hub: self.hub.clone(), own: None }
     }
 
-    /// The end of a client.
+    /// The transport of a client.
     #[must_use]
     pub fn client(&self, client: crate::protocol::ClientId) -> MemoryEndpoint {
         let (me, mailbox) = (Peer::Client(client), Arc::new(Mailbox::default()));

@@ -71,8 +71,8 @@ struct ReadJob {
 /// does not allow.
 ///
 /// [`close`](Storage::close) returns when both halves are dropped, with their files and locks. Dropping the storage
-/// waits for that as well, but no longer than a quarter of a second for a call under way: a disk that hangs blocks
-/// nobody. The half that hangs is dropped when the call returns, and keeps its files, and their locks, until then.
+/// waits for that as well, but no longer than a quarter of a second for a call under way: a disk that hangs does
+/// not block the caller. The half that hangs is dropped when the call returns, and keeps its files, and their locks, until then.
 #[derive(Debug)]
 pub struct ThreadedStorage {
     shared: Arc<Shared>,
@@ -369,7 +369,7 @@ mod tests {
         (storage, open, begun, lock)
     }
 
-    /// B13: what the halves held is free when `close`, or a drop, has returned, also with a write under way.
+    /// What the halves held is free when `close`, or a drop, has returned, also with a write under way.
     #[test]
     fn what_it_held_is_free_when_it_is_closed_or_dropped() {
         for closes in [true, false] {
@@ -388,7 +388,7 @@ mod tests {
         }
     }
 
-    /// B13: dropping the storage of a disk that hangs does not block; its files are in use until the disk answers.
+    /// Dropping the storage of a disk that hangs does not block; its files are in use until the disk answers.
     #[test]
     fn a_disk_that_hangs_blocks_nobody() {
         let (storage, open, begun, lock) = gated();
@@ -404,7 +404,7 @@ mod tests {
         assert_eq!(Arc::strong_count(&lock), 1, "the disk has answered");
     }
 
-    /// B13: `close` waits for a disk that hangs; a caller that cannot wait drops the future.
+    /// `close` waits for a disk that hangs; a caller that cannot wait drops the future.
     #[test]
     fn closing_waits_for_the_disk_and_can_be_given_up() {
         let (storage, open, begun, lock) = gated();

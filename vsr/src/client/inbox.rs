@@ -49,25 +49,25 @@ pub enum QueryError {
     /// The state machine's answer has no encoding; why is in the log of the replica that was asked.
     #[error("the answer has no encoding: ask for something flatter, or change the type of the answer")]
     Unencodable,
-    /// The answer is none of the type that is expected here.
+    /// The answer does not decode as the type of this state machine.
     #[error("the answer does not decode: {0}")]
     Decode(#[source] CodecError),
     /// The state machine panicked while answering.
     #[error("the state machine panicked while answering: {0}")]
     Panicked(String),
-    /// No answer before the deadline.
+    /// There was no answer in time.
     #[error("no answer before the deadline")]
     TimedOut,
-    /// The replica, or client, has stopped.
-    #[error("the replica has stopped")]
+    /// The replica of the handle, or the client, has stopped.
+    #[error("the replica, or the client, has stopped")]
     Stopped,
 }
 
-/// What a replica says of itself. Later versions say more.
+/// What a replica says of itself at the end of a turn. Later versions have more fields.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct ReplicaStatus {
-    /// Which replica.
+    /// The replica.
     pub replica: ReplicaId,
     /// Its view.
     pub view: View,
@@ -83,7 +83,7 @@ pub struct ReplicaStatus {
     pub applied: OpNumber,
     /// The head of its log.
     pub head: OpNumber,
-    /// Open sessions.
+    /// The number of open sessions.
     pub sessions: usize,
     /// How often it was started on this disk.
     pub starts: u64,
@@ -93,12 +93,12 @@ pub struct ReplicaStatus {
     pub health: Health,
     /// The members that refuse this replica, each with its reason; an operator has to act.
     pub refused_by: Vec<(ReplicaId, String)>,
-    /// Its replica's future has ended.
+    /// Whether the replica's future has ended.
     pub stopped: bool,
 }
 
 impl ReplicaStatus {
-    /// Before the replica has read its disk.
+    /// The status of a replica that has not read its disk yet.
     pub(crate) fn unknown(replica: ReplicaId, primary: ReplicaId) -> ReplicaStatus {
         ReplicaStatus {
             replica,
@@ -119,7 +119,7 @@ impl ReplicaStatus {
     }
 }
 
-/// What one kind of thing that waits may take of the memory.
+/// How much memory the things of one kind that wait may take.
 #[derive(Debug)]
 pub(crate) struct Account {
     count_max: usize,
@@ -128,7 +128,7 @@ pub(crate) struct Account {
     bytes: AtomicUsize,
 }
 
-/// What something takes of an [`Account`], until it is dropped.
+/// What one thing takes of an [`Account`]. Dropping it gives that back.
 #[derive(Debug)]
 pub(crate) struct Charge {
     account: Arc<Account>,

@@ -35,14 +35,15 @@ use crate::traits::state_machine::{StateMachine, decode};
 pub struct ClientConfig {
     /// Its id: fresh for each client that is built, never used again.
     pub id: ClientId,
-    /// The ids of the cluster's members in their order.
+    /// The ids of the cluster's members, in the order of the membership.
     pub members: Vec<ReplicaId>,
-    /// Requests in flight; not more than the cluster's `window`. Default 1,024.
+    /// Requests that may be in flight; not more than the cluster's `window`. Default 1,024.
     pub window: u32,
     /// How long to wait for an answer before another replica is asked; longer where answers take longer. Default
     /// 200 ms.
     pub reply_timeout: Duration,
-    /// How long to wait, the first time, after a replica said that it knows no primary. It doubles. Default 5 ms.
+    /// How long to wait before a request is sent again after a replica said that it knows no primary, and a quarter of the wait after any
+    /// other refusal for now. It doubles each time, up to half of `reply_timeout` and up to a second. Default 5 ms.
     pub retry_backoff: Duration,
     /// Requests that wait here for callers, and queries; beyond it a submit, or a query, fails with `Busy`. Default
     /// 65,536.
@@ -136,7 +137,8 @@ impl ClientConfig {
     }
 }
 
-/// Submits and queries from outside the cluster. Cheap to clone; all clones share one session.
+/// Submits and queries, from outside the cluster. It has the methods of a [`Handle`](crate::Handle) for that. Cheap to clone; all clones
+/// share one session.
 pub struct Client<S> {
     shared: Arc<Shared>,
     machine: PhantomData<fn() -> S>,
@@ -174,7 +176,8 @@ impl<S: StateMachine> Client<S> {
         (client, ClientRunner { config, network, closer: ClientCloser(shared) })
     }
 
-    /// Executes a command exactly once and returns its reply, as [`Handle::submit`](crate::Handle::submit) does.
+    /// Executes a command exactly once and returns its reply. Works through any replica and through view changes: the request is sent
+    /// again until it is answered (rules 5.7, 5.8). Commands that are in flight together have no order (rule 5.6).
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting, not the request: it may still be executed, once.
@@ -185,7 +188,10 @@ impl<S: StateMachine> Client<S> {
         submit_command::<S>(&self.shared, command).await.map(|reply| reply.value)
     }
 
-    /// As [`submit`](Self::submit), with the position at which the command was executed.
+    /// As [`submit`](Self::submit), with the position in the log at which the command was executed.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -193,10 +199,14 @@ impl<S: StateMachine> Client<S> {
         submit_command::<S>(&self.shared, command).await
     }
 
-    /// As [`submit_positioned`](Self::submit_positioned), for a limited time.
+    /// As [`submit_positioned`](Self::submit_positioned), and stops waiting `limit` after the call.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
     ///
     /// # Errors
-    /// [`SubmitError::TimedOut`] means that the outcome is unknown; else as [`submit`](Self::submit).
+    /// [`SubmitError::TimedOut`] when there is no reply in time: whether the command is executed, then or later, is unknown. Else as
+    /// [`submit`](Self::submit).
     pub async fn submit_within(
         &self,
         command: S::Command,
@@ -205,19 +215,22 @@ impl<S: StateMachine> Client<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// Answers a query from a state that contains every command that was acknowledged before the call, as
-    /// [`Handle::query`](crate::Handle::query) does: linearizable.
+    /// Answers a query from a state that contains every command that was acknowledged, to any client, before the call (linearizable;
+    /// rules 8.1, 8.2). Works through any replica, and writes nothing to the log.
     ///
     /// # Cancel safety
-    /// Dropping the future is harmless.
+    /// Dropping the future is harmless: a query changes nothing.
     ///
     /// # Errors
-    /// A [`QueryError`].
+    /// A [`QueryError`]. To ask again is always safe.
     pub async fn query(&self, query: S::Query) -> Result<S::Answer, QueryError> {
         send_query::<S>(&self.shared, query).await.map(|answer| answer.value)
     }
 
     /// As [`query`](Self::query), with the last op that the answer contains.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
     ///
     /// # Errors
     /// As [`query`](Self::query).
@@ -225,10 +238,13 @@ impl<S: StateMachine> Client<S> {
         send_query::<S>(&self.shared, query).await
     }
 
-    /// As [`query_positioned`](Self::query_positioned), for a limited time.
+    /// As [`query_positioned`](Self::query_positioned), and stops waiting `limit` after the call.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
     ///
     /// # Errors
-    /// A [`QueryError`].
+    /// [`QueryError::TimedOut`] when there is no answer in time. Else as [`query`](Self::query).
     pub async fn query_within(
         &self,
         query: S::Query,
@@ -237,8 +253,12 @@ impl<S: StateMachine> Client<S> {
         send_query_within::<S>(&self.shared, query, limit).await
     }
 
-    /// What a replica says of itself, and why there is no progress, if there is none. `None` when it does not
-    /// answer in time. It travels encoded, so this comes with the feature `msgpack`.
+    /// Asks one replica what it says of itself, and for its sentence on why there is no progress, as
+    /// [`Handle::explain`](crate::Handle::explain) gives it. `None` when there is no answer `limit` after the call, and when the client is
+    /// closed. The answer travels encoded, so this comes with the feature `msgpack`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future is harmless.
     #[cfg(feature = "msgpack")]
     pub async fn status(&self, replica: ReplicaId, limit: Duration) -> Option<(ReplicaStatus, String)> {
         let (answer, receiver) = oneshot::channel();
@@ -257,7 +277,8 @@ impl<S: StateMachine> Client<S> {
         }
     }
 
-    /// Ends the client's future. What is in flight stays unknown.
+    /// Ends the client's future. Callers that wait get [`SubmitError::Stopped`] or [`QueryError::Stopped`]: whether their commands are
+    /// executed is unknown.
     pub fn close(&self) {
         self.shared.close();
         self.shared.waker.wake();
@@ -265,19 +286,19 @@ impl<S: StateMachine> Client<S> {
 }
 
 impl<S> Client<S> {
-    /// The newest view that an answer came from, once there was one.
+    /// The newest view that an answer has named; view 0 before the first answer.
     #[must_use]
     pub fn view(&self) -> View {
         self.shared.status().view
     }
 
-    /// Replicas that refuse this client's connection, each with its reason: an operator has to act.
+    /// The replicas that refuse this client's connection, each with its reason in words. An operator has to act.
     #[must_use]
     pub fn refused_by(&self) -> Vec<(ReplicaId, String)> {
         self.shared.status().refused_by
     }
 
-    /// Why requests have to wait, as the cluster said last; `None` while they are taken, or nothing is heard.
+    /// Why requests have to wait, as the cluster said last. `None` while they are taken, and while nothing is heard.
     #[must_use]
     pub fn trouble(&self) -> Option<Busy> {
         self.shared.trouble()
@@ -297,7 +318,7 @@ struct WaitingQuery {
 const PROBES: usize = 4;
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// In the words of the caller.
+/// The error that a caller gets for a refusal.
 fn refused(refusal: Refusal) -> QueryError {
     match refusal {
         Refusal::TooLarge => QueryError::TooLarge,
@@ -371,15 +392,15 @@ struct Worker<'a, N> {
     shared: &'a Shared,
     clock: &'a dyn Clock,
     session: ClientSession<Caller>,
-    /// The member that is asked.
+    /// The member that is asked, by its place in `members`.
     target: usize,
     view: View,
     /// Whether any answer has named a view.
     view_known: bool,
     rotated_at: Monotonic,
-    /// To whom there is a connection.
+    /// The replicas to which there is a connection.
     up: BTreeSet<ReplicaId>,
-    /// To whom something went that may not be answered yet.
+    /// The replicas to which something was sent that may not be answered yet.
     asked: BTreeSet<ReplicaId>,
     queries: BTreeMap<u64, WaitingQuery>,
     status: BTreeMap<u64, (ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,

@@ -9,7 +9,7 @@
 //! - What gets **no answer** for longer than answers take now is sent again, of the oldest requests only, and
 //!   after times that double.
 //! - **Everything** is sent again only when the connection or the primary has changed.
-//! - At no time more bytes are on the way than the cluster has shown to take; it is told nothing twice that is.
+//! - There are never more bytes on their way than the cluster has shown to take, and nothing that is on its way is sent again.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -73,7 +73,7 @@ pub enum SubmitError {
     #[error("another client uses the same client id; the request was not executed")]
     Conflict,
     /// The replica, or client, has stopped.
-    #[error("the replica has stopped; whether the request was executed is unknown")]
+    #[error("the replica, or the client, has stopped; whether the request was executed is unknown")]
     Stopped,
 }
 
@@ -107,7 +107,7 @@ impl<T> Outstanding<T> {
     }
 }
 
-/// About the bytes that a request takes on its way.
+/// The bytes that a request takes on its way, about.
 fn weight(command: &Bytes) -> u64 {
     command.len() as u64 + 64
 }
@@ -133,12 +133,12 @@ pub(crate) struct ClientSession<T> {
     refused: usize,
     /// Bytes of the others: on their way, as far as is known.
     on_the_way: u64,
-    /// So many may be, beside a single request.
+    /// The most bytes that may be on their way, beside a single request.
     on_the_way_max: u64,
-    /// The cluster has not yet shown what it takes.
+    /// Whether the cluster has not yet shown how many bytes it takes.
     is_growing: bool,
     waiting: VecDeque<(Bytes, T)>,
-    /// Who has to hear something without an answer of the cluster.
+    /// Callers with a result that is not an answer of the cluster.
     told: Vec<(T, Submitted)>,
     register_due: Monotonic,
     last_used: Monotonic,
@@ -164,17 +164,17 @@ pub(crate) struct ClientSession<T> {
 const IDLE: Duration = Duration::from_secs(60);
 /// The longest pause before a short request is sent again. Backups count on it (`protocol::forwards`).
 const RETRY_MAX: Duration = CLIENT_PAUSE_MAX;
-/// The longest time that answers are thought to take.
+/// The longest time after which an answer is no longer expected.
 const TIME_OUT_MAX: Duration = Duration::from_secs(10);
 const DOUBLINGS_MAX: u32 = 10;
 const CAUTION_MAX: u32 = 5;
 /// This many of the oldest requests are sent again when there is no answer.
 const PROBES: usize = 4;
-/// And so many bytes of them at once, beside a single one.
+/// The most bytes of them that are sent again at once, unless a single one is longer.
 const PROBE_BYTES: usize = 16 << 10;
-/// What a cluster is thought to take at once, before it has shown.
+/// Bytes that may be on their way before the cluster has shown how many it takes.
 const ON_THE_WAY_START: u64 = 16 << 20;
-/// Less burdens no cluster.
+/// Bytes that may always be on their way: they are no burden for any cluster.
 const ON_THE_WAY_MIN: u64 = 64 << 10;
 
 impl<T> ClientSession<T> {
@@ -237,7 +237,7 @@ impl<T> ClientSession<T> {
         self.trouble.filter(|_| self.pending() > 0)
     }
 
-    /// Who has to hear something since the last call, without an answer of the cluster.
+    /// Takes the callers with a result that is not an answer of the cluster, since the last call.
     pub(crate) fn take_told(&mut self, settled: &mut Vec<(T, Submitted)>) {
         settled.append(&mut self.told);
     }

@@ -89,7 +89,7 @@ fn same<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
     assert_eq!(to_vec(&back).as_ref(), Ok(&bytes), "the same value has the same bytes");
 }
 
-/// B12: what a user writes arrives as it was.
+/// What a user writes arrives as it was.
 #[test]
 fn every_shape_arrives_as_it_was() {
     for skips in [(None, None), (None, Some(5)), (Some(1), None), (Some(1), Some(5))] {
@@ -198,7 +198,7 @@ fn on_a_small_stack(test: impl FnOnce() + Send + 'static) {
     thread.join().expect("no panic");
 }
 
-/// B9: a message of death. Any depth ends in an error, on a stack of 2 MiB; the deepest that is allowed passes.
+/// A value that is too deep, of any depth, ends in an error, on a stack of 2 MiB; the deepest that is allowed passes.
 #[test]
 fn too_deep_is_an_error_before_the_stack_overflows() {
     on_a_small_stack(|| {

@@ -14,7 +14,8 @@ use crate::client::session::SubmitError;
 use crate::protocol::{Busy, OpNumber, Position};
 use crate::traits::state_machine::StateMachine;
 
-/// Submits and queries, on any replica. Cheap to clone; all clones share one session.
+/// Submits and queries, beside a replica and in its process. It has the methods of a [`Client`](crate::Client) for that, and others for
+/// the replica itself. Cheap to clone; all clones share one session.
 pub struct Handle<S> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) machine: PhantomData<fn() -> S>,
@@ -33,9 +34,8 @@ impl<S> std::fmt::Debug for Handle<S> {
 }
 
 impl<S: StateMachine> Handle<S> {
-    /// Executes a command exactly once and returns its reply. Works on any replica and through view
-    /// changes: the request is sent again until it is answered (rules 5.7, 5.8). No order is promised
-    /// between requests that are in flight together.
+    /// Executes a command exactly once and returns its reply. Works through any replica and through view changes: the request is sent
+    /// again until it is answered (rules 5.7, 5.8). Commands that are in flight together have no order (rule 5.6).
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting, not the request: it may still be executed, once.
@@ -46,7 +46,10 @@ impl<S: StateMachine> Handle<S> {
         submit_command::<S>(&self.shared, command).await.map(|reply| reply.value)
     }
 
-    /// As [`submit`](Self::submit), with the position at which the command was executed.
+    /// As [`submit`](Self::submit), with the position in the log at which the command was executed.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
     ///
     /// # Errors
     /// As [`submit`](Self::submit).
@@ -54,10 +57,14 @@ impl<S: StateMachine> Handle<S> {
         submit_command::<S>(&self.shared, command).await
     }
 
-    /// As [`submit_positioned`](Self::submit_positioned), for a limited time.
+    /// As [`submit_positioned`](Self::submit_positioned), and stops waiting `limit` after the call.
+    ///
+    /// # Cancel safety
+    /// As [`submit`](Self::submit).
     ///
     /// # Errors
-    /// [`SubmitError::TimedOut`] means that the outcome is unknown; else as [`submit`](Self::submit).
+    /// [`SubmitError::TimedOut`] when there is no reply in time: whether the command is executed, then or later, is unknown. Else as
+    /// [`submit`](Self::submit).
     pub async fn submit_within(
         &self,
         command: S::Command,
@@ -66,19 +73,22 @@ impl<S: StateMachine> Handle<S> {
         submit_within::<S>(&self.shared, command, limit).await
     }
 
-    /// Answers a query from a state that contains every command that was acknowledged, to any client,
-    /// before the call (linearizable; rule 8.1). Writes nothing to the log.
+    /// Answers a query from a state that contains every command that was acknowledged, to any client, before the call (linearizable;
+    /// rules 8.1, 8.2). Works through any replica, and writes nothing to the log.
     ///
     /// # Cancel safety
-    /// Dropping the future is harmless.
+    /// Dropping the future is harmless: a query changes nothing.
     ///
     /// # Errors
-    /// A [`QueryError`].
+    /// A [`QueryError`]. To ask again is always safe.
     pub async fn query(&self, query: S::Query) -> Result<S::Answer, QueryError> {
         send_query::<S>(&self.shared, query).await.map(|answer| answer.value)
     }
 
     /// As [`query`](Self::query), with the last op that the answer contains.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
     ///
     /// # Errors
     /// As [`query`](Self::query).
@@ -86,10 +96,13 @@ impl<S: StateMachine> Handle<S> {
         send_query::<S>(&self.shared, query).await
     }
 
-    /// As [`query_positioned`](Self::query_positioned), for a limited time.
+    /// As [`query_positioned`](Self::query_positioned), and stops waiting `limit` after the call.
+    ///
+    /// # Cancel safety
+    /// As [`query`](Self::query).
     ///
     /// # Errors
-    /// A [`QueryError`].
+    /// [`QueryError::TimedOut`] when there is no answer in time. Else as [`query`](Self::query).
     pub async fn query_within(
         &self,
         query: S::Query,
@@ -106,7 +119,7 @@ impl<S> Handle<S> {
         self.shared.status()
     }
 
-    /// Why requests of this handle have to wait, as the cluster said last; `None` while they are taken.
+    /// Why requests have to wait, as the cluster said last. `None` while they are taken, and while nothing is heard.
     #[must_use]
     pub fn trouble(&self) -> Option<Busy> {
         self.shared.trouble()
@@ -176,5 +189,28 @@ impl<S> Handle<S> {
         }
         self.shared.waker.wake();
         let _ = receiver.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    /// A method with its documentation, as it stands in the source.
+    fn method<'a>(source: &'a str, name: &str) -> Vec<&'a str> {
+        let lines: Vec<&str> = source.lines().collect();
+        let begins = |line: &&str| line.starts_with(&format!("    pub async fn {name}("));
+        let at = lines.iter().position(begins).expect("the method");
+        let documentation = lines[..at].iter().rev().take_while(|line| line.starts_with("    ///")).count();
+        let body = lines[at..].iter().take_while(|line| **line != "    }").count();
+        lines[at - documentation..at + body].to_vec()
+    }
+
+    #[test]
+    fn a_handle_and_a_client_submit_and_query_by_the_same_methods_with_the_same_documentation() {
+        let (handle, client) = (include_str!("handle.rs"), include_str!("../client/mod.rs"));
+        for name in ["submit", "submit_positioned", "submit_within", "query", "query_positioned", "query_within"] {
+            let of_handle = method(handle, name);
+            assert!(of_handle.iter().any(|line| line.contains("# Errors")), "{name}: {of_handle:?}");
+            assert_eq!(of_handle, method(client, name), "{name}");
+        }
     }
 }

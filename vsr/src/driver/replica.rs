@@ -38,10 +38,10 @@ use crate::traits::storage::{Storage, StorageError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplicaError {
-    /// The disk. Its words say who must act.
+    /// The storage has failed, or refuses to start. Its words say who must act.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// The transport.
+    /// The transport has stopped.
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The protocol cannot go on safely.
@@ -117,14 +117,14 @@ impl<S: StateMachine> Replica<S, (), (), SystemClock> {
 }
 
 impl<S, D, N, C> ReplicaBuilder<S, D, N, C> {
-    /// Where the log is kept.
+    /// The storage of the log and of the vsr state.
     #[must_use]
     pub fn storage<D2: Storage>(self, storage: D2) -> ReplicaBuilder<S, D2, N, C> {
         let ReplicaBuilder { config, machine, network, clock, observer, .. } = self;
         ReplicaBuilder { config, machine, storage, network, clock, observer }
     }
 
-    /// How the other replicas and the clients are reached.
+    /// The transport to the other replicas and to clients.
     #[must_use]
     pub fn network<N2: Network>(self, network: N2) -> ReplicaBuilder<S, D, N2, C> {
         let ReplicaBuilder { config, machine, storage, clock, observer, .. } = self;
@@ -138,7 +138,7 @@ impl<S, D, N, C> ReplicaBuilder<S, D, N, C> {
         ReplicaBuilder { config, machine, storage, network, clock, observer }
     }
 
-    /// An observer that sees every event.
+    /// An observer that is told every event of the protocol. None if none is given.
     #[must_use]
     pub fn observer(mut self, observer: Box<dyn Observer>) -> ReplicaBuilder<S, D, N, C> {
         self.observer = Some(observer);
@@ -147,10 +147,10 @@ impl<S, D, N, C> ReplicaBuilder<S, D, N, C> {
 }
 
 impl<S: StateMachine, D: Storage, N: Network, C: Clock> ReplicaBuilder<S, D, N, C> {
-    /// The replica, to be run, and the handle of the application.
+    /// Builds the replica, which has to be run, and the handle for the application.
     ///
     /// # Errors
-    /// A configuration that cannot work.
+    /// A [`ConfigError`] for a configuration that cannot work.
     #[allow(clippy::type_complexity, reason = "the two parts that building makes")]
     pub fn build(self) -> Result<(Replica<S, D, N, C>, Handle<S>), ConfigError> {
         let ReplicaBuilder { config, machine, storage, network, clock, observer } = self;
@@ -338,22 +338,22 @@ struct Driver<'a, S, D, N, C> {
     queries: BTreeMap<u64, Waiting>,
     /// Those of clients, and when each was asked last.
     client_queries: BTreeMap<(ClientId, u64), Monotonic>,
-    /// Questions how the replica is, of handles and of clients: answered at the end of the turn.
+    /// Questions of handles and of clients about the replica's status, answered at the end of the turn.
     explain_asked: Vec<oneshot::Sender<String>>,
     status_asked: Vec<(ClientId, u64)>,
     query_max: usize,
     answer_max: usize,
-    /// Looking for queries to forget costs as much as there are.
+    /// When queries of clients that have given up are looked for next: the search visits all that wait.
     forget_at: Monotonic,
     next_query: u64,
     write: Option<(BatchNumber, Batch, WriteFuture<'a>)>,
     /// A write that found no room.
     full: Option<Full>,
     full_pause: Duration,
-    /// Each with the times that it failed.
+    /// Reads that are under way, each with the number of times that it has failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     recv: Option<BoxFuture<'a, Result<Vec<NetworkEvent>, NetworkError>>>,
-    /// The peers that will not have this replica, and why. Status, `explain`, log and metrics look here.
+    /// The peers that refuse this replica, each with its reason, for status, `explain`, log and metrics.
     refused_by: BTreeMap<ReplicaId, String>,
     alarm: Alarm<'a>,
     stopping: Option<Monotonic>,
@@ -514,7 +514,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         Ok(true)
     }
 
-    /// What handles have left.
+    /// Takes in what handles have left in the inbox. Returns whether the core has work from it.
     fn poll_inbox(&mut self, context: &mut Context<'_>, now: Monotonic) -> bool {
         self.shared.waker.register(context.waker());
         let Inbox { submissions, queries, explain, watchers, shutdown, stop_now, .. } = self.shared.inbox().take();
@@ -579,7 +579,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.ask(query, Asker::Client { client, nonce }, charge);
     }
 
-    /// Queries whose callers have gone make room for others.
+    /// Drops queries whose callers have gone, to make room for others.
     fn forget_queries(&mut self, now: Monotonic) {
         if now < self.forget_at {
             return;
@@ -653,7 +653,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.effects.queries = ready;
     }
 
-    /// Tells handles and clients that have asked how the replica is.
+    /// Answers the questions of handles and clients about the replica's status.
     fn answer_questions(&mut self) {
         for answer in std::mem::take(&mut self.explain_asked) {
             let _ = answer.send(self.explain());

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::core::Core;
+use crate::protocol::health::halt::Halt;
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::Message;
 use crate::protocol::types::number::{BatchNumber, ClientId, ClusterId, DiskId, Monotonic, ReplicaId, Timestamp};
@@ -24,6 +25,11 @@ pub(super) fn any_core() -> Core {
 
 /// A replica on a disk that holds no op.
 pub(super) fn start(state: VsrState) -> Core {
+    try_start(state).unwrap()
+}
+
+/// As [`start`], if the replica does not refuse.
+pub(super) fn try_start(state: VsrState) -> Result<Core, Halt> {
     let options = Options {
         timing: Timing::default(),
         seed: 1,
@@ -34,7 +40,7 @@ pub(super) fn start(state: VsrState) -> Core {
         queue_bytes_max: 1 << 20,
     };
     let recovered = Recovered { state, slots: Vec::new(), head_certain: true };
-    Core::recover(options, recovered, Monotonic(0), Timestamp(0)).unwrap()
+    Core::recover(options, recovered, Monotonic(0), Timestamp(0))
 }
 
 /// The writes that the code makes a message wait for.

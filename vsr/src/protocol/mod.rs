@@ -40,7 +40,6 @@ mod types;
 mod view_change;
 
 pub use self::core::Core;
-pub use self::health::audit::Account;
 pub use self::health::explain::{Health, Refusals};
 pub use self::health::halt::Halt;
 pub use self::health::invariants::{BrokenInvariant, Promises};
@@ -49,6 +48,7 @@ pub use self::normal::apply::{ApplyContext, Machine};
 pub(crate) use self::normal::forwards::CLIENT_PAUSE_MAX;
 pub use self::recovery::repair::ReadRequest;
 pub use self::turn::{Effects, Input, Inputs};
+pub use self::types::account::Account;
 pub use self::types::checksum::Checksum;
 pub use self::types::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,

@@ -150,7 +150,7 @@ pub enum Input {
         client: ClientId,
         /// The number that the client gave its query.
         nonce: u64,
-        /// Why.
+        /// The reason that the client is told.
         refusal: Refusal,
     },
     /// The process is going to stop: a primary gives up its role, so that the cluster loses no time-out.

@@ -19,10 +19,10 @@ use crate::protocol::{Monotonic, Timestamp};
 /// 3. [`wall`](Self::wall) is the time of day, as well as the machine knows it.
 #[async_trait]
 pub trait Clock: Send + Sync + 'static {
-    /// The time since some start.
+    /// The time since some start, in nanoseconds.
     fn now(&self) -> Monotonic;
 
-    /// The time of day, for timestamps. It may jump.
+    /// The time of day, in nanoseconds since the Unix epoch, for timestamps. It may jump.
     fn wall(&self) -> Timestamp;
 
     /// Waits until [`now`](Self::now) has reached the deadline.

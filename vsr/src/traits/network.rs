@@ -37,7 +37,10 @@ pub trait Network: Send + Sync + 'static {
     /// Sends every message of the batch, in order, and leaves it empty.
     fn send(&self, batch: &mut Vec<Envelope>);
 
-    /// The next events; waits for at least one.
+    /// Waits for at least one event, and returns those that have arrived.
+    ///
+    /// # Errors
+    /// When the transport cannot go on: the replica stops with the error.
     async fn recv(&self) -> Result<Vec<NetworkEvent>, NetworkError>;
 
     /// Sets the identity of the replica that uses this transport. Called once, before anything is sent. Transports show it to
@@ -53,7 +56,7 @@ pub trait Network: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct Identity {
-    /// Given at random when the disk was formatted.
+    /// The id of the disk, drawn at random when it was formatted.
     pub disk_id: DiskId,
     /// How often the replica was started on it, this start included.
     pub starts: u64,
@@ -105,7 +108,7 @@ pub enum NetworkEvent {
 pub struct NetworkError(#[source] Cause);
 
 impl NetworkError {
-    /// For this cause: an error, or words.
+    /// A network that has stopped for this cause: an error, or words.
     #[must_use]
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> NetworkError {
         NetworkError(Cause::new(cause))

@@ -24,14 +24,14 @@ use crate::protocol::{ApplyContext, Checksum, Halt, Machine, OpNumber, Timestamp
 /// A command of type [`Bytes`] passes through without a codec; all others are encoded by [`crate::codec`], which
 /// takes values of a bounded depth, and comes with the feature `msgpack`.
 pub trait StateMachine: Sized + Send + 'static {
-    /// What changes the state.
+    /// A request that changes the state.
     type Command: Value;
-    /// What the change answers. Its encoding must be deterministic too: no `HashMap` in it. A reply that has no
+    /// The answer to a command. Its encoding must be deterministic too: no `HashMap` in it. A reply that has no
     /// encoding (it is too deep, or its type refuses) is lost, though the command was executed.
     type Reply: Value;
-    /// What asks about the state.
+    /// A request that reads the state.
     type Query: Value;
-    /// What is answered.
+    /// The answer to a query.
     type Answer: Value;
 
     /// Applies one command. A panic stops this replica with a typed error; the host lives.
@@ -50,7 +50,7 @@ pub trait StateMachine: Sized + Send + 'static {
     /// When the bytes are not a snapshot of this machine.
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError>;
 
-    /// One number for the whole state. Compared between replicas where it is given.
+    /// One number for the whole state, or `None` (the default). The simulator compares it between replicas where it is given.
     fn digest(&self) -> Option<Checksum> {
         None
     }
@@ -149,7 +149,7 @@ impl std::fmt::Debug for Snapshot {
 pub struct RestoreError(#[source] Cause);
 
 impl RestoreError {
-    /// For this cause: an error, or words.
+    /// A snapshot that cannot be read for this cause: an error, or words.
     #[must_use]
     pub fn new(cause: impl Into<Box<dyn Error + Send + Sync>>) -> RestoreError {
         RestoreError(Cause::new(cause))
@@ -354,7 +354,7 @@ mod tests {
         Typed(Tells).apply(&context, what, &mut reply).map(|()| reply)
     }
 
-    /// B9: whatever the application's code does, it ends as a typed error.
+    /// Whatever the application's code does, it ends as a typed error.
     #[test]
     fn a_panic_in_any_code_of_the_application_is_a_typed_error() {
         let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };
@@ -380,7 +380,7 @@ mod tests {
         drop_guarded(codec::from_slice::<Bomb>(&[1]));
     }
 
-    /// B9: a reply or an answer that is nested too deeply stops no replica.
+    /// A reply or an answer that is nested too deeply stops no replica.
     #[test]
     fn a_reply_that_cannot_be_encoded_stops_no_replica() {
         let context = QueryContext { applied: OpNumber(0), timestamp: Timestamp(0) };
@@ -391,7 +391,7 @@ mod tests {
         assert_eq!(answer, Err(QueryFailure::Unencodable(CodecError::TooDeep)));
     }
 
-    /// B12: a snapshot is written by the same codec.
+    /// A snapshot is written by the same codec.
     #[test]
     fn a_snapshot_brings_back_what_was_written() {
         let state = (Some(None::<u8>), Some(()), vec![(1_u128, "a".to_owned())]);

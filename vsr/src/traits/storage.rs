@@ -47,16 +47,25 @@ use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 /// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
-    /// Reads everything once, after opening. After [`StorageError::Full`] the replica asks again until there is room.
+    /// Reads everything once, after opening.
+    ///
+    /// # Errors
+    /// After [`StorageError::Full`] the replica asks again until there is room; after any other error it stops with it.
     async fn recover(&self) -> Result<Recovered, StorageError>;
 
     /// Writes a batch; durable when it returns `Ok`. One call at a time. Dropping the future midway
     /// leaves the batch done or not done.
+    ///
+    /// # Errors
+    /// After [`StorageError::Full`] the replica writes the same batch again until there is room; after any other error it stops with it.
     async fn write(&self, batch: Batch) -> Result<(), StorageError>;
 
     /// Reads entries, at least one and no more than about `bytes_max` bytes; fewer than asked for is no
-    /// error. `None` stands for an entry that is damaged or not there. After [`StorageError::Io`] the replica tries again;
-    /// when that does not help it takes the first of them for damaged, and fetches it from a peer.
+    /// error. `None` stands for an entry that is damaged or not there.
+    ///
+    /// # Errors
+    /// After [`StorageError::Io`] the replica tries again; when that does not help it takes the first of the entries for damaged, and
+    /// fetches it from a peer, if it has any. After any other error it stops with it.
     async fn read(
         &self,
         ops: RangeInclusive<OpNumber>,
@@ -74,7 +83,7 @@ pub trait Storage: Send + Sync + 'static {
     async fn close(&self) {}
 }
 
-/// Why storage does not do what it was asked. Each says who must act.
+/// Why storage does not do what it was asked to do. Each variant says who must act.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StorageError {
@@ -171,20 +180,20 @@ pub enum StorageError {
         /// What identifies the place that it is in now.
         found: String,
     },
-    /// Something is here already.
+    /// The folder to be formatted is not empty.
     #[error(
         "{0} is not empty: formatting would destroy what is there; a replica that was formatted is only started, a new \
          one gets an empty folder"
     )]
     NotEmpty(String),
-    /// Another program, or version, wrote it.
+    /// Another version of this program, or another program, wrote the storage.
     #[error("{path} has format version {found}, this program reads {known}: run a version that reads it")]
     Version {
-        /// Where.
+        /// The file or folder.
         path: String,
-        /// What stands there.
+        /// The version that stands there.
         found: u32,
-        /// What is known.
+        /// The version that this program reads.
         known: u32,
     },
     /// No copy of the newest vsr state is intact: the replica does not know what it has promised.
@@ -193,7 +202,7 @@ pub enum StorageError {
          again, replace the replica"
     )]
     StateLost(String),
-    /// Another process has it open.
+    /// Another process has the storage open.
     #[error("{0} is in use by another process: end that one first, a replica runs once")]
     InUse(String),
     /// The batch breaks the contract: a bug of the caller.

@@ -162,7 +162,7 @@ fn nw_12_lengths_are_checked_before_anything_is_allocated() {
     assert_eq!(FrameHeader::decode(&other, limits), Err(WireError::Version { found: 9 }));
 }
 
-/// B9: a stranger's frame cannot overflow the stack either: a field that no message has, as deep as a frame can
+/// A stranger's frame cannot overflow the stack either: a field that no message has, as deep as a frame can
 /// hold.
 #[test]
 fn frames_that_are_too_deep_are_refused() {
@@ -185,7 +185,7 @@ fn frames_that_are_too_deep_are_refused() {
     thread.expect("a thread").join().expect("no panic");
 }
 
-/// B10: the longest messages that a cluster of any constants makes are within the limits of their receivers.
+/// The longest messages that a cluster of any constants makes are within the limits of their receivers.
 #[test]
 fn the_longest_legal_messages_pass() {
     use crate::protocol::limits::REQUEST_MAX;

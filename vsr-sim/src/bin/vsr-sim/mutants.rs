@@ -186,7 +186,7 @@ fn output_within(command: &mut Command, limit: Duration) -> std::io::Result<(Str
         let reader = scope.spawn(move || {
             let mut bytes = Vec::new();
             let result = stdout.as_mut().map_or(Ok(0), |stdout| stdout.read_to_end(&mut bytes));
-            // Nobody listens any more when the time is over.
+            // The receiver is gone when the time is over.
             let _ = closes.send(());
             result.map(|_| bytes)
         });

@@ -113,7 +113,7 @@ fn all_executed(way: &Way<impl FnMut(Monotonic, &Request) -> Option<(Monotonic, 
     assert!(way.settled.iter().all(|(_, result)| result.is_ok()));
 }
 
-/// B11: 40 times the payload on a slow disk.
+/// A slow disk is no reason to send the payload many times over (it was 40 times, once).
 #[test]
 fn a_slow_primary_is_not_sent_everything_again_and_again() {
     let command = Bytes::from(vec![7; 256 << 10]);
@@ -126,7 +126,7 @@ fn a_slow_primary_is_not_sent_everything_again_and_again() {
     }
 }
 
-/// B11: a full queue takes what it takes; the rest is not thrown at it every few milliseconds.
+/// What a full queue refuses is not sent again every few milliseconds.
 #[test]
 fn a_full_queue_is_filled_as_fast_as_it_empties() {
     let command = Bytes::from(vec![7; 256 << 10]);
@@ -140,7 +140,7 @@ fn a_full_queue_is_filled_as_fast_as_it_empties() {
     }
 }
 
-/// B11: nobody answers for a minute.
+/// No replica answers for a minute.
 #[test]
 fn silence_is_not_shouted_at() {
     for len in [1 << 10, 64 << 10] {
@@ -178,7 +178,7 @@ fn what_is_lost_is_sent_again() {
     }
 }
 
-/// B11: everybody hears that the log is full, also behind a window full of requests that wait for room; little is
+/// Every caller hears that the log is full, also behind a window full of requests that wait for room; little is
 /// sent; when there is room, what was sent is executed.
 #[test]
 fn a_full_log_is_heard_by_everybody_and_costs_little() {
@@ -216,7 +216,7 @@ fn a_full_log_is_heard_by_everybody_and_costs_little() {
     all_executed(&way, 10);
 }
 
-/// B11: a client without a session hears that the log is full, too, and asks again at most now and then.
+/// A client without a session hears that the log is full, too, and asks again at most now and then.
 #[test]
 fn a_new_client_hears_that_the_log_is_full() {
     let is_full = Rc::new(Cell::new(true));
@@ -244,7 +244,7 @@ fn a_new_client_hears_that_the_log_is_full() {
     all_executed(&way, 1);
 }
 
-/// B11: a connection that breaks again and again is no reason to send everything each time.
+/// A connection that breaks again and again is no reason to send everything each time.
 #[test]
 fn a_flapping_connection_is_not_flooded() {
     let server = |now: Monotonic, request: &Request| {

@@ -131,7 +131,7 @@ impl<S: StateMachine> Replicas<S> {
     }
 }
 
-/// B9: a message of death, from outside: refused, and nobody dies of it. The same as a query.
+/// A command of a client that would overflow the stack is refused, and stops no replica; so is a query.
 #[test]
 fn a_command_that_is_too_deep_kills_nobody() {
     let mut replicas = start((3, 3), |_| (), || Evaluator);
@@ -160,7 +160,7 @@ fn a_client_and_a_handle_are_told_the_same_positions() {
     });
 }
 
-/// B10: with the constants as they are, and with the largest: what is as long as it may be goes through, from a
+/// With the constants as they are, and with the largest: what is as long as it may be goes through, from a
 /// backup's handle and from a client; what is a byte longer is refused at once, in the right words, and blocks nobody.
 #[test]
 fn the_longest_goes_through_and_a_byte_more_is_refused() {
@@ -211,7 +211,7 @@ fn the_longest_goes_through_and_a_byte_more_is_refused() {
     }
 }
 
-/// B10: a client that knows of larger limits than the cluster has: the cluster refuses, and the client does not ask
+/// A client that knows of larger limits than the cluster has: the cluster refuses, and the client does not ask
 /// again.
 #[test]
 fn what_only_the_cluster_knows_to_be_too_long_is_refused_there() {
@@ -228,7 +228,7 @@ fn what_only_the_cluster_knows_to_be_too_long_is_refused_there() {
     });
 }
 
-/// C19: a panic while answering reaches an outside client as what it is; one in `apply` is named by `explain`
+/// A panic while answering reaches an outside client as what it is; one in `apply` is named by `explain`
 /// when the replica has stopped.
 #[test]
 fn panics_are_told_as_panics() {
@@ -252,7 +252,7 @@ fn panics_are_told_as_panics() {
     });
 }
 
-/// B11: who fills the log hears so, and so does a client that comes later.
+/// A client that fills the log is told so, and so is one that comes later.
 #[test]
 fn a_full_log_is_heard_also_by_a_new_client() {
     let mut replicas = start((3, 3), |config| config.log_bytes_max = 9 << 20, || Lengths);
@@ -275,7 +275,7 @@ fn a_full_log_is_heard_also_by_a_new_client() {
     });
 }
 
-/// B14: queries are bounded in bytes, those of handles and of clients together; what nobody waits for any more makes
+/// Queries are bounded in bytes, those of handles and of clients together; those without a caller make
 /// room.
 #[test]
 fn queries_that_wait_are_bounded_in_bytes() {
@@ -303,7 +303,7 @@ fn queries_that_wait_are_bounded_in_bytes() {
     });
 }
 
-/// B14: so are the commands that callers leave, and a client's queries.
+/// The commands that callers leave are bounded in bytes, and so are a client's queries.
 #[test]
 fn commands_that_wait_are_bounded_in_bytes() {
     let mut replicas = start((1, 3), |config| config.handle_bytes_max = 1 << 20, || Lengths);
@@ -332,7 +332,7 @@ fn commands_that_wait_are_bounded_in_bytes() {
     });
 }
 
-/// B13: a future that was never polled, and a replica that never ran, leave nobody waiting.
+/// A future that was never polled, and a replica that never ran, leave no caller waiting.
 #[test]
 fn what_never_ran_leaves_nobody_waiting() {
     for drops_the_future in [true, false] {
@@ -385,7 +385,7 @@ impl Storage for Held {
     }
 }
 
-/// B13: when `shutdown` has returned, and when a caller hears of the end, disk and network are not held any more.
+/// When `shutdown` has returned, and when a caller hears of the end, disk and network are not held any more.
 #[test]
 fn what_a_replica_held_is_free_when_shutdown_returns() {
     let (mut pool, config, held) = (LocalPool::new(), config_of(0, 1), Arc::new(()));
@@ -424,7 +424,7 @@ impl Storage for Silent {
     }
 }
 
-/// B13: a disk that does not answer when a replica starts keeps nobody waiting: `explain` says so, and `shutdown` returns.
+/// A disk that does not answer when a replica starts keeps no caller waiting: `explain` says so, and `shutdown` returns.
 #[test]
 fn a_start_that_hangs_can_be_asked_and_ended() {
     let mut pool = LocalPool::new();
@@ -468,7 +468,7 @@ impl Storage for Crowded {
     }
 }
 
-/// B8: a start that finds no room waits for some, as a write does; meanwhile it can be asked and ended.
+/// A start that finds no room waits for some, as a write does; meanwhile it can be asked and ended.
 #[test]
 fn a_start_without_room_waits_for_some() {
     for refusals in [2, usize::MAX] {
@@ -490,7 +490,7 @@ fn a_start_without_room_waits_for_some() {
     }
 }
 
-/// B13: a cluster for tests costs no second at its end.
+/// A cluster for tests costs no second at its end.
 #[test]
 fn a_cluster_ends_at_once() {
     let clock = SystemClock::new();
@@ -503,7 +503,7 @@ fn a_cluster_ends_at_once() {
     assert!(took < Duration::from_secs(9), "{took:?} for ten of them");
 }
 
-/// B17: a client whose configuration cannot work says so at every call, and at once.
+/// A client whose configuration cannot work says so at every call, and at once.
 #[test]
 fn a_client_that_cannot_work_says_why() {
     type Set = fn(&mut ClientConfig);
@@ -535,7 +535,7 @@ fn a_client_that_cannot_work_says_why() {
     }
 }
 
-/// B17: limits of time that never come do not overflow.
+/// Limits of time that never come do not overflow.
 #[test]
 fn a_limit_of_for_ever_is_no_limit() {
     let mut replicas = start((1, 1), |_| (), || Lengths);

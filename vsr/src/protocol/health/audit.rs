@@ -3,35 +3,10 @@
 
 use crate::protocol::core::Core;
 use crate::protocol::log::outbox::WAITING_BYTES_MAX;
+use crate::protocol::types::account::Account;
 use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::number::OpNumber;
 use crate::protocol::view_change::phase::Status;
-
-/// Something that is counted as it comes and goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Account {
-    /// What.
-    pub name: &'static str,
-    /// What the running count says.
-    pub counted: u64,
-    /// What is there.
-    pub held: u64,
-    /// The most that may be there.
-    pub bound: u64,
-}
-
-impl Account {
-    /// Whether count and content differ, or there is more than may be.
-    #[must_use]
-    pub fn is_wrong(&self) -> bool {
-        self.counted != self.held || self.held > self.bound
-    }
-
-    /// Of what should be gone.
-    fn leftover(name: &'static str, counted: usize) -> Account {
-        Account { name, counted: counted as u64, held: 0, bound: 0 }
-    }
-}
 
 impl Core {
     /// Counts anew what is counted as it comes and goes. Takes as long as much is held: not for every turn.

@@ -130,6 +130,14 @@ pub enum Halt {
          disk and its log, and report both; started again, the replica goes on from its disk"
     )]
     Broken(#[from] BrokenInvariant),
+    /// The disk names a replica that is none of the members that it lists.
+    #[error(
+        "the disk is that of replica {replica}, which is none of the members that it lists: start the replica on its own disk"
+    )]
+    NotAMember {
+        /// The replica that the disk names.
+        replica: ReplicaId,
+    },
     /// A cluster of one whose disk is damaged: there is no peer to repair it from.
     #[error("op {op} is damaged on the only disk of the cluster: restore the disk from a backup")]
     SoloDamaged {

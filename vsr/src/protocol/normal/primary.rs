@@ -54,7 +54,8 @@ pub(crate) struct InFlight {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PreparedOp {
     pub(crate) op: OpNumber,
-    /// One for each request of an op that this replica prepared; empty for an inherited one.
+    /// The client and the origin of each request, in order. Those of an inherited op are [`INHERITED`], and there are none if its
+    /// body is not in memory.
     pub(crate) origins: Vec<(ClientId, Origin)>,
     /// Further copies of a request that came while it was in flight.
     pub(crate) extra: BTreeMap<u32, Vec<Origin>>,
@@ -102,6 +103,25 @@ impl Primary {
             body: BodyBuilder::default(),
             answers: Vec::new(),
         }
+    }
+
+    /// Takes an op of an earlier view into the pipeline, and its requests into the index, so that none is admitted a second time.
+    fn inherit(&mut self, op: OpNumber, body: Option<Bytes>) {
+        let mut prepared = PreparedOp { op, ..PreparedOp::default() };
+        let requests = body.into_iter().flat_map(|body| BodyReader::new(op, body).flatten());
+        for (Position { index, .. }, request) in requests {
+            let in_flight = |request| InFlight { request, origin: INHERITED, op, index };
+            match request.kind {
+                RequestKind::Register(client) => {
+                    self.registering.insert(client, in_flight(Checksum::default()));
+                }
+                RequestKind::Command(command) => {
+                    self.in_flight.insert((request.session, request.number), in_flight(Checksum::of(&command)));
+                }
+            }
+            prepared.origins.push((ClientId(0), INHERITED));
+        }
+        self.pipeline.push_back(prepared);
     }
 }
 
@@ -581,29 +601,12 @@ impl Core {
         self.primary.heartbeat_at = self.now;
     }
 
-    /// Indexes the requests of the inherited ops, so that none is admitted a second time.
+    /// Takes the inherited ops into the pipeline.
     pub(crate) fn index_inherited(&mut self) {
         let mut op = self.applied.max(self.commit.op()).next();
         while op <= self.log.head() {
-            let mut prepared = PreparedOp { op, ..PreparedOp::default() };
-            if let Some(entry) = self.entry_in_memory(op) {
-                for request in BodyReader::new(op, entry.body).flatten() {
-                    let (position, request) = request;
-                    let index = position.index;
-                    match request.kind {
-                        RequestKind::Register(client) => {
-                            let in_flight = InFlight { request: Checksum::default(), origin: INHERITED, op, index };
-                            self.primary.registering.insert(client, in_flight);
-                        }
-                        RequestKind::Command(command) => {
-                            let in_flight = InFlight { request: Checksum::of(&command), origin: INHERITED, op, index };
-                            self.primary.in_flight.insert((request.session, request.number), in_flight);
-                        }
-                    }
-                    prepared.origins.push((ClientId(0), INHERITED));
-                }
-            }
-            self.primary.pipeline.push_back(prepared);
+            let body = self.entry_in_memory(op).map(|entry| entry.body);
+            self.primary.inherit(op, body);
             op = op.next();
         }
     }

@@ -127,7 +127,7 @@ impl ReadRounds {
         is_one
     }
 
-    /// An ask is answered. Whether there is such a one.
+    /// An ask is answered: its queries are confirmed. Returns whether an ask of this nonce waits.
     pub(crate) fn answer_ask(&mut self, nonce: u64, index: OpNumber) -> bool {
         let Some(at) = self.asks.iter().position(|ask| ask.nonce == nonce) else { return false };
         if let Some(ask) = self.asks.remove(at) {

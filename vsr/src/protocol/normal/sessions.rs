@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::protocol::health::audit::Account;
+use crate::protocol::types::account::Account;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::map::FastMap;
 use crate::protocol::types::membership::Constants;

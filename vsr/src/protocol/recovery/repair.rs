@@ -24,14 +24,14 @@ const ASKS_DOUBLED: u32 = 4;
 /// Entries that the driver reads from storage for the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadRequest {
-    /// To apply them.
+    /// Entries to apply.
     Apply {
-        /// From this op.
+        /// The first op.
         first: OpNumber,
-        /// To this op.
+        /// The last op.
         last: OpNumber,
     },
-    /// For a peer that asked.
+    /// An entry for a peer that asked.
     Serve {
         /// The peer.
         to: ReplicaId,
@@ -243,7 +243,7 @@ impl Core {
         Some(self.membership.members[at].id)
     }
 
-    /// Whether everybody was asked for an op within the retry interval; notes that they are now.
+    /// Whether all members were asked for an op within the retry interval. If not, notes that they are asked now.
     pub(crate) fn repair_asked_recently(&mut self, op: OpNumber) -> bool {
         let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
         let recently = self.repair.is_asked(op, now, timeout, peers);
@@ -289,7 +289,7 @@ impl Core {
         self.try_decide();
     }
 
-    /// Serves entries by checksum, in any status: a copy is a copy, from whomever (hazard B25, schedule F6).
+    /// Serves entries by checksum, in any status: a copy counts, whichever replica sends it (hazard B25, schedule F6).
     pub(crate) fn on_request_entries(&mut self, from: ReplicaId, wanted: Vec<(OpNumber, Checksum)>) {
         let mut entries = Vec::new();
         let mut bytes = 0;
@@ -343,29 +343,39 @@ impl Core {
             ReadRequest::Apply { .. } => {
                 self.applying.reading = false;
                 for (op, entry) in entries {
-                    let Some(slot) = self.log.slot_mut(op) else { continue };
-                    if slot.body != Body::Stored {
-                        continue;
-                    }
-                    match entry {
-                        Some(entry) if slot.header.is_some_and(|own| own.checksum() == entry.header.checksum()) => {
-                            slot.body = Body::Memory(entry.body);
-                        }
-                        _ => self.on_damage(op),
-                    }
+                    self.keep_to_apply(op, entry);
                 }
             }
             ReadRequest::Serve { to, op, checksum } => {
                 for (_, entry) in entries {
-                    match entry {
-                        Some(entry) if entry.header.checksum() == checksum => {
-                            self.send(to, Message::Entries { entries: vec![entry] });
-                        }
-                        _ if self.log.slot(op).is_some_and(|slot| slot.body == Body::Stored) => self.on_damage(op),
-                        _ => {}
-                    }
+                    self.serve_read(to, op, checksum, entry);
                 }
             }
+        }
+    }
+
+    /// Keeps a stored entry that was read in memory, where it is applied from.
+    fn keep_to_apply(&mut self, op: OpNumber, entry: Option<Entry>) {
+        let Some(slot) = self.log.slot_mut(op) else { return };
+        if slot.body != Body::Stored {
+            return;
+        }
+        match entry {
+            Some(entry) if slot.header.is_some_and(|own| own.checksum() == entry.header.checksum()) => {
+                slot.body = Body::Memory(entry.body);
+            }
+            _ => self.on_damage(op),
+        }
+    }
+
+    /// Sends a peer the entry that it asked for and that was read; what cannot be given is damaged, unless the log has changed since.
+    fn serve_read(&mut self, to: ReplicaId, op: OpNumber, checksum: Checksum, entry: Option<Entry>) {
+        match entry {
+            Some(entry) if entry.header.checksum() == checksum => {
+                self.send(to, Message::Entries { entries: vec![entry] });
+            }
+            _ if self.log.slot(op).is_some_and(|slot| slot.body == Body::Stored) => self.on_damage(op),
+            _ => {}
         }
     }
 

@@ -31,14 +31,15 @@ impl Core {
     /// have sent what its disk does not hold (hazard D31). A disk that was told that it is an old one is refused.
     ///
     /// # Errors
-    /// A cluster of one whose disk is damaged has no peer to repair it from.
+    /// [`Halt::NotAMember`] for the disk of a replica that its own membership does not list, [`Halt::SoloDamaged`] for a cluster of one whose
+    /// disk is damaged, [`Halt::OldDisk`] for a disk that the other replicas have called an old one.
     pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Halt> {
         let Recovered { mut state, slots, head_certain } = recovered;
         let head_certain = head_certain && state.head_certain;
         state.starts += 1;
         let membership = state.membership.clone();
         let members = membership.size();
-        let index = membership.index_of(state.replica).unwrap_or(0);
+        let index = membership.index_of(state.replica).ok_or(Halt::NotAMember { replica: state.replica })?;
         if members == 1 {
             refuse_damage(&slots, head_certain)?;
         }
@@ -208,4 +209,21 @@ fn rebuild(root: Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: boo
     }
     log.doubt();
     log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::documented::{any_state, try_start};
+    use crate::protocol::types::number::ReplicaId;
+
+    /// It would take the place of member 0.
+    #[test]
+    fn a_disk_whose_replica_is_no_member_is_refused() {
+        let replica = ReplicaId(7);
+        let state = VsrState { replica, ..any_state() };
+        assert!(state.membership.index_of(replica).is_none());
+        assert_eq!(try_start(state).err(), Some(Halt::NotAMember { replica }));
+        assert!(try_start(any_state()).is_ok());
+    }
 }

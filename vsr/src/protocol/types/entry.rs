@@ -1,6 +1,8 @@
 //! One slot of the log: a header that chains to the one before, and a body that is a batch of
 //! requests.
 
+use std::ops::Deref;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize, de};
 
@@ -34,8 +36,17 @@ impl OpKind {
 
 /// The identity of an op. The log is a hash chain: a header names the checksum of the one before, so
 /// equal checksums mean equal logs up to there.
+///
+/// Its [`HeaderFields`] are read as its own. They cannot be changed, so that the checksum is always theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    fields: HeaderFields,
+    checksum: Checksum,
+}
+
+/// Everything of a [`Header`] but its checksum, which is a function of the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeaderFields {
     /// The view in which the op was prepared. It stays when later views inherit the op.
     pub view: View,
     /// The place in the log.
@@ -56,23 +67,14 @@ pub struct Header {
     pub machine_version: u32,
     /// What the body is.
     pub kind: OpKind,
-    checksum: Checksum,
 }
 
-/// Everything of a [`Header`] but its checksum, which is a function of the rest.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct HeaderFields {
-    pub view: View,
-    pub op: OpNumber,
-    pub parent: Checksum,
-    pub body: Checksum,
-    pub body_len: u32,
-    pub requests: u32,
-    pub timestamp: Timestamp,
-    pub commit: CommitNumber,
-    pub machine_version: u32,
-    pub kind: OpKind,
+impl Deref for Header {
+    type Target = HeaderFields;
+
+    fn deref(&self) -> &HeaderFields {
+        &self.fields
+    }
 }
 
 impl Header {
@@ -82,23 +84,7 @@ impl Header {
     /// A header of these fields.
     #[must_use]
     pub fn new(fields: HeaderFields) -> Header {
-        let HeaderFields { view, op, parent, body, body_len, requests, timestamp, commit, machine_version, kind } =
-            fields;
-        let mut header = Header {
-            view,
-            op,
-            parent,
-            body,
-            body_len,
-            requests,
-            timestamp,
-            commit,
-            machine_version,
-            kind,
-            checksum: Checksum(0),
-        };
-        header.checksum = Checksum::of(&header.encode());
-        header
+        Header { fields, checksum: Checksum::of(&fields.encode()) }
     }
 
     /// What the first op's header has as parent: a function of the cluster, so that the logs of two
@@ -119,6 +105,38 @@ impl Header {
     /// The fixed layout, little endian.
     #[must_use]
     pub fn encode(&self) -> [u8; Header::LEN] {
+        self.fields.encode()
+    }
+
+    /// Reads the layout of [`encode`](Self::encode). The checksum is computed, never read, so a header
+    /// cannot carry a wrong one. `None` when a field has no meaning.
+    #[must_use]
+    pub fn decode(bytes: &[u8; Header::LEN]) -> Option<Header> {
+        let u128_at = |at: usize| u128::from_le_bytes(bytes[at..at + 16].try_into().unwrap_or_default());
+        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
+        if bytes[81..].iter().any(|&byte| byte != 0) {
+            return None;
+        }
+        let fields = HeaderFields {
+            parent: Checksum(u128_at(0)),
+            body: Checksum(u128_at(16)),
+            op: OpNumber(u64_at(32)),
+            view: View { number: u64_at(40), epoch: Epoch(u32_at(64)) },
+            commit: CommitNumber(u64_at(48)),
+            timestamp: Timestamp(u64_at(56)),
+            body_len: u32_at(68),
+            requests: u32_at(72),
+            machine_version: u32_at(76),
+            kind: OpKind::from_byte(bytes[80])?,
+        };
+        Some(Header { fields, checksum: Checksum::of(bytes) })
+    }
+}
+
+impl HeaderFields {
+    /// The layout of a header.
+    fn encode(&self) -> [u8; Header::LEN] {
         let mut out = [0; Header::LEN];
         let mut at = 0;
         let mut put = |bytes: &[u8]| {
@@ -137,31 +155,6 @@ impl Header {
         put(&self.machine_version.to_le_bytes());
         put(&[self.kind as u8]);
         out
-    }
-
-    /// Reads the layout of [`encode`](Self::encode). The checksum is computed, never read, so a header
-    /// cannot carry a wrong one. `None` when a field has no meaning.
-    #[must_use]
-    pub fn decode(bytes: &[u8; Header::LEN]) -> Option<Header> {
-        let u128_at = |at: usize| u128::from_le_bytes(bytes[at..at + 16].try_into().unwrap_or_default());
-        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
-        let u32_at = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap_or_default());
-        if bytes[81..].iter().any(|&byte| byte != 0) {
-            return None;
-        }
-        Some(Header {
-            parent: Checksum(u128_at(0)),
-            body: Checksum(u128_at(16)),
-            op: OpNumber(u64_at(32)),
-            view: View { number: u64_at(40), epoch: Epoch(u32_at(64)) },
-            commit: CommitNumber(u64_at(48)),
-            timestamp: Timestamp(u64_at(56)),
-            body_len: u32_at(68),
-            requests: u32_at(72),
-            machine_version: u32_at(76),
-            kind: OpKind::from_byte(bytes[80])?,
-            checksum: Checksum::of(bytes),
-        })
     }
 }
 
@@ -191,7 +184,7 @@ impl<'de> Deserialize<'de> for Header {
 /// A header and its body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The identity.
+    /// The header: what identifies the entry.
     pub header: Header,
     /// The batch of requests, encoded once, on the primary.
     pub body: Bytes,

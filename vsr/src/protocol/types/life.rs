@@ -11,7 +11,7 @@ pub struct Life {
     pub disk_id: DiskId,
     /// How often the replica was started on it.
     pub starts: u64,
-    /// Random: two copies of one disk may have counted as many starts.
+    /// Drawn at random at each start: two copies of one disk may have counted as many starts.
     pub nonce: u64,
 }
 

@@ -164,7 +164,7 @@ pub enum MembershipError {
          exceed {n}, and none may exceed {n}"
     )]
     Quorums {
-        /// Members.
+        /// The number of members.
         n: u8,
         /// As given.
         replication: u8,
@@ -276,6 +276,9 @@ impl Membership {
     }
 
     /// The primary of a view: member `number mod n` (VRR section 4).
+    ///
+    /// # Panics
+    /// Without members, which [`validate`](Self::validate) refuses.
     #[must_use]
     pub fn primary(&self, view: View) -> ReplicaId {
         self.members[(view.number % self.members.len() as u64) as usize].id
@@ -336,7 +339,7 @@ mod tests {
         assert_eq!(twice.validate(), Err(MembershipError::Duplicate(ReplicaId(1))));
     }
 
-    /// B17: members that cannot be told apart, or found.
+    /// Members that cannot be told apart, or found.
     #[test]
     fn addresses_that_cannot_be_meant_are_refused() {
         let (first, second) = (ReplicaId(0), ReplicaId(2));
@@ -396,7 +399,7 @@ mod tests {
 
     type Set = fn(&mut Constants, u64);
 
-    /// B10, B17: each constant at its least and at its most, one beyond on either side, and with what has to hold it.
+    /// Each constant at its least and at its most, one beyond on either side, and with what has to hold it.
     #[test]
     fn every_constant_is_held_to_its_range_and_to_the_others() {
         let sets: [(Limit, Set); 10] = [

@@ -159,9 +159,10 @@ pub struct DoViewChange {
     pub head: OpNumber,
     /// False when rot or a lost write at the end of the log leaves open whether there was more.
     pub head_certain: bool,
-    /// The headers after `commit`, upwards; a blank slot is left out.
+    /// The headers from `commit` + 1 to `head` in ascending order, and the one at `commit` before them where it is known to be of this log
+    /// (rule 7.13). A blank slot is left out.
     pub headers: Vec<Header>,
-    /// What the sender has of each op from `commit` + 1 to `head`.
+    /// What the sender has of each op from `commit` + 1 to `head`, in this order: one element for each.
     pub evidence: Vec<SlotEvidence>,
     /// The op of the sender's newest checkpoint.
     pub checkpoint: OpNumber,
@@ -180,7 +181,7 @@ pub struct StartView {
     pub commit: CommitNumber,
     /// The highest op.
     pub head: OpNumber,
-    /// The headers from `commit` + 1 to `head`.
+    /// The headers up to `head` in ascending order, without a gap. The first is that of `commit`, or of `commit` + 1.
     pub headers: Vec<Header>,
     /// The nonce of the request that this answers; 0 when it answers none.
     pub nonce: u64,
@@ -199,7 +200,7 @@ pub struct Ping {
     pub commit: CommitNumber,
     /// The head of the sender's log.
     pub head: OpNumber,
-    /// The sender's wall clock.
+    /// The sender's wall clock, in nanoseconds since the Unix epoch.
     pub wall: Timestamp,
     /// The op of the sender's newest checkpoint.
     pub checkpoint: OpNumber,
@@ -374,7 +375,7 @@ impl Reply {
     }
 }
 
-/// What no number of a cluster reaches.
+/// No number of a cluster reaches this one.
 const NUMBER_MAX: u64 = 1 << 60;
 
 impl Request {

@@ -1,6 +1,7 @@
 //! The words of the protocol: what is in messages and on the disk, and the numbers and limits that they are made of. Nothing here uses
 //! another part of the protocol.
 
+pub(super) mod account;
 pub(super) mod checksum;
 pub(super) mod entry;
 pub(super) mod event;

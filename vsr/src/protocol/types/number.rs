@@ -118,8 +118,7 @@ impl Monotonic {
 }
 
 /// A view: who is primary, and of which generation of members. Ordered by epoch first, so that a
-/// member that missed a reconfiguration can raise the old epoch's numbers for ever without beating
-/// the new epoch (rule 10.1).
+/// member that missed a reconfiguration cannot reach the new epoch, however far it raises the numbers of the old one (rule 10.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct View {
     /// The membership that the view belongs to.

@@ -17,7 +17,7 @@ pub struct Timing {
     /// machine changes views for nothing. Too high: a stalled primary is replaced late.
     pub primary_timeout: Duration,
     /// How long a view change may make no progress before the next view is tried. Default 500 ms;
-    /// doubles with each failed one, up to 8 times: where no view can start, one is entered each 8 of it.
+    /// doubles with each view change that fails, up to eightfold.
     pub view_change_timeout: Duration,
     /// The interval at which anything that is not answered is sent again. Default 60 ms.
     pub retry: Duration,
@@ -63,9 +63,9 @@ impl Timing {
 pub struct Options {
     /// Time-outs and intervals.
     pub timing: Timing,
-    /// Where the replica's jitter and nonces come from.
+    /// The seed of the replica's jitter and nonces.
     pub seed: u64,
-    /// The client that the replica's own handle is.
+    /// The client id of the replica's own handle.
     pub local_client: ClientId,
     /// The version of the state machine that this build applies.
     pub machine_version: u32,

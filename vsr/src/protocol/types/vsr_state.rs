@@ -13,7 +13,8 @@ use super::number::{ClusterId, CommitNumber, DiskId, OpNumber, ReplicaId, View};
 pub struct Suffix {
     /// The head of the log that the suffix ends.
     pub head: OpNumber,
-    /// The headers after the commit number of the record, upwards; blanks are left out.
+    /// The headers after the commit number of the record in ascending order, and the one at it where that is known to be of this log
+    /// (rule 7.13). Blanks are left out.
     pub headers: Vec<Header>,
 }
 
@@ -22,9 +23,9 @@ pub struct Suffix {
 pub struct VsrState {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Which of its members.
+    /// The member that this disk belongs to.
     pub replica: ReplicaId,
-    /// Given at random when the disk was formatted.
+    /// The id of the disk, drawn at random when it was formatted.
     pub disk_id: DiskId,
     /// How often the replica was started on this disk.
     pub starts: u64,
@@ -34,18 +35,18 @@ pub struct VsrState {
     pub view: View,
     /// The last view whose log this replica holds as its own.
     pub log_view: View,
-    /// What was known to be committed; at least the true value of that moment or less.
+    /// What was known to be committed when the record was written. It is never more than what was committed then.
     pub commit: CommitNumber,
     /// The op of the newest checkpoint; 0 for none.
     pub checkpoint: OpNumber,
     /// False from a start at which storage could not say where the log ended until a `StartView` has
     /// said it (rule 7.5 c). What is put in between proves nothing.
     pub head_certain: bool,
-    /// See [`Suffix`].
+    /// The headers that the view has fixed.
     pub suffix: Suffix,
-    /// Ops that this record, or a `StartView`, has named when the head was uncertain, and that may have been here, and lost.
+    /// Ops that this record, or a `StartView`, has named while the head was uncertain. This disk may have held and lost them.
     pub doubted: Option<Doubted>,
-    /// What is remembered of the other members, by their ids, upwards. Of this one only what others have told it, when
+    /// What is remembered of the other members, in ascending order of their ids. Of this one only what others have told it, when
     /// that makes this disk an old one.
     pub known: Vec<Known>,
 }
@@ -81,7 +82,7 @@ impl VsrState {
     }
 }
 
-/// What storage writes at once. See [`Storage::write`](crate::Storage::write) for the contract.
+/// What storage writes at once: the contract is at [`Storage::write`](crate::Storage::write).
 ///
 /// Not `non_exhaustive`: a storage takes a batch apart, and one that left out a part which a later version adds would lose it
 /// without an error.
@@ -121,7 +122,7 @@ pub enum Slot {
 pub struct Recovered {
     /// The last durable state.
     pub state: VsrState,
-    /// A verdict for each op from 1 up to the head.
+    /// What storage knows of each op, from op 1 on: the element at index i is of op i + 1, and the last one is the head.
     pub slots: Vec<Slot>,
     /// False when ops above the last slot may have been lost by rot or lost writes.
     pub head_certain: bool,

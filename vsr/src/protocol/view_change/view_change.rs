@@ -195,7 +195,7 @@ impl Core {
         }
     }
 
-    /// A backup that heard nothing, or a view change that came to nothing.
+    /// The deadline of the view has passed: a backup has heard nothing, or a view change has not ended.
     pub(crate) fn on_view_change_timeout(&mut self) {
         match self.status() {
             Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
@@ -706,7 +706,7 @@ impl Core {
     }
 }
 
-/// What is checked of a `DoViewChange` before it is believed to be one.
+/// Whether the parts of a `DoViewChange` fit together.
 fn is_well_formed(dvc: &DoViewChange) -> bool {
     let from = dvc.commit.op().min(dvc.head);
     let ascending = dvc.headers.windows(2).all(|pair| pair[0].op < pair[1].op);
