@@ -119,6 +119,7 @@
 //! | `options` | [`Options`] and [`Limits`]: what a seed draws |
 //! | [`conformance`] | the contracts of the traits as tests |
 //! | [`files`] | simulated disks: of entries ([`SimDisk`]), or of files under a storage's own code |
+//! | `harness` | one protocol core moved by hand, without the driver: what `explore` and scripts run |
 //! | [`check`](mod@check) | the checkers, one small type for each property |
 //! | [`report`] | what comes of a run: verdict, trace, timeline, pages, budgets |
 //! | [`explore`] | every schedule of a small cluster, up to stated bounds |
@@ -135,6 +136,7 @@ pub mod conformance;
 pub mod explore;
 pub mod faults;
 pub mod files;
+mod harness;
 pub mod history;
 mod options;
 pub mod report;

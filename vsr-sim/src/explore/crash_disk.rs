@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use vsr::Checksum;
 use vsr::protocol::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
 
+use crate::harness::Disk;
+
 /// What is durable, and the write that is under way.
 #[derive(Clone, Debug)]
 pub(super) struct CrashDisk {
@@ -34,22 +36,8 @@ impl CrashDisk {
         self.entries.get(&op).map(|entry| &entry.header)
     }
 
-    pub(super) fn entry(&self, op: OpNumber) -> Option<&Entry> {
-        self.entries.get(&op)
-    }
-
     pub(super) fn checksums(&self) -> impl Iterator<Item = Checksum> {
         self.entries.values().map(|entry| entry.header.checksum())
-    }
-
-    pub(super) fn begin(&mut self, batch: Batch) {
-        self.pending = Some(batch);
-    }
-
-    pub(super) fn complete(&mut self) {
-        if let Some(batch) = self.pending.take() {
-            self.apply(batch);
-        }
     }
 
     fn apply(&mut self, batch: Batch) {
@@ -105,6 +93,22 @@ impl CrashDisk {
             None => Slot::Absent,
         });
         Recovered { state: self.state.clone(), slots: slots.collect(), head_certain: true }
+    }
+}
+
+impl Disk for CrashDisk {
+    fn begin(&mut self, batch: Batch) {
+        self.pending = Some(batch);
+    }
+
+    fn complete(&mut self) {
+        if let Some(batch) = self.pending.take() {
+            self.apply(batch);
+        }
+    }
+
+    fn entry(&self, op: OpNumber) -> Option<&Entry> {
+        self.entries.get(&op)
     }
 }
 

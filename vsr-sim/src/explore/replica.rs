@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::time::Duration;
 
-use bytes::Bytes;
 use vsr::protocol::{
-    self, ApplyContext, BatchNumber, CommitNumber, Core, DiskId, DoViewChange, Event, Halt, Inputs, Machine, Message,
-    Monotonic, OpNumber, Options, Outcome, Peer, Phase, Position, Status, Timestamp, View, VsrState,
+    self, BatchNumber, CommitNumber, Core, DiskId, DoViewChange, Event, Message, Monotonic, OpNumber, Outcome, Peer,
+    Phase, Position, Status, Timestamp, View, VsrState,
 };
 use vsr::{Checksum, ClientId, Membership, ReplicaId, Timing};
 
 use super::crash_disk::{CrashDisk, CrashOutcome};
 use super::facts::{Broken, Fact};
 use super::{CLUSTER, FIRST_CLIENT};
+use crate::harness::{Execution, Harness, ReplyWith, Start};
 
 /// Time stands still but for the timer that fires, so what may happen is a nanosecond away (too short for
 /// jitter), and what shall not happen is never reached.
@@ -23,6 +23,8 @@ const MOMENT: Duration = Duration::from_nanos(16);
 const NEVER: Duration = Duration::from_secs(1_000_000);
 const LATER: u64 = 1_000_000_000;
 const START: Monotonic = Monotonic(LATER);
+/// The time of day stands still altogether.
+const WALL: Timestamp = Timestamp(LATER);
 
 fn timing() -> Timing {
     Timing::default().with(|timing| {
@@ -30,27 +32,6 @@ fn timing() -> Timing {
         (timing.retry, timing.ping, timing.quorum_timeout) = (NEVER, NEVER, NEVER);
         (timing.disk_stall_timeout, timing.forward_timeout) = (NEVER, NEVER);
     })
-}
-
-/// Commands executed, in order: the reply is all of them.
-#[derive(Clone, Debug, Default)]
-struct Listing {
-    executed: Vec<u8>,
-    fresh: Vec<Fact>,
-}
-
-impl Machine for Listing {
-    fn can_decode(&self, _: &Bytes) -> bool {
-        true
-    }
-
-    fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
-        self.executed.extend_from_slice(&command);
-        reply.extend_from_slice(&self.executed);
-        let request = command.first().copied().unwrap_or_default();
-        self.fresh.push(Fact::Executed { request, position: context.position, reply: reply.clone() });
-        Ok(())
-    }
 }
 
 /// What the replica has said that it must not contradict, over restarts too.
@@ -98,11 +79,8 @@ pub(super) struct Effects {
 #[derive(Clone)]
 pub(super) struct Replica {
     at: usize,
-    core: Core,
-    machine: Listing,
+    harness: Harness,
     disk: CrashDisk,
-    /// The batch that is being written.
-    writing: Option<BatchNumber>,
     /// The last durable batch of this life.
     written: BatchNumber,
     now: Monotonic,
@@ -116,23 +94,13 @@ impl Replica {
         let disk_id = DiskId(1000 + at as u128);
         let state = VsrState::formatted(CLUSTER, ReplicaId(at as u8), disk_id, membership.clone());
         let disk = CrashDisk::new(state);
-        let core = recover(at, &disk, START)?;
-        let (machine, said) = (Listing::default(), Said::default());
-        Ok(Replica {
-            at,
-            core,
-            machine,
-            disk,
-            writing: None,
-            written: BatchNumber(0),
-            now: START,
-            said,
-            introduced: false,
-        })
+        let harness = recover(at, &disk, START)?;
+        let said = Said::default();
+        Ok(Replica { at, harness, disk, written: BatchNumber(0), now: START, said, introduced: false })
     }
 
     pub(super) fn core(&self) -> &Core {
-        &self.core
+        self.harness.core()
     }
 
     pub(super) fn disk(&self) -> &CrashDisk {
@@ -140,13 +108,13 @@ impl Replica {
     }
 
     pub(super) fn is_writing(&self) -> bool {
-        self.writing.is_some()
+        self.harness.is_writing()
     }
 
     pub(super) fn timer(&self) -> Timer {
-        if self.core.next_deadline().since(self.now) >= Duration::from_nanos(LATER) {
+        if self.core().next_deadline().since(self.now) >= Duration::from_nanos(LATER) {
             Timer::None
-        } else if self.core.is_primary() {
+        } else if self.core().is_primary() {
             Timer::Heartbeat
         } else {
             Timer::Vote
@@ -159,29 +127,25 @@ impl Replica {
     /// # Errors
     /// The property that was broken.
     pub(super) fn step(&mut self, input: Input) -> Result<Effects, Broken> {
-        let mut known = Some(self.core.commit());
-        let mut inputs = Inputs { wall: Timestamp(START.0), timers: false, ..Inputs::default() };
+        let (mut known, mut timers, mut arrived) = (Some(self.core().commit()), false, Vec::new());
         match input {
-            Input::Start => {
-                known = None;
-                inputs.timers = true;
-            }
-            Input::Messages(messages) => {
-                let arrived = messages.into_iter();
-                inputs.arrived.extend(arrived.map(|(from, message)| protocol::Input::Message { from, message }));
-            }
-            Input::Written => inputs.written = self.complete_write()?,
+            Input::Start => (known, timers) = (None, true),
+            Input::Messages(messages) => arrived = messages,
+            Input::Written => self.complete_write()?,
             Input::Timer => {
                 self.now = self.now.after(MOMENT);
-                inputs.timers = true;
+                timers = true;
             }
             Input::Crash { outcome, forget_above } => {
-                known = None;
+                (known, timers) = (None, true);
                 self.restart(outcome, forget_above)?;
-                inputs.timers = true;
             }
         }
-        let protocol::Effects { events, messages, .. } = self.settle(inputs);
+        let inputs = self.harness.inputs(self.now, WALL);
+        inputs.timers = timers;
+        let arrived = arrived.into_iter();
+        inputs.arrived.extend(arrived.map(|(from, message)| protocol::Input::Message { from, message }));
+        let protocol::Effects { events, messages, .. } = self.harness.settle(&mut self.disk);
         let mut effects = Effects { sent: Vec::new(), facts: self.observe(known, &events)? };
         for envelope in messages {
             self.check_message(&envelope.message)?;
@@ -202,10 +166,9 @@ impl Replica {
         Ok(effects)
     }
 
-    fn complete_write(&mut self) -> Result<Option<BatchNumber>, Broken> {
-        let Some(batch) = self.writing.take() else { return Ok(None) };
+    fn complete_write(&mut self) -> Result<(), Broken> {
         let before = numbers(self.disk.state());
-        self.disk.complete();
+        let Some(batch) = self.harness.complete_write(&mut self.disk) else { return Ok(()) };
         let after = numbers(self.disk.state());
         if after.0 < before.0 || after.1 < before.1 || after.2 < before.2 {
             let ((view, log_view, commit), (v, l, c)) = (after, before);
@@ -216,7 +179,7 @@ impl Replica {
             return Err(Broken::new("monotone-view-log-view-commit", message));
         }
         self.written = batch;
-        Ok(Some(batch))
+        Ok(())
     }
 
     /// The process dies and comes back at once: how long it is down makes no difference to the others, who
@@ -226,36 +189,13 @@ impl Replica {
         if let Some(op) = forget_above {
             self.disk.forget_above(op);
         }
-        (self.writing, self.written, self.introduced) = (None, BatchNumber(0), false);
-        self.core = recover(self.at, &self.disk, self.now)?;
-        self.machine = Listing::default();
+        (self.written, self.introduced) = (BatchNumber(0), false);
+        self.harness = recover(self.at, &self.disk, self.now)?;
         Ok(())
     }
 
-    /// Makes turns until nothing is read any more: what is read is there at once. Returns what all of them have sent.
-    fn settle(&mut self, mut inputs: Inputs) -> protocol::Effects {
-        inputs.now = self.now;
-        let mut effects = protocol::Effects::default();
-        loop {
-            self.core.turn(&mut inputs, &mut self.machine, &mut effects);
-            if let Some((number, batch)) = effects.write.take() {
-                self.disk.begin(batch);
-                self.writing = Some(number);
-            }
-            if effects.reads.is_empty() {
-                return effects;
-            }
-            inputs.timers = false;
-            for request in effects.reads.drain(..) {
-                let ops = (request.ops().start().0..=request.ops().end().0).map(OpNumber);
-                let entries = ops.map(|op| (op, self.disk.entry(op).cloned())).collect();
-                inputs.arrived.push(protocol::Input::Read { request, entries });
-            }
-        }
-    }
-
     fn observe(&mut self, known: Option<CommitNumber>, events: &[Event]) -> Result<Vec<Fact>, Broken> {
-        let (at, core) = (self.at, &self.core);
+        let (at, core) = (self.at, self.harness.core());
         if let Some(fault) = core.halted() {
             return Err(Broken::new("replica-stopped", format!("r{at} has stopped: {fault}")));
         }
@@ -293,7 +233,7 @@ impl Replica {
             let counted = counted.filter_map(|op| core.checksum(op).map(|checksum| (op, checksum)));
             facts.extend(counted.map(|(op, checksum)| Fact::Counted { view, op, checksum }));
         }
-        facts.append(&mut self.machine.fresh);
+        facts.extend(self.harness.take_executions().into_iter().map(executed));
         Ok(facts)
     }
 
@@ -378,7 +318,7 @@ impl Replica {
             (above, name) = (above.prev(), header.parent);
         }
         // What is committed may be acknowledged without a copy: others have it.
-        if above > self.core.commit().op() {
+        if above > self.core().commit().op() {
             let message = format!("r{} acknowledges op {op}, its disk lacks op {above} ({name})", self.at);
             return Err(Broken::new("acknowledged-is-durable", message));
         }
@@ -414,8 +354,10 @@ impl Replica {
     pub(super) fn canonical(&self, text: &mut String, out: &mut String) {
         text.clear();
         out.clear();
-        let Replica { at, core, machine, disk, writing, written, now: _, said, introduced } = self;
-        let _ = write!(text, "{at} {core:?} {machine:?} {disk:?} {writing:?} {} {said:?} {introduced}", written.0 == 0);
+        let Replica { at, harness, disk, written, now: _, said, introduced } = self;
+        let (core, executed, writing) = harness.state();
+        let no_write_yet = written.0 == 0;
+        let _ = write!(text, "{at} {core:?} {executed:?} {disk:?} {writing:?} {no_write_yet} {said:?} {introduced}");
         // What a primary counts starts from nothing when a replica takes up the role; what a view change
         // gathers is forgotten when the next begins.
         if core.primary_id() != core.id() {
@@ -491,18 +433,21 @@ fn numbers(state: &VsrState) -> (View, View, CommitNumber) {
     (state.view, state.log_view, state.commit)
 }
 
-fn recover(at: usize, disk: &CrashDisk, now: Monotonic) -> Result<Core, Broken> {
-    let options = Options {
-        timing: timing(),
-        seed: disk.state().starts * 7919 + at as u64,
+fn recover(at: usize, disk: &CrashDisk, now: Monotonic) -> Result<Harness, Broken> {
+    let start = Start {
+        at,
+        starts: disk.state().starts,
         local_client: ClientId(1 + at as u128),
-        machine_version: 1,
-        log_bytes_max: 1 << 30,
-        cache_bytes: 1 << 20,
-        queue_bytes_max: 32 << 20,
+        timing: timing(),
+        reply_with: ReplyWith::Commands,
     };
-    Core::recover(options, disk.recover(), now, Timestamp(START.0))
+    Harness::recover(&start, disk.recover(), now, WALL)
         .map_err(|fault| Broken::new("replica-stopped", format!("r{at} does not start: {fault}")))
+}
+
+/// A command is the number of its request.
+fn executed(Execution { position, command, reply }: Execution) -> Fact {
+    Fact::Executed { request: command.first().copied().unwrap_or_default(), position, reply }
 }
 
 /// The place of a request of a client whose session is the `index`-th that was opened, all in op 1.

@@ -24,15 +24,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    ApplyContext, BatchNumber, Core, DiskId, Effects, Envelope, Event, Halt, Input, Inputs, Machine, Mark, Message,
-    Monotonic, OpNumber, Options, Outcome, Peer, Reply, Request, RequestNumber, SessionId, Status, Timestamp, Timing,
-    View, VsrState,
+    Core, DiskId, Effects, Envelope, Event, Halt, Input, Inputs, Mark, Message, Monotonic, OpNumber, Outcome, Peer,
+    Reply, Request, RequestNumber, SessionId, Status, Timestamp, Timing, View, VsrState,
 };
 use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId};
 
 use crate::check::{Checkers, Observation, Scene};
 use crate::faults::{Damage, Unsynced};
 use crate::files::SimDisk;
+use crate::harness::{Harness, ReplyWith, Start};
 
 /// A message on its way.
 #[derive(Clone, Debug)]
@@ -72,29 +72,11 @@ struct Rule {
     fate: Fate,
 }
 
-/// Commands executed, in order: the reply is how many there are.
-#[derive(Clone, Debug, Default)]
-struct Listing {
-    executed: Vec<Vec<u8>>,
-}
-
-impl Machine for Listing {
-    fn can_decode(&self, command: &Bytes) -> bool {
-        !command.starts_with(b"undecodable")
-    }
-
-    fn apply(&mut self, _: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
-        self.executed.push(command.to_vec());
-        reply.extend(self.executed.len().to_string().bytes());
-        Ok(())
-    }
-}
-
 struct Node {
-    core: Option<Core>,
-    machine: Listing,
-    /// The batch that is being written.
-    writing: Option<BatchNumber>,
+    /// The process, while it is up.
+    harness: Option<Harness>,
+    /// What the last process had executed when it died.
+    left: Vec<Bytes>,
     disk_held: bool,
     paused: bool,
     /// Tokens of queries that may be served, with what had been executed then.
@@ -155,9 +137,8 @@ impl Script {
             let disk_id = DiskId(1000 + id as u128);
             let state = VsrState::formatted(CLUSTER, ReplicaId(id as u8), disk_id, membership.clone());
             let node = Node {
-                core: None,
-                machine: Listing::default(),
-                writing: None,
+                harness: None,
+                left: Vec::new(),
                 disk_held: false,
                 paused: false,
                 answers: BTreeMap::new(),
@@ -247,7 +228,7 @@ impl Script {
         for at in 0..self.nodes.len() {
             self.pause(at, false);
             self.nodes[at].disk_held = false;
-            if self.nodes[at].core.is_none() {
+            if self.nodes[at].harness.is_none() {
                 self.restart(at);
             }
         }
@@ -261,23 +242,26 @@ impl Script {
     }
 
     fn is_settled(&self) -> bool {
-        let first = self.core(0);
+        let of_first = self.harness(0);
+        let first = of_first.core();
         self.nodes.iter().all(|node| {
-            node.core.as_ref().is_some_and(|core| {
+            node.harness.as_ref().is_some_and(|harness| {
+                let core = harness.core();
                 core.status() == Status::Normal
                     && core.view() == first.view()
                     && core.head() == first.head()
                     && core.checksum(core.head()) == first.checksum(first.head())
                     && core.applied() == core.head()
                     && core.sessions_digest() == first.sessions_digest()
-            }) && node.machine.executed == self.nodes[0].machine.executed
+                    && harness.executed() == of_first.executed()
+            })
         })
     }
 
     /// One replica in a line.
     #[must_use]
     pub fn describe(&self, at: usize) -> String {
-        match &self.nodes[at].core {
+        match self.nodes[at].harness.as_ref().map(Harness::core) {
             Some(core) => format!(
                 "r{at}: {:?} view {} log_view {} commit {} applied {} head {}: {}",
                 core.status(),
@@ -375,8 +359,9 @@ impl Script {
 
     /// The process dies; writes under way are lost.
     pub fn crash(&mut self, at: usize) {
-        self.nodes[at].core = None;
-        self.nodes[at].writing = None;
+        if let Some(harness) = self.nodes[at].harness.take() {
+            self.nodes[at].left = harness.executed().to_vec();
+        }
         self.waiting.retain(|(of, _)| *of != at);
         // Of the outcomes that the contract allows, this is the harshest: nothing of it.
         self.disks[at].crash(Unsynced::Lost);
@@ -402,20 +387,17 @@ impl Script {
     /// Why it refuses.
     pub fn try_restart(&mut self, at: usize) -> Result<(), Halt> {
         self.starts += 1;
-        let options = Options {
-            timing: self.timing,
-            seed: self.starts * 7919 + at as u64,
+        let start = Start {
+            at,
+            starts: self.starts,
             local_client: ClientId(u128::from(self.starts)),
-            machine_version: 1,
-            log_bytes_max: 1 << 30,
-            cache_bytes: 1 << 20,
-            queue_bytes_max: 32 << 20,
+            timing: self.timing,
+            reply_with: ReplyWith::Count,
         };
         let recovered = self.disks[at].start();
-        let core = Core::recover(options, recovered, self.now, Timestamp(self.now.0))?;
+        let harness = Harness::recover(&start, recovered, self.now, Timestamp(self.now.0))?;
         let node = &mut self.nodes[at];
-        node.core = Some(core);
-        node.machine = Listing::default();
+        node.harness = Some(harness);
         node.answers.clear();
         self.observe(&Observation::Started { replica: at });
         self.turn(at, |_| {});
@@ -476,7 +458,7 @@ impl Script {
     /// # Panics
     /// When the replica is up.
     pub fn replace_disk(&mut self, at: usize, disk: SimDisk) {
-        assert!(self.nodes[at].core.is_none(), "the replica is down");
+        assert!(self.nodes[at].harness.is_none(), "the replica is down");
         self.disks[at] = disk;
         self.disks_replaced = true;
     }
@@ -589,7 +571,7 @@ impl Script {
     /// When the replica is down.
     #[must_use]
     pub fn core(&self, at: usize) -> &Core {
-        self.nodes[at].core.as_ref().expect("the replica is up")
+        self.harness(at).core()
     }
 
     /// The life that a replica leads; the one after the last on its disk, while it is down.
@@ -597,7 +579,7 @@ impl Script {
     pub fn life(&self, at: usize) -> vsr::protocol::Life {
         let state = self.disks[at].state();
         let next = vsr::protocol::Life { disk_id: state.disk_id, starts: state.starts + 1, nonce: 0 };
-        self.nodes[at].core.as_ref().map_or(next, Core::life)
+        self.nodes[at].harness.as_ref().map_or(next, |harness| harness.core().life())
     }
 
     /// The number of a replica's view.
@@ -612,11 +594,12 @@ impl Script {
         self.core(at).status() == Status::Normal
     }
 
-    /// The commands that a replica has executed, as text.
+    /// The commands that a replica has executed since its last start, as text.
     #[must_use]
     pub fn executed(&self, at: usize) -> Vec<String> {
-        let text = |command: &Vec<u8>| String::from_utf8_lossy(command).into_owned();
-        self.nodes[at].machine.executed.iter().map(text).collect()
+        let node = &self.nodes[at];
+        let executed = node.harness.as_ref().map_or(node.left.as_slice(), Harness::executed);
+        executed.iter().map(|command| String::from_utf8_lossy(command).into_owned()).collect()
     }
 
     /// The checksum of the durable entry of an op on a replica's disk.
@@ -644,6 +627,10 @@ impl Script {
     }
 
     // ---- how it works ----
+
+    fn harness(&self, at: usize) -> &Harness {
+        self.nodes[at].harness.as_ref().expect("the replica is up")
+    }
 
     fn send(&mut self, flight: Flight) {
         for rule in &self.rules {
@@ -673,7 +660,7 @@ impl Script {
                     self.waiting.push((at, Flight { from, to, message }));
                     return;
                 }
-                if self.nodes[at].core.is_some() {
+                if self.nodes[at].harness.is_some() {
                     self.observe(&Observation::Received { replica: at, from, message: &message });
                 }
                 self.turn(at, |inputs| inputs.arrived.push(Input::Message { from, message }));
@@ -692,86 +679,70 @@ impl Script {
 
     fn complete_write(&mut self, at: usize) -> bool {
         let node = &mut self.nodes[at];
-        if node.disk_held || node.core.is_none() || node.paused {
+        if node.disk_held || node.paused {
             return false;
         }
-        let Some(batch) = node.writing.take() else { return false };
-        self.disks[at].complete();
+        let Some(harness) = node.harness.as_mut() else { return false };
+        if harness.complete_write(&mut self.disks[at]).is_none() {
+            return false;
+        }
         self.observe(&Observation::Written { replica: at });
-        self.turn(at, |inputs| inputs.written = Some(batch));
+        self.turn(at, |_| {});
         true
     }
 
-    /// One turn of a replica, as the driver makes it, but for two things: timers fire only in [`pass`](Self::pass), and what
-    /// is read from a disk is there at once, as the input of the next turn.
+    /// A step of a replica: turns until nothing is left to do at once, with a look at each. Timers fire only in
+    /// [`pass`](Self::pass).
     fn turn(&mut self, at: usize, fill: impl FnOnce(&mut Inputs)) {
-        if self.nodes[at].core.is_none() || self.nodes[at].paused {
+        if self.nodes[at].paused {
             return;
         }
-        let (now, room) = (self.now, self.nodes[at].room);
-        let mut inputs = Inputs { now, wall: Timestamp(now.0), room, timers: false, ..Inputs::default() };
-        fill(&mut inputs);
+        // The process is put aside so that the checkers can look at it and at the disks.
+        let Some(mut harness) = self.nodes[at].harness.take() else { return };
+        let inputs = harness.inputs(self.now, Timestamp(self.now.0));
+        inputs.room = self.nodes[at].room;
+        fill(inputs);
         loop {
-            let read = self.turn_once(at, &mut inputs);
-            inputs.arrived.extend(read);
-            inputs.timers = false;
-            if inputs.arrived.is_empty() {
-                return;
+            let turn = harness.turn(&mut self.disks[at]);
+            let effects = harness.take_effects();
+            let node = &mut self.nodes[at];
+            node.over_room = node.over_room.max(turn.bytes.saturating_sub(node.room));
+            node.answers.extend(effects.queries.iter().map(|token| (*token, harness.executed().len())));
+            if let Some(fault) = harness.core().halted() {
+                assert!(node.may_stop, "replica {at} has stopped: {fault}");
+                node.stopped = Some(fault.clone());
+                node.harness = Some(harness);
+                return self.crash(at);
+            }
+            self.carry_out(at, harness.core(), effects);
+            if !turn.again {
+                break;
             }
         }
+        self.nodes[at].harness = Some(harness);
     }
 
-    /// One turn of a core that is there, with its effects. Returns what it has read.
-    fn turn_once(&mut self, at: usize, inputs: &mut Inputs) -> Vec<Input> {
-        let node = &mut self.nodes[at];
-        let Some(core) = node.core.as_mut() else { return Vec::new() };
-        let mut effects = Effects::default();
-        core.turn(inputs, &mut node.machine, &mut effects);
-        for token in effects.queries {
-            node.answers.insert(token, node.machine.executed.len());
-        }
-        if let Some((number, batch)) = effects.write {
-            let bytes: u64 = batch.entries.iter().map(|entry| entry.body.len() as u64).sum();
-            node.over_room = node.over_room.max(bytes.saturating_sub(node.room));
-            self.disks[at].begin(batch);
-            node.writing = Some(number);
-        }
-        let mut read = Vec::new();
-        for request in effects.reads {
-            let ops = (request.ops().start().0..=request.ops().end().0).map(OpNumber);
-            let entries = ops.map(|op| (op, self.disks[at].intact(op).cloned())).collect();
-            read.push(Input::Read { request, entries });
-        }
-        if let Some(fault) = core.halted() {
-            assert!(node.may_stop, "replica {at} has stopped: {fault}");
-            node.stopped = Some(fault.clone());
-            self.crash(at);
-            return Vec::new();
-        }
-        self.observe_turn(at, &effects.events, &effects.marks);
+    /// What a turn has shown and sent.
+    fn carry_out(&mut self, at: usize, core: &Core, effects: Effects) {
+        self.observe_turn(at, core, &effects.events, &effects.marks);
         self.marks.extend(effects.marks);
         self.events.extend(effects.events.into_iter().map(|event| (at, event)));
         for Envelope { to, message } in effects.messages {
             self.observe(&Observation::Sent { replica: at, message: &message });
             self.send(Flight { from: replica(at), to, message });
         }
-        read
     }
 
-    fn observe_turn(&mut self, at: usize, events: &[Event], marks: &[Mark]) {
-        // The core is put aside so that the checkers can look at it and at the disks.
-        if let Some(core) = self.nodes[at].core.take() {
-            for event in events {
-                self.observe(&Observation::Event { replica: at, core: &core, event });
-            }
-            for mark in marks {
-                self.observe(&Observation::Mark { replica: at, mark });
-            }
-            self.observe(&Observation::Turn { replica: at, core: &core });
-            for account in &core.audit() {
-                self.observe(&Observation::Audited { replica: at, account });
-            }
-            self.nodes[at].core = Some(core);
+    fn observe_turn(&mut self, at: usize, core: &Core, events: &[Event], marks: &[Mark]) {
+        for event in events {
+            self.observe(&Observation::Event { replica: at, core, event });
+        }
+        for mark in marks {
+            self.observe(&Observation::Mark { replica: at, mark });
+        }
+        self.observe(&Observation::Turn { replica: at, core });
+        for account in &core.audit() {
+            self.observe(&Observation::Audited { replica: at, account });
         }
     }
 

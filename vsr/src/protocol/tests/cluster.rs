@@ -2,6 +2,9 @@
 //!
 //! Messages are delivered in the order in which they left. Every message that leaves is held to the disk of its sender at
 //! that moment: nothing may be said before it is durable (rule 6.4).
+//!
+//! The simulator's scripts and explorer share a harness for this (`vsr-sim/src/harness.rs`). A test of this crate cannot use it: `vsr-sim`
+//! depends on `vsr`, so its harness drives the `Core` of another build of the crate, whose types are not those of this test.
 
 use std::collections::VecDeque;
 use std::time::Duration;
