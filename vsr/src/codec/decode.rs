@@ -3,7 +3,8 @@
 use serde::de::{self, DeserializeSeed, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 
-use super::{CodecError, DEPTH_MAX, NIL, SOME, TRANSPARENT_MAX};
+use super::error::{CodecError, DEPTH_MAX};
+use super::format::{NIL, SOME, TRANSPARENT_MAX};
 
 /// Reads from a slice. Nothing is allocated for a length that is claimed.
 pub(super) struct Decoder<'de> {

@@ -2,7 +2,8 @@
 
 use serde::{Serialize, Serializer, ser};
 
-use super::{CodecError, DEPTH_MAX, NIL, SOME, TRANSPARENT_MAX};
+use super::error::{CodecError, DEPTH_MAX};
+use super::format::{NIL, SOME, TRANSPARENT_MAX};
 
 /// Appends to a buffer.
 pub(super) struct Encoder<'b> {

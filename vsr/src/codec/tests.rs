@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde::de::DeserializeOwned;
 use serde::ser::{SerializeSeq, Serializer};
 
+use super::format::SOME;
 use super::*;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]

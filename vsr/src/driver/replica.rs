@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
+use self::start::{FULL_PAUSE, FULL_PAUSE_MAX};
 use super::handle::Handle;
 use super::metrics::Metrics;
 use crate::adapters::system_clock::SystemClock;
@@ -371,10 +372,6 @@ struct Full {
     again_at: Monotonic,
     pause: Duration,
 }
-
-/// Until a write that found no room is tried again; doubles each time.
-const FULL_PAUSE: Duration = Duration::from_millis(50);
-const FULL_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Turns in one poll, before the executor gets a chance to run others.
 const TURNS_MAX: usize = 32;
