@@ -211,6 +211,7 @@ mod options;
 mod queue;
 mod receive;
 mod replica;
+mod shared;
 mod told;
 
 pub use client::TcpClient;

@@ -15,7 +15,7 @@ use vsr::protocol::Peer;
 
 use crate::dial::{log_failure, resolve};
 use crate::handshake::{Answer, HandshakeError, Hello, Rejection, receive, send, within};
-use crate::replica::{Guard, Shared};
+use crate::shared::{Guard, Shared};
 use crate::told::Told;
 
 /// Connections that wait to be accepted. Each that does not fit is tried again only after a second, so that

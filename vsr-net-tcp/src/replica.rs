@@ -1,29 +1,28 @@
 //! The transport of a replica.
 
-use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use metrics::{Counter, counter, gauge};
-use tokio::net::{TcpListener, TcpStream};
+use metrics::counter;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use vsr::network::{Identity, NetworkError, NetworkEvent};
 use vsr::protocol::{Envelope, Peer};
 use vsr::wire::{Limits, encode};
-use vsr::{Cause, Checksum, ClientId, ClusterId, Config, Membership, Network, ReplicaId};
+use vsr::{Cause, Config, Network, ReplicaId};
 
-use crate::connection::run;
 use crate::dial::{Backoff, check_distinct, check_peers, dial, log_failure, resolve};
-use crate::handshake::{HandshakeError, Hello, Rejection, Speaker, process_number};
+use crate::handshake::{HandshakeError, Hello, process_number};
 use crate::listen::{accept, listen};
 use crate::mailbox::Mailbox;
 use crate::options::{TcpError, TcpOptions};
 use crate::queue::{Queue, Total};
-use crate::receive::{Room, kind};
+use crate::receive::Room;
+use crate::shared::Shared;
 use crate::told::Told;
 
 /// TCP between replicas, and for the clients that connect to this one.
@@ -31,60 +30,6 @@ pub struct TcpNetwork {
     shared: Arc<Shared>,
     address: SocketAddr,
     tasks: Mutex<JoinSet<()>>,
-}
-
-/// The subject of a log line: each replica is one; clients, and peers without an identity, are one together for each reason, as those of
-/// one machine are many.
-pub(crate) type Whom = (IpAddr, Result<ReplicaId, &'static str>);
-
-pub(crate) struct Shared {
-    pub(crate) me: ReplicaId,
-    pub(crate) cluster: ClusterId,
-    pub(crate) membership: Membership,
-    pub(crate) options: TcpOptions,
-    pub(crate) mailbox: Mailbox,
-    checksum: Checksum,
-    process: u64,
-    limits: Limits,
-    room: Room,
-    clients_total: Arc<Total>,
-    links: Mutex<Links>,
-    /// What was told of those that connect to this replica.
-    told: Mutex<Told<Whom>>,
-    identity: watch::Sender<Option<Identity>>,
-    queue_full: Counter,
-    not_connected: Counter,
-}
-
-/// The connections that are open now. Nothing is remembered of those that have ended: a wrong one would be
-/// refused until the process ends, and a restart would forget what must not be forgotten.
-#[derive(Default)]
-struct Links {
-    replicas: BTreeMap<ReplicaId, ReplicaLink>,
-    clients: BTreeMap<ClientId, Arc<Queue>>,
-}
-
-struct ReplicaLink {
-    queue: Arc<Queue>,
-    identity: Identity,
-    process: u64,
-}
-
-impl Links {
-    /// Whether a process may have the connection of its replica id: not while another process has it. The one
-    /// that is connected was here first, and is alive: a connection whose other end is gone is closed by its
-    /// operating system, or given up after some silence. Two processes of one id would acknowledge and vote twice.
-    fn check(&self, id: ReplicaId, identity: Identity, process: u64) -> Result<(), Rejection> {
-        let Some(link) = self.replicas.get(&id).filter(|link| link.process != process) else { return Ok(()) };
-        link.queue.probe();
-        Err(if identity.disk_id != link.identity.disk_id {
-            Rejection::OtherIncarnation
-        } else if identity.starts < link.identity.starts {
-            Rejection::OldCopy
-        } else {
-            Rejection::AlreadyConnected
-        })
-    }
 }
 
 impl std::fmt::Debug for TcpNetwork {
@@ -235,107 +180,6 @@ impl Network for TcpNetwork {
     async fn close(&self) {
         let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         tasks.shutdown().await;
-    }
-}
-
-impl Shared {
-    fn links(&self) -> MutexGuard<'_, Links> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn told(&self) -> MutexGuard<'_, Told<Whom>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the replica has read its disk.
-    pub(crate) async fn speaker(&self) -> Speaker {
-        let mut identity = self.identity.subscribe();
-        // The sender lives in `self`.
-        let known = identity.wait_for(Option::is_some).await.ok().and_then(|identity| *identity);
-        let identity = known.unwrap_or(Identity::new(vsr::protocol::DiskId(0), 0));
-        Speaker::Replica { id: self.me, membership: self.checksum, identity, process: self.process }
-    }
-
-    /// Whether the other side belongs to this cluster.
-    pub(crate) fn check(&self, speaker: &Speaker) -> Result<(), Rejection> {
-        let Speaker::Replica { id, membership, .. } = *speaker else { return Ok(()) };
-        if id == self.me {
-            return Err(Rejection::SameReplica);
-        }
-        if self.membership.index_of(id).is_none() {
-            return Err(Rejection::NotAMember);
-        }
-        if membership != self.checksum {
-            return Err(Rejection::Membership);
-        }
-        Ok(())
-    }
-
-    /// Gives the other side the connection of its id, if it may have it; an older one of the same process, or
-    /// client, ends. Check and admission are one step.
-    pub(crate) fn admit(&self, speaker: &Speaker) -> Result<Guard<'_>, Rejection> {
-        let peer = speaker.peer();
-        let mut links = self.links();
-        let (queue, before) = match *speaker {
-            Speaker::Replica { id, identity, process, .. } => {
-                links.check(id, identity, process)?;
-                let queue = Arc::new(Queue::new(self.options.queue_bytes_max, None));
-                let link = ReplicaLink { queue: queue.clone(), identity, process };
-                (queue, links.replicas.insert(id, link).map(|link| link.queue))
-            }
-            Speaker::Client { id } => {
-                if links.clients.len() >= self.options.clients_max && !links.clients.contains_key(&id) {
-                    return Err(Rejection::TooManyClients);
-                }
-                let total = Some(self.clients_total.clone());
-                let queue = Arc::new(Queue::new(self.options.queue_bytes_max, total));
-                (queue.clone(), links.clients.insert(id, queue))
-            }
-        };
-        drop(links);
-        if let Some(before) = before {
-            before.close();
-        }
-        gauge!("vsr_net_connections", "kind" => kind(peer)).increment(1.0);
-        Ok(Guard { shared: self, peer, queue })
-    }
-
-    /// Runs a connection whose handshake is done.
-    pub(crate) async fn serve(&self, stream: TcpStream, guard: Guard<'_>) {
-        let (peer, queue) = (guard.peer, guard.queue.clone());
-        let limits = match peer {
-            Peer::Replica(_) => self.limits,
-            // Nothing that clients send has bodies.
-            Peer::Client(_) => Limits { bodies_max: 0, ..self.limits },
-        };
-        self.mailbox.hint(NetworkEvent::PeerUp(peer));
-        run(stream, peer, queue, &self.mailbox, &self.room, &self.options, limits).await;
-        drop(guard);
-    }
-}
-
-/// Takes a connection off the list when it has ended, or its task is dropped.
-pub(crate) struct Guard<'a> {
-    shared: &'a Shared,
-    pub(crate) peer: Peer,
-    queue: Arc<Queue>,
-}
-
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        gauge!("vsr_net_connections", "kind" => kind(self.peer)).decrement(1.0);
-        let mut links = self.shared.links();
-        let is_mine = |queue: &Arc<Queue>| Arc::ptr_eq(queue, &self.queue);
-        let was_mine = match self.peer {
-            Peer::Replica(id) => {
-                links.replicas.get(&id).is_some_and(|link| is_mine(&link.queue)) && links.replicas.remove(&id).is_some()
-            }
-            Peer::Client(id) => links.clients.get(&id).is_some_and(is_mine) && links.clients.remove(&id).is_some(),
-        };
-        drop(links);
-        if was_mine {
-            self.shared.mailbox.hint(NetworkEvent::PeerDown { peer: self.peer, refused: false });
-        }
     }
 }
 
