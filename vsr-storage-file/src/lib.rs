@@ -185,6 +185,7 @@ mod log;
 pub mod medium;
 mod ranges;
 mod record;
+mod recover;
 mod scan;
 mod sector;
 mod site;

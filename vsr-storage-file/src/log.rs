@@ -10,11 +10,10 @@ use bytes::Bytes;
 use vsr::protocol::{Entry, Header};
 use vsr::storage::StorageError;
 
-use crate::medium::{Medium, PAGE_SECTORS, read_sectors};
+use crate::medium::{Medium, PAGE_SECTORS};
 use crate::record::{GENERATION, RecordHeader, own, sectors_of};
-use crate::scan::{Candidate, scan};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
-use crate::state::{SKIPPED_MAX, StateRecord, lost};
+use crate::state::{SKIPPED_MAX, StateRecord};
 use crate::{io_error, sync_error, write_error};
 
 /// Bytes that are prepared or scanned at once.
@@ -49,36 +48,27 @@ impl Place {
     pub(crate) const LOST: Place = Place { header: None, body: None, damaged: true };
 }
 
-/// The log as it was found.
-#[derive(Debug)]
-pub(crate) struct Scan {
-    pub(crate) places: Vec<Place>,
-    pub(crate) head_certain: bool,
-    /// Ops of a lost record of which this start knows, and the next one does not.
-    pub(crate) orphans: Vec<u64>,
-}
-
 pub(crate) struct LogFile<M> {
-    medium: M,
-    path: String,
-    salt: u64,
+    pub(crate) medium: M,
+    pub(crate) path: String,
+    pub(crate) salt: u64,
     /// The sector at which the next record begins.
-    tail: u64,
+    pub(crate) tail: u64,
     /// The last complete write.
-    last: u64,
+    pub(crate) last: u64,
     /// The number of the next write.
     next: u64,
     /// Sectors that are prepared.
-    prepared: u64,
+    pub(crate) prepared: u64,
     /// Where the sectors behind the prepared ones end that cannot be, and why.
-    gap: Option<(u64, StorageError)>,
+    pub(crate) gap: Option<(u64, StorageError)>,
     /// Stretches on which no record lies: from and to.
-    skipped: Vec<(u64, u64)>,
+    pub(crate) skipped: Vec<(u64, u64)>,
     /// Sectors of which a durable state or record says that they are prepared. No record lies above: so a file
     /// that ends below was cut, and rot below can have been a record.
-    watermark: u64,
+    pub(crate) watermark: u64,
     /// The headers of the last record, if that is one sector: the next one holds a copy of them.
-    copy: Vec<u8>,
+    pub(crate) copy: Vec<u8>,
 }
 
 /// What a batch adds to the log.
@@ -259,55 +249,6 @@ impl<M: Medium> LogFile<M> {
         self.tail += sectors as u64;
         self.watermark = self.watermark.max(record.prepared);
         Ok(places)
-    }
-
-    /// Reads the whole file, judges every sector, and makes durable what is relied on.
-    pub(crate) fn recover(&mut self, state: &StateRecord) -> Result<Scan, StorageError> {
-        let mut found = scan(&self.medium, self.salt, &self.path, state, None)?;
-        if found.newest > state.generation {
-            // The log was written under a state that is not here: an older copy was put in its place.
-            return Err(lost(&self.path));
-        }
-        if let Some(record) = found.unproved
-            && let Err(error) = self.write_back(&record)
-        {
-            // One that fails now and then cannot be believed; one that fails again is a bad sector.
-            if !matches!(error, StorageError::Io { .. }) || self.write_back(&record).is_ok() {
-                return Err(error);
-            }
-            let path = &self.path;
-            tracing::warn!(path, %error, "the end of the log cannot be written again, and is taken for damaged");
-            found = scan(&self.medium, self.salt, &self.path, state, Some((record.start, record.end())))?;
-        }
-        (self.tail, self.last, self.copy) = (found.tail, found.last, found.copy);
-        (self.prepared, self.watermark, self.gap) = (found.prepared, found.prepared, None);
-        self.skipped.clone_from(&state.skipped);
-        self.skipped.extend(found.stepped);
-        Ok(Scan { places: found.places, head_certain: found.head_certain, orphans: found.orphans })
-    }
-
-    /// Writes again what can be read of the last record, and syncs. Its first sync may have failed, and then
-    /// its sectors may be in the memory of the kernel alone, marked as written. Every record before it was
-    /// synced before this one was begun.
-    fn write_back(&self, record: &Candidate) -> Result<(), StorageError> {
-        let position = |index: u64| (record.start + index) * SECTOR as u64;
-        let failed = || write_error("writing the end of the log again", position(0), self.prepared());
-        let mut bytes = vec![0; record.count as usize * SECTOR];
-        read_sectors(&self.medium, &mut bytes, position(0));
-        let is_own = |index: u32, sector: &[u8]| {
-            let stamp = Stamp { write: record.write, index, count: record.count };
-            judge(self.salt, record.start + u64::from(index), sector) == Sector::Valid(stamp)
-        };
-        if (0..).zip(bytes.chunks_exact(SECTOR)).all(|(index, sector)| is_own(index, sector)) {
-            self.medium.write_at(&bytes, position(0)).map_err(failed())?;
-        } else {
-            for (index, sector) in (0..).zip(bytes.chunks_exact(SECTOR)) {
-                if is_own(index, sector) {
-                    self.medium.write_at(sector, position(index.into())).map_err(failed())?;
-                }
-            }
-        }
-        self.medium.sync().map_err(sync_error(format!("syncing {}/log", self.path)))
     }
 }
 
