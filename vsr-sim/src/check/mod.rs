@@ -69,6 +69,24 @@ mod trust;
 
 pub use observe::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene, Unheard, Violation};
 
+impl Checkers {
+    /// All that ship.
+    #[must_use]
+    pub fn all() -> Checkers {
+        let mut checkers = Checkers::default();
+        all().into_iter().for_each(|checker| checkers.add(checker));
+        checkers
+    }
+
+    /// Only those of the ones that ship whose names are given.
+    #[must_use]
+    pub fn only(names: &[&str]) -> Checkers {
+        let mut checkers = Checkers::default();
+        all().into_iter().filter(|checker| names.contains(&checker.name())).for_each(|one| checkers.add(one));
+        checkers
+    }
+}
+
 /// All of them.
 fn all() -> Vec<Box<dyn Checker>> {
     vec![

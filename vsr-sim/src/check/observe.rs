@@ -413,22 +413,6 @@ pub struct Checkers {
 }
 
 impl Checkers {
-    /// All that ship.
-    #[must_use]
-    pub fn all() -> Checkers {
-        let mut checkers = Checkers::default();
-        super::all().into_iter().for_each(|checker| checkers.add(checker));
-        checkers
-    }
-
-    /// Only those of the ones that ship whose names are given.
-    #[must_use]
-    pub fn only(names: &[&str]) -> Checkers {
-        let mut checkers = Checkers::default();
-        super::all().into_iter().filter(|checker| names.contains(&checker.name())).for_each(|one| checkers.add(one));
-        checkers
-    }
-
     /// One more.
     pub fn add(&mut self, checker: Box<dyn Checker>) {
         let Interests(wants) = checker.wants();

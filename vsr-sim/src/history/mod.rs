@@ -80,7 +80,9 @@ use std::hash::Hash;
 
 pub use error::{HistoryError, Problem};
 pub use files::{check_file, check_files, check_text};
-pub use models::{Keyed, Register, RegisterInput, RegisterOutput, Text, TextInput, TextOutput};
+pub use models::{Keyed, Register, RegisterInput, RegisterOutput, Text};
+pub use part::check;
+pub use texts::{TextInput, TextOutput};
 
 /// What the object under test does when it does one thing at a time.
 ///
@@ -226,14 +228,4 @@ pub enum Linearizability {
         /// The limit at which it gave up, and how far it had come.
         why: String,
     },
-}
-
-/// Checks a history against a model. The operations may stand in any order.
-#[must_use]
-pub fn check<M: Model>(
-    model: &M,
-    history: &[Operation<M::Input, M::Output>],
-    limits: &SearchLimits,
-) -> Linearizability {
-    part::check_parts(model, history, limits)
 }

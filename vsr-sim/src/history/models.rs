@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use super::texts::rephrase;
+use super::texts::{TextInput, TextOutput, rephrase};
 use super::{Effect, Model};
 
 /// A register with compare-and-set.
@@ -96,26 +96,6 @@ impl<V: Clone + Eq + Hash + Debug> Model for Register<V> {
 /// A text that can be replaced and added to; empty at first.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Text;
-
-/// What a client asks of a [`Text`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum TextInput {
-    /// The text.
-    Get,
-    /// To hold this text.
-    Put(String),
-    /// To add this at the end.
-    Append(String),
-}
-
-/// What a [`Text`] answers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum TextOutput {
-    /// Of a get.
-    Value(String),
-    /// Of a put and an append.
-    Done,
-}
 
 impl Model for Text {
     type Input = TextInput;

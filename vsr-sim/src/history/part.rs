@@ -6,7 +6,9 @@ use super::layout::{Layout, Seen};
 use super::search::{Conclusion, Search};
 use super::{Completion, Effect, Linearizability, Model, Operation, SearchLimits};
 
-pub(super) fn check_parts<M: Model>(
+/// Checks a history against a model. The operations may stand in any order.
+#[must_use]
+pub fn check<M: Model>(
     model: &M,
     history: &[Operation<M::Input, M::Output>],
     limits: &SearchLimits,

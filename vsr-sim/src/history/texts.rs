@@ -4,8 +4,28 @@
 //! an append whose text was read can only have happened to one text, as a compare-and-set; one whose text was never
 //! read left behind a text that was never read. A number for each text that was seen makes a register of it all.
 
+use super::Effect;
 use super::layout::FastMap;
-use super::{Effect, TextInput, TextOutput};
+
+/// What a client asks of a [`Text`](super::Text).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TextInput {
+    /// The text.
+    Get,
+    /// To hold this text.
+    Put(String),
+    /// To add this at the end.
+    Append(String),
+}
+
+/// What a [`Text`](super::Text) answers.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum TextOutput {
+    /// Of a get.
+    Value(String),
+    /// Of a put and an append.
+    Done,
+}
 
 type Asked<'a> = (&'a TextInput, Option<&'a TextOutput>);
 

@@ -13,31 +13,9 @@ use vsr::{ClusterId, Config, Membership, ReplicaId};
 use self::values::Value;
 
 pub use self::limits::Limits;
+pub use self::values::{DelayShape, Ppm};
 
 pub(crate) use self::values::parse_duration;
-
-/// A chance, in parts per million.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ppm(pub u32);
-
-impl Ppm {
-    /// Draws whether it happens this time. A chance of 0 draws nothing.
-    pub fn happens(self, random: &mut Random) -> bool {
-        self.0 > 0 && random.below(1_000_000) < u64::from(self.0)
-    }
-}
-
-/// How the delays of messages are spread between the shortest and the longest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DelayShape {
-    /// Mostly short, with a long tail.
-    #[default]
-    LongTail,
-    /// Each delay is as likely as every other.
-    Uniform,
-    /// Short or long, and nothing between.
-    Bimodal,
-}
 
 /// The options of one run. [`from_seed`](Options::from_seed) draws them; a test begins with [`calm`](Options::calm), which has no faults, and
 /// sets fields. Times are virtual. A [`Ppm`] is the chance that the fault comes to one message, write or read; a field in percent is a

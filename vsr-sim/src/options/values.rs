@@ -1,9 +1,33 @@
-//! Options as texts, as scenario files and the command line have them.
+//! What options hold, and how scenario files and the command line write it.
 
 use std::time::Duration;
 
-use super::{DelayShape, Ppm};
+use vsr::protocol::Random;
+
 use crate::faults::Nanos;
+
+/// A chance, in parts per million.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ppm(pub u32);
+
+impl Ppm {
+    /// Draws whether it happens this time. A chance of 0 draws nothing.
+    pub fn happens(self, random: &mut Random) -> bool {
+        self.0 > 0 && random.below(1_000_000) < u64::from(self.0)
+    }
+}
+
+/// How the delays of messages are spread between the shortest and the longest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DelayShape {
+    /// Mostly short, with a long tail.
+    #[default]
+    LongTail,
+    /// Each delay is as likely as every other.
+    Uniform,
+    /// Short or long, and nothing between.
+    Bimodal,
+}
 
 /// Something that an option holds, as a text.
 pub(super) trait Value {

@@ -321,7 +321,7 @@ impl<S: Simulated> Run<S> {
                 self.reap();
             }
             Planned::Wake { waker } => waker.wake(),
-            Planned::Class(class) => self.draw_class(class),
+            Planned::Draw(class) => self.draw_class(class),
             Planned::TimedFault(happening) => self.happen_now(happening),
             Planned::LoseTail { victim, tries } => self.lose_tail(victim, tries),
             Planned::EndOfPartition(which) => {

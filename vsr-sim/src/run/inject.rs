@@ -32,7 +32,7 @@ impl<S: Simulated> Run<S> {
             let mut world = lock(&self.world);
             let mut random = world.draw(site::CLASS, class as u64, self.drawn[class]);
             let at = world.now + random.below(2 * every.as_nanos() as u64);
-            world.plan(at, Planned::Class(class));
+            world.plan(at, Planned::Draw(class));
         }
     }
 

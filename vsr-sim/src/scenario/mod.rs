@@ -48,14 +48,16 @@ mod parse;
 mod runner;
 pub mod script;
 pub mod shrink;
+mod start;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::options::Options;
 use crate::report::Report;
-use crate::run::Simulation;
-use crate::workload::{Change, Registers, Simulated, Step};
+use crate::workload::Step;
+
+pub use self::start::play;
 
 /// What a scenario came to.
 #[derive(Debug)]
@@ -157,25 +159,6 @@ pub fn base(replicas: usize) -> Options {
     }
 }
 
-/// Plays a scenario on the simulator's own state machine.
-#[must_use]
-pub fn play(text: &str) -> Played {
-    let simulation = Simulation::with_queries(base(3), Registers::default, Registers::step);
-    runner::play(&simulation, text, speak_registers)
-}
-
-impl<S: Simulated> Simulation<S> {
-    /// Plays a scenario on this state machine, under its workload; `request` by hand needs the simulator's own machine. A scenario
-    /// that does not name this machine is refused.
-    #[must_use]
-    pub fn play(&self, text: &str) -> Played {
-        runner::play(self, text, |_| {
-            Err("requests by hand are for the simulator's own state machine; `load` begins those of this one"
-                .to_owned())
-        })
-    }
-}
-
 /// The scenario files at a path: a file itself, or of a folder every file in it whose name ends in `.vsr`, at any depth, in the order
 /// of their paths. An empty list if a folder has none.
 ///
@@ -200,24 +183,4 @@ pub fn files(path: &Path) -> io::Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// `add 1 5` and so on: commands of [`Registers`].
-fn speak_registers(text: &str) -> Result<Step<Change, u8>, String> {
-    let wrong = || format!("{text} is not a request; there are add R N, write R N, cas R OLD NEW, ballast N and get R");
-    let mut words = text.split_whitespace();
-    let verb = words.next().ok_or_else(wrong)?;
-    let numbers = words.map(str::parse).collect::<Result<Vec<i64>, _>>().map_err(|_| wrong())?;
-    let register = |number: i64| u8::try_from(number).map_err(|_| wrong());
-    match (verb, numbers.as_slice()) {
-        ("add", [at, more]) => Ok(Step::Command(Change::Add(register(*at)?, *more))),
-        ("write", [at, value]) => Ok(Step::Command(Change::Write(register(*at)?, *value))),
-        ("cas", [at, old, new]) => Ok(Step::Command(Change::CompareAndSet(register(*at)?, *old, *new))),
-        ("ballast", [size]) => {
-            let size = usize::try_from(*size).ok().filter(|size| *size <= 1 << 20).ok_or_else(wrong)?;
-            Ok(Step::Command(Change::Ballast(vec![0; size].into())))
-        }
-        ("get", [at]) => Ok(Step::Query(register(*at)?)),
-        _ => Err(wrong()),
-    }
 }

@@ -44,7 +44,6 @@ use vsr::protocol::{Peer, Quorums, Random, SessionId};
 
 use self::links::{Delivery, Links};
 use self::pace::Pace;
-use self::sequences::Moment;
 use self::socket::Sockets;
 use self::traffic::Traffic;
 use crate::check::{Checkers, ClockRange, Observation, Scene, Violation};
@@ -142,7 +141,7 @@ pub(crate) enum Planned {
         waker: Waker,
     },
     /// The next fault of a class is drawn.
-    Class(usize),
+    Draw(usize),
     /// A fault that was written down, or that ends another.
     TimedFault(TimedFault),
     /// A partition ends, unless another one came since.
@@ -400,21 +399,6 @@ impl World {
         if self.violation.is_none() {
             self.violation = Some(violation);
         }
-    }
-
-    /// A replica leads a view (`started`), or is about to: what was kept of earlier terms arrives.
-    pub(crate) fn leads(&mut self, replica: usize, view: u64, started: bool) {
-        if view % self.replicas as u64 != replica as u64 {
-            return;
-        }
-        if started {
-            let before = self.nodes[replica].led.replace(view);
-            if before.is_some_and(|before| before < view) {
-                self.trace.count("led again");
-            }
-        }
-        self.release_kept(replica, view, started);
-        self.shorten_reign(replica, view, if started { Moment::Started } else { Moment::Elected });
     }
 
     /// The process of a node ends before it does anything else.

@@ -10,7 +10,7 @@ use crate::faults::{TimedFault, WriteFate};
 
 /// A moment of a reign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Moment {
+enum Moment {
     /// The replica is primary of the view that it has entered.
     Elected,
     /// The view has started there.
@@ -29,10 +29,25 @@ fn nanos(time: Duration) -> u64 {
 // ---- short reigns ----
 
 impl World {
+    /// A replica leads a view (`started`), or is about to: what was kept of earlier terms arrives.
+    pub(crate) fn leads(&mut self, replica: usize, view: u64, started: bool) {
+        if view % self.replicas as u64 != replica as u64 {
+            return;
+        }
+        if started {
+            let before = self.nodes[replica].led.replace(view);
+            if before.is_some_and(|before| before < view) {
+                self.trace.count("led again");
+            }
+        }
+        self.release_kept(replica, view, started);
+        self.shorten_reign(replica, view, if started { Moment::Started } else { Moment::Elected });
+    }
+
     /// Ends a reign that has just begun, in runs with short ones. Either its `StartView` is lost, and it is cut off from the
     /// other replicas as soon as it leads; or it is when it has committed what it has inherited. Its clients still reach
     /// it: so there are ops that only one replica has, of several views, and logs of a newer view whose ops are older.
-    pub(super) fn shorten_reign(&mut self, replica: usize, view: u64, moment: Moment) {
+    fn shorten_reign(&mut self, replica: usize, view: u64, moment: Moment) {
         if self.options.short_reigns == 0 || !self.faults_on || self.plan.given {
             return;
         }
