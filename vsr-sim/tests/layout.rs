@@ -1,5 +1,6 @@
-//! How the source is laid out: no circle between the modules at the top of a crate, no use of what stands below in its guide, parts of the
-//! protocol that know nothing of its core, no long file, no long function, little nesting.
+//! How the source is laid out: no circle between the modules at the top of a crate, none between files but those that are listed with a
+//! reason, no use of what stands below in the crate's guide, parts of the protocol that know nothing of its core, no long file, no long
+//! function, little nesting.
 //! What is read is the source itself, without comments, literals and tests.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,40 @@ const FUNCTIONS: &[(&str, &str, &str)] = &[];
 
 /// Uses of one module by another that may close a circle: crate, the module that uses, the one that is used, and why.
 const USES: &[(&str, &str, &str, &str)] = &[];
+
+/// Uses of files by a file of the same crate that may close a circle: crate, the file that uses, those that are used, and why.
+const FILE_USES: &[(&str, &str, &[&str], &str)] = &[
+    (
+        "vsr",
+        "protocol/core",
+        &[
+            "protocol/health/explain",
+            "protocol/normal/apply",
+            "protocol/normal/primary",
+            "protocol/recovery/repair",
+            "protocol/view_change/view_change",
+        ],
+        "Core owns the state of each role; the file of a role has that state and the methods of Core that work on it",
+    ),
+    (
+        "vsr",
+        "protocol/normal/apply",
+        &["protocol/normal/primary"],
+        "the pipeline of a primary says who waits for the replies to an op, and apply is where these are made",
+    ),
+    (
+        "vsr-sim",
+        "options",
+        &["options/limits"],
+        "Options has a field of Limits; what a seed draws for Options fills two files, and limits.rs is the second",
+    ),
+    (
+        "vsr-sim",
+        "world",
+        &["world/misdeeds", "world/on_files", "world/pace", "world/socket"],
+        "World owns the state of each of its parts; the file of a part has that state and the methods of World that work on it",
+    ),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..")
@@ -157,28 +192,31 @@ fn without_tests(code: &str) -> &str {
 
 // ---- modules ----
 
-/// The names behind a path: one, or those of a group.
-fn names(after: &str) -> Vec<String> {
-    let Some(group) = after.strip_prefix('{') else {
-        return vec![after.chars().take_while(|c| is_word(*c)).collect()];
-    };
-    let (mut depth, mut parts) = (0, vec![String::new()]);
-    for c in group.chars() {
+/// The parts of a group, of which the first brace stands before this text.
+fn parts(group: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut parts) = (0, 0, Vec::new());
+    for (at, c) in group.char_indices() {
         match c {
             '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => parts.push(String::new()),
+            '}' if depth > 0 => depth -= 1,
+            ',' | '}' if depth == 0 => {
+                parts.push(group[from..at].trim());
+                from = at + 1;
+            }
             _ => {}
         }
-        if depth == 0
-            && c != ','
-            && let Some(part) = parts.last_mut()
-        {
-            part.push(c);
+        if c == '}' && from > at {
+            break;
         }
     }
-    parts.iter().map(|part| part.trim().chars().take_while(|c| is_word(*c)).collect()).collect()
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+/// The names behind a path: one, or those of a group.
+fn names(after: &str) -> Vec<String> {
+    let first = |text: &str| -> String { text.chars().take_while(|c| is_word(*c)).collect() };
+    after.strip_prefix('{').map_or_else(|| vec![first(after)], |group| parts(group).into_iter().map(first).collect())
 }
 
 /// What a file names behind this path.
@@ -276,6 +314,146 @@ fn no_circle_goes_through_the_modules_at_the_top() {
             assert!(removed.is_some(), "{name}: {from} does not use {to} any more ({why}): remove it from the list");
         }
         assert_eq!(circles(uses), Vec::<String>::new(), "{name}");
+    }
+}
+
+// ---- files ----
+
+/// The paths that begin with this text: one, or those of a group, down to the last name. A `*` stands for the module before it.
+fn paths(text: &str) -> Vec<Vec<String>> {
+    if let Some(group) = text.strip_prefix('{') {
+        return parts(group).into_iter().flat_map(paths).collect();
+    }
+    let name: String = text.chars().take_while(|c| is_word(*c)).collect();
+    if name.is_empty() {
+        return vec![Vec::new()];
+    }
+    let ends = text[name.len()..].strip_prefix("::").map_or_else(|| vec![Vec::new()], paths);
+    ends.into_iter().map(|end| [vec![name.clone()], end].concat()).collect()
+}
+
+/// The place that a path in this module names, from the root of the crate on.
+fn place(module: &[String], path: &[String]) -> Vec<String> {
+    let mut place = module.to_vec();
+    for name in path {
+        match name.as_str() {
+            "crate" => place.clear(),
+            "super" => drop(place.pop()),
+            "self" => {}
+            _ => place.push(name.clone()),
+        }
+    }
+    place
+}
+
+/// What a file re-exports, and its code without the lines that do.
+fn reexports(code: &str) -> (Vec<Vec<String>>, String) {
+    let (mut found, mut rest, mut done) = (Vec::new(), String::new(), 0);
+    for (at, text) in code.match_indices("use ") {
+        let line = code[..at].rfind('\n').map_or(0, |end| end + 1);
+        let is_public = ["pub", "pub(crate)", "pub(super)"].contains(&code[line..at].trim());
+        if is_public && at >= done {
+            found.extend(paths(&code[at + text.len()..]));
+            rest.push_str(&code[done..at]);
+            done = code[at..].find(';').map_or(code.len(), |end| at + end);
+        }
+    }
+    rest.push_str(&code[done..]);
+    (found, rest)
+}
+
+/// The files of a crate by their modules, and, for each name that a file only re-exports, the place that it is from.
+struct Files {
+    modules: BTreeSet<Vec<String>>,
+    exported: BTreeMap<(Vec<String>, String), Vec<String>>,
+}
+
+impl Files {
+    /// The module of the file in which something stands.
+    fn of(&self, mut place: Vec<String>) -> Vec<String> {
+        loop {
+            let depth = (0..=place.len()).rev().find(|depth| self.modules.contains(&place[..*depth])).unwrap_or(0);
+            let name = place.get(depth).cloned().unwrap_or_default();
+            let elsewhere = self.exported.get(&(place[..depth].to_vec(), name));
+            let next = elsewhere.map(|start| [start.as_slice(), &place[depth + 1..]].concat());
+            match next.filter(|next| *next != place) {
+                Some(next) => place = next,
+                None => return place[..depth].to_vec(),
+            }
+        }
+    }
+}
+
+/// The files of a crate, and which of the others each uses. A path uses the file in which the item is written, also where it names
+/// another file that only re-exports the item. To re-export a name uses no file, unless the rest of the code has the name as well.
+fn file_uses(sources: &[Source]) -> Uses {
+    let read: Vec<(&Source, Vec<Vec<String>>, String)> = sources
+        .iter()
+        .map(|source| {
+            let (exported, code) = reexports(&source.code);
+            let exported: Vec<_> = exported.iter().map(|path| place(&source.module, path)).collect();
+            (source, exported, code)
+        })
+        .collect();
+    let modules = sources.iter().map(|source| source.module.clone()).collect();
+    let mut files = Files { modules, exported: BTreeMap::new() };
+    for (source, exported, _) in &read {
+        for to in exported {
+            if let Some(name) = to.last().cloned() {
+                files.exported.insert((source.module.clone(), name), to.clone());
+            }
+        }
+    }
+    let name = |module: &[String]| if module.is_empty() { "lib".to_owned() } else { module.join("/") };
+    let mut uses = Uses::new();
+    for (source, exported, code) in &read {
+        let own = &source.module;
+        let words: BTreeSet<&str> = code.split(|c| !is_word(c)).collect();
+        let is_used = |to: &&Vec<String>| to.last().is_some_and(|name| words.contains(name.as_str()));
+        let mut places: Vec<Vec<String>> = exported.iter().filter(is_used).cloned().collect();
+        let inner =
+            files.modules.iter().filter_map(|module| module.split_last().filter(|(_, outer)| *outer == own.as_slice()));
+        let inner: Vec<&str> = inner.map(|(last, _)| last.as_str()).collect();
+        for start in ["crate", "self", "super"].into_iter().chain(inner) {
+            for (at, _) in code.match_indices(&format!("{start}::")) {
+                if !code[..at].ends_with(|c: char| is_word(c) || c == '$' || c == ':') {
+                    places.extend(paths(&code[at..]).iter().map(|path| place(own, path)));
+                }
+            }
+        }
+        let of_own = uses.entry(name(own)).or_default();
+        for used in places.into_iter().map(|place| files.of(place)).filter(|used| used != own) {
+            of_own.entry(name(&used)).or_insert_with(|| source.path.clone());
+        }
+    }
+    uses
+}
+
+#[test]
+fn no_circle_goes_through_files_but_those_with_a_reason() {
+    for name in LIBRARIES {
+        let mut uses = file_uses(&library(name));
+        let count: usize = uses.values().map(BTreeMap::len).sum();
+        assert!(count >= 5, "{name}: {count} uses between files: this test has read nothing");
+        let listed: Vec<_> = FILE_USES.iter().filter(|(of, ..)| *of == name).collect();
+        for (_, from, used, why) in &listed {
+            for to in *used {
+                let removed = uses.get_mut(*from).and_then(|of| of.remove(*to));
+                assert!(
+                    removed.is_some(),
+                    "{name}: {from} does not use {to} any more ({why}): remove it from the list"
+                );
+            }
+        }
+        assert_eq!(circles(uses.clone()), Vec::<String>::new(), "{name}");
+        for (_, from, used, why) in &listed {
+            for to in *used {
+                let mut with = uses.clone();
+                with.entry((*from).to_owned()).or_default().insert((*to).to_owned(), PathBuf::new());
+                let closes = !circles(with).is_empty();
+                assert!(closes, "{name}: {from} may use {to} without a reason ({why}): remove it from the list");
+            }
+        }
     }
 }
 
@@ -512,4 +690,36 @@ fn what_is_too_long_too_deep_or_in_a_circle_is_found() {
         assert_eq!(of(harmful).len(), 3, "{harmful}");
     }
     assert_eq!(unseen(&sources("use crate::{d, Other, elsewhere::c};")), ["elsewhere"]);
+}
+
+#[test]
+fn a_circle_between_files_is_found_and_a_head_that_re_exports_closes_none() {
+    let source = |module: &str, text: &str| Source {
+        path: PathBuf::from(module),
+        module: module.split("::").filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        code: code(text),
+    };
+    // `b` uses the inner file, whose `Thing` the head of its folder re-exports.
+    let of = |head: &str, inner: &str| {
+        let head = format!("mod inner;\npub use self::inner::{{Thing, Other}};\n{head}");
+        circles(file_uses(&[
+            source("", "pub use a::Face;"),
+            source("a", &head),
+            source("a::inner", inner),
+            source("b", "use crate::a::Thing;"),
+        ]))
+    };
+    for harmless in
+        ["use super::Face;", "use crate::{a::Face, Face};", "use super::*;", "// crate::b", "use $crate::b;"]
+    {
+        assert_eq!(of("struct Face;", harmless), Vec::<String>::new(), "{harmless}");
+    }
+    for harmful in ["use crate::b;", "use super::super::{a::Face, b::X};", "fn f() -> crate::b::X {}"] {
+        assert_eq!(of("struct Face;", harmful), ["a/inner uses b in a::inner", "b uses a/inner in b"], "{harmful}");
+    }
+    for head in ["struct Face(Thing);", "fn f() { inner::g() }", "use self::inner::g;", "use crate::a::inner::{g, h};"]
+    {
+        let found = of(head, "use super::Face;");
+        assert_eq!(found, ["a uses a/inner in a", "a/inner uses a in a::inner"], "{head}");
+    }
 }
