@@ -82,10 +82,18 @@ impl Pages {
             let at = offset + done as u64;
             let (page, within) = ((at / PAGE as u64) as usize, (at % PAGE as u64) as usize);
             let take = (PAGE - within).min(bytes.len() - done);
-            let page = Arc::make_mut(&mut self.pages[page]);
-            page.bytes[within..within + take].copy_from_slice(&bytes[done..done + take]);
-            page.tags[within / SECTOR..(within + take).div_ceil(SECTOR)].fill(tag);
+            let (page, new) = (&mut self.pages[page], &bytes[done..done + take]);
             done += take;
+            if let Ok(bytes) = <[u8; PAGE]>::try_from(new)
+                && Arc::get_mut(page).is_none()
+            {
+                // Nothing of the shared one stays.
+                *page = Arc::new(Page { bytes, tags: [tag; SECTORS_PER_PAGE] });
+                continue;
+            }
+            let page = Arc::make_mut(page);
+            page.bytes[within..within + take].copy_from_slice(new);
+            page.tags[within / SECTOR..(within + take).div_ceil(SECTOR)].fill(tag);
         }
     }
 
