@@ -318,23 +318,28 @@ impl SimDisk {
         self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
     }
 
-    /// What a restarted replica reads.
-    #[must_use]
-    pub fn recover(&self) -> Recovered {
+    /// The last slot that a restarted replica reads, and whether it is told that nothing came after it.
+    pub(crate) fn end(&self) -> (OpNumber, bool) {
         let mut head = self.head();
-        let mut head_certain = self.is_head_certain();
+        let is_certain = self.is_head_certain();
         let is_noted = self.certain == Some(true) || self.noted == Some(head);
         while self.entries.get(&head).is_some_and(|stored| stored.damage == Damage::End) {
             head = head.prev();
         }
-        let slots = (1..=head.0).map(OpNumber).map(|op| match self.entries.get(&op) {
+        // With the last slot unreadable in both places, what came after it is not known.
+        (head, is_certain && (is_noted || !self.is_unreadable(head)))
+    }
+
+    /// What a restarted replica reads.
+    #[must_use]
+    pub fn recover(&self) -> Recovered {
+        let (head, head_certain) = self.end();
+        let mut entries = self.entries.range(OpNumber(1)..).peekable();
+        let mut stored = |op: OpNumber| entries.next_if(|(at, _)| **at == op).map(|(_, stored)| stored);
+        let slots = (1..=head.0).map(OpNumber).map(|op| match stored(op) {
             Some(Stored { entry, damage: Damage::Intact }) => Slot::Clean(entry.header),
             Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
-            Some(Stored { damage: Damage::Both | Damage::End, .. }) => {
-                // With the last slot unreadable in both places, what came after it is not known.
-                head_certain &= op < head || is_noted;
-                Slot::Corrupt(None)
-            }
+            Some(Stored { damage: Damage::Both | Damage::End, .. }) => Slot::Corrupt(None),
             None if self.torn.contains_key(&op) => Slot::Corrupt(None),
             None => Slot::Absent,
         });

@@ -476,7 +476,7 @@ impl SimFolder {
         disk.journal.clear();
         (disk.tag, disk.failing) = (0, None);
         for file in &mut disk.files {
-            file.cached = file.durable.clone();
+            file.cached.become_like(&file.durable);
             file.forgotten.clear();
         }
     }
@@ -488,7 +488,7 @@ impl SimFolder {
         let open = disk.replay(steps);
         (disk.tag, disk.failing) = (0, None);
         for file in &mut disk.files {
-            file.cached = file.durable.clone();
+            file.cached.become_like(&file.durable);
             for (offset, (bytes, tag)) in &file.forgotten {
                 file.cached.write(*offset, bytes, *tag);
             }
@@ -533,7 +533,7 @@ impl SimFolder {
         let mut disk = self.lock();
         disk.journal.clear();
         for file in &mut disk.files {
-            file.cached = file.durable.clone();
+            file.cached.become_like(&file.durable);
         }
     }
 
@@ -598,7 +598,7 @@ impl SimFolder {
         let mut disk = self.lock();
         let file = &mut disk.files[file];
         file.durable.set_len(len);
-        file.cached = file.durable.clone();
+        file.cached.become_like(&file.durable);
     }
 
     /// A file of another disk stands in the place of this one's.

@@ -41,6 +41,18 @@ impl Pages {
         Pages { len: 0, pages: Vec::new(), hole }
     }
 
+    /// The same content as that of another one. Most of the pages are shared as it is, and stay.
+    pub(super) fn become_like(&mut self, other: &Pages) {
+        self.pages.truncate(other.pages.len());
+        for (own, page) in self.pages.iter_mut().zip(&other.pages) {
+            if !Arc::ptr_eq(own, page) {
+                *own = page.clone();
+            }
+        }
+        self.pages.extend_from_slice(&other.pages[self.pages.len()..]);
+        self.len = other.len;
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
     }

@@ -291,7 +291,7 @@ impl<S: Simulated> Run<S> {
 
     fn happen(&mut self, planned: Planned) {
         match planned {
-            Planned::Deliver(delivery) => lock(&self.world).deliver(*delivery),
+            Planned::Deliver(delivery) => lock(&self.world).deliver(delivery),
             Planned::Frame { from, to, bytes } => lock(&self.world).deliver_frame(from, to, bytes),
             Planned::PeerDown { node, peer, refused } => {
                 let mut world = lock(&self.world);

@@ -75,11 +75,11 @@ impl MessageFilter {
 /// What the rules make of a message.
 pub(super) enum Ruled {
     /// No rule fits.
-    Passes(Delivery),
+    Passes(Box<Delivery>),
     /// A rule keeps it.
     Held,
     /// A rule loses it.
-    Lost(Delivery),
+    Lost(Box<Delivery>),
 }
 
 /// The links between all nodes.
@@ -247,14 +247,14 @@ impl Links {
     }
 
     /// The first rule that fits takes the message.
-    pub(super) fn take(&mut self, delivery: Delivery) -> Ruled {
+    pub(super) fn take(&mut self, delivery: Box<Delivery>) -> Ruled {
         if self.rules.is_empty() {
             return Ruled::Passes(delivery);
         }
         match self.rules.iter_mut().find(|rule| rule.fits(&delivery)) {
             None => Ruled::Passes(delivery),
             Some(rule) if rule.holds => {
-                rule.held.push(delivery);
+                rule.held.push(*delivery);
                 Ruled::Held
             }
             Some(_) => Ruled::Lost(delivery),
