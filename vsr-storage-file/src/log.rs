@@ -11,7 +11,7 @@ use vsr::protocol::{Entry, Header};
 use vsr::storage::StorageError;
 
 use crate::medium::{Medium, PAGE_SECTORS};
-use crate::record::{GENERATION, RecordHeader, own, sectors_of};
+use crate::record::{GENERATION, RecordHeader, front, own, sectors_of};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
 use crate::state::{SKIPPED_MAX, StateRecord};
 use crate::{io_error, sync_error, write_error};
@@ -220,8 +220,7 @@ impl<M: Medium> LogFile<M> {
             count: entries.len() as u32,
             copied: self.copy.len() as u32,
         };
-        let mut front = Vec::from(record.encode());
-        front.extend(entries.iter().flat_map(|entry| entry.header.encode()));
+        let front = front(&record, entries.iter().map(|entry| &entry.header));
         let bodies = || entries.iter().map(|entry| &entry.body[..]);
         let bodies_len = bodies().map(<[u8]>::len).sum::<usize>();
         let sectors = sectors_of(front.len(), self.copy.len(), bodies_len, apart);
@@ -284,13 +283,17 @@ pub(crate) fn read<M: Medium>(
     let sectors = (offset + u64::from(len)).div_ceil(PAYLOAD as u64).saturating_sub(first);
     let mut bytes = vec![0; sectors as usize * SECTOR];
     medium.read_at(&mut bytes, (record + first) * SECTOR as u64).map_err(io_error("reading the log"))?;
-    let mut payload = Vec::with_capacity(sectors as usize * PAYLOAD);
-    for (index, sector) in (first..).zip(bytes.chunks_exact(SECTOR)) {
-        if judge(salt, record + index, sector) != Sector::Valid(Stamp { write, index: index as u32, count }) {
+    for (nth, index) in (first..first + sectors).enumerate() {
+        let from = nth * SECTOR;
+        let stamp = Stamp { write, index: index as u32, count };
+        if judge(salt, record + index, &bytes[from..from + SECTOR]) != Sector::Valid(stamp) {
             return Ok(None);
         }
-        payload.extend_from_slice(&sector[..PAYLOAD]);
+        if nth > 0 {
+            // Over the stamp of the sector before: payloads follow each other.
+            bytes.copy_within(from..from + PAYLOAD, nth * PAYLOAD);
+        }
     }
     let skip = (offset - first * PAYLOAD as u64) as usize;
-    Ok(Some(Bytes::from(payload).slice(skip..skip + len as usize)))
+    Ok(Some(Bytes::from(bytes).slice(skip..skip + len as usize)))
 }

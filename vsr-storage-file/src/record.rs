@@ -66,6 +66,14 @@ impl RecordHeader {
     }
 }
 
+/// What a record begins with: its header, and those of its entries.
+pub(crate) fn front<'a>(record: &RecordHeader, headers: impl Iterator<Item = &'a Header>) -> Vec<u8> {
+    let mut front = Vec::with_capacity(record.own());
+    front.extend_from_slice(&record.encode());
+    headers.for_each(|header| front.extend_from_slice(&header.encode()));
+    front
+}
+
 /// Bytes of the headers of a record of so many entries.
 pub(crate) fn own(entries: usize) -> usize {
     RECORD + entries * Header::LEN

@@ -10,7 +10,7 @@ use crate::io_error;
 use crate::log::{Location, Place, STEP, read};
 use crate::medium::{Medium, read_sectors};
 use crate::ranges::Lost;
-use crate::record::{GENERATION, RECORD, RecordHeader};
+use crate::record::{GENERATION, RECORD, RecordHeader, front};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, judge};
 use crate::state::{SKIPPED_MAX, StateRecord};
 
@@ -63,7 +63,6 @@ impl Candidate {
     }
 }
 
-#[derive(Default)]
 struct Sectors {
     list: Vec<Sector>,
     /// Of the sectors that begin a record: where, the write before it, what was prepared.
@@ -99,17 +98,19 @@ fn judge_all<M: Medium>(medium: &M, salt: u64, path: &str) -> Result<Sectors, St
     let len = medium.len().map_err(io_error(format!("reading {path}/log")))?;
     // A last piece of a sector is what a crash left of a new extent.
     let whole = len - len % SECTOR as u64;
-    let mut sectors = Sectors::default();
-    let mut buffer = vec![0; STEP];
+    let mut sectors = Sectors { list: Vec::with_capacity((whole / SECTOR as u64) as usize), firsts: Vec::new() };
+    let mut buffer = vec![0; whole.min(STEP as u64) as usize];
     let (mut offset, mut unreadable, mut error, mut written) = (0, 0, None, 0);
     while offset < whole {
         let take = (whole - offset).min(STEP as u64) as usize;
         let read = &mut buffer[..take];
         let missed = read_sectors(medium, read, offset);
         (unreadable, error) = (unreadable + missed.sectors, error.or(missed.error));
-        written += read.chunks_exact(SECTOR).filter(|sector| sector.iter().any(|&byte| byte != 0)).count();
         for (at, sector) in (offset / SECTOR as u64..).zip(read.chunks_exact(SECTOR)) {
-            sectors.push(at, judge(salt, at, sector), sector);
+            let judged = judge(salt, at, sector);
+            // It counts only where every sector is rotten.
+            written += usize::from(judged == Sector::Rotten && sector.iter().any(|&byte| byte != 0));
+            sectors.push(at, judged, sector);
         }
         offset += take as u64;
     }
@@ -166,7 +167,7 @@ pub(crate) fn scan<M: Medium>(
         last: 0,
         taken: 0,
         end: 0,
-        copy: Vec::new(),
+        copy: None,
         unproved: None,
         lost,
         stepped: None,
@@ -179,6 +180,7 @@ pub(crate) fn scan<M: Medium>(
     // What is rotten of the unused rest is prepared again.
     let usable = (tail..prepared).find(|&at| scan.sector(at) == Sector::Rotten).unwrap_or(prepared);
     let Scanning { places, head_certain, taken, copy, unproved, stepped, orphans, .. } = scan;
+    let copy = copy.map_or_else(Vec::new, |(record, headers)| front(&record, headers.iter()));
     Ok(Found { places, head_certain, newest, tail, last: taken, prepared: usable, copy, unproved, stepped, orphans })
 }
 
@@ -200,8 +202,8 @@ struct Scanning<'a, M> {
     /// The last record that was found, and where it ends.
     taken: u64,
     end: u64,
-    /// The headers of that record, if it is one sector.
-    copy: Vec<u8>,
+    /// What that record and its entries are headed by, if it is one sector.
+    copy: Option<(RecordHeader, Vec<Header>)>,
     unproved: Option<Candidate>,
     /// What earlier starts found lost and was not come to yet, the oldest last.
     lost: Vec<Lost>,
@@ -222,7 +224,7 @@ impl<M: Medium> Scanning<'_, M> {
             if of.write > named {
                 return false;
             }
-            let previous = self.sectors.first(of.start).filter(|_| self.begins(of)).or_else(|| self.record(of));
+            let previous = self.first(of).or_else(|| self.record(of));
             named = previous.map_or(of.write - 1, |record| record.previous.min(of.write - 1));
             true
         });
@@ -361,9 +363,10 @@ impl<M: Medium> Scanning<'_, M> {
         Candidate { start, count: stamp.count, write: stamp.write, is_whole, is_torn }
     }
 
-    /// Whether the first sector of a record is there.
-    fn begins(&self, of: &Candidate) -> bool {
-        self.sector(of.start) == Sector::Valid(Stamp { write: of.write, index: 0, count: of.count })
+    /// The record header in the first sector of a record, if that is there. It was read when the sector was judged.
+    fn first(&self, of: &Candidate) -> Option<RecordHeader> {
+        let stamp = Stamp { write: of.write, index: 0, count: of.count };
+        (self.sector(of.start) == Sector::Valid(stamp)).then(|| self.sectors.first(of.start)).flatten()
     }
 
     /// No op above is believed of a record.
@@ -375,7 +378,7 @@ impl<M: Medium> Scanning<'_, M> {
     /// anything is known of it.
     fn take(&mut self, of: &Candidate, is_complete: bool) -> bool {
         let record = self.record(of).filter(|record| record.base.max(record.head) <= self.most());
-        self.copy.clear();
+        self.copy = None;
         if let Some(record) = &record {
             self.bridge(of, record);
             // The record that holds the copy stays.
@@ -387,10 +390,8 @@ impl<M: Medium> Scanning<'_, M> {
                 self.prepared = self.prepared.max(record.prepared);
             }
             self.put(of.write, record, &headers, Some(of), is_complete);
-            if of.count == 1 && headers.iter().all(Option::is_some) {
-                self.copy.extend(record.encode());
-                self.copy.extend(headers.iter().flatten().flat_map(Header::encode));
-            }
+            let headers = (of.count == 1).then(|| headers.into_iter().collect::<Option<Vec<_>>>()).flatten();
+            self.copy = headers.map(|headers| (*record, headers));
         } else {
             self.hole(of.write >> GENERATION);
         }
@@ -403,7 +404,7 @@ impl<M: Medium> Scanning<'_, M> {
         if record.previous == self.last {
             return;
         }
-        self.copy.clear();
+        self.copy = None;
         let Some((lost, headers)) = self.copied(of, record) else {
             return self.hole(record.previous >> GENERATION);
         };
@@ -505,7 +506,7 @@ impl<M: Medium> Scanning<'_, M> {
     fn record(&self, of: &Candidate) -> Option<RecordHeader> {
         let copy = |offset: u64| self.read(of, offset, RECORD).and_then(|bytes| RecordHeader::decode(&bytes));
         let back = || (of.count > 1).then(|| copy(of.payload() - RECORD as u64)).flatten();
-        let record = copy(0).or_else(back)?;
+        let record = self.first(of).or_else(back)?;
         let copies = if of.count > 1 { 2 } else { 1 };
         let len = copies * record.own() as u64 + u64::from(record.copied);
         (len <= of.payload()).then_some(record)

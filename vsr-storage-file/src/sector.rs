@@ -65,8 +65,14 @@ pub(crate) fn judge(salt: u64, position: u64, sector: &[u8]) -> Sector {
 }
 
 /// Spreads a payload, given in pieces, over stamped sectors that begin at `position`.
-pub(crate) fn spread<'a>(salt: u64, position: u64, write: u64, pieces: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let mut out = Vec::new();
+pub(crate) fn spread<'a>(
+    salt: u64,
+    position: u64,
+    write: u64,
+    pieces: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Vec<u8> {
+    let bytes = pieces.clone().map(<[u8]>::len).sum();
+    let mut out = Vec::with_capacity(sectors_for(bytes) * SECTOR);
     for piece in pieces {
         let mut rest = piece;
         while !rest.is_empty() {

@@ -1,11 +1,9 @@
 //! Requests execute once, with one reply, to one state (hazards I10, I11).
 
-use std::collections::BTreeMap;
-
 use vsr::Checksum;
 use vsr::protocol::Position;
 
-use super::table::{ByReplica, Table};
+use super::table::{ByPosition, ByReplica, Table};
 use super::{Checker, Digested, Interests, Observation, Scene};
 
 /// A command is executed at one position of the log only, on every replica, in every life; and in each life once, in
@@ -91,7 +89,8 @@ impl Checker for SameReplies {
 /// After the same op, state machine and session table have the same digest everywhere.
 #[derive(Debug, Default)]
 pub(super) struct SameDigests {
-    digests: BTreeMap<Digested, (usize, Checksum)>,
+    machine: ByPosition<(usize, Checksum)>,
+    sessions: Table<(usize, Checksum)>,
 }
 
 impl Checker for SameDigests {
@@ -105,7 +104,10 @@ impl Checker for SameDigests {
 
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         let Observation::Digest { replica, of, digest } = *observation else { return Ok(()) };
-        let (first, expected) = *self.digests.entry(of).or_insert((replica, digest));
+        let (first, expected) = match of {
+            Digested::Machine(position) => self.machine.get_or_put(position, (replica, digest)),
+            Digested::Sessions(op) => self.sessions.get_or_put(op.0, (replica, digest)),
+        };
         if expected == digest {
             Ok(())
         } else {

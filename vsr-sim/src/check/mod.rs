@@ -62,7 +62,7 @@ mod quorum;
 mod refusals;
 mod sessions;
 mod stops;
-mod table;
+pub(crate) mod table;
 mod terms;
 mod timers;
 mod trust;

@@ -36,9 +36,9 @@ struct Pace {
 }
 
 impl Pace {
-    fn does(&mut self, what: &'static str, which: &'static str) {
+    fn does(&mut self, what: &'static str, which: impl FnOnce() -> &'static str) {
         if self.turns > STEPS_MAX - LOOKED_AT {
-            *self.did.entry((what, which)).or_default() += 1;
+            *self.did.entry((what, which())).or_default() += 1;
         }
     }
 
@@ -81,12 +81,12 @@ impl Checker for TimeMovesOn {
         match *observation {
             Observation::Started { replica } => *self.replicas.of(replica) = Pace::default(),
             Observation::Received { replica, message, .. } => {
-                self.replicas.of(replica).does("takes in", message.name())
+                self.replicas.of(replica).does("takes in", || message.name());
             }
-            Observation::Sent { replica, message } => self.replicas.of(replica).does("sends", message.name()),
-            Observation::Mark { replica, mark: Mark::Path(name) } => self.replicas.of(replica).does("notes", name),
+            Observation::Sent { replica, message } => self.replicas.of(replica).does("sends", || message.name()),
+            Observation::Mark { replica, mark: Mark::Path(name) } => self.replicas.of(replica).does("notes", || name),
             Observation::Mark { replica, mark: Mark::Ignored { message, .. } } => {
-                self.replicas.of(replica).does("ignores", message);
+                self.replicas.of(replica).does("ignores", || message);
             }
             Observation::Turn { replica, core } => {
                 let pace = self.replicas.of(replica);

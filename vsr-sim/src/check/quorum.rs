@@ -23,12 +23,16 @@ struct Uncertain {
 
 impl UncertainIsSilent {
     fn started(&mut self, scene: &Scene<'_>, replica: usize) {
-        let recovered = scene.disks[replica].recover();
-        let is_certain = recovered.head_certain && recovered.state.head_certain;
+        let disk = &scene.disks[replica];
+        let (_, is_certain) = disk.end();
+        if is_certain && disk.state().head_certain {
+            *self.uncertain.of(replica) = None;
+            return;
+        }
+        let recovered = disk.recover();
         let readable = recovered.slots.iter().rposition(|slot| !matches!(slot, Slot::Corrupt(_)));
         let readable = OpNumber(readable.map_or(0, |at| at as u64 + 1));
-        let uncertain = Uncertain { starts: recovered.state.starts, readable };
-        *self.uncertain.of(replica) = (!is_certain).then_some(uncertain);
+        *self.uncertain.of(replica) = Some(Uncertain { starts: recovered.state.starts, readable });
     }
 
     /// Forgets the doubt once the disk has the log of a view that another replica has started.

@@ -9,7 +9,7 @@ use vsr::protocol::{
 };
 use vsr::{Checksum, ClientId};
 
-use super::table::ByReplica;
+use super::table::{ByPosition, ByReplica};
 use super::{Checker, Interests, Observation, Scene};
 
 /// A table of its own, made from the bodies of the ops as they are applied first, says which sessions are open and which
@@ -31,7 +31,7 @@ pub(super) struct SessionsFollowTheLog {
     /// What was executed of ops that are not followed yet.
     seen: BTreeSet<Position>,
     /// What executes, by the log.
-    due: BTreeSet<Position>,
+    due: ByPosition<()>,
     /// What each has told clients in this turn.
     told: ByReplica<Vec<Said>>,
 }
@@ -91,7 +91,7 @@ impl Checker for SessionsFollowTheLog {
                 self.is_watched = true;
                 if position.op > self.followed {
                     self.seen.insert(position);
-                } else if !self.due.contains(&position) {
+                } else if !self.due.contains(position) {
                     return Err(format!(
                         "r{replica} executes command {command} at {position}, by the log nothing executes there"
                     ));
@@ -153,7 +153,7 @@ impl SessionsFollowTheLog {
                         ));
                     }
                     if self.executes(position, session, number, floor, constants) {
-                        self.due.insert(position);
+                        self.due.get_or_put(position, ());
                     }
                 }
             }
@@ -163,11 +163,11 @@ impl SessionsFollowTheLog {
         if !self.is_watched {
             return Ok(());
         }
-        if let Some(position) = seen.iter().find(|position| !self.due.contains(*position)) {
+        if let Some(position) = seen.iter().find(|position| !self.due.contains(**position)) {
             return Err(format!("r{replica} has executed a command at {position}, by the log nothing executes there"));
         }
-        let (first, last) = (Position { op, index: 0 }, Position { op, index: u32::MAX });
-        match self.due.range(first..=last).find(|position| !seen.contains(*position)) {
+        let mut due = self.due.of(op).iter().map(|(index, ())| Position { op, index: *index });
+        match due.find(|position| !seen.contains(position)) {
             Some(position) => {
                 Err(format!("r{replica} has left out the command at {position}, by the log its number is new"))
             }

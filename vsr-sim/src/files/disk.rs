@@ -280,51 +280,66 @@ impl SimDisk {
     /// A storage on files has started here: what it says it has is what is on this disk. `entry` knows what was put.
     pub(crate) fn adopt(&mut self, recovered: &Recovered, entry: impl Fn(OpNumber) -> Option<Entry>) {
         (self.pending, self.cached) = (None, None);
-        self.state = recovered.state.clone();
+        if self.state != recovered.state {
+            self.state = recovered.state.clone();
+        }
         self.certain = Some(recovered.head_certain);
         self.torn.clear();
-        let mut before = std::mem::take(&mut self.entries);
+        // What was at a lost end counts as written, as a rotten copy does.
+        // It still does at later starts, at which the storage is certain of its end: only the replica knows of the loss then.
+        let mut above = self.entries.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
+        above.retain(|_, stored| !recovered.head_certain || stored.damage == Damage::End);
         for (op, slot) in (1..).map(OpNumber).zip(&recovered.slots) {
             let damage = match slot {
                 Slot::Clean(_) => Damage::Intact,
                 Slot::Corrupt(Some(_)) => Damage::Body,
                 Slot::Corrupt(None) => Damage::Both,
-                Slot::Absent => continue,
+                Slot::Absent => {
+                    // Nor does it stop to count where something was put above it since, and the storage calls it absent, as
+                    // long as the vsr state keeps the replica from denying it.
+                    let is_lost_end = |stored: &Stored| stored.damage == Damage::End;
+                    if !(self.entries.get(&op).is_some_and(is_lost_end) && is_never_denied(&self.state, op)) {
+                        self.entries.remove(&op);
+                    }
+                    continue;
+                }
             };
-            match entry(op) {
-                Some(entry) => _ = self.entries.insert(op, Stored { entry, damage }),
-                None => _ = self.torn.insert(op, ()),
+            match (slot, self.entries.get_mut(&op)) {
+                (Slot::Clean(header), Some(stored)) if stored.entry.header == *header => stored.damage = damage,
+                _ => match entry(op) {
+                    Some(entry) => _ = self.entries.insert(op, Stored { entry, damage }),
+                    None => {
+                        self.entries.remove(&op);
+                        self.torn.insert(op, ());
+                    }
+                },
             }
         }
-        // What was at a lost end counts as written, as a rotten copy does.
-        // It still does at later starts, at which the storage is certain of its end: only the replica knows of the loss then.
-        let mut above = before.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
-        above.retain(|_, stored| !recovered.head_certain || stored.damage == Damage::End);
-        // Nor does it stop to count where something was put above it since, and the storage calls it absent, as long as the
-        // vsr state keeps the replica from denying it.
-        let is_hole = |op: &OpNumber| !self.entries.contains_key(op) && !self.torn.contains_key(op);
-        before.retain(|op, stored| stored.damage == Damage::End && is_hole(op) && is_never_denied(&self.state, *op));
-        above.append(&mut before);
         self.entries.extend(above.into_iter().map(|(op, stored)| (op, Stored { damage: Damage::End, ..stored })));
+    }
+
+    /// The last slot that a restarted replica reads, and whether it is told that nothing came after it.
+    pub(crate) fn end(&self) -> (OpNumber, bool) {
+        let mut head = self.head();
+        let is_certain = self.is_head_certain();
+        let is_noted = self.certain == Some(true) || self.noted == Some(head);
+        while self.entries.get(&head).is_some_and(|stored| stored.damage == Damage::End) {
+            head = head.prev();
+        }
+        // With the last slot unreadable in both places, what came after it is not known.
+        (head, is_certain && (is_noted || !self.is_unreadable(head)))
     }
 
     /// What a restarted replica reads.
     #[must_use]
     pub fn recover(&self) -> Recovered {
-        let mut head = self.head();
-        let mut head_certain = self.is_head_certain();
-        let is_noted = self.certain == Some(true) || self.noted == Some(head);
-        while self.entries.get(&head).is_some_and(|stored| stored.damage == Damage::End) {
-            head = head.prev();
-        }
-        let slots = (1..=head.0).map(OpNumber).map(|op| match self.entries.get(&op) {
+        let (head, head_certain) = self.end();
+        let mut entries = self.entries.range(OpNumber(1)..).peekable();
+        let mut stored = |op: OpNumber| entries.next_if(|(at, _)| **at == op).map(|(_, stored)| stored);
+        let slots = (1..=head.0).map(OpNumber).map(|op| match stored(op) {
             Some(Stored { entry, damage: Damage::Intact }) => Slot::Clean(entry.header),
             Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
-            Some(Stored { damage: Damage::Both | Damage::End, .. }) => {
-                // With the last slot unreadable in both places, what came after it is not known.
-                head_certain &= op < head || is_noted;
-                Slot::Corrupt(None)
-            }
+            Some(Stored { damage: Damage::Both | Damage::End, .. }) => Slot::Corrupt(None),
             None if self.torn.contains_key(&op) => Slot::Corrupt(None),
             None => Slot::Absent,
         });

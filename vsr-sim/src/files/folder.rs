@@ -275,6 +275,13 @@ impl SimFolder {
     pub fn formatted(&self) {
         let mut disk = self.lock();
         disk.new = false;
+        let is_blank = disk.files.iter().all(|file| file.durable.len() == 0 && file.forgotten.is_empty());
+        if is_blank && !disk.journal.iter().any(|step| matches!(step, Step::FailedSync { .. })) {
+            // What was written is all that there is: the disk has the pages that reads give.
+            disk.journal.clear();
+            disk.files.iter_mut().for_each(|file| file.durable = file.cached.clone());
+            return;
+        }
         let open = disk.replay(usize::MAX);
         for write in open {
             disk.files[write.file].durable.write(write.offset, &write.bytes, write.tag);
@@ -469,7 +476,7 @@ impl SimFolder {
         disk.journal.clear();
         (disk.tag, disk.failing) = (0, None);
         for file in &mut disk.files {
-            file.cached = file.durable.clone();
+            file.cached.become_like(&file.durable);
             file.forgotten.clear();
         }
     }
@@ -481,7 +488,7 @@ impl SimFolder {
         let open = disk.replay(steps);
         (disk.tag, disk.failing) = (0, None);
         for file in &mut disk.files {
-            file.cached = file.durable.clone();
+            file.cached.become_like(&file.durable);
             for (offset, (bytes, tag)) in &file.forgotten {
                 file.cached.write(*offset, bytes, *tag);
             }
@@ -526,7 +533,7 @@ impl SimFolder {
         let mut disk = self.lock();
         disk.journal.clear();
         for file in &mut disk.files {
-            file.cached = file.durable.clone();
+            file.cached.become_like(&file.durable);
         }
     }
 
@@ -591,7 +598,7 @@ impl SimFolder {
         let mut disk = self.lock();
         let file = &mut disk.files[file];
         file.durable.set_len(len);
-        file.cached = file.durable.clone();
+        file.cached.become_like(&file.durable);
     }
 
     /// A file of another disk stands in the place of this one's.

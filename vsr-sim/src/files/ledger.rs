@@ -39,6 +39,12 @@ impl Fact {
         Fact { contents: vec![entry], stale: Vec::new(), doubt: false, gone: false, lost: false }
     }
 
+    /// Whether an intact entry of this header, and nothing else, may be found.
+    fn is_only(&self, header: &Header) -> bool {
+        let is_one = matches!(&self.contents[..], [entry] if entry.header == *header);
+        is_one && self.stale.is_empty() && !self.doubt && !self.gone && !self.lost
+    }
+
     /// One of these, if it can be read at all.
     fn doubtful(contents: Vec<Entry>, gone: bool) -> Fact {
         Fact { contents, stale: Vec::new(), doubt: true, gone, lost: false }
@@ -63,6 +69,8 @@ pub struct Ledger {
     done: BTreeSet<u32>,
     /// Writes of a vsr state.
     states: BTreeSet<u32>,
+    /// Some fact may be one of a write that was lost.
+    any_lost: bool,
     /// Any slot may be damaged.
     any: bool,
     /// The end may be uncertain.
@@ -86,6 +94,7 @@ impl Ledger {
             pending: None,
             done: BTreeSet::new(),
             states: BTreeSet::new(),
+            any_lost: false,
             any: false,
             tail: false,
             scars: BTreeSet::new(),
@@ -159,6 +168,9 @@ impl Ledger {
 
     /// A later write proves that one was lost: it may have held anything, and nothing is absent because of it.
     fn prove_loss(&mut self) {
+        if !std::mem::take(&mut self.any_lost) {
+            return;
+        }
         for fact in self.facts.values_mut().filter(|fact| fact.lost) {
             self.any = true;
             fact.stale.clear();
@@ -183,7 +195,7 @@ impl Ledger {
             }
         }
         self.head = self.head.max(head);
-        self.tail = true;
+        (self.tail, self.any_lost) = (true, true);
     }
 
     // ---- harm ----
@@ -361,7 +373,7 @@ impl Ledger {
         let in_batch = pending.iter().flat_map(|batch| &batch.entries).map(|entry| entry.header.op.0).max();
         let slots = recovered.slots.len() as u64;
         let last = self.head.max(in_batch.unwrap_or(0)).max(slots);
-        let mut facts = BTreeMap::new();
+        let (mut stood, mut changed) = (self.facts.range(1..).peekable(), Vec::new());
         for op in 1..=last {
             let slot = recovered.slots.get(op as usize - 1).unwrap_or(&Slot::Absent);
             let touch = match put(op) {
@@ -369,15 +381,28 @@ impl Ledger {
                 None if truncated(op) => Touch::Truncated,
                 None => Touch::No,
             };
+            let fact = stood.next_if(|(at, _)| **at == op).map(|(_, fact)| fact);
+            if let (Slot::Clean(header), Touch::No, Some(fact)) = (slot, &touch, fact)
+                && fact.is_only(header)
+            {
+                // It was to be found, and is. Of most starts every slot is one of these.
+                continue;
+            }
             let at_lost_end = op > slots && !recovered.head_certain;
-            if let Some(fact) = self.judge_slot(op, slot, &touch, (old_log, new_log), at_lost_end)? {
-                facts.insert(op, fact);
+            changed.push((op, self.judge_slot(op, slot, &touch, (old_log, new_log), at_lost_end)?));
+        }
+        for (op, fact) in changed {
+            match fact {
+                Some(fact) => _ = self.facts.insert(op, fact),
+                None => _ = self.facts.remove(&op),
             }
         }
-        let known = facts.last_key_value().map_or(0, |(op, _)| *op);
+        self.facts.split_off(&(last + 1));
+        let known = self.facts.last_key_value().map_or(0, |(op, _)| *op);
         self.head = if recovered.head_certain { slots } else { slots.max(known) };
-        self.facts = facts;
-        self.state = recovered.state.clone();
+        if !is_old {
+            self.state = recovered.state.clone();
+        }
         (self.any, self.tail) = (false, self.behind || !recovered.head_certain);
         Ok(())
     }
@@ -398,13 +423,14 @@ impl Ledger {
         let known: Vec<&Entry> = old.chain(new).collect();
         let find = |header: &Header| known.iter().find(|entry| entry.header == *header).map(|entry| (*entry).clone());
         let durable = fact.and_then(|fact| fact.contents.first()).map(|entry| entry.header.checksum());
-        let durable = durable.map_or("nothing".to_owned(), |checksum| checksum.to_string());
+        let durable = || durable.map_or("nothing".to_owned(), |checksum| checksum.to_string());
         match slot {
             Slot::Clean(header) => match find(header) {
                 Some(entry) => Ok(Some(Fact::of(entry))),
                 None => Err(format!(
-                    "clause 9: op {op} is clean as {}, which is truncated or was never durable; durable is {durable}",
-                    header.checksum()
+                    "clause 9: op {op} is clean as {}, which is truncated or was never durable; durable is {}",
+                    header.checksum(),
+                    durable()
                 )),
             },
             Slot::Corrupt(header) => {
@@ -417,7 +443,8 @@ impl Ledger {
                 let dropped = fact.is_none() && self.tail;
                 if !touched && !dropped && !self.any && !fact.is_some_and(|fact| fact.doubt) {
                     return Err(format!(
-                        "clause 5: op {op} is corrupt, and nothing has harmed it; durable is {durable}"
+                        "clause 5: op {op} is corrupt, and nothing has harmed it; durable is {}",
+                        durable()
                     ));
                 }
                 if let Some(header) = header
@@ -425,8 +452,9 @@ impl Ledger {
                     && find(header).is_none()
                 {
                     return Err(format!(
-                        "clause 9: op {op} is corrupt with the header of {}, durable is {durable}",
-                        header.checksum()
+                        "clause 9: op {op} is corrupt with the header of {}, durable is {}",
+                        header.checksum(),
+                        durable()
                     ));
                 }
                 let contents: Vec<Entry> = known.into_iter().cloned().collect();
@@ -437,7 +465,7 @@ impl Ledger {
                 let was_nothing = fact.is_none_or(|fact| fact.gone);
                 let truncated = matches!(touch, Touch::Truncated) && new_log;
                 if !was_nothing && !truncated && !at_lost_end {
-                    return Err(format!("clause 8: op {op} is called absent, durable is {durable}"));
+                    return Err(format!("clause 8: op {op} is called absent, durable is {}", durable()));
                 }
                 if !at_lost_end || known.is_empty() {
                     return Ok(None);

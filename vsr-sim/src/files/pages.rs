@@ -41,6 +41,18 @@ impl Pages {
         Pages { len: 0, pages: Vec::new(), hole }
     }
 
+    /// The same content as that of another one. Most of the pages are shared as it is, and stay.
+    pub(super) fn become_like(&mut self, other: &Pages) {
+        self.pages.truncate(other.pages.len());
+        for (own, page) in self.pages.iter_mut().zip(&other.pages) {
+            if !Arc::ptr_eq(own, page) {
+                *own = page.clone();
+            }
+        }
+        self.pages.extend_from_slice(&other.pages[self.pages.len()..]);
+        self.len = other.len;
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -82,10 +94,18 @@ impl Pages {
             let at = offset + done as u64;
             let (page, within) = ((at / PAGE as u64) as usize, (at % PAGE as u64) as usize);
             let take = (PAGE - within).min(bytes.len() - done);
-            let page = Arc::make_mut(&mut self.pages[page]);
-            page.bytes[within..within + take].copy_from_slice(&bytes[done..done + take]);
-            page.tags[within / SECTOR..(within + take).div_ceil(SECTOR)].fill(tag);
+            let (page, new) = (&mut self.pages[page], &bytes[done..done + take]);
             done += take;
+            if let Ok(bytes) = <[u8; PAGE]>::try_from(new)
+                && Arc::get_mut(page).is_none()
+            {
+                // Nothing of the shared one stays.
+                *page = Arc::new(Page { bytes, tags: [tag; SECTORS_PER_PAGE] });
+                continue;
+            }
+            let page = Arc::make_mut(page);
+            page.bytes[within..within + take].copy_from_slice(new);
+            page.tags[within / SECTOR..(within + take).div_ceil(SECTOR)].fill(tag);
         }
     }
 

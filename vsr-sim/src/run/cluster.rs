@@ -201,15 +201,15 @@ impl<S: Simulated> Run<S> {
     /// Polls every task that wants it, until none does. Time stands still meanwhile.
     pub(crate) fn poll_ready(&mut self) {
         self.polls_at_once = 0;
-        loop {
+        let is_set = |slot: &Slot| slot.flag.is_set();
+        while self.slots.iter().flatten().any(is_set) {
             let mut polled = false;
             let start = {
                 let world = lock(&self.world);
                 let mut random = world.draw(site::ORDER, world.now, self.polls_at_once);
                 random.below(self.slots.len() as u64) as usize
             };
-            for step in 0..self.slots.len() {
-                let at = (start + step) % self.slots.len();
+            for at in (start..self.slots.len()).chain(0..start) {
                 let Some(slot) = &self.slots[at] else { continue };
                 if !slot.flag.is_set() || lock(&self.world).nodes[slot.node].paused {
                     continue;
@@ -291,7 +291,7 @@ impl<S: Simulated> Run<S> {
 
     fn happen(&mut self, planned: Planned) {
         match planned {
-            Planned::Deliver(delivery) => lock(&self.world).deliver(*delivery),
+            Planned::Deliver(delivery) => lock(&self.world).deliver(delivery),
             Planned::Frame { from, to, bytes } => lock(&self.world).deliver_frame(from, to, bytes),
             Planned::PeerDown { node, peer, refused } => {
                 let mut world = lock(&self.world);

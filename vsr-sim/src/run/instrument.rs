@@ -1,5 +1,6 @@
 //! The user's state machine, watched: what it executes is told to the checkers, and what clients ask and hear is recorded.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::io::Read;
@@ -69,27 +70,6 @@ impl<S: Simulated> Recorder<S> {
         self.history.len() - 1
     }
 
-    /// A replica has executed a command. Equal replies have equal checksums.
-    fn note(
-        &mut self,
-        replica: usize,
-        context: &ApplyContext,
-        command: Option<S::Command>,
-        reply: &S::Reply,
-    ) -> Checksum {
-        let checksum = || Checksum::of(format!("{reply:?}").as_bytes());
-        match (self.executed.get(&context.position), command) {
-            (Some(first), _) if first.reply == *reply => first.checksum,
-            (None, Some(command)) => {
-                let checksum = checksum();
-                let first = InContext { context: *context, command, replica, reply: reply.clone(), checksum };
-                self.executed.insert(context.position, first);
-                checksum
-            }
-            _ => checksum(),
-        }
-    }
-
     /// What every client asked and heard, in the order in which it was asked.
     pub(crate) fn in_words(&self) -> Vec<String> {
         let line = |operation: &Recorded<S>| {
@@ -118,6 +98,11 @@ impl<S: Simulated> Recorder<S> {
     }
 }
 
+/// What a reply goes by: equal replies have equal checksums.
+fn checksum_of(reply: &impl Debug) -> Checksum {
+    Checksum::of(format!("{reply:?}").as_bytes())
+}
+
 /// The user's machine, watched.
 pub(crate) struct Instrumented<S: StateMachine> {
     pub(crate) inner: S,
@@ -134,10 +119,20 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
 
     fn apply(&mut self, context: &ApplyContext, (id, command): (u64, S::Command)) -> S::Reply {
         let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = (!recorder.executed.contains_key(&context.position)).then(|| command.clone());
-        let reply = self.inner.apply(context, command);
         let (replica, position) = (self.life.node, context.position);
-        let checksum = recorder.note(replica, context, kept, &reply);
+        let (reply, checksum) = match recorder.executed.entry(position) {
+            Entry::Occupied(first) => {
+                let (first, reply) = (first.get(), self.inner.apply(context, command));
+                let checksum = if first.reply == reply { first.checksum } else { checksum_of(&reply) };
+                (reply, checksum)
+            }
+            Entry::Vacant(place) => {
+                let reply = self.inner.apply(context, command.clone());
+                let checksum = checksum_of(&reply);
+                place.insert(InContext { context: *context, command, replica, reply: reply.clone(), checksum });
+                (reply, checksum)
+            }
+        };
         drop(recorder);
         let mut world = lock(&self.life.world);
         let was_broken = world.violation.is_some();

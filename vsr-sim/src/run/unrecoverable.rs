@@ -118,7 +118,7 @@ impl NewestLog {
 
 /// The last op of which a start reads anything on this disk.
 fn readable(disk: &SimDisk) -> OpNumber {
-    OpNumber(disk.recover().slots.len() as u64)
+    disk.end().0
 }
 
 /// Whether a replica of this disk cannot rule out that it had the op. A damaged slot never nacks, nor does one in doubt, nor a

@@ -143,7 +143,8 @@ impl StateMachine for Registers {
     }
 
     fn digest(&self) -> Option<Checksum> {
-        let mut bytes = self.changes.to_le_bytes().to_vec();
+        let mut bytes = Vec::with_capacity(16 + 9 * self.values.len());
+        bytes.extend(self.changes.to_le_bytes());
         bytes.extend(self.changed_at.0.to_le_bytes());
         for (at, value) in &self.values {
             bytes.push(*at);

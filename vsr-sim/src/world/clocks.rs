@@ -8,13 +8,19 @@ impl World {
     pub(crate) fn local_time(&self, node: usize) -> u64 {
         let Node { clock_start, clock_rate, suspended, .. } = self.nodes[node];
         let now = suspended.unwrap_or(self.now);
-        (i128::from(clock_start) + i128::from(now) * i128::from(clock_rate) / 1000) as u64
+        match now.checked_mul(clock_rate) {
+            Some(passed) => (passed / 1000).wrapping_add_signed(clock_start),
+            None => (i128::from(clock_start) + i128::from(now) * i128::from(clock_rate) / 1000) as u64,
+        }
     }
 
     /// When a node's clock will show `local`.
     pub(crate) fn when_local(&self, node: usize, local: u64) -> u64 {
         let Node { clock_start, clock_rate, .. } = self.nodes[node];
         let ahead = u128::try_from(i128::from(local) - i128::from(clock_start)).unwrap_or(0) * 1000;
+        if let Ok(ahead) = u64::try_from(ahead) {
+            return ahead.div_ceil(clock_rate);
+        }
         u64::try_from(ahead.div_ceil(u128::from(clock_rate))).unwrap_or(u64::MAX / 2)
     }
 

@@ -69,7 +69,7 @@ impl World {
         let at = self.now + delay(&self.options, &mut random);
         let sent = self.record_sent(from, to, &message);
         let message = if self.options.wire { self.through_the_wire(message) } else { message };
-        let delivery = Delivery { from, to, message, sent, counted: true };
+        let delivery = Box::new(Delivery { from, to, message, sent, counted: true });
         let Some(mut delivery) = self.past_the_rules(delivery) else { return };
         if self.faults_on {
             if self.links.is_muted(from, key.kind, self.now) {
@@ -84,8 +84,9 @@ impl World {
                 Some(MessageFate::Again(KEPT)) => self.keep(&delivery, at),
                 Some(MessageFate::Again(after)) => {
                     self.trace.count(if after > LATE { "replays" } else { "duplicates" });
-                    let again = Delivery { counted: false, ..delivery.clone() };
-                    self.plan(at + after, Planned::Deliver(Box::new(again)));
+                    let mut again = delivery.clone();
+                    again.counted = false;
+                    self.plan(at + after, Planned::Deliver(again));
                 }
                 Some(MessageFate::Misdeliver(other)) => {
                     self.trace.count("misdeliveries");
@@ -106,7 +107,7 @@ impl World {
         let clogged = self.links.clogged_until(from, to);
         let at = if clogged > at { clogged + random.below(1000) } else { at };
         self.links.depart(&delivery);
-        self.plan(at, Planned::Deliver(Box::new(delivery)));
+        self.plan(at, Planned::Deliver(delivery));
     }
 
     pub(crate) fn message_fate(&mut self, key: MessageKey) -> Option<MessageFate> {
@@ -195,7 +196,7 @@ impl World {
     }
 
     /// A message that no rule of a scenario takes.
-    fn past_the_rules(&mut self, delivery: Delivery) -> Option<Delivery> {
+    fn past_the_rules(&mut self, delivery: Box<Delivery>) -> Option<Box<Delivery>> {
         match self.links.take(delivery) {
             Ruled::Passes(delivery) => Some(delivery),
             Ruled::Held => None,
@@ -224,7 +225,7 @@ impl World {
     }
 
     /// A bit flips: the frame must be refused.
-    fn corrupt(&mut self, delivery: Delivery, bit: u64, at: u64) {
+    fn corrupt(&mut self, mut delivery: Box<Delivery>, bit: u64, at: u64) {
         let Some(frame) = frame_of(&delivery.message) else { return self.lose(&delivery, "drops") };
         let mut bytes = BytesMut::from(&frame[..]);
         let bit = bit % (bytes.len() as u64 * 8);
@@ -232,8 +233,8 @@ impl World {
         match wire::decode_frame(&bytes.freeze(), Limits::default()) {
             Err(_) => self.lose(&delivery, "corrupted frames refused"),
             Ok(message) if message == delivery.message => {
-                let delivery = Delivery { counted: false, ..delivery };
-                self.plan(at, Planned::Deliver(Box::new(delivery)));
+                delivery.counted = false;
+                self.plan(at, Planned::Deliver(delivery));
             }
             Ok(_) => {
                 let (name, at) = (delivery.message.name(), self.now);
@@ -302,11 +303,12 @@ impl World {
         }
     }
 
-    pub(crate) fn deliver(&mut self, delivery: Delivery) {
+    pub(crate) fn deliver(&mut self, mut delivery: Box<Delivery>) {
         self.links.arrive(&delivery);
+        delivery.counted = false;
         // A rule may have come after the message left.
-        if let Some(delivery) = self.past_the_rules(Delivery { counted: false, ..delivery }) {
-            self.hand_over(delivery);
+        if let Some(delivery) = self.past_the_rules(delivery) {
+            self.hand_over(*delivery);
         }
     }
 
