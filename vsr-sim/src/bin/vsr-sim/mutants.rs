@@ -139,6 +139,8 @@ fn try_one(arguments: &Arguments, tree: &Path, patch: &Path) -> Result<Hunt, Str
             ("CARGO_INCREMENTAL", "1"),
             ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
             ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+            ("CARGO_PROFILE_RELEASE_LTO", "off"),
+            ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "256"),
         ])
         .env("CARGO_TARGET_DIR", &target);
     output(&mut build).map_err(|why| format!("{} does not compile: {why}", patch.display()))?;
