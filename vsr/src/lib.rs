@@ -233,7 +233,8 @@
 //! |---|---|---|
 //! | `protocol/core.rs` | `on_timer`, `on_peer_down` | the primary was silent, or its connection broke |
 //! | `protocol/view_change/view_change.rs` | `on_view_change_timeout`, `on_hint`, `vote` | a vote to leave the view: `StartViewChange` |
-//! | `protocol/view_change/view_change.rs` | `on_start_view_change`, `count_votes` | a quorum of votes for this view |
+//! | `protocol/view_change/view_change.rs` | `on_start_view_change`, `count_votes` | a vote of another member |
+//! | `protocol/view_change/votes.rs` | `cast`, `count` | a quorum of votes for this view |
 //! | `protocol/view_change/view_change.rs` | `enter_view`, `leave_view` | up to the next view; what was said as a member of the old one ends |
 //! | `protocol/log/outbox.rs` | `discard_waiting` | messages that still wait are dropped |
 //! | `protocol/normal/primary.rs` | `leave_primary` | queued requests are answered "no primary" |

@@ -12,8 +12,9 @@
 //!   durable), `intake` (what comes by a primary or a repair goes into the log), `outbox` (messages wait for writes).
 //! - `normal`: normal operation. `primary` (admission, `Prepare`, commit), `backup` (`PrepareOk`), `apply`, `sessions`, `forwards` (requests that
 //!   a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
-//! - `view_change`: when the primary fails. `view_change` (votes, `DoViewChange`, `StartView`), `phase` (where a replica stands
-//!   between two views, and what may follow), `choose` (the choice of the log), `decide` (what is done about it).
+//! - `view_change`: when the primary fails. `view_change` (`StartViewChange`, `DoViewChange`, `StartView`), `votes` (whose
+//!   counts, and until when), `phase` (where a replica stands between two views, and what may follow), `choose` (the choice of the log),
+//!   `decide` (what is done about it).
 //! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for), `lives` (whose word
 //!   counts).
 //! - `health`: `invariants` (what must hold of all numbers together), `halt` (why a replica has stopped), `explain` (why there is no
@@ -22,8 +23,8 @@
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `sessions`, `read_rounds`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each adds to `Core` what it does
-//! in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
+//! `agreed_clock`, `sessions`, `read_rounds`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each adds to `Core`
+//! what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::phase::{LogSource, Phase, Status};
+use super::votes::Votes;
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::BrokenInvariant;
@@ -30,10 +31,7 @@ pub(crate) struct ViewChange {
     pub(crate) backoff: u32,
     /// Votes cast on a broken connection since the last progress.
     pub(crate) fast_votes: u32,
-    /// Until when each member's vote to leave exactly this view counts.
-    votes: Vec<Option<Monotonic>>,
-    /// This replica's own vote, and why.
-    voting: Option<ViewChangeReason>,
+    votes: Votes,
     pub(crate) dvcs: Vec<Option<DoViewChange>>,
     /// That an op is lost was said in this view.
     pub(crate) lost_told: bool,
@@ -56,8 +54,7 @@ impl ViewChange {
             deadline: NEVER,
             backoff: 0,
             fast_votes: 0,
-            votes: vec![None; members],
-            voting: None,
+            votes: Votes::new(members),
             dvcs: vec![None; members],
             lost_told: false,
             copies: BTreeMap::new(),
@@ -69,13 +66,12 @@ impl ViewChange {
 
     /// What a member has said in an older life counts no more.
     pub(crate) fn forget(&mut self, member: usize) {
-        self.votes[member] = None;
+        self.votes.forget(member);
         self.dvcs[member] = None;
     }
 
     fn reset(&mut self) {
-        self.votes.fill(None);
-        self.voting = None;
+        self.votes.clear();
         self.dvcs.fill(None);
         self.lost_told = false;
         self.copies.clear();
@@ -102,7 +98,7 @@ impl ViewChange {
 impl Core {
     /// Whether this primary has given up on its view and votes to leave it.
     pub(crate) fn is_abdicating(&self) -> bool {
-        self.is_primary() && self.view_change.voting.is_some()
+        self.is_primary() && self.view_change.votes.own().is_some()
     }
 
     /// The primary of a view whose log is chosen and whose bodies are not all here yet.
@@ -127,8 +123,7 @@ impl Core {
 
     /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
     pub(crate) fn vote(&mut self, why: ViewChangeReason) {
-        if self.view_change.voting.is_none() {
-            self.view_change.voting = Some(why);
+        if self.view_change.votes.cast_own(why) {
             self.events.push(Event::Voted { view: self.view, why });
             self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
         }
@@ -139,8 +134,8 @@ impl Core {
     pub(crate) fn on_sign_of_primary(&mut self) {
         self.heard_of_primary = self.now;
         self.arm_deadline();
-        if self.view_change.voting.is_some_and(|why| why != ViewChangeReason::Forward) {
-            self.view_change.voting = None;
+        if self.view_change.votes.own().is_some_and(|why| why != ViewChangeReason::Forward) {
+            self.view_change.votes.withdraw();
         }
     }
 
@@ -153,23 +148,19 @@ impl Core {
         if view < self.view {
             return self.ignore("StartViewChange", "an older view");
         }
-        self.view_change.votes[from] = Some(self.now.after(self.options.timing.retry * 6));
+        self.view_change.votes.cast(from, self.now.after(self.options.timing.retry * 6));
         self.count_votes();
     }
 
     fn count_votes(&mut self) {
-        if self.view_change.voting.is_none() || self.phase.is_writing() {
-            return;
-        }
-        let now = self.now;
-        let others = self.view_change.votes.iter().flatten().filter(|expiry| **expiry >= now).count();
-        if others + 1 >= usize::from(self.membership.quorums.view_change) {
+        let votes = self.view_change.votes.count(self.now);
+        if votes >= usize::from(self.membership.quorums.view_change) && !self.phase.is_writing() {
             self.enter_view(self.view.next());
         }
     }
 
     pub(crate) fn retry_votes(&mut self) {
-        if self.view_change.voting.is_some() {
+        if self.view_change.votes.own().is_some() {
             self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
             self.count_votes();
         }
@@ -189,7 +180,7 @@ impl Core {
         let Some(Down { since, refused }) = self.progress.get(primary).and_then(|member| member.down) else { return };
         let silent = self.now.since(since) >= self.options.timing.heartbeat;
         let allowed = self.view_change.fast_votes < self.membership.size() as u32;
-        if primary != self.id && (refused || silent) && allowed && self.view_change.voting.is_none() {
+        if primary != self.id && (refused || silent) && allowed && self.view_change.votes.own().is_none() {
             self.view_change.fast_votes += 1;
             self.vote(ViewChangeReason::Disconnected);
         }
@@ -222,8 +213,8 @@ impl Core {
 
     /// Withdraws the vote that an unanswered forward had caused.
     pub(crate) fn forwards_are_answered(&mut self) {
-        if self.view_change.voting == Some(ViewChangeReason::Forward) {
-            self.view_change.voting = None;
+        if self.view_change.votes.own() == Some(ViewChangeReason::Forward) {
+            self.view_change.votes.withdraw();
         }
     }
 
@@ -264,7 +255,7 @@ impl Core {
                 _ => ViewChangeReason::NoRoom,
             });
         } else if self.is_abdicating() {
-            self.view_change.voting = None;
+            self.view_change.votes.withdraw();
             self.primary.heartbeat_at = self.now;
         }
     }
@@ -630,8 +621,7 @@ impl Core {
         if !self.enter_phase(Phase::Normal) {
             return;
         }
-        self.view_change.voting = None;
-        self.view_change.votes.fill(None);
+        self.view_change.votes.clear();
         self.durable = self.commit.op().min(self.log.head());
         self.restage();
         self.advance_durable();
