@@ -241,7 +241,8 @@
 //! | `protocol/normal/reads.rs` | `restart_reads` | queries start again |
 //! | `protocol/core.rs` | `stage_state` | the new view and the uncommitted headers are written |
 //! | `protocol/core.rs` | `on_written` | when they are durable |
-//! | `protocol/view_change/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `evidence` | `DoViewChange`: the log of log_view, and what is known of each op |
+//! | `protocol/view_change/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change` | `DoViewChange`: |
+//! | `protocol/log/log.rs` | `suffix`, `evidence` | the log of log_view, and what is known of each op |
 //! | `protocol/view_change/view_change.rs` | `on_do_view_change` | at the primary of the new view |
 //! | `protocol/view_change/decide.rs` | `try_decide` | a quorum of them is here |
 //! | `protocol/view_change/choose.rs` | `choose`, `candidates`, `name_blanks`, `judge` | the choice of the log, with its proof: a function of what has arrived |

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
-use crate::protocol::types::number::{BatchNumber, CommitNumber, OpNumber};
+use crate::protocol::types::message::SlotEvidence;
+use crate::protocol::types::number::{BatchNumber, CommitNumber, OpNumber, View};
+use crate::protocol::types::vsr_state::Suffix;
 
 /// What is here of an op's body.
 #[derive(Clone, Debug, PartialEq)]
@@ -235,6 +237,59 @@ impl Log {
     pub(crate) fn is_proven(&self, op: OpNumber) -> bool {
         op >= self.proven_from && op <= self.head()
     }
+
+    // ---- what is said of the log to others ----
+
+    /// The headers after the commit number, and the one at it if it is known to be of the log of log_view: the primary that
+    /// chooses the log has to know the header of its head, also when everything is committed (rule 7.13). Below the commit
+    /// number slots may be stale. `recorded` are the headers that the record of this log_view names.
+    pub(crate) fn suffix(
+        &self,
+        commit: CommitNumber,
+        applied: OpNumber,
+        log_view: View,
+        recorded: &[Header],
+    ) -> Suffix {
+        let head = self.head();
+        let last_committed = commit.op().min(head);
+        // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
+        // above it that no replica can fill, it may be the only op that can be the head of the next log.
+        let of_log_view = self.header(last_committed).is_some_and(|header| header.view == log_view);
+        // What the record of this log_view names was installed with it.
+        let of_record = recorded
+            .iter()
+            .any(|named| named.op == last_committed && self.checksum(last_committed) == Some(named.checksum()));
+        let known = last_committed <= applied || of_log_view || of_record || self.is_proven(last_committed);
+        let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
+        Suffix { head, headers: (from..=head.0).filter_map(|op| self.header(OpNumber(op)).copied()).collect() }
+    }
+
+    /// What is known here of an op that may be named among these headers: whether its body is here, and whether the op was
+    /// never acknowledged here. Damage is no reason to deny it (rule 7.3).
+    pub(crate) fn evidence(&self, op: OpNumber, named: &[Header], completed: BatchNumber) -> SlotEvidence {
+        let Some(slot) = self.slot(op) else { return SlotEvidence { present: false, nack: true } };
+        let named = named.iter().find(|header| header.op == op);
+        let same = match (named, slot.header) {
+            (Some(named), Some(own)) => named.checksum() == own.checksum(),
+            _ => false,
+        };
+        SlotEvidence {
+            present: same && slot.is_present(),
+            nack: !(slot.corrupt || (same && slot.is_durable(completed))),
+        }
+    }
+
+    /// The headers from the op of this checksum down the hash chain, as far as they are here; at most `max`.
+    pub(crate) fn headers_down(&self, op: OpNumber, checksum: Checksum, max: usize) -> Vec<Header> {
+        let mut headers = Vec::new();
+        let (mut op, mut checksum) = (op, checksum);
+        while headers.len() < max {
+            let Some(header) = self.header(op).filter(|header| header.checksum() == checksum) else { break };
+            headers.push(*header);
+            (op, checksum) = (op.prev(), header.parent);
+        }
+        headers
+    }
 }
 
 /// The log of the view does not contain an op that was applied here: agreement is broken, and going on
@@ -254,7 +309,7 @@ pub struct Diverged {
 pub(crate) mod tests {
     use super::*;
     use crate::protocol::types::entry::{HeaderFields, OpKind};
-    use crate::protocol::types::number::{Timestamp, View};
+    use crate::protocol::types::number::Timestamp;
     use crate::protocol::types::random::Random;
 
     /// The header of the op that follows `parent`, with a body of these bytes.
@@ -437,6 +492,71 @@ pub(crate) mod tests {
         fields.commit = CommitNumber(9);
         log.extend(Header::new(fields));
         assert_eq!(log.commit_known(), CommitNumber(4));
+    }
+
+    /// Rule 7.13: below the commit number, and at it, a slot may be stale.
+    #[test]
+    fn the_suffix_begins_at_the_commit_number_if_that_op_is_known_to_be_of_the_log() {
+        let mut log = log_of(3, 10);
+        let (own_view, later) = (View::default(), View::default().next());
+        let second = *log.header(OpNumber(2)).unwrap();
+        let other = header(2, Checksum(9), &Bytes::new());
+        let ops = |log: &Log, commit, applied, log_view, recorded: &[Header]| {
+            let Suffix { head, headers } = log.suffix(CommitNumber(commit), OpNumber(applied), log_view, recorded);
+            assert_eq!(head, OpNumber(3));
+            headers.iter().map(|header| header.op.0).collect::<Vec<_>>()
+        };
+        assert_eq!(ops(&log, 2, 0, later, &[]), [2, 3], "it is proven");
+        log.doubt();
+        assert_eq!(ops(&log, 2, 0, later, &[]), [3], "it may be stale");
+        assert_eq!(ops(&log, 2, 2, later, &[]), [2, 3], "it was applied");
+        assert_eq!(ops(&log, 2, 0, own_view, &[]), [2, 3], "it was prepared in log_view");
+        assert_eq!(ops(&log, 2, 0, later, &[second]), [2, 3], "it was installed with log_view");
+        assert_eq!(ops(&log, 2, 0, later, &[other]), [3], "another op 2 was");
+        assert_eq!(ops(&log, 0, 0, later, &[]), [1, 2, 3], "there is no op 0");
+        assert_eq!(ops(&log, 9, 9, later, &[]), [3], "the commit number may be above the head");
+    }
+
+    /// Rule 7.3: a replica denies what it never acknowledged, and nothing that a damaged slot may have held.
+    #[test]
+    fn an_op_is_denied_unless_it_is_durable_here_or_may_have_been() {
+        let mut log = log_of(1, 10);
+        let own = *log.header(OpNumber(1)).unwrap();
+        let other = header(1, Checksum(9), &Bytes::new());
+        let evidence = |log: &Log, op, named: &[Header]| {
+            let SlotEvidence { present, nack } = log.evidence(OpNumber(op), named, BatchNumber(3));
+            (present, nack)
+        };
+        assert_eq!(evidence(&log, 2, &[]), (false, true), "there is no such slot");
+        assert_eq!(evidence(&log, 1, &[own]), (true, true), "a copy in memory, that was never acknowledged");
+        log.slot_mut(OpNumber(1)).unwrap().staged = Some(BatchNumber(4));
+        assert_eq!(evidence(&log, 1, &[own]), (true, true), "its write is under way");
+        log.slot_mut(OpNumber(1)).unwrap().staged = Some(BatchNumber(3));
+        assert_eq!(evidence(&log, 1, &[own]), (true, false));
+        assert_eq!(evidence(&log, 1, &[other]), (false, true), "another op 1 is durable here");
+        assert_eq!(evidence(&log, 1, &[]), (false, true));
+        let slot = log.slot_mut(OpNumber(1)).unwrap();
+        (slot.body, slot.staged, slot.corrupt) = (Body::Missing, None, true);
+        let names: [&[Header]; 3] = [&[own], &[other], &[]];
+        for named in names {
+            assert_eq!(evidence(&log, 1, named), (false, false), "a damaged slot may have held it");
+        }
+    }
+
+    /// Rule 6.7: what is served is what was asked for by its checksum.
+    #[test]
+    fn headers_are_served_down_the_chain_as_far_as_they_are_here() {
+        let log = log_of(4, 10);
+        let checksum = log.checksum(OpNumber(4)).unwrap();
+        let ops = |log: &Log, op, checksum, max| {
+            log.headers_down(OpNumber(op), checksum, max).iter().map(|header| header.op.0).collect::<Vec<_>>()
+        };
+        assert_eq!(ops(&log, 4, checksum, 2), [4, 3]);
+        assert_eq!(ops(&log, 4, checksum, 9), [4, 3, 2, 1]);
+        assert!(ops(&log, 3, checksum, 9).is_empty(), "that is another op 3");
+        assert!(ops(&log, 5, Checksum(5), 9).is_empty() && ops(&log, 0, Checksum(1), 9).is_empty());
+        let (log, _) = log_with_a_blank();
+        assert_eq!(ops(&log, 3, log.checksum(OpNumber(3)).unwrap(), 9), [3], "a blank ends them");
     }
 
     /// Rule 5.12: what is counted is what is held, after any changes in any order.

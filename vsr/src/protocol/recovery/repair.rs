@@ -255,13 +255,7 @@ impl Core {
 
     /// Serves headers by checksum, in any status.
     pub(crate) fn on_request_headers(&mut self, from: ReplicaId, op: OpNumber, checksum: Checksum, count: u32) {
-        let mut headers = Vec::new();
-        let (mut op, mut checksum) = (op, checksum);
-        while headers.len() < count.min(HEADERS_MAX) as usize {
-            let Some(header) = self.log.header(op).filter(|header| header.checksum() == checksum) else { break };
-            headers.push(*header);
-            (op, checksum) = (op.prev(), header.parent);
-        }
+        let headers = self.log.headers_down(op, checksum, count.min(HEADERS_MAX) as usize);
         if !headers.is_empty() {
             self.send(from, Message::Headers { headers });
         }

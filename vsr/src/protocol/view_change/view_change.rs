@@ -17,7 +17,7 @@ use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
 use crate::protocol::types::event::{Event, ViewChangeReason};
 use crate::protocol::types::limits::LEAP_MAX;
-use crate::protocol::types::message::{Busy, DoViewChange, Message, Outcome, Peer, Reply, SlotEvidence, StartView};
+use crate::protocol::types::message::{Busy, DoViewChange, Message, Outcome, Peer, Reply, StartView};
 use crate::protocol::types::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
 use crate::protocol::types::quorum;
 use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
@@ -327,23 +327,11 @@ impl Core {
         self.flush_answers();
     }
 
-    /// The headers after the commit number, and the one at it: the primary that chooses the log has to know the
-    /// header of its head, also when everything is committed (rule 7.13). Below the commit number slots may be stale.
+    /// What the next `DoViewChange` and `StartView` say of the log: its uncommitted headers, and the one at the commit number.
     fn uncommitted_suffix(&self) -> Suffix {
-        let head = self.log.head();
-        let last_committed = self.commit.op().min(head);
-        // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
-        // above it that no replica can fill, it may be the only op that can be the head of the next log.
-        let of_log_view = self.log.header(last_committed).is_some_and(|header| header.view == self.log_view);
-        // What the record of this log_view names was installed with it.
-        let named = &self.state.suffix.headers;
-        let of_record = self.state.log_view == self.log_view
-            && named
-                .iter()
-                .any(|named| named.op == last_committed && self.log.checksum(last_committed) == Some(named.checksum()));
-        let known = last_committed <= self.applied || of_log_view || of_record || self.log.is_proven(last_committed);
-        let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
-        Suffix { head, headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
+        let is_of_log_view = self.state.log_view == self.log_view;
+        let recorded: &[Header] = if is_of_log_view { &self.state.suffix.headers } else { &[] };
+        self.log.suffix(self.commit, self.applied, self.log_view, recorded)
     }
 
     /// A write has completed while no view has started.
@@ -375,7 +363,9 @@ impl Core {
 
     fn do_view_change(&self) -> DoViewChange {
         let (commit, suffix) = (self.state.commit, &self.state.suffix);
-        let evidence = (commit.0 + 1..=suffix.head.0).map(|op| self.evidence(OpNumber(op), suffix)).collect();
+        let completed = self.writes.completed;
+        let facts = |op| self.log.evidence(OpNumber(op), &suffix.headers, completed);
+        let evidence = (commit.0 + 1..=suffix.head.0).map(facts).collect();
         DoViewChange {
             view: self.view,
             log_view: self.log_view,
@@ -387,19 +377,6 @@ impl Core {
             checkpoint: self.state.checkpoint,
             life: self.life(),
             known: self.state.known.clone(),
-        }
-    }
-
-    fn evidence(&self, op: OpNumber, suffix: &Suffix) -> SlotEvidence {
-        let Some(slot) = self.log.slot(op) else { return SlotEvidence { present: false, nack: true } };
-        let named = suffix.headers.iter().find(|header| header.op == op);
-        let same = match (named, slot.header) {
-            (Some(named), Some(own)) => named.checksum() == own.checksum(),
-            _ => false,
-        };
-        SlotEvidence {
-            present: same && slot.is_present(),
-            nack: !(slot.corrupt || (same && slot.is_durable(self.writes.completed))),
         }
     }
 
