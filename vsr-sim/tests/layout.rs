@@ -484,7 +484,7 @@ fn each_module_uses_only_those_before_it_in_the_guide_of_its_crate() {
 }
 
 /// What `Core` is composed of, besides the folder `types`: below `vsr/src/protocol`.
-const PARTS: [&str; 13] = [
+const PARTS: [&str; 14] = [
     "log/log",
     "log/body_cache",
     "log/outbox",
@@ -493,6 +493,7 @@ const PARTS: [&str; 13] = [
     "normal/progress",
     "normal/read_rounds",
     "normal/sessions",
+    "recovery/questions",
     "view_change/choose",
     "view_change/phase",
     "view_change/votes",

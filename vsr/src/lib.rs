@@ -249,7 +249,8 @@
 //! | `protocol/view_change/view_change.rs` | `install` | truncation, headers, view and log_view in one write |
 //! | `protocol/view_change/view_change.rs` | `on_install_durable`, `start_view` | when it is durable: `StartView` |
 //! | `protocol/normal/primary.rs` | `begin_as_primary` | heartbeats, while bodies are repaired |
-//! | `protocol/recovery/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here |
+//! | `protocol/recovery/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here: asked for, and taken when they come |
+//! | `protocol/recovery/questions.rs` | `wanted` | which of them, that were not asked for of late |
 //! | `protocol/log/intake.rs` | `take_in` | into the log, and to the disk |
 //! | `protocol/view_change/view_change.rs` | `try_become_primary`, `enter_normal` | all are here: normal operation |
 //! | `protocol/normal/primary.rs` | `index_inherited`, `advance_commit` | inherited requests are in flight; acknowledgements start from nothing |

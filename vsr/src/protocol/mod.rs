@@ -15,16 +15,16 @@
 //! - `view_change`: when the primary fails. `view_change` (`StartViewChange`, `DoViewChange`, `StartView`), `votes` (whose
 //!   counts, and until when), `phase` (where a replica stands between two views, and what may follow), `choose` (the choice of the log),
 //!   `decide` (what is done about it).
-//! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for), `lives` (whose word
-//!   counts).
+//! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for and served),
+//!   `questions` (what is missing, and was not asked for of late), `lives` (whose word counts).
 //! - `health`: `invariants` (what must hold of all numbers together), `halt` (why a replica has stopped), `explain` (why there is no
 //!   progress), `audit` (running counts, to be counted anew).
 //!
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `sessions`, `read_rounds`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each adds to `Core`
-//! what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
+//! `agreed_clock`, `sessions`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
+//! adds to `Core` what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;
 #[cfg(test)]
