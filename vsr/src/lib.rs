@@ -195,10 +195,12 @@
 //! | `driver/replica.rs` | `poll`, `turn`, `poll_inbox` | gather what is ready for one turn of the core |
 //! | `client/session.rs` | `submit`, `poll`, `send_new` | give it a number in the session, and the floor |
 //! | `protocol/turn.rs` | `turn`, `on_input` | take the turn's inputs in |
-//! | `protocol/normal/primary.rs` | `refuse_absurd`, `on_requests`, `admit`, `enqueue` | answer it, join it to a copy that is in flight, or queue it; a backup: `forward` |
+//! | `protocol/normal/primary.rs` | `refuse_absurd`, `on_requests`, `admit` | carry out what is decided about it; a backup: `forward` |
+//! | `protocol/normal/pipeline.rs` | `admit`, `join`, `enqueue` | answer it, join it to a copy that is in flight, or queue it |
 //! | `protocol/normal/sessions.rs` | `look_up` | was it executed, is its session known |
 //! | `protocol/turn.rs` | `act` | when all inputs are in |
-//! | `protocol/normal/primary.rs` | `prepare_queued`, `prepare_one`, `append` | make one op of all that is queued |
+//! | `protocol/normal/primary.rs` | `prepare_queued`, `prepare_one`, `append` | while the pipeline has room |
+//! | `protocol/normal/pipeline.rs` | `close_batch` | make one op of all that is queued |
 //! | `protocol/core.rs` | `stage_put`, `broadcast`, `needs` | stage its write, and bind the `Prepare` to the writes that it needs |
 //! | `protocol/log/outbox.rs` | `send` | keep the message back, or let it go |
 //! | `protocol/core.rs` | `check_invariants` | at the end of the turn: do its numbers fit together |
@@ -237,7 +239,7 @@
 //! | `protocol/view_change/votes.rs` | `cast`, `count` | a quorum of votes for this view |
 //! | `protocol/view_change/view_change.rs` | `enter_view`, `leave_view` | up to the next view; what was said as a member of the old one ends |
 //! | `protocol/log/outbox.rs` | `discard_waiting` | messages that still wait are dropped |
-//! | `protocol/normal/primary.rs` | `leave_primary` | queued requests are answered "no primary" |
+//! | `protocol/normal/primary.rs` | `leave_primary` | what the role kept is dropped; queued requests are answered "no primary" |
 //! | `protocol/normal/reads.rs` | `restart_reads` | queries start again |
 //! | `protocol/core.rs` | `stage_state` | the new view and the uncommitted headers are written |
 //! | `protocol/core.rs` | `on_written` | when they are durable |

@@ -13,7 +13,7 @@ use crate::protocol::log::log::{Body, Log};
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::{Applying, Machine};
-use crate::protocol::normal::primary::Primary;
+use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;

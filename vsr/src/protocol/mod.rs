@@ -10,8 +10,8 @@
 //!   protocol.
 //! - `log`: the log and its way to the disk. `log` (slots, headers, the hash chain), `body_cache`, `writes` (staged, in flight,
 //!   durable), `intake` (what comes by a primary or a repair goes into the log), `outbox` (messages wait for writes).
-//! - `normal`: normal operation. `primary` (admission, `Prepare`, commit), `backup` (`PrepareOk`), `apply`, `sessions`, `forwards` (requests that
-//!   a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
+//! - `normal`: normal operation. `pipeline` (what becomes of a request at the primary; its queue), `primary` (`Prepare`, commit), `backup`
+//!   (`PrepareOk`), `apply`, `sessions`, `forwards` (requests that a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
 //! - `view_change`: when the primary fails. `view_change` (`StartViewChange`, `DoViewChange`, `StartView`), `votes` (whose
 //!   counts, and until when), `phase` (where a replica stands between two views, and what may follow), `choose` (the choice of the log),
 //!   `decide` (what is done about it).
@@ -23,7 +23,7 @@
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `sessions`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
+//! `agreed_clock`, `sessions`, `pipeline`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
 //! adds to `Core` what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;

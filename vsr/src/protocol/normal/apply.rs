@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::primary::PreparedOp;
+use super::pipeline::PreparedOp;
 use super::sessions::Lookup;
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
