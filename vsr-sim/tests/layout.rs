@@ -30,6 +30,7 @@ const FILE_USES: &[(&str, &str, &[&str], &str)] = &[
         &[
             "protocol/health/explain",
             "protocol/normal/apply",
+            "protocol/normal/backup",
             "protocol/recovery/repair",
             "protocol/view_change/view_change",
         ],
@@ -477,7 +478,8 @@ fn each_module_uses_only_those_before_it_in_the_guide_of_its_crate() {
 }
 
 /// What `Core` is composed of, besides the folder `types`: below `vsr/src/protocol`.
-const PARTS: [&str; 15] = [
+const PARTS: [&str; 16] = [
+    "timers",
     "log/log",
     "log/body_cache",
     "log/outbox",

@@ -13,11 +13,13 @@ use crate::protocol::log::log::{Body, Log};
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::{Applying, Machine};
+use crate::protocol::normal::backup::Backup;
 use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;
 use crate::protocol::recovery::repair::Repair;
+use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Entry;
 use crate::protocol::types::event::{Event, Mark};
@@ -58,7 +60,9 @@ pub struct Core {
     pub(crate) writes: Writes,
     pub(crate) outbox: Outbox,
     pub(crate) sessions: SessionTable,
+    pub(crate) timers: Timers,
     pub(crate) primary: Primary,
+    pub(crate) backup: Backup,
     pub(crate) view_change: ViewChange,
     pub(crate) repair: Repair,
     pub(crate) reads: ReadRounds,
@@ -74,10 +78,6 @@ pub struct Core {
     pub(crate) local_replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
     pub(crate) marks: Vec<Mark>,
-    pub(crate) heard_of_primary: Monotonic,
-    pub(crate) last_heartbeat: u64,
-    pub(crate) retry_at: Monotonic,
-    pub(crate) ping_at: Monotonic,
     /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
     pub(crate) stored: OpNumber,
     /// What the record remembers of the members has changed.
@@ -327,19 +327,19 @@ impl Core {
 
     /// A timer may be due.
     pub(crate) fn on_timer(&mut self) {
-        if self.now >= self.ping_at {
+        if self.now >= self.timers.ping_at {
             self.on_ping_due();
             self.refresh_commit();
         }
-        if self.now >= self.primary.heartbeat_at {
+        if self.now >= self.timers.heartbeat_at {
             self.on_heartbeat_due();
         }
-        if self.now >= self.view_change.deadline {
+        if self.now >= self.timers.view_deadline {
             self.on_view_change_timeout();
         }
-        if self.now >= self.retry_at {
+        if self.now >= self.timers.retry_at {
             let jitter = self.random.below(self.options.timing.retry.as_nanos() as u64 / 4 + 1);
-            self.retry_at = self.now.after(self.options.timing.retry + Duration::from_nanos(jitter));
+            self.timers.retry_at = self.now.after(self.options.timing.retry + Duration::from_nanos(jitter));
             self.on_retry();
         }
     }
@@ -351,7 +351,7 @@ impl Core {
         if self.halted.is_some() {
             return NEVER;
         }
-        self.ping_at.min(self.primary.heartbeat_at).min(self.view_change.deadline).min(self.retry_at)
+        self.timers.earliest()
     }
 
     /// Stops when the replica's numbers contradict each other, or those of the turn before. Nothing of this turn is
@@ -399,7 +399,7 @@ impl Core {
         if let Some(member) = self.progress.get_mut(peer) {
             member.on_up();
             // Who this is, and how far its log reaches, is the first thing that a peer has to know.
-            self.ping_at = self.now;
+            self.timers.ping_at = self.now;
         }
     }
 
@@ -569,7 +569,7 @@ impl Core {
     }
 
     pub(crate) fn on_ping_due(&mut self) {
-        self.ping_at = self.now.after(self.options.timing.ping);
+        self.timers.ping_at = self.now.after(self.options.timing.ping);
         let ping = Ping {
             view: self.view,
             normal: self.status() == Status::Normal,

@@ -4,8 +4,8 @@
 //! [`turn`] is the one way in and out of [`Core`]; it says what a caller passes, what comes back, and in which order it is
 //! carried out. The [guide of the crate](crate#the-way-of-a-request) has the ways through the code function by function.
 //!
-//! - `core`: the state of a replica, and what all roles share: dispatch, timers, staging, the way out. `tick`: what is not answered
-//!   is said again.
+//! - `core`: the state of a replica, and what all roles share: dispatch, staging, the way out. `timers`: when something is due. `tick`:
+//!   what is not answered is said again.
 //! - `types`: numbers, entries, messages, the membership, the vsr state, limits, and the arithmetic of quorums. It uses nothing else of the
 //!   protocol.
 //! - `log`: the log and its way to the disk. `log` (slots, headers, the hash chain), `body_cache`, `writes` (staged, in flight,
@@ -22,7 +22,7 @@
 //!
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
-//! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
+//! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `timers`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
 //! `agreed_clock`, `sessions`, `pipeline`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
 //! adds to `Core` what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
@@ -36,6 +36,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod timers;
 pub mod turn;
 mod types;
 mod view_change;

@@ -19,9 +19,7 @@ use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::map::FastMap;
 use crate::protocol::types::membership::Constants;
 use crate::protocol::types::message::{Busy, Outcome, Peer, Refusal, Reply, Request};
-use crate::protocol::types::number::{
-    ClientId, CommitNumber, Monotonic, NEVER, OpNumber, Position, RequestNumber, SessionId,
-};
+use crate::protocol::types::number::{ClientId, CommitNumber, OpNumber, Position, RequestNumber, SessionId};
 use crate::protocol::types::options::Options;
 
 /// Who waits for the answer to a request; `None` is the replica's own handle.
@@ -78,7 +76,6 @@ pub(crate) struct Primary {
     pub(crate) pipeline: VecDeque<PreparedOp>,
     /// Numbers the `Commit`s of this view.
     pub(crate) commit_number: u64,
-    pub(crate) heartbeat_at: Monotonic,
     /// What the last `Prepare` or `Commit` told the backups.
     pub(crate) commit_sent: CommitNumber,
     body: BodyBuilder,
@@ -128,7 +125,6 @@ impl Primary {
             queued_extra: FastMap::default(),
             pipeline: VecDeque::new(),
             commit_number: 0,
-            heartbeat_at: NEVER,
             commit_sent: CommitNumber(0),
             body: BodyBuilder::default(),
             answers: Vec::new(),
@@ -308,7 +304,6 @@ impl Primary {
         self.pipeline.clear();
         self.queued_extra.clear();
         self.queue_bytes = 0;
-        self.heartbeat_at = NEVER;
         std::mem::take(&mut self.queue)
     }
 }

@@ -243,7 +243,7 @@ impl Core {
         let message = Message::Prepare { view: self.view, commit: self.commit, entry };
         self.broadcast(&message);
         self.primary.commit_sent = self.commit;
-        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        self.timers.heartbeat_at = self.now.after(self.options.timing.heartbeat);
     }
 
     /// The clock for timestamps (rule 5.11).
@@ -326,7 +326,7 @@ impl Core {
     pub(crate) fn send_commit(&mut self) {
         self.primary.commit_number += 1;
         self.primary.commit_sent = self.commit;
-        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        self.timers.heartbeat_at = self.now.after(self.options.timing.heartbeat);
         let message = Message::Commit {
             view: self.view,
             commit: self.commit,
@@ -337,9 +337,9 @@ impl Core {
     }
 
     pub(crate) fn on_heartbeat_due(&mut self) {
-        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        self.timers.heartbeat_at = self.now.after(self.options.timing.heartbeat);
         if !self.is_leading() {
-            self.primary.heartbeat_at = NEVER;
+            self.timers.heartbeat_at = NEVER;
         } else if !self.is_abdicating() && (self.is_primary() || self.repair_progresses()) {
             self.send_commit();
         }
@@ -354,7 +354,7 @@ impl Core {
             && self.primary.queue.is_empty()
             && self.log.head() == self.commit.op()
         {
-            self.primary.heartbeat_at = self.primary.heartbeat_at.min(self.now.after(COMMIT_DELAY));
+            self.timers.heartbeat_at = self.timers.heartbeat_at.min(self.now.after(COMMIT_DELAY));
         }
     }
 
@@ -383,7 +383,7 @@ impl Core {
         self.progress.begin_term(self.now);
         self.primary.commit_number = 0;
         self.primary.commit_sent = CommitNumber(0);
-        self.primary.heartbeat_at = self.now;
+        self.timers.heartbeat_at = self.now;
     }
 
     /// Takes the inherited ops into the pipeline.
@@ -398,6 +398,7 @@ impl Core {
 
     /// Leaves the role, or never had it: requests that wait here are answered "no primary", and sent again.
     pub(crate) fn leave_primary(&mut self) {
+        self.timers.heartbeat_at = NEVER;
         for Queued { request, origin } in self.primary.leave() {
             self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
         }

@@ -10,13 +10,15 @@ use crate::protocol::log::log::{Body, Log, LogSlot};
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::Applying;
+use crate::protocol::normal::backup::Backup;
 use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;
+use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Header;
-use crate::protocol::types::number::{BatchNumber, Monotonic, NEVER, OpNumber, Timestamp, View};
+use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
 use crate::protocol::types::vsr_state::{Doubted, Recovered, Slot, VsrState};
@@ -75,7 +77,9 @@ impl Core {
             durable: commit.op().min(head),
             writes: Writes { room: u64::MAX, ..Writes::default() },
             outbox: Outbox::default(),
+            timers: Timers::new(now),
             primary: Primary::new(),
+            backup: Backup { heard_at: now, last_heartbeat: 0 },
             view_change: ViewChange::new(members),
             repair,
             reads: ReadRounds::default(),
@@ -90,10 +94,6 @@ impl Core {
             local_replies: Vec::new(),
             events: Vec::new(),
             marks: Vec::new(),
-            heard_of_primary: now,
-            last_heartbeat: 0,
-            retry_at: now,
-            ping_at: now,
             stored: OpNumber::ZERO,
             record_due: false,
             began_with: if head_certain { head } else { OpNumber(u64::MAX) },
@@ -103,7 +103,6 @@ impl Core {
             membership,
             state,
         };
-        core.primary.heartbeat_at = NEVER;
         core.arm_deadline();
         core.begin_life();
         Ok(core)

@@ -25,8 +25,6 @@ use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
 /// What a replica keeps while it votes, and while a view has not started.
 #[derive(Clone, Debug)]
 pub(crate) struct ViewChange {
-    /// When to act: a backup votes, a view change is given up.
-    pub(crate) deadline: Monotonic,
     /// Failed view changes since the last progress.
     pub(crate) backoff: u32,
     /// Votes cast on a broken connection since the last progress.
@@ -51,7 +49,6 @@ const COPIES_MAX: usize = 8192;
 impl ViewChange {
     pub(crate) fn new(members: usize) -> ViewChange {
         ViewChange {
-            deadline: NEVER,
             backoff: 0,
             fast_votes: 0,
             votes: Votes::new(members),
@@ -132,7 +129,7 @@ impl Core {
 
     /// A fresh heartbeat of the primary withdraws this replica's vote, unless the reason of the vote is an unanswered forward.
     pub(crate) fn on_sign_of_primary(&mut self) {
-        self.heard_of_primary = self.now;
+        self.backup.heard_at = self.now;
         self.arm_deadline();
         if self.view_change.votes.own().is_some_and(|why| why != ViewChangeReason::Forward) {
             self.view_change.votes.withdraw();
@@ -189,7 +186,7 @@ impl Core {
     /// The deadline of the view has passed: a backup has heard nothing, or a view change has not ended.
     pub(crate) fn on_view_change_timeout(&mut self) {
         match self.status() {
-            Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
+            Status::Normal if self.primary_id() == self.id => self.timers.view_deadline = NEVER,
             Status::Normal => {
                 self.arm_deadline();
                 self.vote(ViewChangeReason::Silence);
@@ -225,14 +222,14 @@ impl Core {
             Status::ViewChange => timing.view_change_timeout * (1 << self.view_change.backoff),
         };
         let jitter = self.random.below(base.as_nanos() as u64 / 4 + 1);
-        self.view_change.deadline = self.now.after(base + Duration::from_nanos(jitter));
+        self.timers.view_deadline = self.now.after(base + Duration::from_nanos(jitter));
     }
 
     /// When this replica acts if nothing happens until then: a backup suspects its primary, a view change is given up.
     /// Never as primary. For observers.
     #[must_use]
     pub fn view_deadline(&self) -> Monotonic {
-        self.view_change.deadline
+        self.timers.view_deadline
     }
 
     /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
@@ -256,7 +253,7 @@ impl Core {
             });
         } else if self.is_abdicating() {
             self.view_change.votes.withdraw();
-            self.primary.heartbeat_at = self.now;
+            self.timers.heartbeat_at = self.now;
         }
     }
 
@@ -311,7 +308,7 @@ impl Core {
         self.return_forwards();
         self.repair.forget_asked();
         self.repair.lagging_since = None;
-        self.last_heartbeat = 0;
+        self.backup.last_heartbeat = 0;
         Some(suffix)
     }
 
@@ -581,14 +578,14 @@ impl Core {
         self.reads.inherited_head = head;
         self.index_inherited();
         self.enter_normal();
-        self.view_change.deadline = NEVER;
+        self.timers.view_deadline = NEVER;
         self.advance_commit();
     }
 
     fn become_backup(&mut self) {
         self.head_certain = true;
         self.enter_normal();
-        self.heard_of_primary = self.now;
+        self.backup.heard_at = self.now;
         self.arm_deadline();
         self.send_prepare_ok();
         self.vote_if_primary_is_down();
