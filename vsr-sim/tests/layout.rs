@@ -31,6 +31,7 @@ const FILE_USES: &[(&str, &str, &[&str], &str)] = &[
             "protocol/health/explain",
             "protocol/normal/apply",
             "protocol/normal/backup",
+            "protocol/recovery/lives",
             "protocol/recovery/repair",
             "protocol/view_change/view_change",
         ],

@@ -8,7 +8,6 @@ use std::time::Duration;
 use crate::protocol::health::explain::Stall;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::{BrokenInvariant, Numbers, Promises};
-use crate::protocol::log::body_cache::BodyCache;
 use crate::protocol::log::log::{Body, Log};
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
@@ -18,6 +17,7 @@ use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;
+use crate::protocol::recovery::lives::ThisLife;
 use crate::protocol::recovery::repair::Repair;
 use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
@@ -39,6 +39,15 @@ use crate::protocol::view_change::view_change::ViewChange;
 /// (months, at the shortest time-out) has to be replaced (rule 7.12).
 const VIEW_LEAP_MAX: u64 = 1 << 24;
 
+/// What the caller is told at the end of the turn, beside messages, the write and the reads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct News {
+    /// Answers to the requests of the replica's own handle.
+    pub(crate) replies: Vec<Reply>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) marks: Vec<Mark>,
+}
+
 /// One replica's protocol.
 #[derive(Clone, Debug)]
 pub struct Core {
@@ -55,8 +64,6 @@ pub struct Core {
     pub(crate) applied: OpNumber,
     pub(crate) head_certain: bool,
     pub(crate) log: Log,
-    /// Every op from the commit number up to here is durable and connected, here.
-    pub(crate) durable: OpNumber,
     pub(crate) writes: Writes,
     pub(crate) outbox: Outbox,
     pub(crate) sessions: SessionTable,
@@ -65,9 +72,9 @@ pub struct Core {
     pub(crate) backup: Backup,
     pub(crate) view_change: ViewChange,
     pub(crate) repair: Repair,
+    pub(crate) this_life: ThisLife,
     pub(crate) reads: ReadRounds,
     pub(crate) applying: Applying,
-    pub(crate) cache: BodyCache,
     pub(crate) progress: Tracker,
     pub(crate) random: Random,
     pub(crate) now: Monotonic,
@@ -75,19 +82,9 @@ pub struct Core {
     pub(crate) halted: Option<Halt>,
     /// The numbers at the end of the last turn.
     pub(crate) checked: Numbers,
-    pub(crate) local_replies: Vec<Reply>,
-    pub(crate) events: Vec<Event>,
-    pub(crate) marks: Vec<Mark>,
-    /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
-    pub(crate) stored: OpNumber,
+    pub(crate) news: News,
     /// What the record remembers of the members has changed.
     pub(crate) record_due: bool,
-    /// Where the log ended when this life began; at the end of all numbers if that was uncertain.
-    pub(crate) began_with: OpNumber,
-    /// The write that a replica which has stopped still waits for, before it says so.
-    pub(crate) last_batch: Option<BatchNumber>,
-    /// The commit number at the last ping, to tell whether the log rests.
-    pub(crate) commit_at_ping: CommitNumber,
     pub(crate) stall: Stall,
 }
 
@@ -210,7 +207,7 @@ impl Core {
     /// durable first, it is silent, and says nothing yet.
     #[must_use]
     pub fn halted(&self) -> Option<&Halt> {
-        self.halted.as_ref().filter(|_| self.last_batch.is_none())
+        self.halted.as_ref().filter(|_| self.writes.before_stop.is_none())
     }
 
     /// The time that it was told last.
@@ -307,9 +304,9 @@ impl Core {
 
     /// Slots have become durable: the acknowledgement is decided anew from the present log.
     fn on_slots_durable(&mut self) {
-        let before = self.durable;
+        let before = self.writes.durable;
         self.advance_durable();
-        if self.durable == before {
+        if self.writes.durable == before {
             return;
         }
         if self.is_primary() {
@@ -322,7 +319,7 @@ impl Core {
     /// Walks `durable` up over slots that are durable; at a backup, too, over what is known to be committed by others.
     pub(crate) fn advance_durable(&mut self) {
         let believed = if self.is_primary() { CommitNumber(0) } else { self.commit };
-        self.durable = self.writes.durable_up_to(&self.log, self.durable, believed);
+        self.writes.durable = self.writes.durable_up_to(&self.log, self.writes.durable, believed);
     }
 
     /// A timer may be due.
@@ -361,7 +358,7 @@ impl Core {
         match numbers.check(&self.checked) {
             Ok(()) => self.checked = numbers,
             Err(broken) => {
-                self.local_replies.clear();
+                self.news.replies.clear();
                 self.stop(broken.into());
             }
         }
@@ -376,7 +373,7 @@ impl Core {
             is_primary: self.is_primary(),
             head_certain: self.head_certain,
             applied: self.applied,
-            durable: self.durable,
+            durable: self.writes.durable,
             head: self.log.head(),
             issued: self.writes.issued,
             completed: self.writes.completed,
@@ -485,11 +482,11 @@ impl Core {
     pub(crate) fn recordable_commit(&mut self) -> CommitNumber {
         let commit = self.commit.op().min(self.log.head());
         let is_stored = |core: &Core, op| core.log.slot(op).is_some_and(|slot| slot.is_durable(core.writes.completed));
-        let mut stored = self.state.commit.op().max(self.stored.min(commit));
+        let mut stored = self.state.commit.op().max(self.writes.stored.min(commit));
         while stored < commit && is_stored(self, stored.next()) {
             stored = stored.next();
         }
-        self.stored = stored;
+        self.writes.stored = stored;
         CommitNumber(stored.0)
     }
 
@@ -545,11 +542,11 @@ impl Core {
     }
 
     pub(crate) fn ignore(&mut self, message: &'static str, why: &'static str) {
-        self.marks.push(Mark::Ignored { message, why });
+        self.news.marks.push(Mark::Ignored { message, why });
     }
 
     pub(crate) fn mark(&mut self, name: &'static str) {
-        self.marks.push(Mark::Path(name));
+        self.news.marks.push(Mark::Path(name));
     }
 
     pub(crate) fn stop(&mut self, halt: Halt) {
@@ -563,7 +560,7 @@ impl Core {
             self.commit = commit;
             self.view_change.backoff = 0;
             self.view_change.fast_votes = 0;
-            self.events.push(Event::Committed { commit });
+            self.news.events.push(Event::Committed { commit });
             self.repair.committed_at = self.now;
         }
     }

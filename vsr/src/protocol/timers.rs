@@ -1,6 +1,6 @@
 //! When something is due at a replica.
 
-use crate::protocol::types::number::{Monotonic, NEVER};
+use crate::protocol::types::number::{CommitNumber, Monotonic, NEVER};
 
 /// The times at which a replica acts if nothing arrives before.
 #[derive(Clone, Copy, Debug)]
@@ -13,12 +13,14 @@ pub(crate) struct Timers {
     pub(crate) heartbeat_at: Monotonic,
     /// When a backup votes, or a view change is given up.
     pub(crate) view_deadline: Monotonic,
+    /// The commit number at the last ping, to tell whether the log rests.
+    pub(crate) commit_at_ping: CommitNumber,
 }
 
 impl Timers {
     /// Those of a replica that starts now: pings and retries are due at once.
-    pub(crate) fn new(now: Monotonic) -> Timers {
-        Timers { ping_at: now, retry_at: now, heartbeat_at: NEVER, view_deadline: NEVER }
+    pub(crate) fn new(now: Monotonic, commit: CommitNumber) -> Timers {
+        Timers { ping_at: now, retry_at: now, heartbeat_at: NEVER, view_deadline: NEVER, commit_at_ping: commit }
     }
 
     /// When the first of them is due.
@@ -33,7 +35,7 @@ mod tests {
 
     #[test]
     fn the_earliest_of_the_timers_is_waited_for() {
-        let start = Timers::new(Monotonic(9));
+        let start = Timers::new(Monotonic(9), CommitNumber(0));
         assert_eq!(start.earliest(), Monotonic(9));
         let later = Timers { ping_at: Monotonic(50), retry_at: Monotonic(40), ..start };
         assert_eq!(later.earliest(), Monotonic(40));

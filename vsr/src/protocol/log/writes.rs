@@ -15,6 +15,12 @@ pub(crate) struct Writes {
     pub(crate) staging: Batch,
     /// The batch that is being written, and since when.
     pub(crate) in_flight: Option<(BatchNumber, Monotonic)>,
+    /// Every op from the commit number up to here is durable and connected, here.
+    pub(crate) durable: OpNumber,
+    /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
+    pub(crate) stored: OpNumber,
+    /// The write that a replica which has stopped still waits for, before it says so.
+    pub(crate) before_stop: Option<BatchNumber>,
     /// The last batch handed out.
     pub(crate) issued: BatchNumber,
     /// The last durable batch.

@@ -72,7 +72,7 @@ impl Core {
         if name != Some(entry.header.checksum()) {
             return self.ignore("Prepare", "other content than the log's");
         }
-        if !self.take_in(entry) && op <= self.durable {
+        if !self.take_in(entry) && op <= self.writes.durable {
             self.send_prepare_ok();
         }
     }
@@ -136,7 +136,7 @@ impl Core {
         if self.status() != Status::Normal || self.log_view != self.view || !self.views_are_durable() {
             return;
         }
-        let (op, primary) = (self.durable, self.primary_id());
+        let (op, primary) = (self.writes.durable, self.primary_id());
         if op == OpNumber::ZERO || primary == self.id || !self.head_certain {
             return;
         }

@@ -107,7 +107,7 @@ impl Core {
         for reply in replies {
             self.repair.forwards.answered(&reply);
             if reply.client == self.options.local_client {
-                self.local_replies.push(reply);
+                self.news.replies.push(reply);
             } else {
                 self.send_to(Peer::Client(reply.client), Message::Replies { view, replies: vec![reply] });
             }
@@ -172,7 +172,7 @@ impl Core {
 
     pub(crate) fn answer_to(&mut self, origin: Origin, reply: Reply) {
         match origin {
-            None => self.local_replies.push(reply),
+            None => self.news.replies.push(reply),
             INHERITED => {}
             Some(peer) => self.primary.answers.push((peer, reply)),
         }
@@ -205,7 +205,8 @@ impl Core {
         while !self.primary.queue.is_empty()
             && self.is_primary()
             && !self.is_abdicating()
-            && self.log.head().0 - self.durable.0.min(self.commit.0) < u64::from(self.membership.constants.pipeline_max)
+            && self.log.head().0 - self.writes.durable.0.min(self.commit.0)
+                < u64::from(self.membership.constants.pipeline_max)
         {
             self.prepare_one();
         }
@@ -296,7 +297,7 @@ impl Core {
         if !self.is_primary() {
             return;
         }
-        let acknowledged = self.progress.acknowledged(self.id, self.durable);
+        let acknowledged = self.progress.acknowledged(self.id, self.writes.durable);
         let committed = self.membership.quorums.committed(acknowledged);
         self.raise_commit(committed);
     }

@@ -61,8 +61,6 @@ pub(crate) struct Repair {
     /// Since when the primary is known to be ahead.
     pub(crate) lagging_since: Option<Monotonic>,
     start_view_asked: Option<(View, Monotonic)>,
-    /// The nonce of this life: an answer to an earlier one is not accepted (hazard B18).
-    pub(crate) nonce: u64,
     /// Members that were asked for headers, and for bodies, in this round: no member is asked twice before all were asked.
     tried_for_headers: Tried,
     tried_for_bodies: Tried,
@@ -83,10 +81,6 @@ impl Tried {
 }
 
 impl Repair {
-    pub(crate) fn new(nonce: u64) -> Repair {
-        Repair { nonce, ..Repair::default() }
-    }
-
     pub(crate) fn note_lag(&mut self, now: Monotonic) {
         self.lagging_since.get_or_insert(now);
     }
@@ -329,7 +323,7 @@ impl Core {
             return;
         }
         self.repair.start_view_asked = Some((view, self.now));
-        self.send(primary, Message::RequestStartView { view, nonce: self.repair.nonce });
+        self.send(primary, Message::RequestStartView { view, nonce: self.this_life.nonce });
     }
 
     /// Called at each retry.

@@ -1,11 +1,11 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
+use super::lives::ThisLife;
 use super::repair::Repair;
-use crate::protocol::core::Core;
+use crate::protocol::core::{Core, News};
 use crate::protocol::health::explain::Stall;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::Numbers;
-use crate::protocol::log::body_cache::BodyCache;
 use crate::protocol::log::log::{Body, Log, LogSlot};
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
@@ -61,7 +61,8 @@ impl Core {
             state.doubted = lost_end(&log, &state);
         }
         let mut random = Random::new(options.seed);
-        let repair = Repair::new(random.next_u64().max(1));
+        let nonce = random.next_u64().max(1);
+        let this_life = ThisLife { nonce, began_with: if head_certain { head } else { OpNumber(u64::MAX) } };
         let mut core = Core {
             id: state.replica,
             index,
@@ -74,31 +75,24 @@ impl Core {
             applied: OpNumber::ZERO,
             head_certain,
             log,
-            durable: commit.op().min(head),
-            writes: Writes { room: u64::MAX, ..Writes::default() },
+            writes: Writes { durable: commit.op().min(head), room: u64::MAX, ..Writes::default() },
             outbox: Outbox::default(),
-            timers: Timers::new(now),
+            timers: Timers::new(now, commit),
             primary: Primary::new(),
             backup: Backup { heard_at: now, last_heartbeat: 0 },
             view_change: ViewChange::new(members),
-            repair,
+            repair: Repair::default(),
+            this_life,
             reads: ReadRounds::default(),
-            applying: Applying::default(),
-            cache: BodyCache::new(),
+            applying: Applying::new(),
             progress: Tracker::new(membership.members.iter().map(|member| member.id)),
             random,
             now,
             wall,
             halted: None,
             checked: Numbers::default(),
-            local_replies: Vec::new(),
-            events: Vec::new(),
-            marks: Vec::new(),
-            stored: OpNumber::ZERO,
+            news: News::default(),
             record_due: false,
-            began_with: if head_certain { head } else { OpNumber(u64::MAX) },
-            last_batch: None,
-            commit_at_ping: commit,
             stall: Stall::new(commit, now),
             membership,
             state,

@@ -121,7 +121,7 @@ impl Core {
     /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
     pub(crate) fn vote(&mut self, why: ViewChangeReason) {
         if self.view_change.votes.cast_own(why) {
-            self.events.push(Event::Voted { view: self.view, why });
+            self.news.events.push(Event::Voted { view: self.view, why });
             self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
         }
         self.count_votes();
@@ -288,7 +288,7 @@ impl Core {
         }
         self.writes.view_batch = write;
         self.stage_state(self.record(suffix));
-        self.events.push(Event::ViewEntered { view });
+        self.news.events.push(Event::ViewEntered { view });
         self.arm_deadline();
         self.vote_if_primary_is_down();
     }
@@ -479,7 +479,7 @@ impl Core {
             self.writes.truncate(keep);
             let staged = &mut self.writes.staging.truncate_above;
             *staged = Some(staged.map_or(keep, |before| before.min(keep)));
-            self.events.push(Event::Truncated { above: keep, head: old_head });
+            self.news.events.push(Event::Truncated { above: keep, head: old_head });
         }
         for header in headers {
             if header.op > self.log.head() {
@@ -596,11 +596,11 @@ impl Core {
             return;
         }
         self.view_change.votes.clear();
-        self.durable = self.commit.op().min(self.log.head());
+        self.writes.durable = self.commit.op().min(self.log.head());
         self.restage();
         self.advance_durable();
         self.repair_soon();
-        self.events.push(Event::ViewStarted { view: self.view, primary: self.primary_id() });
+        self.news.events.push(Event::ViewStarted { view: self.view, primary: self.primary_id() });
     }
 
     /// Puts the entries whose turn had to wait for a vsr state.
@@ -632,7 +632,7 @@ impl Core {
         if !is_chain(&start.headers, start.commit, start.head) {
             return self.ignore("StartView", "malformed");
         }
-        if !self.head_certain && start.nonce != self.repair.nonce {
+        if !self.head_certain && start.nonce != self.this_life.nonce {
             return self.ignore("StartView", "the head is uncertain, and it does not answer this life's request");
         }
         if start.head < self.commit.op() {
