@@ -161,6 +161,9 @@ pub enum Input {
 /// the other fields as they are.
 ///
 /// Default: time 0, nothing has arrived, unlimited room, timers fire, no limits of applying and reading.
+///
+/// Not `non_exhaustive`: that would forbid `Inputs { now, ..Inputs::default() }` outside of this crate, and what is written so goes on
+/// to compile when a later version adds an input.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     /// The monotonic time. An earlier one than that of the last turn counts as equal to it.
@@ -198,6 +201,9 @@ impl Default for Inputs {
 }
 
 /// What a turn wants done, in the order in which the caller does it. A turn adds to the buffers; the caller empties them.
+///
+/// Not `non_exhaustive`: where a caller takes the effects apart, the compiler names one that a later version adds; the core would wait
+/// for one that is left out.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// Whether the caller makes another turn before it waits: a timer fired, more can be applied, or the turn handed out
