@@ -201,7 +201,8 @@
 //! | `protocol/turn.rs` | `act` | when all inputs are in |
 //! | `protocol/normal/primary.rs` | `prepare_queued`, `prepare_one`, `append` | while the pipeline has room |
 //! | `protocol/normal/pipeline.rs` | `close_batch` | make one op of all that is queued |
-//! | `protocol/core.rs` | `stage_put`, `broadcast`, `needs` | stage its write, and bind the `Prepare` to the writes that it needs |
+//! | `protocol/log/writes.rs` | `stage_put`, `needs` | stage its write; which writes the `Prepare` has to wait for |
+//! | `protocol/core.rs` | `broadcast` | to every backup |
 //! | `protocol/log/outbox.rs` | `send` | keep the message back, or let it go |
 //! | `protocol/core.rs` | `check_invariants` | at the end of the turn: do its numbers fit together |
 //! | `protocol/turn.rs` | `hand_out` | give the driver the write and the messages |

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::protocol::health::explain::Stall;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::{BrokenInvariant, Numbers, Promises};
-use crate::protocol::log::log::{Body, Log};
+use crate::protocol::log::log::Log;
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::{Applying, Machine};
@@ -21,9 +21,7 @@ use crate::protocol::recovery::lives::ThisLife;
 use crate::protocol::recovery::repair::Repair;
 use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
-use crate::protocol::types::entry::Entry;
 use crate::protocol::types::event::{Event, Mark};
-use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::{Message, Peer, Ping, Reply};
 use crate::protocol::types::number::{
@@ -31,7 +29,7 @@ use crate::protocol::types::number::{
 };
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
-use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
+use crate::protocol::types::vsr_state::{Suffix, VsrState};
 use crate::protocol::view_change::phase::{Phase, Status};
 use crate::protocol::view_change::view_change::ViewChange;
 
@@ -405,13 +403,13 @@ impl Core {
     /// Hands a message to the choke point, bound to the batch that it needs (rule 6.4).
     /// Whether it is kept: what waits for a hung disk has a bound.
     pub(crate) fn send(&mut self, to: ReplicaId, message: Message) -> bool {
-        let after = self.needs(&message);
+        let after = self.writes.needs(&message);
         self.outbox.send(after, self.writes.completed, Peer::Replica(to), message)
     }
 
     /// To every other member.
     pub(crate) fn broadcast(&mut self, message: &Message) {
-        let after = self.needs(message);
+        let after = self.writes.needs(message);
         for at in 0..self.membership.size() {
             if at != self.index {
                 let to = Peer::Replica(self.membership.members[at].id);
@@ -422,37 +420,8 @@ impl Core {
 
     /// To a client, or to the replica that forwarded for it.
     pub(crate) fn send_to(&mut self, to: Peer, message: Message) {
-        let after = self.needs(&message);
+        let after = self.writes.needs(&message);
         self.outbox.send(after, self.writes.completed, to, message);
-    }
-
-    /// The batch that a message has to wait for: everything that speaks of the log or of a view waits
-    /// for the durable view, and what speaks as a member of a started view for the durable log_view.
-    pub(crate) fn needs(&self, message: &Message) -> BatchNumber {
-        match message {
-            Message::RequestHeaders { .. }
-            | Message::Headers { .. }
-            | Message::RequestEntries { .. }
-            | Message::Entries { .. }
-            | Message::RequestStatus { .. }
-            | Message::Status { .. }
-            | Message::Query { .. } => BatchNumber(0),
-            // The number of the start is in the client id and in the nonces: until it is durable, the next
-            // life may have the same ones, and take an answer to this one for its own.
-            Message::Requests { .. } | Message::ReadIndex { .. } => BatchNumber(1),
-            Message::RequestStartView { .. } => self.writes.view_batch,
-            // These name the life.
-            Message::StartViewChange { .. } | Message::Ping(_) => self.writes.view_batch.max(BatchNumber(1)),
-            Message::PrepareOk { .. } | Message::CommitOk { .. } | Message::DoViewChange(_) => {
-                self.writes.view_batch.max(self.writes.log_view_batch).max(BatchNumber(1))
-            }
-            Message::Replies { .. }
-            | Message::Prepare { .. }
-            | Message::Commit { .. }
-            | Message::StartView(_)
-            | Message::ReadIndexOk { .. }
-            | Message::Answer { .. } => self.writes.view_batch.max(self.writes.log_view_batch),
-        }
     }
 
     /// The record of where the replica stands now, with the headers that its view fixes.
@@ -480,60 +449,18 @@ impl Core {
 
     /// What the record may call committed: it is on this disk, too (rule 6.12).
     pub(crate) fn recordable_commit(&mut self) -> CommitNumber {
-        let commit = self.commit.op().min(self.log.head());
-        let is_stored = |core: &Core, op| core.log.slot(op).is_some_and(|slot| slot.is_durable(core.writes.completed));
-        let mut stored = self.state.commit.op().max(self.writes.stored.min(commit));
-        while stored < commit && is_stored(self, stored.next()) {
-            stored = stored.next();
-        }
-        self.writes.stored = stored;
-        CommitNumber(stored.0)
+        self.writes.recordable(&self.log, self.state.commit, self.commit)
     }
 
     /// Stages the record that is to be written into the batch being gathered; a staged one is never edited, only
-    /// followed by another. Puts that were not handed out yet are dropped from the batch, as no slot that a view change
+    /// followed by another. Puts that were not handed out yet are taken out of the batch, as no slot that a view change
     /// touches may be written beside a state.
     pub(crate) fn stage_state(&mut self, mut record: VsrState) {
-        let entries = std::mem::take(&mut self.writes.staging.entries);
-        for entry in entries {
-            if let Some(slot) = self.log.slot_mut(entry.header.op) {
-                slot.staged = None;
-                self.writes.unstage(entry.header.op, disk_bytes(entry.body.len() as u64));
-            }
-        }
-        self.writes.staged_bytes = 0;
-        record.doubted = self.still_doubted(&record);
+        self.writes.postpone_puts(&mut self.log);
+        let (commit, completed) = (record.commit, self.writes.completed);
+        record.doubted = record.doubted.and_then(|doubted| self.log.still_doubted(doubted, commit, completed));
         self.state = record.clone();
         self.writes.staging.state = Some(record);
-    }
-
-    /// Of the ops that the record calls lost, perhaps, the range in which some are not on the disk again.
-    fn still_doubted(&self, record: &VsrState) -> Option<Doubted> {
-        let Doubted { above, to } = record.doubted?;
-        // An op that is known to be committed is never denied.
-        let above = above.max(record.commit.op());
-        let mut missing = (above.0 + 1..=to.0.min(self.log.head().0)).map(OpNumber);
-        let is_missing = |op: &OpNumber| !self.log.slot(*op).is_some_and(|slot| slot.is_durable(self.writes.completed));
-        let first = missing.find(is_missing)?;
-        Some(Doubted { above: first.prev(), to: to.min(self.log.head()) })
-    }
-
-    /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
-    /// with its checksum is never put again (rule 6.8).
-    pub(crate) fn stage_put(&mut self, op: OpNumber) {
-        let next = self.writes.next();
-        let Some(slot) = self.log.slot_mut(op) else { return };
-        if slot.staged.is_some() {
-            return;
-        }
-        if let (Some(header), Body::Memory(body)) = (slot.header, &slot.body) {
-            if self.writes.staging.state.is_some() {
-                let bytes = disk_bytes(body.len() as u64);
-                return self.writes.unstage(op, bytes);
-            }
-            slot.staged = Some(next);
-            self.writes.stage(Entry { header, body: body.clone() });
-        }
     }
 
     /// Whether the durable view and log_view are the present ones.

@@ -8,7 +8,7 @@ use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
 use crate::protocol::types::message::SlotEvidence;
 use crate::protocol::types::number::{BatchNumber, CommitNumber, OpNumber, View};
-use crate::protocol::types::vsr_state::Suffix;
+use crate::protocol::types::vsr_state::{Doubted, Suffix};
 
 /// What is here of an op's body.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,6 +170,21 @@ impl Log {
     /// The first op above `op` whose slot is damaged.
     pub(crate) fn first_damaged(&self, op: OpNumber) -> Option<OpNumber> {
         (op.0 + 1..=self.head().0).map(OpNumber).find(|op| self.slot(*op).is_some_and(|slot| slot.corrupt))
+    }
+
+    /// Of the ops that a record with this commit number calls lost, perhaps, the range in which some are not on the disk again.
+    pub(crate) fn still_doubted(
+        &self,
+        doubted: Doubted,
+        commit: CommitNumber,
+        completed: BatchNumber,
+    ) -> Option<Doubted> {
+        // An op that is known to be committed is never denied.
+        let above = doubted.above.max(commit.op());
+        let to = doubted.to.min(self.head());
+        let is_missing = |op: &OpNumber| !self.slot(*op).is_some_and(|slot| slot.is_durable(completed));
+        let first = (above.0 + 1..=to.0).map(OpNumber).find(is_missing)?;
+        Some(Doubted { above: first.prev(), to })
     }
 
     /// Puts a body into the slot that its header names. `false` when it fits nowhere.
@@ -448,6 +463,20 @@ pub(crate) mod tests {
         assert_eq!(damaged, [false, false, true, true]);
         assert_eq!(log.first_damaged(OpNumber::ZERO), Some(OpNumber(3)));
         log.mark_missing_as_damaged(OpNumber(u64::MAX));
+    }
+
+    /// Rule 7.15.
+    #[test]
+    fn an_op_is_doubted_until_it_is_committed_or_on_the_disk_again() {
+        let mut log = log_of(4, 1);
+        let doubted = |above, to| Doubted { above: OpNumber(above), to: OpNumber(to) };
+        let still = |log: &Log, commit| log.still_doubted(doubted(0, 9), CommitNumber(commit), BatchNumber(3));
+        assert_eq!(still(&log, 0), Some(doubted(0, 4)), "not above the head");
+        assert_eq!(still(&log, 1), Some(doubted(1, 4)));
+        log.slot_mut(OpNumber(2)).unwrap().staged = Some(BatchNumber(3));
+        log.slot_mut(OpNumber(3)).unwrap().staged = Some(BatchNumber(4));
+        assert_eq!(still(&log, 1), Some(doubted(2, 4)), "op 2 is durable, the write of op 3 is under way");
+        assert_eq!(still(&log, 4), None);
     }
 
     /// Rule 6.6: an entry that was applied is never forgotten for a log that does not contain it.

@@ -50,7 +50,7 @@ impl Core {
             }
             self.log.extend(header);
             self.log.fill(entry);
-            self.stage_put(header.op);
+            self.writes.stage_put(&mut self.log, header.op);
             self.on_sign_of_primary();
             if header.op > head.next() {
                 self.repair_soon();

@@ -240,7 +240,7 @@ impl Core {
         let entry = Entry { header, body };
         self.log.extend(header);
         self.log.fill(entry.clone());
-        self.stage_put(header.op);
+        self.writes.stage_put(&mut self.log, header.op);
         let message = Message::Prepare { view: self.view, commit: self.commit, entry };
         self.broadcast(&message);
         self.primary.commit_sent = self.commit;

@@ -606,7 +606,7 @@ impl Core {
     /// Puts the entries whose turn had to wait for a vsr state.
     pub(crate) fn stage_unstaged(&mut self) {
         for op in self.writes.take_unstaged().into_keys() {
-            self.stage_put(op);
+            self.writes.stage_put(&mut self.log, op);
         }
     }
 
@@ -616,7 +616,7 @@ impl Core {
         let head = self.log.head();
         let unstaged = self.writes.take_unstaged();
         for op in unstaged.into_keys().chain((self.commit.0 + 1..=head.0).map(OpNumber)) {
-            self.stage_put(op);
+            self.writes.stage_put(&mut self.log, op);
         }
     }
 
