@@ -198,6 +198,26 @@ impl Log {
         true
     }
 
+    /// The first op up to `applied` of which these headers, of another log, name another content.
+    pub(crate) fn contradiction(&self, headers: &[Header], applied: OpNumber) -> Option<Diverged> {
+        let header = headers.iter().filter(|header| header.op <= applied).find(|header| self.differs(header))?;
+        let own = self.checksum(header.op).unwrap_or_default();
+        Some(Diverged { op: header.op, own, log: header.checksum() })
+    }
+
+    /// The op up to which this log stays when a log with these headers, and with this head, takes its place. Only what is not known
+    /// to be committed may be dropped. A slot below that holds another content is stale, and is replaced where it stands: the ops
+    /// above it belong to the log, and this may be their last copy.
+    pub(crate) fn stays_under(&self, headers: &[Header], head: OpNumber, commit: CommitNumber) -> OpNumber {
+        let mut uncommitted = headers.iter().filter(|header| header.op > commit.op());
+        let other = uncommitted.find(|header| self.differs(header));
+        other.map_or(head, |header| header.op.prev()).min(head)
+    }
+
+    fn differs(&self, header: &Header) -> bool {
+        self.header(header.op).is_some_and(|own| own.checksum() != header.checksum())
+    }
+
     /// Drops every op above `op`.
     pub(crate) fn truncate(&mut self, op: OpNumber) {
         while self.head() > op {
@@ -463,6 +483,27 @@ pub(crate) mod tests {
         assert_eq!(damaged, [false, false, true, true]);
         assert_eq!(log.first_damaged(OpNumber::ZERO), Some(OpNumber(3)));
         log.mark_missing_as_damaged(OpNumber(u64::MAX));
+    }
+
+    /// Rule 7.18: what is committed stays; below the commit number a slot may be stale.
+    #[test]
+    fn another_log_takes_the_place_of_what_is_not_committed_only() {
+        let log = log_of(4, 1);
+        let own = |op| *log.header(OpNumber(op)).unwrap();
+        let other = |op| header(op, Checksum(9), &Bytes::new());
+        let stays = |headers: &[Header], head| log.stays_under(headers, OpNumber(head), CommitNumber(2)).0;
+        assert_eq!(stays(&[own(3), own(4)], 4), 4);
+        assert_eq!(stays(&[own(3), other(4)], 4), 3);
+        assert_eq!(stays(&[other(3), other(4)], 4), 2);
+        assert_eq!(stays(&[other(2), own(3), own(4)], 4), 4, "a stale op 2 is replaced where it stands");
+        assert_eq!(stays(&[own(3)], 3), 3, "it ends there");
+        assert_eq!(stays(&[own(3), own(4), other(5)], 5), 5, "it goes on");
+        assert_eq!(stays(&[], 1), 1, "the caller looks whether that is below the commit number");
+        let contradiction = |headers: &[Header], applied| log.contradiction(headers, OpNumber(applied));
+        let diverged = Diverged { op: OpNumber(2), own: own(2).checksum(), log: other(2).checksum() };
+        assert_eq!(contradiction(&[other(2), other(3)], 2), Some(diverged));
+        assert_eq!(contradiction(&[other(2), other(3)], 1), None, "it was not applied");
+        assert_eq!(contradiction(&[own(2), own(3)], 4), None);
     }
 
     /// Rule 7.15.

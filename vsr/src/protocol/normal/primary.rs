@@ -255,22 +255,10 @@ impl Core {
         agreed_clock::agree(clocks, self.now, self.options.timing.ping * 8, self.membership.quorums.replication)
     }
 
-    /// The version of the state machine that the next op names: the lowest that the members announced
-    /// last, never lower than that of the op before (rule 5.9). A member that has announced nothing since
-    /// this replica's start holds a higher version back.
+    /// The version of the state machine that the next op names.
     fn op_version(&self) -> u32 {
         let before = self.log.header(self.log.head()).map(|header| header.machine_version);
-        let own = self.options.machine_version;
-        let announced = self.progress.iter();
-        let mut versions =
-            announced.map(|member| if member.id == self.id { Some(own) } else { member.machine_version });
-        let lowest = versions.try_fold(own, |lowest, version| version.map(|version| lowest.min(version)));
-        match (before, lowest) {
-            (Some(before), Some(lowest)) => before.max(lowest),
-            (Some(before), None) => before,
-            (None, Some(lowest)) => lowest,
-            (None, None) => self.progress.iter().filter_map(|member| member.machine_version).fold(own, u32::min),
-        }
+        self.progress.op_version(self.id, self.options.machine_version, before)
     }
 
     /// A backup's log is durable up to an op. Matched by view, op and checksum; repeated, it changes

@@ -11,7 +11,6 @@ use super::votes::Votes;
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::BrokenInvariant;
-use crate::protocol::log::log::Diverged;
 use crate::protocol::normal::progress::Down;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
@@ -455,22 +454,10 @@ impl Core {
     /// view and log_view (rules 7.4, 7.5). Entries are put only when it is durable.
     pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
         let old_head = self.log.head();
-        let own = |header: &Header| self.log.checksum(header.op).unwrap_or_default();
-        let differs =
-            |header: &&Header| self.log.header(header.op).is_some_and(|own| own.checksum() != header.checksum());
-        if let Some(header) = headers.iter().filter(|header| header.op <= self.applied).find(differs) {
-            let diverged = Diverged { op: header.op, own: own(header), log: header.checksum() };
+        if let Some(diverged) = self.log.contradiction(headers, self.applied) {
             return self.stop(diverged.into());
         }
-        // Only what is not known to be committed may be dropped. A slot below that holds another content is
-        // stale, and is replaced where it stands: the ops above it belong to the log, and this may be their
-        // last copy.
-        let keep = headers
-            .iter()
-            .filter(|header| header.op > self.commit.op())
-            .find(differs)
-            .map_or(head, |header| header.op.prev())
-            .min(head);
+        let keep = self.log.stays_under(headers, head, self.commit);
         if keep < self.commit.op() {
             return self.stop(Halt::CommittedDropped { commit: self.commit, head });
         }
