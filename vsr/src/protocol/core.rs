@@ -1,7 +1,16 @@
 //! The protocol as a value: inputs in, effects out; no I/O, no clock, no entropy of its own.
 //!
-//! [`turn`](super::turn) is the one way in and out. Here is what the roles share: dispatch, timers, staging, and the way out
+//! [`turn`](super::turn) is the one way in and out. Here is what the roles share: dispatch, timers, the record, and the way out
 //! for messages.
+//!
+//! A decision is made by a part, which takes what it needs and returns a result: what becomes of a request, what a log that takes its
+//! place leaves standing, what is missing, which votes count, what a message waits for. `Core` calls the parts in order and carries the
+//! results out.
+//!
+//! What is still `impl Core`, in this file and in those of the roles, is that order: each step of a role reads and writes the log, the
+//! writes, the outbox and the phase, and what one role does can make another act within the same turn (an acknowledgement commits, a
+//! vote enters a view, a repaired body makes a primary). As methods of the roles they would take five or more references each, and
+//! return lists of what the others have to do: the order, on which safety depends, would be harder to see.
 
 use std::time::Duration;
 
@@ -46,10 +55,12 @@ pub(crate) struct News {
     pub(crate) marks: Vec<Mark>,
 }
 
-/// One replica's protocol.
+/// One replica's protocol: who it is, where it stands between two views, its log and the way of the log to the disk, and what each
+/// role keeps.
 #[derive(Clone, Debug)]
 pub struct Core {
     pub(crate) id: ReplicaId,
+    /// The place of `id` among the members.
     pub(crate) index: usize,
     pub(crate) membership: Membership,
     pub(crate) options: Options,
