@@ -30,17 +30,12 @@ const FILE_USES: &[(&str, &str, &[&str], &str)] = &[
         &[
             "protocol/health/explain",
             "protocol/normal/apply",
-            "protocol/normal/primary",
+            "protocol/normal/backup",
+            "protocol/recovery/lives",
             "protocol/recovery/repair",
             "protocol/view_change/view_change",
         ],
         "Core owns the state of each role; the file of a role has that state and the methods of Core that work on it",
-    ),
-    (
-        "vsr",
-        "protocol/normal/apply",
-        &["protocol/normal/primary"],
-        "the pipeline of a primary says who waits for the replies to an op, and apply is where these are made",
     ),
     (
         "vsr-sim",
@@ -484,17 +479,21 @@ fn each_module_uses_only_those_before_it_in_the_guide_of_its_crate() {
 }
 
 /// What `Core` is composed of, besides the folder `types`: below `vsr/src/protocol`.
-const PARTS: [&str; 12] = [
+const PARTS: [&str; 16] = [
+    "timers",
     "log/log",
     "log/body_cache",
     "log/outbox",
     "log/writes",
     "normal/agreed_clock",
+    "normal/pipeline",
     "normal/progress",
     "normal/read_rounds",
     "normal/sessions",
+    "recovery/questions",
     "view_change/choose",
     "view_change/phase",
+    "view_change/votes",
     "health/halt",
     "health/invariants",
 ];

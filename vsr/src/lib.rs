@@ -195,11 +195,14 @@
 //! | `driver/replica.rs` | `poll`, `turn`, `poll_inbox` | gather what is ready for one turn of the core |
 //! | `client/session.rs` | `submit`, `poll`, `send_new` | give it a number in the session, and the floor |
 //! | `protocol/turn.rs` | `turn`, `on_input` | take the turn's inputs in |
-//! | `protocol/normal/primary.rs` | `refuse_absurd`, `on_requests`, `admit`, `enqueue` | answer it, join it to a copy that is in flight, or queue it; a backup: `forward` |
+//! | `protocol/normal/primary.rs` | `refuse_absurd`, `on_requests`, `admit` | carry out what is decided about it; a backup: `forward` |
+//! | `protocol/normal/pipeline.rs` | `admit`, `join`, `enqueue` | answer it, join it to a copy that is in flight, or queue it |
 //! | `protocol/normal/sessions.rs` | `look_up` | was it executed, is its session known |
 //! | `protocol/turn.rs` | `act` | when all inputs are in |
-//! | `protocol/normal/primary.rs` | `prepare_queued`, `prepare_one`, `append` | make one op of all that is queued |
-//! | `protocol/core.rs` | `stage_put`, `broadcast`, `needs` | stage its write, and bind the `Prepare` to the writes that it needs |
+//! | `protocol/normal/primary.rs` | `prepare_queued`, `prepare_one`, `append` | while the pipeline has room |
+//! | `protocol/normal/pipeline.rs` | `close_batch` | make one op of all that is queued |
+//! | `protocol/log/writes.rs` | `stage_put`, `needs` | stage its write; which writes the `Prepare` has to wait for |
+//! | `protocol/core.rs` | `broadcast` | to every backup |
 //! | `protocol/log/outbox.rs` | `send` | keep the message back, or let it go |
 //! | `protocol/core.rs` | `check_invariants` | at the end of the turn: do its numbers fit together |
 //! | `protocol/turn.rs` | `hand_out` | give the driver the write and the messages |
@@ -233,21 +236,24 @@
 //! |---|---|---|
 //! | `protocol/core.rs` | `on_timer`, `on_peer_down` | the primary was silent, or its connection broke |
 //! | `protocol/view_change/view_change.rs` | `on_view_change_timeout`, `on_hint`, `vote` | a vote to leave the view: `StartViewChange` |
-//! | `protocol/view_change/view_change.rs` | `on_start_view_change`, `count_votes` | a quorum of votes for this view |
+//! | `protocol/view_change/view_change.rs` | `on_start_view_change`, `count_votes` | a vote of another member |
+//! | `protocol/view_change/votes.rs` | `cast`, `count` | a quorum of votes for this view |
 //! | `protocol/view_change/view_change.rs` | `enter_view`, `leave_view` | up to the next view; what was said as a member of the old one ends |
 //! | `protocol/log/outbox.rs` | `discard_waiting` | messages that still wait are dropped |
-//! | `protocol/normal/primary.rs` | `leave_primary` | queued requests are answered "no primary" |
+//! | `protocol/normal/primary.rs` | `leave_primary` | what the role kept is dropped; queued requests are answered "no primary" |
 //! | `protocol/normal/reads.rs` | `restart_reads` | queries start again |
 //! | `protocol/core.rs` | `stage_state` | the new view and the uncommitted headers are written |
 //! | `protocol/core.rs` | `on_written` | when they are durable |
-//! | `protocol/view_change/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change`, `evidence` | `DoViewChange`: the log of log_view, and what is known of each op |
+//! | `protocol/view_change/view_change.rs` | `on_view_durable`, `await_log`, `send_do_view_change` | `DoViewChange`: |
+//! | `protocol/log/log.rs` | `suffix`, `evidence` | the log of log_view, and what is known of each op |
 //! | `protocol/view_change/view_change.rs` | `on_do_view_change` | at the primary of the new view |
 //! | `protocol/view_change/decide.rs` | `try_decide` | a quorum of them is here |
 //! | `protocol/view_change/choose.rs` | `choose`, `candidates`, `name_blanks`, `judge` | the choice of the log, with its proof: a function of what has arrived |
 //! | `protocol/view_change/view_change.rs` | `install` | truncation, headers, view and log_view in one write |
 //! | `protocol/view_change/view_change.rs` | `on_install_durable`, `start_view` | when it is durable: `StartView` |
 //! | `protocol/normal/primary.rs` | `begin_as_primary` | heartbeats, while bodies are repaired |
-//! | `protocol/recovery/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here |
+//! | `protocol/recovery/repair.rs` | `run_repair`, `repair_bodies`, `on_entries` | bodies of inherited ops that are not here: asked for, and taken when they come |
+//! | `protocol/recovery/questions.rs` | `wanted` | which of them, that were not asked for of late |
 //! | `protocol/log/intake.rs` | `take_in` | into the log, and to the disk |
 //! | `protocol/view_change/view_change.rs` | `try_become_primary`, `enter_normal` | all are here: normal operation |
 //! | `protocol/normal/primary.rs` | `index_inherited`, `advance_commit` | inherited requests are in flight; acknowledgements start from nothing |

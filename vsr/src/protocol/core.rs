@@ -1,27 +1,36 @@
 //! The protocol as a value: inputs in, effects out; no I/O, no clock, no entropy of its own.
 //!
-//! [`turn`](super::turn) is the one way in and out. Here is what the roles share: dispatch, timers, staging, and the way out
+//! [`turn`](super::turn) is the one way in and out. Here is what the roles share: dispatch, timers, the record, and the way out
 //! for messages.
+//!
+//! A decision is made by a part, which takes what it needs and returns a result: what becomes of a request, what a log that takes its
+//! place leaves standing, what is missing, which votes count, what a message waits for. `Core` calls the parts in order and carries the
+//! results out.
+//!
+//! What is still `impl Core`, in this file and in those of the roles, is that order: each step of a role reads and writes the log, the
+//! writes, the outbox and the phase, and what one role does can make another act within the same turn (an acknowledgement commits, a
+//! vote enters a view, a repaired body makes a primary). As methods of the roles they would take five or more references each, and
+//! return lists of what the others have to do: the order, on which safety depends, would be harder to see.
 
 use std::time::Duration;
 
 use crate::protocol::health::explain::Stall;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::{BrokenInvariant, Numbers, Promises};
-use crate::protocol::log::body_cache::BodyCache;
-use crate::protocol::log::log::{Body, Log};
+use crate::protocol::log::log::Log;
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::{Applying, Machine};
-use crate::protocol::normal::primary::Primary;
+use crate::protocol::normal::backup::Backup;
+use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;
+use crate::protocol::recovery::lives::ThisLife;
 use crate::protocol::recovery::repair::Repair;
+use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
-use crate::protocol::types::entry::Entry;
 use crate::protocol::types::event::{Event, Mark};
-use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::{Message, Peer, Ping, Reply};
 use crate::protocol::types::number::{
@@ -29,7 +38,7 @@ use crate::protocol::types::number::{
 };
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
-use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
+use crate::protocol::types::vsr_state::{Suffix, VsrState};
 use crate::protocol::view_change::phase::{Phase, Status};
 use crate::protocol::view_change::view_change::ViewChange;
 
@@ -37,10 +46,21 @@ use crate::protocol::view_change::view_change::ViewChange;
 /// (months, at the shortest time-out) has to be replaced (rule 7.12).
 const VIEW_LEAP_MAX: u64 = 1 << 24;
 
-/// One replica's protocol.
+/// What the caller is told at the end of the turn, beside messages, the write and the reads.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct News {
+    /// Answers to the requests of the replica's own handle.
+    pub(crate) replies: Vec<Reply>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) marks: Vec<Mark>,
+}
+
+/// One replica's protocol: who it is, where it stands between two views, its log and the way of the log to the disk, and what each
+/// role keeps.
 #[derive(Clone, Debug)]
 pub struct Core {
     pub(crate) id: ReplicaId,
+    /// The place of `id` among the members.
     pub(crate) index: usize,
     pub(crate) membership: Membership,
     pub(crate) options: Options,
@@ -53,17 +73,17 @@ pub struct Core {
     pub(crate) applied: OpNumber,
     pub(crate) head_certain: bool,
     pub(crate) log: Log,
-    /// Every op from the commit number up to here is durable and connected, here.
-    pub(crate) durable: OpNumber,
     pub(crate) writes: Writes,
     pub(crate) outbox: Outbox,
     pub(crate) sessions: SessionTable,
+    pub(crate) timers: Timers,
     pub(crate) primary: Primary,
+    pub(crate) backup: Backup,
     pub(crate) view_change: ViewChange,
     pub(crate) repair: Repair,
+    pub(crate) this_life: ThisLife,
     pub(crate) reads: ReadRounds,
     pub(crate) applying: Applying,
-    pub(crate) cache: BodyCache,
     pub(crate) progress: Tracker,
     pub(crate) random: Random,
     pub(crate) now: Monotonic,
@@ -71,23 +91,9 @@ pub struct Core {
     pub(crate) halted: Option<Halt>,
     /// The numbers at the end of the last turn.
     pub(crate) checked: Numbers,
-    pub(crate) local_replies: Vec<Reply>,
-    pub(crate) events: Vec<Event>,
-    pub(crate) marks: Vec<Mark>,
-    pub(crate) heard_of_primary: Monotonic,
-    pub(crate) last_heartbeat: u64,
-    pub(crate) retry_at: Monotonic,
-    pub(crate) ping_at: Monotonic,
-    /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
-    pub(crate) stored: OpNumber,
+    pub(crate) news: News,
     /// What the record remembers of the members has changed.
     pub(crate) record_due: bool,
-    /// Where the log ended when this life began; at the end of all numbers if that was uncertain.
-    pub(crate) began_with: OpNumber,
-    /// The write that a replica which has stopped still waits for, before it says so.
-    pub(crate) last_batch: Option<BatchNumber>,
-    /// The commit number at the last ping, to tell whether the log rests.
-    pub(crate) commit_at_ping: CommitNumber,
     pub(crate) stall: Stall,
 }
 
@@ -210,7 +216,7 @@ impl Core {
     /// durable first, it is silent, and says nothing yet.
     #[must_use]
     pub fn halted(&self) -> Option<&Halt> {
-        self.halted.as_ref().filter(|_| self.last_batch.is_none())
+        self.halted.as_ref().filter(|_| self.writes.before_stop.is_none())
     }
 
     /// The time that it was told last.
@@ -307,9 +313,9 @@ impl Core {
 
     /// Slots have become durable: the acknowledgement is decided anew from the present log.
     fn on_slots_durable(&mut self) {
-        let before = self.durable;
+        let before = self.writes.durable;
         self.advance_durable();
-        if self.durable == before {
+        if self.writes.durable == before {
             return;
         }
         if self.is_primary() {
@@ -322,24 +328,24 @@ impl Core {
     /// Walks `durable` up over slots that are durable; at a backup, too, over what is known to be committed by others.
     pub(crate) fn advance_durable(&mut self) {
         let believed = if self.is_primary() { CommitNumber(0) } else { self.commit };
-        self.durable = self.writes.durable_up_to(&self.log, self.durable, believed);
+        self.writes.durable = self.writes.durable_up_to(&self.log, self.writes.durable, believed);
     }
 
     /// A timer may be due.
     pub(crate) fn on_timer(&mut self) {
-        if self.now >= self.ping_at {
+        if self.now >= self.timers.ping_at {
             self.on_ping_due();
             self.refresh_commit();
         }
-        if self.now >= self.primary.heartbeat_at {
+        if self.now >= self.timers.heartbeat_at {
             self.on_heartbeat_due();
         }
-        if self.now >= self.view_change.deadline {
+        if self.now >= self.timers.view_deadline {
             self.on_view_change_timeout();
         }
-        if self.now >= self.retry_at {
+        if self.now >= self.timers.retry_at {
             let jitter = self.random.below(self.options.timing.retry.as_nanos() as u64 / 4 + 1);
-            self.retry_at = self.now.after(self.options.timing.retry + Duration::from_nanos(jitter));
+            self.timers.retry_at = self.now.after(self.options.timing.retry + Duration::from_nanos(jitter));
             self.on_retry();
         }
     }
@@ -351,7 +357,7 @@ impl Core {
         if self.halted.is_some() {
             return NEVER;
         }
-        self.ping_at.min(self.primary.heartbeat_at).min(self.view_change.deadline).min(self.retry_at)
+        self.timers.earliest()
     }
 
     /// Stops when the replica's numbers contradict each other, or those of the turn before. Nothing of this turn is
@@ -361,7 +367,7 @@ impl Core {
         match numbers.check(&self.checked) {
             Ok(()) => self.checked = numbers,
             Err(broken) => {
-                self.local_replies.clear();
+                self.news.replies.clear();
                 self.stop(broken.into());
             }
         }
@@ -376,7 +382,7 @@ impl Core {
             is_primary: self.is_primary(),
             head_certain: self.head_certain,
             applied: self.applied,
-            durable: self.durable,
+            durable: self.writes.durable,
             head: self.log.head(),
             issued: self.writes.issued,
             completed: self.writes.completed,
@@ -399,7 +405,7 @@ impl Core {
         if let Some(member) = self.progress.get_mut(peer) {
             member.on_up();
             // Who this is, and how far its log reaches, is the first thing that a peer has to know.
-            self.ping_at = self.now;
+            self.timers.ping_at = self.now;
         }
     }
 
@@ -408,13 +414,13 @@ impl Core {
     /// Hands a message to the choke point, bound to the batch that it needs (rule 6.4).
     /// Whether it is kept: what waits for a hung disk has a bound.
     pub(crate) fn send(&mut self, to: ReplicaId, message: Message) -> bool {
-        let after = self.needs(&message);
+        let after = self.writes.needs(&message);
         self.outbox.send(after, self.writes.completed, Peer::Replica(to), message)
     }
 
     /// To every other member.
     pub(crate) fn broadcast(&mut self, message: &Message) {
-        let after = self.needs(message);
+        let after = self.writes.needs(message);
         for at in 0..self.membership.size() {
             if at != self.index {
                 let to = Peer::Replica(self.membership.members[at].id);
@@ -425,37 +431,8 @@ impl Core {
 
     /// To a client, or to the replica that forwarded for it.
     pub(crate) fn send_to(&mut self, to: Peer, message: Message) {
-        let after = self.needs(&message);
+        let after = self.writes.needs(&message);
         self.outbox.send(after, self.writes.completed, to, message);
-    }
-
-    /// The batch that a message has to wait for: everything that speaks of the log or of a view waits
-    /// for the durable view, and what speaks as a member of a started view for the durable log_view.
-    pub(crate) fn needs(&self, message: &Message) -> BatchNumber {
-        match message {
-            Message::RequestHeaders { .. }
-            | Message::Headers { .. }
-            | Message::RequestEntries { .. }
-            | Message::Entries { .. }
-            | Message::RequestStatus { .. }
-            | Message::Status { .. }
-            | Message::Query { .. } => BatchNumber(0),
-            // The number of the start is in the client id and in the nonces: until it is durable, the next
-            // life may have the same ones, and take an answer to this one for its own.
-            Message::Requests { .. } | Message::ReadIndex { .. } => BatchNumber(1),
-            Message::RequestStartView { .. } => self.writes.view_batch,
-            // These name the life.
-            Message::StartViewChange { .. } | Message::Ping(_) => self.writes.view_batch.max(BatchNumber(1)),
-            Message::PrepareOk { .. } | Message::CommitOk { .. } | Message::DoViewChange(_) => {
-                self.writes.view_batch.max(self.writes.log_view_batch).max(BatchNumber(1))
-            }
-            Message::Replies { .. }
-            | Message::Prepare { .. }
-            | Message::Commit { .. }
-            | Message::StartView(_)
-            | Message::ReadIndexOk { .. }
-            | Message::Answer { .. } => self.writes.view_batch.max(self.writes.log_view_batch),
-        }
     }
 
     /// The record of where the replica stands now, with the headers that its view fixes.
@@ -483,60 +460,18 @@ impl Core {
 
     /// What the record may call committed: it is on this disk, too (rule 6.12).
     pub(crate) fn recordable_commit(&mut self) -> CommitNumber {
-        let commit = self.commit.op().min(self.log.head());
-        let is_stored = |core: &Core, op| core.log.slot(op).is_some_and(|slot| slot.is_durable(core.writes.completed));
-        let mut stored = self.state.commit.op().max(self.stored.min(commit));
-        while stored < commit && is_stored(self, stored.next()) {
-            stored = stored.next();
-        }
-        self.stored = stored;
-        CommitNumber(stored.0)
+        self.writes.recordable(&self.log, self.state.commit, self.commit)
     }
 
     /// Stages the record that is to be written into the batch being gathered; a staged one is never edited, only
-    /// followed by another. Puts that were not handed out yet are dropped from the batch, as no slot that a view change
+    /// followed by another. Puts that were not handed out yet are taken out of the batch, as no slot that a view change
     /// touches may be written beside a state.
     pub(crate) fn stage_state(&mut self, mut record: VsrState) {
-        let entries = std::mem::take(&mut self.writes.staging.entries);
-        for entry in entries {
-            if let Some(slot) = self.log.slot_mut(entry.header.op) {
-                slot.staged = None;
-                self.writes.unstage(entry.header.op, disk_bytes(entry.body.len() as u64));
-            }
-        }
-        self.writes.staged_bytes = 0;
-        record.doubted = self.still_doubted(&record);
+        self.writes.postpone_puts(&mut self.log);
+        let (commit, completed) = (record.commit, self.writes.completed);
+        record.doubted = record.doubted.and_then(|doubted| self.log.still_doubted(doubted, commit, completed));
         self.state = record.clone();
         self.writes.staging.state = Some(record);
-    }
-
-    /// Of the ops that the record calls lost, perhaps, the range in which some are not on the disk again.
-    fn still_doubted(&self, record: &VsrState) -> Option<Doubted> {
-        let Doubted { above, to } = record.doubted?;
-        // An op that is known to be committed is never denied.
-        let above = above.max(record.commit.op());
-        let mut missing = (above.0 + 1..=to.0.min(self.log.head().0)).map(OpNumber);
-        let is_missing = |op: &OpNumber| !self.log.slot(*op).is_some_and(|slot| slot.is_durable(self.writes.completed));
-        let first = missing.find(is_missing)?;
-        Some(Doubted { above: first.prev(), to: to.min(self.log.head()) })
-    }
-
-    /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
-    /// with its checksum is never put again (rule 6.8).
-    pub(crate) fn stage_put(&mut self, op: OpNumber) {
-        let next = self.writes.next();
-        let Some(slot) = self.log.slot_mut(op) else { return };
-        if slot.staged.is_some() {
-            return;
-        }
-        if let (Some(header), Body::Memory(body)) = (slot.header, &slot.body) {
-            if self.writes.staging.state.is_some() {
-                let bytes = disk_bytes(body.len() as u64);
-                return self.writes.unstage(op, bytes);
-            }
-            slot.staged = Some(next);
-            self.writes.stage(Entry { header, body: body.clone() });
-        }
     }
 
     /// Whether the durable view and log_view are the present ones.
@@ -545,11 +480,11 @@ impl Core {
     }
 
     pub(crate) fn ignore(&mut self, message: &'static str, why: &'static str) {
-        self.marks.push(Mark::Ignored { message, why });
+        self.news.marks.push(Mark::Ignored { message, why });
     }
 
     pub(crate) fn mark(&mut self, name: &'static str) {
-        self.marks.push(Mark::Path(name));
+        self.news.marks.push(Mark::Path(name));
     }
 
     pub(crate) fn stop(&mut self, halt: Halt) {
@@ -563,13 +498,13 @@ impl Core {
             self.commit = commit;
             self.view_change.backoff = 0;
             self.view_change.fast_votes = 0;
-            self.events.push(Event::Committed { commit });
+            self.news.events.push(Event::Committed { commit });
             self.repair.committed_at = self.now;
         }
     }
 
     pub(crate) fn on_ping_due(&mut self) {
-        self.ping_at = self.now.after(self.options.timing.ping);
+        self.timers.ping_at = self.now.after(self.options.timing.ping);
         let ping = Ping {
             view: self.view,
             normal: self.status() == Status::Normal,

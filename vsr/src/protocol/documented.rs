@@ -48,7 +48,7 @@ fn awaited(core: &mut Core, message: &Message) -> BTreeSet<&'static str> {
     let mut batch = |view: u64, log_view: u64| {
         core.writes.view_batch = BatchNumber(view);
         core.writes.log_view_batch = BatchNumber(log_view);
-        core.needs(message)
+        core.writes.needs(message)
     };
     // The start is the first batch; the others are made later ones here, one at a time.
     let is_awaited = [

@@ -4,26 +4,27 @@
 //! [`turn`] is the one way in and out of [`Core`]; it says what a caller passes, what comes back, and in which order it is
 //! carried out. The [guide of the crate](crate#the-way-of-a-request) has the ways through the code function by function.
 //!
-//! - `core`: the state of a replica, and what all roles share: dispatch, timers, staging, the way out. `tick`: what is not answered
-//!   is said again.
+//! - `core`: the state of a replica, and what all roles share: dispatch, staging, the way out. `timers`: when something is due. `tick`:
+//!   what is not answered is said again.
 //! - `types`: numbers, entries, messages, the membership, the vsr state, limits, and the arithmetic of quorums. It uses nothing else of the
 //!   protocol.
 //! - `log`: the log and its way to the disk. `log` (slots, headers, the hash chain), `body_cache`, `writes` (staged, in flight,
 //!   durable), `intake` (what comes by a primary or a repair goes into the log), `outbox` (messages wait for writes).
-//! - `normal`: normal operation. `primary` (admission, `Prepare`, commit), `backup` (`PrepareOk`), `apply`, `sessions`, `forwards` (requests that
-//!   a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
-//! - `view_change`: when the primary fails. `view_change` (votes, `DoViewChange`, `StartView`), `phase` (where a replica stands
-//!   between two views, and what may follow), `choose` (the choice of the log), `decide` (what is done about it).
-//! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for), `lives` (whose word
-//!   counts).
+//! - `normal`: normal operation. `pipeline` (what becomes of a request at the primary; its queue), `primary` (`Prepare`, commit), `backup`
+//!   (`PrepareOk`), `apply`, `sessions`, `forwards` (requests that a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
+//! - `view_change`: when the primary fails. `view_change` (`StartViewChange`, `DoViewChange`, `StartView`), `votes` (whose
+//!   counts, and until when), `phase` (where a replica stands between two views, and what may follow), `choose` (the choice of the log),
+//!   `decide` (what is done about it).
+//! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for and served),
+//!   `questions` (what is missing, and was not asked for of late), `lives` (whose word counts).
 //! - `health`: `invariants` (what must hold of all numbers together), `halt` (why a replica has stopped), `explain` (why there is no
 //!   progress), `audit` (running counts, to be counted anew).
 //!
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
-//! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `sessions`, `read_rounds`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each adds to `Core` what it does
-//! in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
+//! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `timers`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
+//! `agreed_clock`, `sessions`, `pipeline`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
+//! adds to `Core` what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;
 #[cfg(test)]
@@ -35,6 +36,7 @@ mod recovery;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod timers;
 pub mod turn;
 mod types;
 mod view_change;

@@ -30,7 +30,7 @@ impl Core {
             self.mark("lagging behind the primary");
             self.ask_for_start_view(view);
         }
-        if self.durable > self.commit.op() {
+        if self.writes.durable > self.commit.op() {
             self.send_prepare_ok();
         }
         self.vote_if_primary_is_down();

@@ -161,6 +161,9 @@ pub enum Input {
 /// the other fields as they are.
 ///
 /// Default: time 0, nothing has arrived, unlimited room, timers fire, no limits of applying and reading.
+///
+/// Not `non_exhaustive`: that would forbid `Inputs { now, ..Inputs::default() }` outside of this crate, and what is written so goes on
+/// to compile when a later version adds an input.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     /// The monotonic time. An earlier one than that of the last turn counts as equal to it.
@@ -198,6 +201,9 @@ impl Default for Inputs {
 }
 
 /// What a turn wants done, in the order in which the caller does it. A turn adds to the buffers; the caller empties them.
+///
+/// Not `non_exhaustive`: where a caller takes the effects apart, the compiler names one that a later version adds; the core would wait
+/// for one that is left out.
 #[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// Whether the caller makes another turn before it waits: a timer fired, more can be applied, or the turn handed out
@@ -265,7 +271,7 @@ impl Core {
             return self.on_written(batch);
         }
         self.writes.in_flight = None;
-        self.last_batch = self.last_batch.filter(|last| *last > batch);
+        self.writes.before_stop = self.writes.before_stop.filter(|last| *last > batch);
     }
 
     fn on_input(&mut self, input: Input, machine: &dyn Machine) {
@@ -311,11 +317,11 @@ impl Core {
     /// What has come of the turn. After a stop: what had been done before it, and the last write.
     fn hand_out(&mut self, reads_max: usize, effects: &mut Effects) {
         let runs = self.halted.is_none();
-        move_all(&mut self.local_replies, &mut effects.replies);
+        move_all(&mut self.news.replies, &mut effects.replies);
         if runs && self.is_between_ops() {
             self.take_ready_queries(&mut effects.queries);
         }
-        if (runs || self.last_batch.is_some())
+        if (runs || self.writes.before_stop.is_some())
             && let Some(write) = self.writes.take(self.now)
         {
             effects.write = Some(write);
@@ -326,8 +332,8 @@ impl Core {
             self.outbox.ready().clear();
         }
         move_all(self.outbox.ready(), &mut effects.messages);
-        move_all(&mut self.events, &mut effects.events);
-        move_all(&mut self.marks, &mut effects.marks);
+        move_all(&mut self.news.events, &mut effects.events);
+        move_all(&mut self.news.marks, &mut effects.marks);
     }
 }
 
@@ -420,7 +426,7 @@ mod tests {
     #[test]
     fn a_core_with_a_last_write_says_that_it_has_stopped_when_that_is_durable() {
         let mut core = any_core();
-        core.last_batch = Some(core.writes.next());
+        core.writes.before_stop = Some(core.writes.next());
         core.stop(Halt::SoloDamaged { op: OpNumber(1) });
         let mut inputs = Inputs::default();
         let effects = turn(&mut core, &mut inputs);

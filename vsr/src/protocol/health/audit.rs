@@ -93,9 +93,9 @@ impl Core {
     fn audit_cache(&self) -> Account {
         Account {
             name: "bytes of applied entries that stay in memory",
-            counted: self.cache.bytes(),
-            held: self.cache.held(self.applied, &self.log),
-            bound: self.cache.bound(self.applied, &self.log, self.options.cache_bytes),
+            counted: self.applying.cache.bytes(),
+            held: self.applying.cache.held(self.applied, &self.log),
+            bound: self.applying.cache.bound(self.applied, &self.log, self.options.cache_bytes),
         }
     }
 

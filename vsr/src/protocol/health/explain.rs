@@ -203,7 +203,7 @@ impl Core {
 
     fn hears_primary(&self) -> bool {
         let Some(primary) = self.progress.get(self.primary_id()) else { return false };
-        primary.id == self.id || (self.is_heard(primary) && self.now.since(self.heard_of_primary) < self.hearing())
+        primary.id == self.id || (self.is_heard(primary) && self.now.since(self.backup.heard_at) < self.hearing())
     }
 
     fn is_shut_out(&self, refused_by: &Refusals) -> bool {

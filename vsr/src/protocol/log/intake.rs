@@ -42,7 +42,7 @@ impl Core {
         if filled {
             self.view_change.note_progress(self.now);
             if self.may_write_log() {
-                self.stage_put(header.op);
+                self.writes.stage_put(&mut self.log, header.op);
             } else {
                 self.writes.unstage(header.op, disk_bytes(header.body_len.into()));
             }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
-use crate::protocol::types::number::{BatchNumber, CommitNumber, OpNumber};
+use crate::protocol::types::message::SlotEvidence;
+use crate::protocol::types::number::{BatchNumber, CommitNumber, OpNumber, View};
+use crate::protocol::types::vsr_state::{Doubted, Suffix};
 
 /// What is here of an op's body.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,6 +172,21 @@ impl Log {
         (op.0 + 1..=self.head().0).map(OpNumber).find(|op| self.slot(*op).is_some_and(|slot| slot.corrupt))
     }
 
+    /// Of the ops that a record with this commit number calls lost, perhaps, the range in which some are not on the disk again.
+    pub(crate) fn still_doubted(
+        &self,
+        doubted: Doubted,
+        commit: CommitNumber,
+        completed: BatchNumber,
+    ) -> Option<Doubted> {
+        // An op that is known to be committed is never denied.
+        let above = doubted.above.max(commit.op());
+        let to = doubted.to.min(self.head());
+        let is_missing = |op: &OpNumber| !self.slot(*op).is_some_and(|slot| slot.is_durable(completed));
+        let first = (above.0 + 1..=to.0).map(OpNumber).find(is_missing)?;
+        Some(Doubted { above: first.prev(), to })
+    }
+
     /// Puts a body into the slot that its header names. `false` when it fits nowhere.
     pub(crate) fn fill(&mut self, entry: Entry) -> bool {
         let Some(slot) = self.slot_mut(entry.header.op) else { return false };
@@ -179,6 +196,26 @@ impl Log {
         slot.body = Body::Memory(entry.body);
         slot.staged = None;
         true
+    }
+
+    /// The first op up to `applied` of which these headers, of another log, name another content.
+    pub(crate) fn contradiction(&self, headers: &[Header], applied: OpNumber) -> Option<Diverged> {
+        let header = headers.iter().filter(|header| header.op <= applied).find(|header| self.differs(header))?;
+        let own = self.checksum(header.op).unwrap_or_default();
+        Some(Diverged { op: header.op, own, log: header.checksum() })
+    }
+
+    /// The op up to which this log stays when a log with these headers, and with this head, takes its place. Only what is not known
+    /// to be committed may be dropped. A slot below that holds another content is stale, and is replaced where it stands: the ops
+    /// above it belong to the log, and this may be their last copy.
+    pub(crate) fn stays_under(&self, headers: &[Header], head: OpNumber, commit: CommitNumber) -> OpNumber {
+        let mut uncommitted = headers.iter().filter(|header| header.op > commit.op());
+        let other = uncommitted.find(|header| self.differs(header));
+        other.map_or(head, |header| header.op.prev()).min(head)
+    }
+
+    fn differs(&self, header: &Header) -> bool {
+        self.header(header.op).is_some_and(|own| own.checksum() != header.checksum())
     }
 
     /// Drops every op above `op`.
@@ -235,6 +272,59 @@ impl Log {
     pub(crate) fn is_proven(&self, op: OpNumber) -> bool {
         op >= self.proven_from && op <= self.head()
     }
+
+    // ---- what is said of the log to others ----
+
+    /// The headers after the commit number, and the one at it if it is known to be of the log of log_view: the primary that
+    /// chooses the log has to know the header of its head, also when everything is committed (rule 7.13). Below the commit
+    /// number slots may be stale. `recorded` are the headers that the record of this log_view names.
+    pub(crate) fn suffix(
+        &self,
+        commit: CommitNumber,
+        applied: OpNumber,
+        log_view: View,
+        recorded: &[Header],
+    ) -> Suffix {
+        let head = self.head();
+        let last_committed = commit.op().min(head);
+        // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
+        // above it that no replica can fill, it may be the only op that can be the head of the next log.
+        let of_log_view = self.header(last_committed).is_some_and(|header| header.view == log_view);
+        // What the record of this log_view names was installed with it.
+        let of_record = recorded
+            .iter()
+            .any(|named| named.op == last_committed && self.checksum(last_committed) == Some(named.checksum()));
+        let known = last_committed <= applied || of_log_view || of_record || self.is_proven(last_committed);
+        let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
+        Suffix { head, headers: (from..=head.0).filter_map(|op| self.header(OpNumber(op)).copied()).collect() }
+    }
+
+    /// What is known here of an op that may be named among these headers: whether its body is here, and whether the op was
+    /// never acknowledged here. Damage is no reason to deny it (rule 7.3).
+    pub(crate) fn evidence(&self, op: OpNumber, named: &[Header], completed: BatchNumber) -> SlotEvidence {
+        let Some(slot) = self.slot(op) else { return SlotEvidence { present: false, nack: true } };
+        let named = named.iter().find(|header| header.op == op);
+        let same = match (named, slot.header) {
+            (Some(named), Some(own)) => named.checksum() == own.checksum(),
+            _ => false,
+        };
+        SlotEvidence {
+            present: same && slot.is_present(),
+            nack: !(slot.corrupt || (same && slot.is_durable(completed))),
+        }
+    }
+
+    /// The headers from the op of this checksum down the hash chain, as far as they are here; at most `max`.
+    pub(crate) fn headers_down(&self, op: OpNumber, checksum: Checksum, max: usize) -> Vec<Header> {
+        let mut headers = Vec::new();
+        let (mut op, mut checksum) = (op, checksum);
+        while headers.len() < max {
+            let Some(header) = self.header(op).filter(|header| header.checksum() == checksum) else { break };
+            headers.push(*header);
+            (op, checksum) = (op.prev(), header.parent);
+        }
+        headers
+    }
 }
 
 /// The log of the view does not contain an op that was applied here: agreement is broken, and going on
@@ -254,7 +344,7 @@ pub struct Diverged {
 pub(crate) mod tests {
     use super::*;
     use crate::protocol::types::entry::{HeaderFields, OpKind};
-    use crate::protocol::types::number::{Timestamp, View};
+    use crate::protocol::types::number::Timestamp;
     use crate::protocol::types::random::Random;
 
     /// The header of the op that follows `parent`, with a body of these bytes.
@@ -395,6 +485,41 @@ pub(crate) mod tests {
         log.mark_missing_as_damaged(OpNumber(u64::MAX));
     }
 
+    /// Rule 7.18: what is committed stays; below the commit number a slot may be stale.
+    #[test]
+    fn another_log_takes_the_place_of_what_is_not_committed_only() {
+        let log = log_of(4, 1);
+        let own = |op| *log.header(OpNumber(op)).unwrap();
+        let other = |op| header(op, Checksum(9), &Bytes::new());
+        let stays = |headers: &[Header], head| log.stays_under(headers, OpNumber(head), CommitNumber(2)).0;
+        assert_eq!(stays(&[own(3), own(4)], 4), 4);
+        assert_eq!(stays(&[own(3), other(4)], 4), 3);
+        assert_eq!(stays(&[other(3), other(4)], 4), 2);
+        assert_eq!(stays(&[other(2), own(3), own(4)], 4), 4, "a stale op 2 is replaced where it stands");
+        assert_eq!(stays(&[own(3)], 3), 3, "it ends there");
+        assert_eq!(stays(&[own(3), own(4), other(5)], 5), 5, "it goes on");
+        assert_eq!(stays(&[], 1), 1, "the caller looks whether that is below the commit number");
+        let contradiction = |headers: &[Header], applied| log.contradiction(headers, OpNumber(applied));
+        let diverged = Diverged { op: OpNumber(2), own: own(2).checksum(), log: other(2).checksum() };
+        assert_eq!(contradiction(&[other(2), other(3)], 2), Some(diverged));
+        assert_eq!(contradiction(&[other(2), other(3)], 1), None, "it was not applied");
+        assert_eq!(contradiction(&[own(2), own(3)], 4), None);
+    }
+
+    /// Rule 7.15.
+    #[test]
+    fn an_op_is_doubted_until_it_is_committed_or_on_the_disk_again() {
+        let mut log = log_of(4, 1);
+        let doubted = |above, to| Doubted { above: OpNumber(above), to: OpNumber(to) };
+        let still = |log: &Log, commit| log.still_doubted(doubted(0, 9), CommitNumber(commit), BatchNumber(3));
+        assert_eq!(still(&log, 0), Some(doubted(0, 4)), "not above the head");
+        assert_eq!(still(&log, 1), Some(doubted(1, 4)));
+        log.slot_mut(OpNumber(2)).unwrap().staged = Some(BatchNumber(3));
+        log.slot_mut(OpNumber(3)).unwrap().staged = Some(BatchNumber(4));
+        assert_eq!(still(&log, 1), Some(doubted(2, 4)), "op 2 is durable, the write of op 3 is under way");
+        assert_eq!(still(&log, 4), None);
+    }
+
     /// Rule 6.6: an entry that was applied is never forgotten for a log that does not contain it.
     #[test]
     fn a_log_without_an_op_that_was_applied_is_an_error() {
@@ -437,6 +562,71 @@ pub(crate) mod tests {
         fields.commit = CommitNumber(9);
         log.extend(Header::new(fields));
         assert_eq!(log.commit_known(), CommitNumber(4));
+    }
+
+    /// Rule 7.13: below the commit number, and at it, a slot may be stale.
+    #[test]
+    fn the_suffix_begins_at_the_commit_number_if_that_op_is_known_to_be_of_the_log() {
+        let mut log = log_of(3, 10);
+        let (own_view, later) = (View::default(), View::default().next());
+        let second = *log.header(OpNumber(2)).unwrap();
+        let other = header(2, Checksum(9), &Bytes::new());
+        let ops = |log: &Log, commit, applied, log_view, recorded: &[Header]| {
+            let Suffix { head, headers } = log.suffix(CommitNumber(commit), OpNumber(applied), log_view, recorded);
+            assert_eq!(head, OpNumber(3));
+            headers.iter().map(|header| header.op.0).collect::<Vec<_>>()
+        };
+        assert_eq!(ops(&log, 2, 0, later, &[]), [2, 3], "it is proven");
+        log.doubt();
+        assert_eq!(ops(&log, 2, 0, later, &[]), [3], "it may be stale");
+        assert_eq!(ops(&log, 2, 2, later, &[]), [2, 3], "it was applied");
+        assert_eq!(ops(&log, 2, 0, own_view, &[]), [2, 3], "it was prepared in log_view");
+        assert_eq!(ops(&log, 2, 0, later, &[second]), [2, 3], "it was installed with log_view");
+        assert_eq!(ops(&log, 2, 0, later, &[other]), [3], "another op 2 was");
+        assert_eq!(ops(&log, 0, 0, later, &[]), [1, 2, 3], "there is no op 0");
+        assert_eq!(ops(&log, 9, 9, later, &[]), [3], "the commit number may be above the head");
+    }
+
+    /// Rule 7.3: a replica denies what it never acknowledged, and nothing that a damaged slot may have held.
+    #[test]
+    fn an_op_is_denied_unless_it_is_durable_here_or_may_have_been() {
+        let mut log = log_of(1, 10);
+        let own = *log.header(OpNumber(1)).unwrap();
+        let other = header(1, Checksum(9), &Bytes::new());
+        let evidence = |log: &Log, op, named: &[Header]| {
+            let SlotEvidence { present, nack } = log.evidence(OpNumber(op), named, BatchNumber(3));
+            (present, nack)
+        };
+        assert_eq!(evidence(&log, 2, &[]), (false, true), "there is no such slot");
+        assert_eq!(evidence(&log, 1, &[own]), (true, true), "a copy in memory, that was never acknowledged");
+        log.slot_mut(OpNumber(1)).unwrap().staged = Some(BatchNumber(4));
+        assert_eq!(evidence(&log, 1, &[own]), (true, true), "its write is under way");
+        log.slot_mut(OpNumber(1)).unwrap().staged = Some(BatchNumber(3));
+        assert_eq!(evidence(&log, 1, &[own]), (true, false));
+        assert_eq!(evidence(&log, 1, &[other]), (false, true), "another op 1 is durable here");
+        assert_eq!(evidence(&log, 1, &[]), (false, true));
+        let slot = log.slot_mut(OpNumber(1)).unwrap();
+        (slot.body, slot.staged, slot.corrupt) = (Body::Missing, None, true);
+        let names: [&[Header]; 3] = [&[own], &[other], &[]];
+        for named in names {
+            assert_eq!(evidence(&log, 1, named), (false, false), "a damaged slot may have held it");
+        }
+    }
+
+    /// Rule 6.7: what is served is what was asked for by its checksum.
+    #[test]
+    fn headers_are_served_down_the_chain_as_far_as_they_are_here() {
+        let log = log_of(4, 10);
+        let checksum = log.checksum(OpNumber(4)).unwrap();
+        let ops = |log: &Log, op, checksum, max| {
+            log.headers_down(OpNumber(op), checksum, max).iter().map(|header| header.op.0).collect::<Vec<_>>()
+        };
+        assert_eq!(ops(&log, 4, checksum, 2), [4, 3]);
+        assert_eq!(ops(&log, 4, checksum, 9), [4, 3, 2, 1]);
+        assert!(ops(&log, 3, checksum, 9).is_empty(), "that is another op 3");
+        assert!(ops(&log, 5, Checksum(5), 9).is_empty() && ops(&log, 0, Checksum(1), 9).is_empty());
+        let (log, _) = log_with_a_blank();
+        assert_eq!(ops(&log, 3, log.checksum(OpNumber(3)).unwrap(), 9), [3], "a blank ends them");
     }
 
     /// Rule 5.12: what is counted is what is held, after any changes in any order.

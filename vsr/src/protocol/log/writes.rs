@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::log::Log;
+use super::log::{Body, Log};
 use crate::protocol::types::entry::Entry;
 use crate::protocol::types::limits::disk_bytes;
+use crate::protocol::types::message::Message;
 use crate::protocol::types::number::{BatchNumber, CommitNumber, Monotonic, OpNumber};
 use crate::protocol::types::vsr_state::Batch;
 
@@ -15,6 +16,12 @@ pub(crate) struct Writes {
     pub(crate) staging: Batch,
     /// The batch that is being written, and since when.
     pub(crate) in_flight: Option<(BatchNumber, Monotonic)>,
+    /// Every op from the commit number up to here is durable and connected, here.
+    pub(crate) durable: OpNumber,
+    /// Every op from the record's commit number up to here was found durable here; a hint that saves a second look.
+    pub(crate) stored: OpNumber,
+    /// The write that a replica which has stopped still waits for, before it says so.
+    pub(crate) before_stop: Option<BatchNumber>,
     /// The last batch handed out.
     pub(crate) issued: BatchNumber,
     /// The last durable batch.
@@ -46,6 +53,36 @@ impl Writes {
     pub(crate) fn stage(&mut self, entry: Entry) {
         self.staged_bytes += disk_bytes(entry.body.len() as u64);
         self.staging.entries.push(entry);
+    }
+
+    /// Stages the put of a slot whose body is in memory and not durable yet. An entry that is durable
+    /// with its checksum is never put again (rule 6.8). Beside a vsr state it is kept for later.
+    pub(crate) fn stage_put(&mut self, log: &mut Log, op: OpNumber) {
+        let next = self.next();
+        let Some(slot) = log.slot_mut(op) else { return };
+        if slot.staged.is_some() {
+            return;
+        }
+        if let (Some(header), Body::Memory(body)) = (slot.header, &slot.body) {
+            if self.staging.state.is_some() {
+                let bytes = disk_bytes(body.len() as u64);
+                return self.unstage(op, bytes);
+            }
+            slot.staged = Some(next);
+            self.stage(Entry { header, body: body.clone() });
+        }
+    }
+
+    /// Takes the puts that were not handed out yet out of the batch being gathered. They count as not staged, and are kept for later.
+    pub(crate) fn postpone_puts(&mut self, log: &mut Log) {
+        let entries = std::mem::take(&mut self.staging.entries);
+        for entry in entries {
+            if let Some(slot) = log.slot_mut(entry.header.op) {
+                slot.staged = None;
+                self.unstage(entry.header.op, disk_bytes(entry.body.len() as u64));
+            }
+        }
+        self.staged_bytes = 0;
     }
 
     /// Hands out what was gathered, when no batch is in flight: the group commit.
@@ -94,6 +131,47 @@ impl Writes {
         }
     }
 
+    /// What a record may call committed, of what is committed and what the record before calls so: it is on this disk, too (rule 6.12).
+    pub(crate) fn recordable(&mut self, log: &Log, recorded: CommitNumber, commit: CommitNumber) -> CommitNumber {
+        let commit = commit.op().min(log.head());
+        let is_stored = |op| log.slot(op).is_some_and(|slot| slot.is_durable(self.completed));
+        let mut stored = recorded.op().max(self.stored.min(commit));
+        while stored < commit && is_stored(stored.next()) {
+            stored = stored.next();
+        }
+        self.stored = stored;
+        CommitNumber(stored.0)
+    }
+
+    /// The batch that a message has to wait for: everything that speaks of the log or of a view waits
+    /// for the durable view, and what speaks as a member of a started view for the durable log_view.
+    pub(crate) fn needs(&self, message: &Message) -> BatchNumber {
+        match message {
+            Message::RequestHeaders { .. }
+            | Message::Headers { .. }
+            | Message::RequestEntries { .. }
+            | Message::Entries { .. }
+            | Message::RequestStatus { .. }
+            | Message::Status { .. }
+            | Message::Query { .. } => BatchNumber(0),
+            // The number of the start is in the client id and in the nonces: until it is durable, the next
+            // life may have the same ones, and take an answer to this one for its own.
+            Message::Requests { .. } | Message::ReadIndex { .. } => BatchNumber(1),
+            Message::RequestStartView { .. } => self.view_batch,
+            // These name the life.
+            Message::StartViewChange { .. } | Message::Ping(_) => self.view_batch.max(BatchNumber(1)),
+            Message::PrepareOk { .. } | Message::CommitOk { .. } | Message::DoViewChange(_) => {
+                self.view_batch.max(self.log_view_batch).max(BatchNumber(1))
+            }
+            Message::Replies { .. }
+            | Message::Prepare { .. }
+            | Message::Commit { .. }
+            | Message::StartView(_)
+            | Message::ReadIndexOk { .. }
+            | Message::Answer { .. } => self.view_batch.max(self.log_view_batch),
+        }
+    }
+
     /// Whether entries of so many bytes fit beside everything that is on its way to the disk. An entry
     /// is never taken in without room: a write that fails for want of it would stop the replica (rule 6.11).
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
@@ -133,10 +211,11 @@ impl Writes {
 mod tests {
     use super::super::log::tests::log_of;
     use super::*;
+    use crate::protocol::documented::any_state;
     use crate::protocol::types::random::Random;
 
     fn entry(log: &Log, op: u64) -> Entry {
-        let super::super::log::Body::Memory(body) = &log.slot(OpNumber(op)).unwrap().body else { panic!("a body") };
+        let Body::Memory(body) = &log.slot(OpNumber(op)).unwrap().body else { panic!("a body") };
         Entry { header: *log.header(OpNumber(op)).unwrap(), body: body.clone() }
     }
 
@@ -205,6 +284,49 @@ mod tests {
             let expected = (1..=ops).find(is_missing).unwrap_or(ops + 1) - 1;
             assert_eq!(writes.durable_up_to(&log, OpNumber::ZERO, believed), OpNumber(expected));
         }
+    }
+
+    fn staged(log: &Log, op: u64) -> Option<BatchNumber> {
+        log.slot(OpNumber(op)).unwrap().staged
+    }
+
+    /// Rule 6.8: a put that gives way to a vsr state counts as not staged until it is staged again.
+    #[test]
+    fn a_put_that_gives_way_to_a_state_is_kept_for_later() {
+        let (mut log, mut writes) = (log_of(2, 100), Writes::default());
+        writes.stage_put(&mut log, OpNumber(1));
+        writes.stage_put(&mut log, OpNumber(1));
+        assert_eq!((writes.staging.entries.len(), staged(&log, 1)), (1, Some(BatchNumber(1))), "it is put once");
+        writes.postpone_puts(&mut log);
+        writes.staging.state = Some(any_state());
+        assert_eq!((writes.staging.entries.len(), staged(&log, 1)), (0, None));
+        writes.stage_put(&mut log, OpNumber(2));
+        assert_eq!((writes.staging.entries.len(), staged(&log, 2)), (0, None), "nor is another one put beside it");
+        assert_eq!(writes.waiting(), 2 * disk_bytes(100), "both are on their way to the disk");
+        writes.take(Monotonic(1)).unwrap();
+        for op in writes.take_unstaged().into_keys() {
+            writes.stage_put(&mut log, op);
+        }
+        assert_eq!((staged(&log, 1), staged(&log, 2)), (Some(BatchNumber(2)), Some(BatchNumber(2))));
+        assert_eq!(writes.waiting(), 2 * disk_bytes(100));
+    }
+
+    /// Rule 6.12.
+    #[test]
+    fn a_record_calls_committed_what_is_on_this_disk_without_a_gap() {
+        let mut log = log_of(4, 1);
+        for (op, batch) in [(1, 1), (2, 1), (3, 5), (4, 1)] {
+            log.slot_mut(OpNumber(op)).unwrap().staged = Some(BatchNumber(batch));
+        }
+        let mut writes = Writes { completed: BatchNumber(3), ..Writes::default() };
+        let recorded = CommitNumber(0);
+        assert_eq!(writes.recordable(&log, recorded, CommitNumber(1)), CommitNumber(1), "what is committed");
+        assert_eq!(writes.recordable(&log, recorded, CommitNumber(9)), CommitNumber(2), "op 3 is under way");
+        writes.completed = BatchNumber(5);
+        assert_eq!(writes.recordable(&log, recorded, CommitNumber(9)), CommitNumber(4), "the log ends there");
+        log.truncate(OpNumber(2));
+        assert_eq!(writes.recordable(&log, recorded, CommitNumber(9)), CommitNumber(2), "the hint is no proof");
+        assert_eq!(writes.recordable(&log, CommitNumber(3), CommitNumber(9)), CommitNumber(3), "it never goes back");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::primary::PreparedOp;
+use super::pipeline::PreparedOp;
 use super::sessions::Lookup;
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
+use crate::protocol::log::body_cache::BodyCache;
 use crate::protocol::log::log::{Body, Diverged};
 use crate::protocol::recovery::repair::ReadRequest;
 use crate::protocol::types::checksum::Checksum;
@@ -48,7 +49,7 @@ pub trait Machine {
 }
 
 /// What is kept between two slices of applying.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Applying {
     /// A read for the next op is under way.
     pub(crate) reading: bool,
@@ -57,6 +58,14 @@ pub(crate) struct Applying {
     reply: Vec<u8>,
     /// The timestamp of the last applied op.
     pub(crate) timestamp: Timestamp,
+    /// Which of the applied bodies stay in memory.
+    pub(crate) cache: BodyCache,
+}
+
+impl Applying {
+    pub(crate) fn new() -> Applying {
+        Applying { reading: false, partial: None, reply: Vec::new(), timestamp: Timestamp(0), cache: BodyCache::new() }
+    }
 }
 
 /// An op of which some requests are applied.
@@ -182,8 +191,8 @@ impl Core {
         }
         self.applied = op;
         self.applying.timestamp = header.timestamp;
-        self.cache.on_applied(op, &mut self.log, self.writes.completed, self.options.cache_bytes);
-        self.events.push(Event::Applied { op, checksum: header.checksum() });
+        self.applying.cache.on_applied(op, &mut self.log, self.writes.completed, self.options.cache_bytes);
+        self.news.events.push(Event::Applied { op, checksum: header.checksum() });
         requests
     }
 

@@ -4,8 +4,17 @@ use crate::protocol::core::Core;
 use crate::protocol::types::entry::Entry;
 use crate::protocol::types::limits::{LEAP_MAX, disk_bytes};
 use crate::protocol::types::message::Message;
-use crate::protocol::types::number::{CommitNumber, OpNumber, ReplicaId, View};
+use crate::protocol::types::number::{CommitNumber, Monotonic, OpNumber, ReplicaId, View};
 use crate::protocol::view_change::phase::Status;
+
+/// What a backup keeps of its primary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Backup {
+    /// When it gave its last sign, or the view started.
+    pub(crate) heard_at: Monotonic,
+    /// The number of its newest `Commit` in this view.
+    pub(crate) last_heartbeat: u64,
+}
 
 impl Core {
     /// An op for the log, from the primary of the view.
@@ -41,7 +50,7 @@ impl Core {
             }
             self.log.extend(header);
             self.log.fill(entry);
-            self.stage_put(header.op);
+            self.writes.stage_put(&mut self.log, header.op);
             self.on_sign_of_primary();
             if header.op > head.next() {
                 self.repair_soon();
@@ -63,7 +72,7 @@ impl Core {
         if name != Some(entry.header.checksum()) {
             return self.ignore("Prepare", "other content than the log's");
         }
-        if !self.take_in(entry) && op <= self.durable {
+        if !self.take_in(entry) && op <= self.writes.durable {
             self.send_prepare_ok();
         }
     }
@@ -71,18 +80,18 @@ impl Core {
     /// The heartbeat and the commit number.
     pub(crate) fn on_commit(&mut self, from: ReplicaId, view: View, commit: CommitNumber, head: OpNumber, number: u64) {
         let repairing = view == self.view && self.status() == Status::ViewChange && from == self.primary_id();
-        if repairing && number > self.last_heartbeat {
+        if repairing && number > self.backup.last_heartbeat {
             // The primary of a view that this replica has not installed yet: it exists, that is all.
-            self.last_heartbeat = number;
+            self.backup.last_heartbeat = number;
             self.on_sign_of_primary();
         }
         if !self.accepts_from_primary("Commit", from, view) {
             return;
         }
-        if number <= self.last_heartbeat {
+        if number <= self.backup.last_heartbeat {
             return self.ignore("Commit", "not the newest");
         }
-        self.last_heartbeat = number;
+        self.backup.last_heartbeat = number;
         self.on_sign_of_primary();
         if commit < self.commit {
             // It lacks acknowledgements that this replica gave, or would not give for what is committed.
@@ -127,7 +136,7 @@ impl Core {
         if self.status() != Status::Normal || self.log_view != self.view || !self.views_are_durable() {
             return;
         }
-        let (op, primary) = (self.durable, self.primary_id());
+        let (op, primary) = (self.writes.durable, self.primary_id());
         if op == OpNumber::ZERO || primary == self.id || !self.head_certain {
             return;
         }

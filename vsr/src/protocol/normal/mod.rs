@@ -4,6 +4,7 @@ pub(super) mod agreed_clock;
 pub(super) mod apply;
 pub(super) mod backup;
 pub(super) mod forwards;
+pub(super) mod pipeline;
 pub(super) mod primary;
 pub(super) mod progress;
 pub(super) mod read_rounds;

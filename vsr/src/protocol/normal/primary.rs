@@ -1,129 +1,25 @@
 //! Normal operation at the primary: admission, `Prepare`, acknowledgements, commit (rule 6.1, VRR 4.1).
 
-use std::collections::{BTreeMap, VecDeque};
-
 use bytes::Bytes;
 
 use super::agreed_clock::{self, Sample};
 use super::apply::Machine;
-use super::sessions::Lookup;
+use super::pipeline::{Admission, INHERITED, Origin, Queued, Surroundings};
 use crate::protocol::core::Core;
 use crate::protocol::types::checksum::Checksum;
-use crate::protocol::types::entry::{BodyBuilder, BodyReader, Entry, Header, HeaderFields, OpKind, RequestKind};
+use crate::protocol::types::entry::{Entry, Header, HeaderFields, OpKind};
 use crate::protocol::types::limits::disk_bytes;
-use crate::protocol::types::map::FastMap;
 use crate::protocol::types::message::{
     Busy, MESSAGE_BYTES, Message, Outcome, Peer, Refusal, Reply, Request, in_messages,
 };
 use crate::protocol::types::number::{
-    ClientId, CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View,
+    CommitNumber, NEVER, OpNumber, Position, ReplicaId, RequestNumber, Timestamp, View,
 };
 use crate::protocol::types::quorum;
 use crate::protocol::view_change::phase::Status;
 
-/// Who waits for the answer to a request; `None` is the replica's own handle.
-pub(crate) type Origin = Option<Peer>;
-
-/// A request that waits for a place in the pipeline.
-#[derive(Clone, Debug)]
-pub(crate) struct Queued {
-    pub(crate) request: Request,
-    pub(crate) origin: Origin,
-}
-
-impl Queued {
-    /// Bytes that it will take in the body of an op. A `Register` carries its client there.
-    pub(crate) fn encoded_len(&self) -> usize {
-        let is_register = self.request.number == RequestNumber(0);
-        BodyBuilder::encoded_len(if is_register { size_of::<ClientId>() } else { self.request.command.len() })
-    }
-}
-
-/// Where a request in the queue or the pipeline is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InFlight {
-    request: Checksum,
-    /// Who sent the first copy.
-    origin: Origin,
-    /// 0 while it is queued.
-    op: OpNumber,
-    index: u32,
-}
-
-/// An op of the pipeline, and who waits for its requests.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PreparedOp {
-    pub(crate) op: OpNumber,
-    /// The client and the origin of each request, in order. Those of an inherited op are [`INHERITED`], and there are none if its
-    /// body is not in memory.
-    pub(crate) origins: Vec<(ClientId, Origin)>,
-    /// Further copies of a request that came while it was in flight.
-    pub(crate) extra: BTreeMap<u32, Vec<Origin>>,
-}
-
-/// What a replica keeps while it is primary.
-#[derive(Clone, Debug)]
-pub(crate) struct Primary {
-    pub(crate) queue: VecDeque<Queued>,
-    pub(crate) queue_bytes: usize,
-    /// Requests in the queue and in the pipeline: rebuilt from the log whenever a view starts, never
-    /// taken over from another view (hazards D14 b, D23).
-    pub(crate) in_flight: FastMap<(SessionId, RequestNumber), InFlight>,
-    pub(crate) registering: FastMap<ClientId, InFlight>,
-    /// Further origins that wait for a queued request.
-    pub(crate) queued_extra: FastMap<(SessionId, RequestNumber, ClientId), Vec<Origin>>,
-    pub(crate) pipeline: VecDeque<PreparedOp>,
-    /// Numbers the `Commit`s of this view.
-    pub(crate) commit_number: u64,
-    pub(crate) heartbeat_at: Monotonic,
-    /// What the last `Prepare` or `Commit` told the backups.
-    commit_sent: CommitNumber,
-    body: BodyBuilder,
-    answers: Vec<(Peer, Reply)>,
-}
-
 /// How long a commit number waits for a `Prepare` that would carry it.
 const COMMIT_DELAY: std::time::Duration = std::time::Duration::from_millis(1);
-
-/// The origin of inherited requests: their clients send them again.
-const INHERITED: Origin = Some(Peer::Client(ClientId(0)));
-
-impl Primary {
-    pub(crate) fn new() -> Primary {
-        Primary {
-            queue: VecDeque::new(),
-            queue_bytes: 0,
-            in_flight: FastMap::default(),
-            registering: FastMap::default(),
-            queued_extra: FastMap::default(),
-            pipeline: VecDeque::new(),
-            commit_number: 0,
-            heartbeat_at: NEVER,
-            commit_sent: CommitNumber(0),
-            body: BodyBuilder::default(),
-            answers: Vec::new(),
-        }
-    }
-
-    /// Takes an op of an earlier view into the pipeline, and its requests into the index, so that none is admitted a second time.
-    fn inherit(&mut self, op: OpNumber, body: Option<Bytes>) {
-        let mut prepared = PreparedOp { op, ..PreparedOp::default() };
-        let requests = body.into_iter().flat_map(|body| BodyReader::new(op, body).flatten());
-        for (Position { index, .. }, request) in requests {
-            let in_flight = |request| InFlight { request, origin: INHERITED, op, index };
-            match request.kind {
-                RequestKind::Register(client) => {
-                    self.registering.insert(client, in_flight(Checksum::default()));
-                }
-                RequestKind::Command(command) => {
-                    self.in_flight.insert((request.session, request.number), in_flight(Checksum::of(&command)));
-                }
-            }
-            prepared.origins.push((ClientId(0), INHERITED));
-        }
-        self.pipeline.push_back(prepared);
-    }
-}
 
 impl Core {
     /// Requests whose numbers no session can reach are answered here: the primary would ignore them, and a request that
@@ -211,92 +107,41 @@ impl Core {
         for reply in replies {
             self.repair.forwards.answered(&reply);
             if reply.client == self.options.local_client {
-                self.local_replies.push(reply);
+                self.news.replies.push(reply);
             } else {
                 self.send_to(Peer::Client(reply.client), Message::Replies { view, replies: vec![reply] });
             }
         }
     }
 
-    /// Decides what becomes of a request. Every one is answered or queued: none is dropped.
+    /// What was decided about a request is carried out. Every one is answered or queued: none is dropped.
     fn admit(&mut self, origin: Origin, request: Request, machine: &dyn Machine) {
-        if request.number == RequestNumber(0) {
-            self.admit_register(origin, request);
-            return;
-        }
-        let constants = &self.membership.constants;
-        if request.command.len() > constants.request_max as usize {
-            return self.refuse(origin, &request, Refusal::TooLarge);
-        }
-        let checksum = Checksum::of(&request.command);
-        if self.sessions.client_of(request.session).is_some_and(|client| client != request.client) {
-            // Session numbers can be guessed: a client never raises the floor of another client's session.
-            return self.refuse(origin, &request, Refusal::Evicted);
-        }
-        match self.sessions.look_up(request.session, request.number, request.floor, checksum) {
-            Lookup::Known(outcome, position) => return self.answer(origin, &request, outcome, position),
-            Lookup::NoSession if self.applied >= request.session.0.op => {
-                return self.refuse(origin, &request, Refusal::Evicted);
+        let admission = self.primary.admit(&request, &self.surroundings(), |command| machine.can_decode(command));
+        match admission {
+            Admission::Known(outcome, position) => self.answer(origin, &request, outcome, position),
+            Admission::Refused(refusal) => self.refuse(origin, &request, refusal),
+            Admission::Busy(busy) => self.answer(origin, &request, Outcome::Busy(busy), Position::default()),
+            Admission::NoRoom(busy) => {
+                let busy = self.or_no_primary(busy);
+                self.answer(origin, &request, Outcome::Busy(busy), Position::default());
             }
-            Lookup::NoSession => {
-                return self.answer(origin, &request, Outcome::Busy(Busy::Queue), Position::default());
+            Admission::Joined(in_flight) => {
+                self.mark("request again while in flight");
+                self.primary.join(in_flight, &request, origin);
             }
-            Lookup::New => {}
+            Admission::Queued(content) => self.primary.enqueue(request, origin, content),
         }
-        let key = (request.session, request.number);
-        if let Some(in_flight) = self.primary.in_flight.get(&key).copied() {
-            if in_flight.request != checksum {
-                // A conflict once that one is executed. Until then a view change may drop it, and a late copy of this one
-                // may take the number: nothing is refused for good that could still be executed.
-                return self.answer(origin, &request, Outcome::Busy(Busy::Queue), Position::default());
-            }
-            return self.join_in_flight(in_flight, &request, origin);
-        }
-        // The lowest number is always let through: the floor can move only when it is answered (rule 5.13).
-        if request.number > request.floor && self.sessions.replies_over_budget(request.session, request.floor) {
-            return self.answer(origin, &request, Outcome::Busy(Busy::Replies), Position::default());
-        }
-        if let Err(busy) = self.check_capacity(request.command.len()) {
-            let busy = self.or_no_primary(busy);
-            return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
-        }
-        if !machine.can_decode(&request.command) {
-            return self.refuse(origin, &request, Refusal::Undecodable);
-        }
-        self.primary.in_flight.insert(key, InFlight { request: checksum, origin, op: OpNumber::ZERO, index: 0 });
-        self.enqueue(request, origin);
     }
 
-    fn admit_register(&mut self, origin: Origin, request: Request) {
-        if let Some(in_flight) = self.primary.registering.get(&request.client).copied() {
-            return self.join_in_flight(in_flight, &request, origin);
+    fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings {
+            sessions: &self.sessions,
+            log: &self.log,
+            writes: &self.writes,
+            constants: &self.membership.constants,
+            options: &self.options,
+            applied: self.applied,
         }
-        // While no other requests make ops, an attempt that will be refused is one: idle sessions age by ops, and a table of dead ones
-        // would refuse newcomers without end (rule 5.14).
-        let is_idle = self.primary.queue.is_empty() && self.primary.pipeline.is_empty();
-        let can_register = self.sessions.can_register(request.client, self.log.head().next());
-        let is_full = (!can_register && !is_idle).then_some(Busy::Sessions);
-        if let Some(busy) = is_full.or_else(|| self.check_capacity(16).err()) {
-            let busy = self.or_no_primary(busy);
-            return self.answer(origin, &request, Outcome::Busy(busy), Position::default());
-        }
-        let waiting = InFlight { request: Checksum::default(), origin, op: OpNumber::ZERO, index: 0 };
-        self.primary.registering.insert(request.client, waiting);
-        self.enqueue(request, origin);
-    }
-
-    /// Whether the queue, the log and the disk have room for a command of so many bytes.
-    fn check_capacity(&self, len: usize) -> Result<(), Busy> {
-        let queued = self.primary.queue_bytes + BodyBuilder::encoded_len(len);
-        if queued > self.options.queue_bytes_max {
-            return Err(Busy::Queue);
-        }
-        // Room for a few ops stays free for what a later view's primary inherits, and, once membership
-        // can change, for the change that may be the cure.
-        let reserve = 4 * disk_bytes(self.membership.constants.batch_bytes_max.into());
-        let is_full = self.log.bytes() + queued as u64 > self.options.log_bytes_max
-            || !self.writes.has_room(disk_bytes(queued as u64) + reserve);
-        if is_full { Err(Busy::LogFull) } else { Ok(()) }
     }
 
     /// Where others have room, a full disk here is not the cluster's: it looks for another primary.
@@ -314,36 +159,6 @@ impl Core {
             && self.writes.has_room(5 * disk_bytes(batch))
     }
 
-    fn enqueue(&mut self, request: Request, origin: Origin) {
-        let queued = Queued { request, origin };
-        self.primary.queue_bytes += queued.encoded_len();
-        self.primary.queue.push_back(queued);
-    }
-
-    /// A further copy of a request that is queued or in the pipeline: its sender is answered too.
-    fn join_in_flight(&mut self, in_flight: InFlight, request: &Request, origin: Origin) {
-        self.mark("request again while in flight");
-        let front = self.primary.pipeline.front().map_or(OpNumber::ZERO, |prepared| prepared.op);
-        if in_flight.op == OpNumber::ZERO {
-            if in_flight.origin != origin {
-                let key = (request.session, request.number, request.client);
-                let waiting = self.primary.queued_extra.entry(key).or_default();
-                if !waiting.contains(&origin) {
-                    waiting.push(origin);
-                }
-            }
-        } else if let Some(prepared) = self.primary.pipeline.get_mut((in_flight.op.0.wrapping_sub(front.0)) as usize) {
-            let Some((client, first)) = prepared.origins.get_mut(in_flight.index as usize) else { return };
-            if *first != origin {
-                *client = request.client;
-                let waiting = prepared.extra.entry(in_flight.index).or_default();
-                if !waiting.contains(&origin) {
-                    waiting.push(origin);
-                }
-            }
-        }
-    }
-
     fn refuse(&mut self, origin: Origin, request: &Request, refusal: Refusal) {
         self.answer(origin, request, Outcome::Refused(refusal), Position::default());
     }
@@ -357,7 +172,7 @@ impl Core {
 
     pub(crate) fn answer_to(&mut self, origin: Origin, reply: Reply) {
         match origin {
-            None => self.local_replies.push(reply),
+            None => self.news.replies.push(reply),
             INHERITED => {}
             Some(peer) => self.primary.answers.push((peer, reply)),
         }
@@ -390,46 +205,17 @@ impl Core {
         while !self.primary.queue.is_empty()
             && self.is_primary()
             && !self.is_abdicating()
-            && self.log.head().0 - self.durable.0.min(self.commit.0) < u64::from(self.membership.constants.pipeline_max)
+            && self.log.head().0 - self.writes.durable.0.min(self.commit.0)
+                < u64::from(self.membership.constants.pipeline_max)
         {
             self.prepare_one();
         }
     }
 
     fn prepare_one(&mut self) {
-        let (requests_max, bytes_max) =
-            (self.membership.constants.batch_requests_max, self.membership.constants.batch_bytes_max as usize);
         let op = self.log.head().next();
-        let mut prepared = PreparedOp { op, ..PreparedOp::default() };
-        let mut body = std::mem::take(&mut self.primary.body);
-        while let Some(queued) = self.primary.queue.front() {
-            let len = queued.encoded_len();
-            if !body.is_empty() && (body.requests() >= requests_max || body.len() + len > bytes_max) {
-                break;
-            }
-            let Some(Queued { request, origin }) = self.primary.queue.pop_front() else { break };
-            self.primary.queue_bytes -= len;
-            let index = body.requests();
-            let in_flight = if request.number == RequestNumber(0) {
-                body.push_register(request.client);
-                self.primary.registering.get_mut(&request.client)
-            } else {
-                body.push(request.session, request.number, request.floor, &request.command);
-                self.primary.in_flight.get_mut(&(request.session, request.number))
-            };
-            if let Some(in_flight) = in_flight {
-                (in_flight.op, in_flight.index) = (op, index);
-            }
-            prepared.origins.push((request.client, origin));
-            let key = (request.session, request.number, request.client);
-            if let Some(waiting) = self.primary.queued_extra.remove(&key) {
-                prepared.extra.entry(index).or_default().extend(waiting);
-            }
-        }
-        let (bytes, requests) = body.take();
-        self.primary.body = body;
-        self.primary.pipeline.push_back(prepared);
-        self.append(bytes, requests);
+        let (body, requests) = self.primary.close_batch(op, &self.membership.constants);
+        self.append(body, requests);
     }
 
     fn append(&mut self, body: Bytes, requests: u32) {
@@ -454,11 +240,11 @@ impl Core {
         let entry = Entry { header, body };
         self.log.extend(header);
         self.log.fill(entry.clone());
-        self.stage_put(header.op);
+        self.writes.stage_put(&mut self.log, header.op);
         let message = Message::Prepare { view: self.view, commit: self.commit, entry };
         self.broadcast(&message);
         self.primary.commit_sent = self.commit;
-        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        self.timers.heartbeat_at = self.now.after(self.options.timing.heartbeat);
     }
 
     /// The clock for timestamps (rule 5.11).
@@ -469,22 +255,10 @@ impl Core {
         agreed_clock::agree(clocks, self.now, self.options.timing.ping * 8, self.membership.quorums.replication)
     }
 
-    /// The version of the state machine that the next op names: the lowest that the members announced
-    /// last, never lower than that of the op before (rule 5.9). A member that has announced nothing since
-    /// this replica's start holds a higher version back.
+    /// The version of the state machine that the next op names.
     fn op_version(&self) -> u32 {
         let before = self.log.header(self.log.head()).map(|header| header.machine_version);
-        let own = self.options.machine_version;
-        let announced = self.progress.iter();
-        let mut versions =
-            announced.map(|member| if member.id == self.id { Some(own) } else { member.machine_version });
-        let lowest = versions.try_fold(own, |lowest, version| version.map(|version| lowest.min(version)));
-        match (before, lowest) {
-            (Some(before), Some(lowest)) => before.max(lowest),
-            (Some(before), None) => before,
-            (None, Some(lowest)) => lowest,
-            (None, None) => self.progress.iter().filter_map(|member| member.machine_version).fold(own, u32::min),
-        }
+        self.progress.op_version(self.id, self.options.machine_version, before)
     }
 
     /// A backup's log is durable up to an op. Matched by view, op and checksum; repeated, it changes
@@ -511,7 +285,7 @@ impl Core {
         if !self.is_primary() {
             return;
         }
-        let acknowledged = self.progress.acknowledged(self.id, self.durable);
+        let acknowledged = self.progress.acknowledged(self.id, self.writes.durable);
         let committed = self.membership.quorums.committed(acknowledged);
         self.raise_commit(committed);
     }
@@ -541,7 +315,7 @@ impl Core {
     pub(crate) fn send_commit(&mut self) {
         self.primary.commit_number += 1;
         self.primary.commit_sent = self.commit;
-        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        self.timers.heartbeat_at = self.now.after(self.options.timing.heartbeat);
         let message = Message::Commit {
             view: self.view,
             commit: self.commit,
@@ -552,9 +326,9 @@ impl Core {
     }
 
     pub(crate) fn on_heartbeat_due(&mut self) {
-        self.primary.heartbeat_at = self.now.after(self.options.timing.heartbeat);
+        self.timers.heartbeat_at = self.now.after(self.options.timing.heartbeat);
         if !self.is_leading() {
-            self.primary.heartbeat_at = NEVER;
+            self.timers.heartbeat_at = NEVER;
         } else if !self.is_abdicating() && (self.is_primary() || self.repair_progresses()) {
             self.send_commit();
         }
@@ -569,7 +343,7 @@ impl Core {
             && self.primary.queue.is_empty()
             && self.log.head() == self.commit.op()
         {
-            self.primary.heartbeat_at = self.primary.heartbeat_at.min(self.now.after(COMMIT_DELAY));
+            self.timers.heartbeat_at = self.timers.heartbeat_at.min(self.now.after(COMMIT_DELAY));
         }
     }
 
@@ -598,7 +372,7 @@ impl Core {
         self.progress.begin_term(self.now);
         self.primary.commit_number = 0;
         self.primary.commit_sent = CommitNumber(0);
-        self.primary.heartbeat_at = self.now;
+        self.timers.heartbeat_at = self.now;
     }
 
     /// Takes the inherited ops into the pipeline.
@@ -613,13 +387,8 @@ impl Core {
 
     /// Leaves the role, or never had it: requests that wait here are answered "no primary", and sent again.
     pub(crate) fn leave_primary(&mut self) {
-        self.primary.in_flight.clear();
-        self.primary.registering.clear();
-        self.primary.pipeline.clear();
-        self.primary.queued_extra.clear();
-        self.primary.queue_bytes = 0;
-        self.primary.heartbeat_at = NEVER;
-        for Queued { request, origin } in std::mem::take(&mut self.primary.queue) {
+        self.timers.heartbeat_at = NEVER;
+        for Queued { request, origin } in self.primary.leave() {
             self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
         }
         self.flush_answers();

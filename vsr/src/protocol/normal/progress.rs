@@ -239,6 +239,21 @@ impl Tracker {
     pub(crate) fn confirmed_at(&self, own: ReplicaId, now: Monotonic) -> impl Iterator<Item = u64> {
         self.members.iter().map(move |member| if member.id == own { now.0 } else { member.confirmed_at.0 })
     }
+
+    /// The version of the state machine that the next op names: the lowest that the members announced
+    /// last, never lower than that of the op `before` (rule 5.9). A member that has announced nothing since
+    /// this replica's start holds a higher version back. `own` has the version `at`.
+    pub(crate) fn op_version(&self, own: ReplicaId, at: u32, before: Option<u32>) -> u32 {
+        let announced = self.members.iter();
+        let mut versions = announced.map(|member| if member.id == own { Some(at) } else { member.machine_version });
+        let lowest = versions.try_fold(at, |lowest, version| version.map(|version| lowest.min(version)));
+        match (before, lowest) {
+            (Some(before), Some(lowest)) => before.max(lowest),
+            (Some(before), None) => before,
+            (None, Some(lowest)) => lowest,
+            (None, None) => self.members.iter().filter_map(|member| member.machine_version).fold(at, u32::min),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +282,23 @@ mod tests {
         assert_eq!(acknowledged, [7, 100, 5], "of itself a replica knows what is durable");
         assert_eq!(members.confirmed(ReplicaId(7), 9).collect::<Vec<_>>(), [9, 0, 0]);
         assert_eq!(members.confirmed_at(ReplicaId(5), Monotonic(8)).collect::<Vec<_>>(), [1, 1, 8]);
+    }
+
+    /// Rule 5.9.
+    #[test]
+    fn an_op_names_the_lowest_version_that_all_have_announced() {
+        let mut members = members();
+        let own = ReplicaId(7);
+        assert_eq!(members.op_version(own, 2, None), 2, "none is known of the others, and there is no op yet");
+        assert_eq!(members.op_version(own, 2, Some(1)), 1, "who has announced nothing holds a higher version back");
+        members.get_mut(ReplicaId(3)).unwrap().machine_version = Some(1);
+        assert_eq!(members.op_version(own, 2, None), 1);
+        members.get_mut(ReplicaId(5)).unwrap().machine_version = Some(3);
+        assert_eq!(members.op_version(own, 2, Some(1)), 1);
+        members.get_mut(ReplicaId(3)).unwrap().machine_version = Some(2);
+        assert_eq!(members.op_version(own, 2, Some(1)), 2, "all have it");
+        members.get_mut(ReplicaId(3)).unwrap().machine_version = Some(1);
+        assert_eq!(members.op_version(own, 2, Some(2)), 2, "never lower than that of the op before");
     }
 
     /// Hazard B8: nothing that was answered in one term counts in the next.

@@ -28,11 +28,20 @@ use crate::protocol::types::life::{Distrust, Known, Life};
 use crate::protocol::types::number::{OpNumber, ReplicaId};
 use crate::protocol::view_change::phase::Status;
 
+/// What is told apart by the present start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ThisLife {
+    /// Its nonce: an answer to an earlier life is not accepted (hazard B18).
+    pub(crate) nonce: u64,
+    /// Where the log ended when it began; at the end of all numbers if that was uncertain.
+    pub(crate) began_with: OpNumber,
+}
+
 impl Core {
     /// This start on this disk.
     #[must_use]
     pub fn life(&self) -> Life {
-        Life { disk_id: self.state.disk_id, starts: self.state.starts, nonce: self.repair.nonce }
+        Life { disk_id: self.state.disk_id, starts: self.state.starts, nonce: self.this_life.nonce }
     }
 
     /// What is remembered of the other members; and of this one, if it was told that its disk is an old one.
@@ -129,7 +138,7 @@ impl Core {
         let Some(known) = known.iter().find(|known| known.replica == self.id).filter(|_| !is_stranger) else { return };
         let own = self.life();
         // What was acknowledged in earlier lives was there when this one began; what came since proves nothing.
-        let reach = if known.life == own { self.log.head() } else { self.began_with };
+        let reach = if known.life == own { self.log.head() } else { self.this_life.began_with };
         if known.life.disk_id != own.disk_id {
             self.stop(Halt::OtherDisk { by, known: known.life.disk_id, own: own.disk_id });
         } else if known.life.starts > own.starts || (known.life.starts == own.starts && known.life.nonce != own.nonce) {
@@ -152,7 +161,7 @@ impl Core {
         if let Err(at) = self.find(self.id) {
             record.known.insert(at, known);
         }
-        self.last_batch = Some(self.writes.next());
+        self.writes.before_stop = Some(self.writes.next());
         self.stage_state(record);
         self.stop(halt);
     }
@@ -193,7 +202,7 @@ impl Core {
         let Some(member) = self.progress.get_mut(from) else { return };
         if member.distrust != Some(why) {
             member.distrust = Some(why);
-            self.events.push(Event::Distrusted { replica: from, why });
+            self.news.events.push(Event::Distrusted { replica: from, why });
         }
         if why == Distrust::OlderDisk {
             // Else what counts was said by the life that is known.
@@ -222,7 +231,7 @@ impl Core {
     /// may not put in doubt; it follows when the log rests, which costs no request a write, and when it is far behind.
     pub(crate) fn refresh_commit(&mut self) {
         let commit = self.recordable_commit();
-        let rests = std::mem::replace(&mut self.commit_at_ping, self.commit) == self.commit
+        let rests = std::mem::replace(&mut self.timers.commit_at_ping, self.commit) == self.commit
             && self.writes.in_flight.is_none()
             && self.writes.staging.is_empty();
         let behind = commit.0.saturating_sub(self.state.commit.0);
@@ -347,7 +356,7 @@ mod tests {
             let mut core = any_core();
             let told = Known { replica: core.id, life: life_of_own, acknowledged };
             core.check_own(FROM, life(1), &[told]);
-            let writes_it_down = core.last_batch.is_some();
+            let writes_it_down = core.writes.before_stop.is_some();
             assert_eq!(core.halted.is_some().then_some(writes_it_down), stops, "{told:?}: {:?}", core.halted);
             assert_eq!(core.known().contains(&told), writes_it_down);
         }

@@ -2,5 +2,6 @@
 //! something.
 
 pub(super) mod lives;
+pub(super) mod questions;
 pub(super) mod repair;
 pub(super) mod restart;

@@ -2,24 +2,20 @@
 //!
 //! Repair never moves the head, never replaces what a view has fixed, and compares by checksum alone.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::collections::VecDeque;
 
+use super::questions::{ENTRIES_MAX, HEADERS_MAX, Pace, Questions};
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::log::log::{Body, LogSlot};
 use crate::protocol::normal::forwards::Forwards;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
-use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::message::Message;
 use crate::protocol::types::number::{Monotonic, OpNumber, ReplicaId, View};
 
-const HEADERS_MAX: u32 = 256;
-const ENTRIES_MAX: usize = 64;
+/// Bytes of bodies in one message of entries, beside its last one.
 const ENTRIES_BYTES_MAX: usize = 1 << 20;
-/// How often the time-out of a question doubles.
-const ASKS_DOUBLED: u32 = 4;
 
 /// Entries that the driver reads from storage for the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +53,7 @@ impl ReadRequest {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
     due: bool,
-    /// When each op was asked for last, and how often.
-    asked: BTreeMap<OpNumber, (Monotonic, u32)>,
-    headers_asked: Option<(OpNumber, Monotonic)>,
+    questions: Questions,
     pub(crate) reads: VecDeque<ReadRequest>,
     pub(crate) forwards: Forwards,
     /// When the commit number rose last.
@@ -67,10 +61,6 @@ pub(crate) struct Repair {
     /// Since when the primary is known to be ahead.
     pub(crate) lagging_since: Option<Monotonic>,
     start_view_asked: Option<(View, Monotonic)>,
-    /// The nonce of this life: an answer to an earlier one is not accepted (hazard B18).
-    pub(crate) nonce: u64,
-    /// Entries that were found damaged in this life.
-    damaged: BTreeSet<OpNumber>,
     /// Members that were asked for headers, and for bodies, in this round: no member is asked twice before all were asked.
     tried_for_headers: Tried,
     tried_for_bodies: Tried,
@@ -91,32 +81,13 @@ impl Tried {
 }
 
 impl Repair {
-    pub(crate) fn new(nonce: u64) -> Repair {
-        Repair { nonce, ..Repair::default() }
-    }
-
     pub(crate) fn note_lag(&mut self, now: Monotonic) {
         self.lagging_since.get_or_insert(now);
     }
 
-    /// Whether an answer may still be on its way. The time-out doubles each time that as many questions were asked as there are
-    /// peers: what is asked for again travels again, and the one that has it may be the last that is asked.
-    fn is_asked(&self, op: OpNumber, now: Monotonic, timeout: Duration, peers: u32) -> bool {
-        let waits = |&(at, times): &(Monotonic, u32)| {
-            let rounds = times.saturating_sub(1) / peers.max(1);
-            now.since(at) < timeout * (1 << rounds.min(ASKS_DOUBLED))
-        };
-        self.asked.get(&op).is_some_and(waits)
-    }
-
     /// In another view it is another question.
     pub(crate) fn forget_asked(&mut self) {
-        self.asked.clear();
-    }
-
-    fn note_asked(&mut self, op: OpNumber, now: Monotonic) {
-        let (at, times) = self.asked.entry(op).or_insert((now, 0));
-        (*at, *times) = (now, *times + 1);
+        self.questions.forget_asked();
     }
 }
 
@@ -134,80 +105,35 @@ impl Core {
         if let Err(diverged) = self.log.prove(self.applied) {
             return self.stop(diverged.into());
         }
-        let now = self.now;
-        // Long enough to remember how often.
-        let forget = self.options.timing.retry * (2 << ASKS_DOUBLED);
-        self.repair.asked.retain(|_, (at, _)| now.since(*at) < forget);
-        self.repair_headers();
-        self.repair_bodies();
+        let pace = self.pace();
+        self.repair.questions.forget_old(pace);
+        self.repair_headers(pace);
+        self.repair_bodies(pace);
     }
 
-    fn repair_headers(&mut self) {
-        let top = self.log.proven_from();
-        let Some(header) = self.log.header(top).copied() else { return };
-        let wanted = top.prev();
-        if wanted <= self.applied || self.log.header(wanted).is_some() {
-            return;
-        }
-        let recently = self
-            .repair
-            .headers_asked
-            .is_some_and(|(op, at)| op == wanted && self.now.since(at) < self.options.timing.retry);
+    fn pace(&self) -> Pace {
+        Pace { now: self.now, timeout: self.options.timing.retry, peers: self.membership.size() as u32 - 1 }
+    }
+
+    fn repair_headers(&mut self, pace: Pace) {
+        let Some((op, checksum, count)) = Questions::headers_wanted(&self.log, self.applied) else { return };
+        let recently = self.repair.questions.are_headers_asked(op, pace);
         let mut tried = self.repair.tried_for_headers;
+        // A peer is drawn in any case.
         if let (false, Some(peer)) = (recently, self.pick_peer(&mut tried)) {
             self.repair.tried_for_headers = tried;
-            self.repair.headers_asked = Some((wanted, self.now));
-            let count = (wanted.0 - self.applied.0).min(u64::from(HEADERS_MAX)) as u32;
-            self.send(peer, Message::RequestHeaders { op: wanted, checksum: header.parent, count });
+            self.repair.questions.note_headers_asked(op, pace.now);
+            self.send(peer, Message::RequestHeaders { op, checksum, count });
         }
     }
 
-    fn repair_bodies(&mut self) {
-        let (mut wanted, mut again) = (Vec::new(), BTreeSet::new());
+    fn repair_bodies(&mut self, pace: Pace) {
         if self.is_disk_behind() {
             return;
         }
-        let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
-        let from = self.log.proven_from().max(self.applied.next());
-        // What was asked for and has not come, and what is asked for now: what finds no room is thrown away when it comes,
-        // and would be asked for again at each retry.
-        let mut bytes = 0;
-        let mut op = from;
-        while op <= self.log.head() && op.0 < from.0 + 2048 && wanted.len() < ENTRIES_MAX {
-            if let Some(slot) = self.log.slot(op)
-                && let (Some(header), Body::Missing) = (&slot.header, &slot.body)
-            {
-                bytes += disk_bytes(header.body_len.into());
-                if !self.writes.has_room(bytes) {
-                    break;
-                }
-                if !self.repair.is_asked(op, now, timeout, peers) {
-                    wanted.push((op, header.checksum()));
-                }
-            }
-            op = op.next();
-        }
-        // What turned out to be damaged after it was applied is fetched as well: others may need this copy.
-        while let Some(op) = self.repair.damaged.pop_first() {
-            if op >= from {
-                continue;
-            }
-            let Some(slot) = self.log.slot(op) else { continue };
-            if let (Some(header), Body::Missing) = (&slot.header, &slot.body) {
-                bytes += disk_bytes(header.body_len.into());
-                let has_place = wanted.len() < ENTRIES_MAX && self.writes.has_room(bytes);
-                if has_place && !self.repair.is_asked(op, now, timeout, peers) {
-                    wanted.push((op, header.checksum()));
-                }
-                again.insert(op);
-            }
-        }
-        self.repair.damaged = again;
+        let wanted = self.repair.questions.wanted(&self.log, &self.writes, self.applied, pace);
         if wanted.is_empty() {
             return;
-        }
-        for (op, _) in &wanted {
-            self.repair.note_asked(*op, now);
         }
         if self.is_repairing_primary() {
             self.broadcast(&Message::RequestEntries { wanted });
@@ -245,23 +171,17 @@ impl Core {
 
     /// Whether all members were asked for an op within the retry interval. If not, notes that they are asked now.
     pub(crate) fn repair_asked_recently(&mut self, op: OpNumber) -> bool {
-        let (now, timeout, peers) = (self.now, self.options.timing.retry, self.membership.size() as u32 - 1);
-        let recently = self.repair.is_asked(op, now, timeout, peers);
+        let pace = self.pace();
+        let recently = self.repair.questions.is_asked(op, pace);
         if !recently {
-            self.repair.note_asked(op, now);
+            self.repair.questions.note_asked(op, pace.now);
         }
         recently
     }
 
     /// Serves headers by checksum, in any status.
     pub(crate) fn on_request_headers(&mut self, from: ReplicaId, op: OpNumber, checksum: Checksum, count: u32) {
-        let mut headers = Vec::new();
-        let (mut op, mut checksum) = (op, checksum);
-        while headers.len() < count.min(HEADERS_MAX) as usize {
-            let Some(header) = self.log.header(op).filter(|header| header.checksum() == checksum) else { break };
-            headers.push(*header);
-            (op, checksum) = (op.prev(), header.parent);
-        }
+        let headers = self.log.headers_down(op, checksum, count.min(HEADERS_MAX) as usize);
         if !headers.is_empty() {
             self.send(from, Message::Headers { headers });
         }
@@ -279,7 +199,7 @@ impl Core {
                 && self.log.name(header.op) == Some(header.checksum())
             {
                 self.log.adopt(header);
-                self.repair.asked.remove(&header.op);
+                self.repair.questions.note_found(header.op);
                 if let Err(diverged) = self.log.prove(self.applied) {
                     return self.stop(diverged.into());
                 }
@@ -324,12 +244,10 @@ impl Core {
             if self.phase.awaits_log() {
                 self.view_change.note_copy(&entry, copies_max);
             }
-            // What finds no room is not asked for again at once: that would go on as fast as the network can.
             if self.take_in(entry) || self.log.slot(op).is_some_and(LogSlot::is_present) {
-                self.repair.asked.remove(&op);
-            } else if let Some((_, times)) = self.repair.asked.get_mut(&op) {
-                // The member that was asked has answered.
-                *times = 1;
+                self.repair.questions.note_found(op);
+            } else {
+                self.repair.questions.note_no_room(op);
             }
         }
         self.repair_soon();
@@ -387,7 +305,7 @@ impl Core {
             slot.staged = None;
             slot.corrupt = true;
         }
-        self.repair.damaged.insert(op);
+        self.repair.questions.note_damaged(op);
         if self.membership.size() == 1 {
             return self.stop(Halt::SoloDamaged { op });
         }
@@ -405,12 +323,12 @@ impl Core {
             return;
         }
         self.repair.start_view_asked = Some((view, self.now));
-        self.send(primary, Message::RequestStartView { view, nonce: self.repair.nonce });
+        self.send(primary, Message::RequestStartView { view, nonce: self.this_life.nonce });
     }
 
     /// Called at each retry.
     pub(crate) fn retry_repair(&mut self) {
-        if self.log.head() > self.applied || !self.repair.damaged.is_empty() {
+        if self.log.head() > self.applied || self.repair.questions.has_damaged() {
             self.repair_soon();
         }
     }

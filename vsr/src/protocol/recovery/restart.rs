@@ -1,22 +1,24 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
+use super::lives::ThisLife;
 use super::repair::Repair;
-use crate::protocol::core::Core;
+use crate::protocol::core::{Core, News};
 use crate::protocol::health::explain::Stall;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::Numbers;
-use crate::protocol::log::body_cache::BodyCache;
 use crate::protocol::log::log::{Body, Log, LogSlot};
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::Applying;
-use crate::protocol::normal::primary::Primary;
+use crate::protocol::normal::backup::Backup;
+use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;
+use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Header;
-use crate::protocol::types::number::{BatchNumber, Monotonic, NEVER, OpNumber, Timestamp, View};
+use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
 use crate::protocol::types::vsr_state::{Doubted, Recovered, Slot, VsrState};
@@ -59,7 +61,8 @@ impl Core {
             state.doubted = lost_end(&log, &state);
         }
         let mut random = Random::new(options.seed);
-        let repair = Repair::new(random.next_u64().max(1));
+        let nonce = random.next_u64().max(1);
+        let this_life = ThisLife { nonce, began_with: if head_certain { head } else { OpNumber(u64::MAX) } };
         let mut core = Core {
             id: state.replica,
             index,
@@ -72,38 +75,28 @@ impl Core {
             applied: OpNumber::ZERO,
             head_certain,
             log,
-            durable: commit.op().min(head),
-            writes: Writes { room: u64::MAX, ..Writes::default() },
+            writes: Writes { durable: commit.op().min(head), room: u64::MAX, ..Writes::default() },
             outbox: Outbox::default(),
+            timers: Timers::new(now, commit),
             primary: Primary::new(),
+            backup: Backup { heard_at: now, last_heartbeat: 0 },
             view_change: ViewChange::new(members),
-            repair,
+            repair: Repair::default(),
+            this_life,
             reads: ReadRounds::default(),
-            applying: Applying::default(),
-            cache: BodyCache::new(),
+            applying: Applying::new(),
             progress: Tracker::new(membership.members.iter().map(|member| member.id)),
             random,
             now,
             wall,
             halted: None,
             checked: Numbers::default(),
-            local_replies: Vec::new(),
-            events: Vec::new(),
-            marks: Vec::new(),
-            heard_of_primary: now,
-            last_heartbeat: 0,
-            retry_at: now,
-            ping_at: now,
-            stored: OpNumber::ZERO,
+            news: News::default(),
             record_due: false,
-            began_with: if head_certain { head } else { OpNumber(u64::MAX) },
-            last_batch: None,
-            commit_at_ping: commit,
             stall: Stall::new(commit, now),
             membership,
             state,
         };
-        core.primary.heartbeat_at = NEVER;
         core.arm_deadline();
         core.begin_life();
         Ok(core)

@@ -25,7 +25,7 @@ impl Core {
             Choice::Undecided { op, missing, all_answered } => {
                 if all_answered && !self.view_change.lost_told {
                     self.view_change.lost_told = true;
-                    self.events.push(Event::Lost { op });
+                    self.news.events.push(Event::Lost { op });
                 }
                 self.ask_everybody(op, missing);
             }

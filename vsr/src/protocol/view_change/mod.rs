@@ -5,3 +5,4 @@ pub(super) mod decide;
 pub(super) mod phase;
 #[allow(clippy::module_inception, reason = "the folder is named after what it is about")]
 pub(super) mod view_change;
+pub(super) mod votes;

@@ -7,16 +7,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::phase::{LogSource, Phase, Status};
+use super::votes::Votes;
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::BrokenInvariant;
-use crate::protocol::log::log::Diverged;
 use crate::protocol::normal::progress::Down;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
 use crate::protocol::types::event::{Event, ViewChangeReason};
 use crate::protocol::types::limits::LEAP_MAX;
-use crate::protocol::types::message::{Busy, DoViewChange, Message, Outcome, Peer, Reply, SlotEvidence, StartView};
+use crate::protocol::types::message::{Busy, DoViewChange, Message, Outcome, Peer, Reply, StartView};
 use crate::protocol::types::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
 use crate::protocol::types::quorum;
 use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
@@ -24,16 +24,11 @@ use crate::protocol::types::vsr_state::{Doubted, Suffix, VsrState};
 /// What a replica keeps while it votes, and while a view has not started.
 #[derive(Clone, Debug)]
 pub(crate) struct ViewChange {
-    /// When to act: a backup votes, a view change is given up.
-    pub(crate) deadline: Monotonic,
     /// Failed view changes since the last progress.
     pub(crate) backoff: u32,
     /// Votes cast on a broken connection since the last progress.
     pub(crate) fast_votes: u32,
-    /// Until when each member's vote to leave exactly this view counts.
-    votes: Vec<Option<Monotonic>>,
-    /// This replica's own vote, and why.
-    voting: Option<ViewChangeReason>,
+    votes: Votes,
     pub(crate) dvcs: Vec<Option<DoViewChange>>,
     /// That an op is lost was said in this view.
     pub(crate) lost_told: bool,
@@ -53,11 +48,9 @@ const COPIES_MAX: usize = 8192;
 impl ViewChange {
     pub(crate) fn new(members: usize) -> ViewChange {
         ViewChange {
-            deadline: NEVER,
             backoff: 0,
             fast_votes: 0,
-            votes: vec![None; members],
-            voting: None,
+            votes: Votes::new(members),
             dvcs: vec![None; members],
             lost_told: false,
             copies: BTreeMap::new(),
@@ -69,13 +62,12 @@ impl ViewChange {
 
     /// What a member has said in an older life counts no more.
     pub(crate) fn forget(&mut self, member: usize) {
-        self.votes[member] = None;
+        self.votes.forget(member);
         self.dvcs[member] = None;
     }
 
     fn reset(&mut self) {
-        self.votes.fill(None);
-        self.voting = None;
+        self.votes.clear();
         self.dvcs.fill(None);
         self.lost_told = false;
         self.copies.clear();
@@ -102,7 +94,7 @@ impl ViewChange {
 impl Core {
     /// Whether this primary has given up on its view and votes to leave it.
     pub(crate) fn is_abdicating(&self) -> bool {
-        self.is_primary() && self.view_change.voting.is_some()
+        self.is_primary() && self.view_change.votes.own().is_some()
     }
 
     /// The primary of a view whose log is chosen and whose bodies are not all here yet.
@@ -127,9 +119,8 @@ impl Core {
 
     /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
     pub(crate) fn vote(&mut self, why: ViewChangeReason) {
-        if self.view_change.voting.is_none() {
-            self.view_change.voting = Some(why);
-            self.events.push(Event::Voted { view: self.view, why });
+        if self.view_change.votes.cast_own(why) {
+            self.news.events.push(Event::Voted { view: self.view, why });
             self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
         }
         self.count_votes();
@@ -137,10 +128,10 @@ impl Core {
 
     /// A fresh heartbeat of the primary withdraws this replica's vote, unless the reason of the vote is an unanswered forward.
     pub(crate) fn on_sign_of_primary(&mut self) {
-        self.heard_of_primary = self.now;
+        self.backup.heard_at = self.now;
         self.arm_deadline();
-        if self.view_change.voting.is_some_and(|why| why != ViewChangeReason::Forward) {
-            self.view_change.voting = None;
+        if self.view_change.votes.own().is_some_and(|why| why != ViewChangeReason::Forward) {
+            self.view_change.votes.withdraw();
         }
     }
 
@@ -153,23 +144,19 @@ impl Core {
         if view < self.view {
             return self.ignore("StartViewChange", "an older view");
         }
-        self.view_change.votes[from] = Some(self.now.after(self.options.timing.retry * 6));
+        self.view_change.votes.cast(from, self.now.after(self.options.timing.retry * 6));
         self.count_votes();
     }
 
     fn count_votes(&mut self) {
-        if self.view_change.voting.is_none() || self.phase.is_writing() {
-            return;
-        }
-        let now = self.now;
-        let others = self.view_change.votes.iter().flatten().filter(|expiry| **expiry >= now).count();
-        if others + 1 >= usize::from(self.membership.quorums.view_change) {
+        let votes = self.view_change.votes.count(self.now);
+        if votes >= usize::from(self.membership.quorums.view_change) && !self.phase.is_writing() {
             self.enter_view(self.view.next());
         }
     }
 
     pub(crate) fn retry_votes(&mut self) {
-        if self.view_change.voting.is_some() {
+        if self.view_change.votes.own().is_some() {
             self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
             self.count_votes();
         }
@@ -189,7 +176,7 @@ impl Core {
         let Some(Down { since, refused }) = self.progress.get(primary).and_then(|member| member.down) else { return };
         let silent = self.now.since(since) >= self.options.timing.heartbeat;
         let allowed = self.view_change.fast_votes < self.membership.size() as u32;
-        if primary != self.id && (refused || silent) && allowed && self.view_change.voting.is_none() {
+        if primary != self.id && (refused || silent) && allowed && self.view_change.votes.own().is_none() {
             self.view_change.fast_votes += 1;
             self.vote(ViewChangeReason::Disconnected);
         }
@@ -198,7 +185,7 @@ impl Core {
     /// The deadline of the view has passed: a backup has heard nothing, or a view change has not ended.
     pub(crate) fn on_view_change_timeout(&mut self) {
         match self.status() {
-            Status::Normal if self.primary_id() == self.id => self.view_change.deadline = NEVER,
+            Status::Normal if self.primary_id() == self.id => self.timers.view_deadline = NEVER,
             Status::Normal => {
                 self.arm_deadline();
                 self.vote(ViewChangeReason::Silence);
@@ -222,8 +209,8 @@ impl Core {
 
     /// Withdraws the vote that an unanswered forward had caused.
     pub(crate) fn forwards_are_answered(&mut self) {
-        if self.view_change.voting == Some(ViewChangeReason::Forward) {
-            self.view_change.voting = None;
+        if self.view_change.votes.own() == Some(ViewChangeReason::Forward) {
+            self.view_change.votes.withdraw();
         }
     }
 
@@ -234,14 +221,14 @@ impl Core {
             Status::ViewChange => timing.view_change_timeout * (1 << self.view_change.backoff),
         };
         let jitter = self.random.below(base.as_nanos() as u64 / 4 + 1);
-        self.view_change.deadline = self.now.after(base + Duration::from_nanos(jitter));
+        self.timers.view_deadline = self.now.after(base + Duration::from_nanos(jitter));
     }
 
     /// When this replica acts if nothing happens until then: a backup suspects its primary, a view change is given up.
     /// Never as primary. For observers.
     #[must_use]
     pub fn view_deadline(&self) -> Monotonic {
-        self.view_change.deadline
+        self.timers.view_deadline
     }
 
     /// A primary that a quorum does not answer, or whose own disk hangs, gives up the role: it stops
@@ -264,8 +251,8 @@ impl Core {
                 _ => ViewChangeReason::NoRoom,
             });
         } else if self.is_abdicating() {
-            self.view_change.voting = None;
-            self.primary.heartbeat_at = self.now;
+            self.view_change.votes.withdraw();
+            self.timers.heartbeat_at = self.now;
         }
     }
 
@@ -300,7 +287,7 @@ impl Core {
         }
         self.writes.view_batch = write;
         self.stage_state(self.record(suffix));
-        self.events.push(Event::ViewEntered { view });
+        self.news.events.push(Event::ViewEntered { view });
         self.arm_deadline();
         self.vote_if_primary_is_down();
     }
@@ -320,7 +307,7 @@ impl Core {
         self.return_forwards();
         self.repair.forget_asked();
         self.repair.lagging_since = None;
-        self.last_heartbeat = 0;
+        self.backup.last_heartbeat = 0;
         Some(suffix)
     }
 
@@ -336,23 +323,11 @@ impl Core {
         self.flush_answers();
     }
 
-    /// The headers after the commit number, and the one at it: the primary that chooses the log has to know the
-    /// header of its head, also when everything is committed (rule 7.13). Below the commit number slots may be stale.
+    /// What the next `DoViewChange` and `StartView` say of the log: its uncommitted headers, and the one at the commit number.
     fn uncommitted_suffix(&self) -> Suffix {
-        let head = self.log.head();
-        let last_committed = self.commit.op().min(head);
-        // An op that was prepared in log_view is of its log by itself: one primary made it, once. With blanks
-        // above it that no replica can fill, it may be the only op that can be the head of the next log.
-        let of_log_view = self.log.header(last_committed).is_some_and(|header| header.view == self.log_view);
-        // What the record of this log_view names was installed with it.
-        let named = &self.state.suffix.headers;
-        let of_record = self.state.log_view == self.log_view
-            && named
-                .iter()
-                .any(|named| named.op == last_committed && self.log.checksum(last_committed) == Some(named.checksum()));
-        let known = last_committed <= self.applied || of_log_view || of_record || self.log.is_proven(last_committed);
-        let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
-        Suffix { head, headers: (from..=head.0).filter_map(|op| self.log.header(OpNumber(op)).copied()).collect() }
+        let is_of_log_view = self.state.log_view == self.log_view;
+        let recorded: &[Header] = if is_of_log_view { &self.state.suffix.headers } else { &[] };
+        self.log.suffix(self.commit, self.applied, self.log_view, recorded)
     }
 
     /// A write has completed while no view has started.
@@ -384,7 +359,9 @@ impl Core {
 
     fn do_view_change(&self) -> DoViewChange {
         let (commit, suffix) = (self.state.commit, &self.state.suffix);
-        let evidence = (commit.0 + 1..=suffix.head.0).map(|op| self.evidence(OpNumber(op), suffix)).collect();
+        let completed = self.writes.completed;
+        let facts = |op| self.log.evidence(OpNumber(op), &suffix.headers, completed);
+        let evidence = (commit.0 + 1..=suffix.head.0).map(facts).collect();
         DoViewChange {
             view: self.view,
             log_view: self.log_view,
@@ -396,19 +373,6 @@ impl Core {
             checkpoint: self.state.checkpoint,
             life: self.life(),
             known: self.state.known.clone(),
-        }
-    }
-
-    fn evidence(&self, op: OpNumber, suffix: &Suffix) -> SlotEvidence {
-        let Some(slot) = self.log.slot(op) else { return SlotEvidence { present: false, nack: true } };
-        let named = suffix.headers.iter().find(|header| header.op == op);
-        let same = match (named, slot.header) {
-            (Some(named), Some(own)) => named.checksum() == own.checksum(),
-            _ => false,
-        };
-        SlotEvidence {
-            present: same && slot.is_present(),
-            nack: !(slot.corrupt || (same && slot.is_durable(self.writes.completed))),
         }
     }
 
@@ -490,22 +454,10 @@ impl Core {
     /// view and log_view (rules 7.4, 7.5). Entries are put only when it is durable.
     pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
         let old_head = self.log.head();
-        let own = |header: &Header| self.log.checksum(header.op).unwrap_or_default();
-        let differs =
-            |header: &&Header| self.log.header(header.op).is_some_and(|own| own.checksum() != header.checksum());
-        if let Some(header) = headers.iter().filter(|header| header.op <= self.applied).find(differs) {
-            let diverged = Diverged { op: header.op, own: own(header), log: header.checksum() };
+        if let Some(diverged) = self.log.contradiction(headers, self.applied) {
             return self.stop(diverged.into());
         }
-        // Only what is not known to be committed may be dropped. A slot below that holds another content is
-        // stale, and is replaced where it stands: the ops above it belong to the log, and this may be their
-        // last copy.
-        let keep = headers
-            .iter()
-            .filter(|header| header.op > self.commit.op())
-            .find(differs)
-            .map_or(head, |header| header.op.prev())
-            .min(head);
+        let keep = self.log.stays_under(headers, head, self.commit);
         if keep < self.commit.op() {
             return self.stop(Halt::CommittedDropped { commit: self.commit, head });
         }
@@ -514,7 +466,7 @@ impl Core {
             self.writes.truncate(keep);
             let staged = &mut self.writes.staging.truncate_above;
             *staged = Some(staged.map_or(keep, |before| before.min(keep)));
-            self.events.push(Event::Truncated { above: keep, head: old_head });
+            self.news.events.push(Event::Truncated { above: keep, head: old_head });
         }
         for header in headers {
             if header.op > self.log.head() {
@@ -613,14 +565,14 @@ impl Core {
         self.reads.inherited_head = head;
         self.index_inherited();
         self.enter_normal();
-        self.view_change.deadline = NEVER;
+        self.timers.view_deadline = NEVER;
         self.advance_commit();
     }
 
     fn become_backup(&mut self) {
         self.head_certain = true;
         self.enter_normal();
-        self.heard_of_primary = self.now;
+        self.backup.heard_at = self.now;
         self.arm_deadline();
         self.send_prepare_ok();
         self.vote_if_primary_is_down();
@@ -630,19 +582,18 @@ impl Core {
         if !self.enter_phase(Phase::Normal) {
             return;
         }
-        self.view_change.voting = None;
-        self.view_change.votes.fill(None);
-        self.durable = self.commit.op().min(self.log.head());
+        self.view_change.votes.clear();
+        self.writes.durable = self.commit.op().min(self.log.head());
         self.restage();
         self.advance_durable();
         self.repair_soon();
-        self.events.push(Event::ViewStarted { view: self.view, primary: self.primary_id() });
+        self.news.events.push(Event::ViewStarted { view: self.view, primary: self.primary_id() });
     }
 
     /// Puts the entries whose turn had to wait for a vsr state.
     pub(crate) fn stage_unstaged(&mut self) {
         for op in self.writes.take_unstaged().into_keys() {
-            self.stage_put(op);
+            self.writes.stage_put(&mut self.log, op);
         }
     }
 
@@ -652,7 +603,7 @@ impl Core {
         let head = self.log.head();
         let unstaged = self.writes.take_unstaged();
         for op in unstaged.into_keys().chain((self.commit.0 + 1..=head.0).map(OpNumber)) {
-            self.stage_put(op);
+            self.writes.stage_put(&mut self.log, op);
         }
     }
 
@@ -668,7 +619,7 @@ impl Core {
         if !is_chain(&start.headers, start.commit, start.head) {
             return self.ignore("StartView", "malformed");
         }
-        if !self.head_certain && start.nonce != self.repair.nonce {
+        if !self.head_certain && start.nonce != self.this_life.nonce {
             return self.ignore("StartView", "the head is uncertain, and it does not answer this life's request");
         }
         if start.head < self.commit.op() {
