@@ -82,6 +82,9 @@ pub(super) enum Ruled {
     Lost(Box<Delivery>),
 }
 
+/// Of each kind of message, and each subject, how many there were.
+type Counts = Vec<(&'static str, Table<u32>)>;
+
 /// The links between all nodes.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
@@ -96,7 +99,7 @@ pub(crate) struct Links {
     /// Until when a node sends no message of a kind.
     muted: Vec<Option<(&'static str, u64)>>,
     /// `counts[from][to]`: by kind and subject, how many messages went over the link.
-    counts: Vec<Vec<Vec<(&'static str, Table<u32>)>>>,
+    counts: Vec<Vec<Counts>>,
     rules: Vec<LinkRule>,
     kept: VecDeque<Kept>,
     /// Counts the partitions.
