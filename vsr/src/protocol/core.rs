@@ -69,7 +69,9 @@ pub struct Core {
     pub(crate) now: Monotonic,
     pub(crate) wall: Timestamp,
     pub(crate) halted: Option<Halt>,
-    /// The numbers at the end of the last turn.
+    /// The last turn has left nothing to do until something arrives or a timer is due.
+    pub(crate) rests: bool,
+    /// Of the numbers at the end of the last turn those that only rise.
     pub(crate) checked: Numbers,
     pub(crate) local_replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
@@ -359,7 +361,7 @@ impl Core {
     pub(crate) fn check_invariants(&mut self) {
         let numbers = self.numbers();
         match numbers.check(&self.checked) {
-            Ok(()) => self.checked = numbers,
+            Ok(()) => (self.checked.promises, self.checked.applied) = (numbers.promises, numbers.applied),
             Err(broken) => {
                 self.local_replies.clear();
                 self.stop(broken.into());

@@ -2,7 +2,7 @@
 
 use std::task::Poll;
 
-use super::{FULL_PAUSE, FULL_PAUSE_MAX};
+use super::full::{FULL_PAUSE, FULL_PAUSE_MAX};
 use crate::client::inbox::Shared;
 use crate::log;
 use crate::protocol::Recovered;

@@ -55,7 +55,7 @@ impl ReadRequest {
 /// What is being repaired.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
-    due: bool,
+    pub(crate) due: bool,
     /// When each op was asked for last, and how often.
     asked: BTreeMap<OpNumber, (Monotonic, u32)>,
     headers_asked: Option<(OpNumber, Monotonic)>,

@@ -85,6 +85,7 @@ impl Core {
             now,
             wall,
             halted: None,
+            rests: false,
             checked: Numbers::default(),
             local_replies: Vec::new(),
             events: Vec::new(),
