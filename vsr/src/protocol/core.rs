@@ -69,10 +69,10 @@ pub struct Core {
     pub(crate) now: Monotonic,
     pub(crate) wall: Timestamp,
     pub(crate) halted: Option<Halt>,
-    /// The last turn has left nothing to do until something arrives or a timer is due.
-    pub(crate) rests: bool,
     /// Of the numbers at the end of the last turn those that only rise.
     pub(crate) checked: Numbers,
+    /// The last turn has left nothing to do until something arrives or a timer is due.
+    pub(crate) rests: bool,
     pub(crate) local_replies: Vec<Reply>,
     pub(crate) events: Vec<Event>,
     pub(crate) marks: Vec<Mark>,
