@@ -226,6 +226,17 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
+    /// Whether there is nothing to take out: at almost every look.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.submissions.is_empty()
+            && self.queries.is_empty()
+            && self.explain.is_empty()
+            && self.status.is_empty()
+            && self.watchers.is_empty()
+            && self.shutdown.is_empty()
+            && !self.stop_now
+    }
+
     /// Takes everything out; what stays is whether it is closed.
     pub(crate) fn take(&mut self) -> Inbox {
         let closed = self.closed;
@@ -410,7 +421,7 @@ pub(crate) async fn submit_command<S: StateMachine>(
 ) -> Result<Positioned<S::Reply, Position>, SubmitError> {
     let command = encode(command).map_err(SubmitError::Encode)?;
     let receiver = shared.submit(command)?;
-    let (reply, position) = receiver.await.unwrap_or(Err(SubmitError::Stopped))?;
+    let (reply, position) = receiver.await.unwrap_or_else(|_| Err(SubmitError::Stopped))?;
     // No value of a codec is empty: it is how a reply that had no encoding arrives.
     let is_lost = reply.is_empty() && TypeId::of::<S::Reply>() != TypeId::of::<Bytes>();
     if is_lost {
@@ -455,7 +466,7 @@ pub(crate) async fn send_query<S: StateMachine>(
 ) -> Result<Positioned<S::Answer, OpNumber>, QueryError> {
     let query = encode(query).map_err(QueryError::Encode)?;
     let receiver = shared.query(query)?;
-    let (answer, position) = receiver.await.unwrap_or(Err(QueryError::Stopped))?;
+    let (answer, position) = receiver.await.unwrap_or_else(|_| Err(QueryError::Stopped))?;
     let value = decode::<S::Answer>(answer).map_err(QueryError::Decode)?;
     Ok(Positioned { value, position })
 }

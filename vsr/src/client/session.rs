@@ -149,8 +149,10 @@ pub(crate) struct ClientSession<T> {
     hold_until: Monotonic,
     /// Something was answered since everything was last sent again.
     has_progressed: bool,
-    /// How long answers take now: the mean of the last few.
-    latency: Duration,
+    /// How long answers take now, in nanoseconds: the mean of the last few.
+    latency: u64,
+    /// `reply_timeout`, in nanoseconds. Answers are many: their arithmetic is that of numbers.
+    reply_timeout_nanos: u64,
     /// How often requests were sent again since that was measured: it may be too little.
     caution: u32,
     random: Random,
@@ -165,7 +167,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// The longest pause before a short request is sent again. Backups count on it (`protocol::forwards`).
 const RETRY_MAX: Duration = CLIENT_PAUSE_MAX;
 /// The longest time after which an answer is no longer expected.
-const TIME_OUT_MAX: Duration = Duration::from_secs(10);
+const TIME_OUT_MAX_NANOS: u64 = 10_000_000_000;
 const DOUBLINGS_MAX: u32 = 10;
 const CAUTION_MAX: u32 = 5;
 /// This many of the oldest requests are sent again when there is no answer.
@@ -209,7 +211,8 @@ impl<T> ClientSession<T> {
             holds: 0,
             hold_until: Monotonic(0),
             has_progressed: true,
-            latency: Duration::ZERO,
+            latency: 0,
+            reply_timeout_nanos: u64::try_from(reply_timeout.as_nanos()).unwrap_or(u64::MAX),
             caution: 0,
             random: Random::new(client.0 as u64),
             next_due: Monotonic(0),
@@ -366,7 +369,7 @@ impl<T> ClientSession<T> {
                 break;
             }
         }
-        self.overdue_at = self.overdue_at.min(now.after(self.time_out()));
+        self.overdue_at = self.overdue_at.min(self.timed_out_at(now));
     }
 
     /// What was never sent. It waits behind what was refused, unless the log is full: then its caller shall
@@ -391,14 +394,23 @@ impl<T> ClientSession<T> {
             self.in_flight += 1;
             self.on_the_way += weight;
         }
-        self.overdue_at = self.overdue_at.min(now.after(self.time_out()));
+        self.overdue_at = self.overdue_at.min(self.timed_out_at(now));
         if is_full && self.outstanding.len() as u64 >= self.window {
             self.tell_waiting_of_full_log();
         }
     }
 
     fn time_out(&self) -> Duration {
-        (self.latency * 2).min(TIME_OUT_MAX).max(self.reply_timeout)
+        Duration::from_nanos(self.time_out_nanos())
+    }
+
+    fn time_out_nanos(&self) -> u64 {
+        self.latency.saturating_mul(2).min(TIME_OUT_MAX_NANOS).max(self.reply_timeout_nanos)
+    }
+
+    /// When an answer to what is sent `now` has taken too long.
+    fn timed_out_at(&self, now: Monotonic) -> Monotonic {
+        Monotonic(now.0.saturating_add(self.time_out_nanos()))
     }
 
     /// They were never sent: nothing of them is executed.
@@ -575,7 +587,7 @@ impl<T> ClientSession<T> {
         }
         if answered.attempts == 0 {
             // Of one that was sent twice it is unknown which copy was answered.
-            self.latency = (self.latency * 7 + now.since(answered.sent_at)) / 8;
+            self.latency = self.latency.saturating_mul(7).saturating_add(now.0.saturating_sub(answered.sent_at.0)) / 8;
             self.caution = 0;
         }
         // It was taken: a little more may be on the way, twice as much until something is refused.
@@ -588,7 +600,7 @@ impl<T> ClientSession<T> {
             self.floor += 1;
         }
         if self.floor > floor && self.in_flight > self.refused {
-            self.overdue_at = self.overdue_at.min(now.after(self.time_out()));
+            self.overdue_at = self.overdue_at.min(self.timed_out_at(now));
         }
         if self.refused > 0 || !self.waiting.is_empty() {
             self.next_due = Monotonic(0);

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
-use self::start::{FULL_PAUSE, FULL_PAUSE_MAX};
+use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, Kept};
 use super::handle::Handle;
 use super::metrics::Metrics;
 use crate::adapters::system_clock::SystemClock;
 use crate::client::inbox::{
     Bounds, Caller, Charge, Inbox, QueryAnswer, QueryError, QuerySubmission, ReplicaStatus, Shared, Submission,
-    WatchQueue, close_watch, offer,
+    WatchQueue, close_watch,
 };
 use crate::client::session::{ClientSession, SubmitError, Submitted};
 use crate::config::{Config, ConfigError};
 use crate::log;
 use crate::protocol::{
-    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Halt, Input, Inputs, Mark, Message,
+    BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Halt, Input, Inputs, Mark, Message,
     Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::traits::clock::{Alarm, Clock};
@@ -257,6 +257,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         forget_at: Monotonic(0),
         next_query: 0,
         write: None,
+        kept: Kept::default(),
         full: None,
         full_pause: FULL_PAUSE,
         reads: Vec::new(),
@@ -347,7 +348,9 @@ struct Driver<'a, S, D, N, C> {
     /// When queries of clients that have given up are looked for next: the search visits all that wait.
     forget_at: Monotonic,
     next_query: u64,
-    write: Option<(BatchNumber, Batch, WriteFuture<'a>)>,
+    write: Option<(BatchNumber, WriteFuture<'a>)>,
+    /// What the write under way writes.
+    kept: Kept,
     /// A write that found no room.
     full: Option<Full>,
     full_pause: Duration,
@@ -365,14 +368,6 @@ struct Driver<'a, S, D, N, C> {
 
 type WriteFuture<'a> = BoxFuture<'a, Result<(), StorageError>>;
 
-/// A batch that is tried again until there is room for it.
-struct Full {
-    number: BatchNumber,
-    batch: Batch,
-    again_at: Monotonic,
-    pause: Duration,
-}
-
 /// Turns in one poll, before the executor gets a chance to run others.
 const TURNS_MAX: usize = 32;
 const READS_MAX: usize = 4;
@@ -388,6 +383,12 @@ const FORGET_EVERY: Duration = Duration::from_millis(20);
 
 impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, C> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
+        let result = self.make_turns(context);
+        self.publish_status();
+        result
+    }
+
+    fn make_turns(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
         for _ in 0..TURNS_MAX {
             match self.turn(context) {
                 Err(error) => return Poll::Ready(Err(error)),
@@ -404,13 +405,17 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     /// [`turn`](crate::protocol::turn) gives. Whether anything happened.
     fn turn(&mut self, context: &mut Context<'_>) -> Result<bool, ReplicaError> {
         let now = self.clock.now();
-        (self.inputs.now, self.inputs.wall) = (now, self.clock.wall());
+        self.inputs.now = now;
         let mut progress = self.poll_write(context, now)?;
         self.inputs.room = self.storage.room();
         progress |= self.poll_reads(context)?;
         progress |= self.poll_network(context, now)?;
         progress |= self.poll_inbox(context, now);
         self.inputs.reads_max = READS_MAX.saturating_sub(self.reads.len());
+        let is_idle = self.core.is_idle(&self.inputs);
+        if !is_idle {
+            self.inputs.wall = self.clock.wall();
+        }
         self.core.turn(&mut self.inputs, &mut self.machine, &mut self.effects);
         progress |= self.effects.again;
         self.settle_replies(now);
@@ -418,7 +423,12 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.answer_questions();
         self.start_io(now);
         self.network.send(&mut self.effects.messages);
-        self.publish(now);
+        if !is_idle {
+            self.publish(now);
+        }
+        if let Some(observer) = &mut self.observer {
+            observer.on_turn(&self.core);
+        }
         match self.core.halted() {
             Some(halt) => Err(halt.clone().into()),
             None => Ok(progress),
@@ -427,13 +437,14 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 
     fn poll_write(&mut self, context: &mut Context<'_>, now: Monotonic) -> Result<bool, ReplicaError> {
         if let Some(full) = self.full.take_if(|full| now >= full.again_at) {
-            let write = self.storage.write(full.batch.clone());
-            self.write = Some((full.number, full.batch, write));
+            self.write = Some((full.number, self.storage.write(full.kept.batch())));
+            self.kept = full.kept;
             self.full_pause = (full.pause * 2).min(FULL_PAUSE_MAX);
         }
-        let Some((_, _, write)) = &mut self.write else { return Ok(false) };
+        let Some((number, write)) = &mut self.write else { return Ok(false) };
+        let number = *number;
         let Poll::Ready(result) = write.as_mut().poll(context) else { return Ok(false) };
-        let Some((number, batch, _)) = self.write.take() else { return Ok(false) };
+        self.write = None;
         match result {
             // Nothing of it was written, and the disk is as good as before: to the protocol it is one that does not
             // answer, until there is room again.
@@ -442,11 +453,13 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 if pause == FULL_PAUSE {
                     log::warn!(%error, "a write waits for room");
                 }
-                self.full = Some(Full { number, batch, again_at: now.after(pause), pause });
+                let kept = std::mem::take(&mut self.kept);
+                self.full = Some(Full { number, kept, again_at: now.after(pause), pause });
                 return Ok(true);
             }
             result => result?,
         }
+        self.kept.clear();
         self.full_pause = FULL_PAUSE;
         self.metrics.write_ended(now);
         self.inputs.written = Some(number);
@@ -514,7 +527,21 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     /// Takes in what handles have left in the inbox. Returns whether the core has work from it.
     fn poll_inbox(&mut self, context: &mut Context<'_>, now: Monotonic) -> bool {
         self.shared.waker.register(context.waker());
-        let Inbox { submissions, queries, explain, watchers, shutdown, stop_now, .. } = self.shared.inbox().take();
+        let inbox = {
+            let mut inbox = self.shared.inbox();
+            (!inbox.is_empty()).then(|| inbox.take())
+        };
+        let progress = inbox.is_some_and(|inbox| self.take_in(inbox, now));
+        let _ = self.session.poll(now, &mut self.requests);
+        self.session.take_told(&mut self.settled);
+        if !self.requests.is_empty() {
+            self.inputs.arrived.push(Input::Requests(std::mem::take(&mut self.requests)));
+        }
+        progress
+    }
+
+    fn take_in(&mut self, inbox: Inbox, now: Monotonic) -> bool {
+        let Inbox { submissions, queries, explain, watchers, shutdown, stop_now, .. } = inbox;
         let mut progress = !(submissions.is_empty() && queries.is_empty());
         for Submission { command, caller } in submissions {
             self.session.submit(command, caller);
@@ -542,11 +569,6 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             if stop_now {
                 self.stopping = Some(now);
             }
-        }
-        let _ = self.session.poll(now, &mut self.requests);
-        self.session.take_told(&mut self.settled);
-        if !self.requests.is_empty() {
-            self.inputs.arrived.push(Input::Requests(std::mem::take(&mut self.requests)));
         }
         progress
     }
@@ -601,8 +623,13 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 
     fn settle_replies(&mut self, now: Monotonic) {
-        for reply in self.effects.replies.drain(..) {
-            self.session.on_reply(reply, now, &mut self.settled);
+        if !self.effects.replies.is_empty() {
+            for reply in self.effects.replies.drain(..) {
+                self.session.on_reply(reply, now, &mut self.settled);
+            }
+        }
+        if self.settled.is_empty() {
+            return;
         }
         for (caller, result) in self.settled.drain(..) {
             caller.tell(result);
@@ -611,6 +638,9 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 
     /// Queries whose index is confirmed and applied, from the state as it now is: between two ops.
     fn answer_queries(&mut self) {
+        if self.effects.queries.is_empty() {
+            return;
+        }
         let mut ready = std::mem::take(&mut self.effects.queries);
         for token in ready.drain(..) {
             let Some(Waiting { query, asker, _charge }) = self.queries.remove(&token) else { continue };
@@ -652,6 +682,9 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 
     /// Answers the questions of handles and clients about the replica's status.
     fn answer_questions(&mut self) {
+        if self.explain_asked.is_empty() && self.status_asked.is_empty() {
+            return;
+        }
         for answer in std::mem::take(&mut self.explain_asked) {
             let _ = answer.send(self.explain());
         }
@@ -664,69 +697,15 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     fn start_io(&mut self, now: Monotonic) {
         if let Some((number, batch)) = self.effects.write.take() {
             self.metrics.write_started(now, &batch);
-            self.write = Some((number, batch.clone(), self.storage.write(batch)));
+            self.kept.keep(&batch);
+            self.write = Some((number, self.storage.write(batch)));
         }
-        for request in self.effects.reads.drain(..) {
-            let read = self.storage.read(request.ops(), READ_BYTES_MAX);
-            self.reads.push((request, 0, read));
-        }
-    }
-
-    /// Gives events to the watchers, figures to the metrics, the status to the handles.
-    fn publish(&mut self, now: Monotonic) {
-        let mut events = std::mem::take(&mut self.effects.events);
-        for event in &events {
-            if let Event::ViewStarted { .. } = event {
-                self.session.resend_now(now, true);
-            }
-            if let Some(observer) = &mut self.observer {
-                observer.on_event(&self.core, event);
-            }
-            for watcher in &self.watchers {
-                offer(watcher, event);
+        if !self.effects.reads.is_empty() {
+            for request in self.effects.reads.drain(..) {
+                let read = self.storage.read(request.ops(), READ_BYTES_MAX);
+                self.reads.push((request, 0, read));
             }
         }
-        if let Some(observer) = &mut self.observer {
-            for mark in &self.effects.marks {
-                observer.on_mark(&self.core, mark);
-            }
-        }
-        let status = self.status();
-        self.metrics.turn_ended(now, &self.core, &events, &self.effects.marks);
-        self.effects.marks.clear();
-        events.clear();
-        self.effects.events = events;
-        self.metrics.health(now, &self.core, status.health, &self.refused_by);
-        if let Some(observer) = &mut self.observer {
-            observer.on_turn(&self.core);
-        }
-        self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);
-        self.shared.set_trouble("handle", self.session.trouble());
-        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
-    }
-
-    fn status(&self) -> ReplicaStatus {
-        let (_, starts) = self.core.disk_and_starts();
-        ReplicaStatus {
-            replica: self.core.id(),
-            view: self.core.view(),
-            normal: self.core.status() == Status::Normal,
-            is_primary: self.core.is_primary(),
-            primary: self.core.primary_id(),
-            commit: self.core.commit(),
-            applied: self.core.applied(),
-            head: self.core.head(),
-            sessions: self.core.sessions(),
-            starts,
-            log_bytes: self.core.log_bytes(),
-            health: self.core.health(&self.refused_by),
-            refused_by: self.refused_by.iter().map(|(by, why)| (*by, why.clone())).collect(),
-            stopped: false,
-        }
-    }
-
-    fn explain(&self) -> String {
-        self.core.explain_refused(&self.refused_by)
     }
 
     fn wait(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
@@ -762,6 +741,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 }
 
+mod full;
+mod publish;
 mod start;
 #[cfg(test)]
 mod tests;

@@ -89,9 +89,11 @@ pub struct Core {
     pub(crate) now: Monotonic,
     pub(crate) wall: Timestamp,
     pub(crate) halted: Option<Halt>,
-    /// The numbers at the end of the last turn.
+    /// Of the numbers at the end of the last turn those that only rise.
     pub(crate) checked: Numbers,
     pub(crate) news: News,
+    /// The last turn has left nothing to do until something arrives or a timer is due.
+    pub(crate) rests: bool,
     /// What the record remembers of the members has changed.
     pub(crate) record_due: bool,
     pub(crate) stall: Stall,
@@ -365,7 +367,7 @@ impl Core {
     pub(crate) fn check_invariants(&mut self) {
         let numbers = self.numbers();
         match numbers.check(&self.checked) {
-            Ok(()) => self.checked = numbers,
+            Ok(()) => (self.checked.promises, self.checked.applied) = (numbers.promises, numbers.applied),
             Err(broken) => {
                 self.news.replies.clear();
                 self.stop(broken.into());

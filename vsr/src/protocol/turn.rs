@@ -235,16 +235,25 @@ impl Core {
     /// At the end the core compares its own numbers, and stops with [`Halt::Broken`](crate::protocol::Halt::Broken) where they
     /// contradict each other, or where [`Inputs::written`] names another write than the one in flight.
     pub fn turn(&mut self, inputs: &mut Inputs, machine: &mut dyn Machine, effects: &mut Effects) {
+        if self.is_idle(inputs) {
+            self.now = self.now.max(inputs.now);
+            self.tell_commit_when_idle();
+            self.note_stall();
+            effects.again = false;
+            return;
+        }
         self.now = self.now.max(inputs.now);
         self.wall = inputs.wall;
         if let Some(batch) = inputs.written.take() {
             self.end_write(batch);
         }
         self.writes.room = inputs.room;
-        for input in inputs.arrived.drain(..) {
-            // The one door: a core that has stopped takes nothing in.
-            if self.halted.is_none() {
-                self.on_input(input, machine);
+        if !inputs.arrived.is_empty() {
+            for input in inputs.arrived.drain(..) {
+                // The one door: a core that has stopped takes nothing in.
+                if self.halted.is_none() {
+                    self.on_input(input, machine);
+                }
             }
         }
         let goes_on = self.act(inputs, machine);
@@ -254,6 +263,33 @@ impl Core {
             || !effects.queries.is_empty()
             || effects.write.is_some()
             || !effects.reads.is_empty();
+        self.rests = self.has_nothing_left();
+    }
+
+    /// Whether a turn with these inputs moves nothing but the time: nothing has arrived, no timer is due, and the last turn
+    /// has left nothing to go on with. The last turn before a caller waits is such a one. Its numbers are those that
+    /// were compared at the end of the turn before.
+    pub(crate) fn is_idle(&self, inputs: &Inputs) -> bool {
+        self.rests
+            && inputs.arrived.is_empty()
+            && inputs.written.is_none()
+            && inputs.room == self.writes.room
+            && !(inputs.timers && self.now.max(inputs.now) >= self.next_deadline())
+    }
+
+    /// Whether each step of [`act`](Self::act) would find nothing to do, if nothing arrives. What is only late (an op that is
+    /// committed and not here, a request that finds the pipeline full) counts as something to do.
+    fn has_nothing_left(&self) -> bool {
+        let next = self.applied.next();
+        self.halted.is_none()
+            && self.is_between_ops()
+            && !(next.is_committed(self.commit) && next <= self.log.head())
+            && self.primary.queue.is_empty()
+            && !self.reads.has_arrivals()
+            && !self.record_due
+            && !self.repair.due
+            && self.repair.reads.is_empty()
+            && (self.writes.in_flight.is_some() || self.writes.staging.is_empty())
     }
 
     /// Sends a client what the caller has made: the answer to a query of these effects, or the replica's status. It takes the way of
@@ -327,7 +363,9 @@ impl Core {
             effects.write = Some(write);
         }
         let reads = reads_max.min(self.repair.reads.len());
-        effects.reads.extend(self.repair.reads.drain(..reads));
+        if reads > 0 {
+            effects.reads.extend(self.repair.reads.drain(..reads));
+        }
         if !runs {
             self.outbox.ready().clear();
         }
@@ -388,6 +426,42 @@ mod tests {
         let names: Vec<_> = third.messages.iter().map(|envelope| envelope.message.name()).collect();
         assert_eq!(names, ["Ping", "Ping"]);
         assert_eq!(inputs.written, None);
+    }
+
+    /// A turn that is told at once leaves the core as the whole turn would: only the time has gone on.
+    #[test]
+    fn a_turn_without_inputs_is_idle_until_something_arrives_or_a_timer_is_due() {
+        let (mut core, mut inputs) = (any_core(), Inputs::default());
+        assert!(!core.is_idle(&inputs), "the start has its record to write");
+        inputs.written = turn(&mut core, &mut inputs).write.map(|(number, _)| number);
+        assert!(!core.is_idle(&inputs), "a write is done");
+        turn(&mut core, &mut inputs);
+        while !core.is_idle(&inputs) {
+            turn(&mut core, &mut inputs);
+        }
+        let mut whole = core.clone();
+        whole.rests = false;
+        inputs.now = Monotonic(core.next_deadline().0 - 1);
+        for core in [&mut core, &mut whole] {
+            let effects = turn(core, &mut inputs);
+            assert!(!effects.again && effects.messages.is_empty() && effects.marks.is_empty(), "{effects:?}");
+        }
+        // What was looked at as a whole knows the time of day, which the next turn is told anyway.
+        core.wall = whole.wall;
+        assert_eq!(format!("{core:?}"), format!("{whole:?}"));
+        inputs.room -= 1;
+        assert!(!core.is_idle(&inputs), "the disk has less room");
+        inputs.room += 1;
+        inputs.arrived.push(Input::PeerUp(ReplicaId(0)));
+        assert!(!core.is_idle(&inputs), "something has arrived");
+        inputs.arrived.clear();
+        inputs.now = core.next_deadline();
+        assert!(!core.is_idle(&inputs), "a timer is due");
+        inputs.timers = false;
+        assert!(core.is_idle(&inputs), "timers wait");
+        core.repair_soon();
+        core.rests = core.has_nothing_left();
+        assert!(!core.is_idle(&inputs), "something is missing");
     }
 
     #[test]

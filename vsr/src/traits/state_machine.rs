@@ -238,8 +238,9 @@ impl<S: StateMachine> Machine for Typed<S> {
     fn apply(&mut self, context: &ApplyContext, command: Bytes, reply: &mut Vec<u8>) -> Result<(), Halt> {
         let position = context.position;
         let machine = &mut self.0;
-        let applied = guarded(|| -> Result<(), Halt> {
-            let command = decode::<S::Command>(command).map_err(|_| Halt::Undecodable { position })?;
+        // Whether it decodes: what crosses the guard is small.
+        let applied = guarded(|| {
+            let Ok(command) = decode::<S::Command>(command) else { return false };
             let value = machine.apply(context, command);
             let any: &dyn Any = &value;
             match any.downcast_ref::<Bytes>() {
@@ -250,9 +251,13 @@ impl<S: StateMachine> Machine for Typed<S> {
                     }
                 }
             }
-            Ok(())
+            true
         });
-        applied.unwrap_or_else(|message| Err(Halt::Panicked { position, session: context.session, message }))
+        match applied {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Halt::Undecodable { position }),
+            Err(message) => Err(Halt::Panicked { position, session: context.session, message }),
+        }
     }
 }
 

@@ -1,16 +1,12 @@
 //! The start of a replica: what its disk says, and how long that may take.
 
 use std::task::Poll;
-use std::time::Duration;
 
+use super::full::{FULL_PAUSE, FULL_PAUSE_MAX};
 use crate::client::inbox::Shared;
 use crate::log;
 use crate::protocol::Recovered;
 use crate::traits::storage::{Storage, StorageError};
-
-/// Until a write, or a start, that found no room is tried again; doubles each time.
-pub(super) const FULL_PAUSE: Duration = Duration::from_millis(50);
-pub(super) const FULL_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// What the disk says, however long it takes to say it. One that has no room for what a start writes again is asked until there
 /// is some. `None`: a shutdown was asked for.

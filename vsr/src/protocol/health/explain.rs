@@ -117,11 +117,12 @@ impl Core {
     /// What stands in the way of commands, if anything does; the most telling of several.
     #[must_use]
     pub fn health(&self, refused_by: &Refusals) -> Health {
+        let hears_primary = self.hears_primary();
         if self.halted.is_some() {
             Health::Stopped
         } else if self.is_shut_out(refused_by) {
             Health::Refused
-        } else if !self.hears_quorum() {
+        } else if !self.hears_quorum_with(hears_primary) {
             Health::NoQuorum
         } else if self.hung_write().is_some() {
             Health::DiskHangs
@@ -133,7 +134,7 @@ impl Core {
             Health::ViewChange
         } else if self.missing_op().is_some() {
             Health::Repairing
-        } else if !self.hears_primary() {
+        } else if !hears_primary {
             Health::PrimarySilent
         } else if self.commit_stalled() >= self.options.timing.disk_stall_timeout {
             Health::Stalled
@@ -164,11 +165,15 @@ impl Core {
     /// has a quorum, or those that could change the view.
     #[must_use]
     pub fn hears_quorum(&self) -> bool {
+        self.hears_quorum_with(self.hears_primary())
+    }
+
+    fn hears_quorum_with(&self, hears_primary: bool) -> bool {
         if self.is_primary() {
             return self.confirmations() >= usize::from(self.membership.quorums.replication);
         }
         // A primary without a quorum stops its heartbeats.
-        let follows = self.status() == Status::Normal && self.hears_primary();
+        let follows = self.status() == Status::Normal && hears_primary;
         follows || self.heard() >= usize::from(self.membership.quorums.view_change)
     }
 
@@ -180,36 +185,51 @@ impl Core {
         }
     }
 
-    /// How recently a member has to be heard: three pings, so that one lost ping raises no alarm.
-    fn hearing(&self) -> Duration {
-        self.options.timing.primary_timeout.max(self.options.timing.ping * 3)
+    /// How recently a member has to be heard, in nanoseconds: three pings, so that one lost ping raises no alarm.
+    fn hearing(&self) -> u64 {
+        nanos(self.options.timing.primary_timeout).max(nanos(self.options.timing.ping).saturating_mul(3))
     }
 
     fn is_heard(&self, member: &Progress) -> bool {
+        self.is_heard_within(member, self.hearing())
+    }
+
+    fn is_heard_within(&self, member: &Progress, hearing: u64) -> bool {
         let heard_at = member.heard_at;
-        member.id == self.id || (heard_at > Monotonic(0) && self.now.since(heard_at) < self.hearing())
+        member.id == self.id || (heard_at > Monotonic(0) && self.now.0.saturating_sub(heard_at.0) < hearing)
     }
 
     /// Members that are heard and whose word counts, this one included.
     fn heard(&self) -> usize {
-        self.progress.iter().filter(|member| self.is_heard(member) && !is_of_no_account(member)).count()
+        let hearing = self.hearing();
+        let heard = |member: &&Progress| self.is_heard_within(member, hearing) && !is_of_no_account(member);
+        self.progress.iter().filter(heard).count()
     }
 
     /// Members that have confirmed this primary's view lately, itself included.
     fn confirmations(&self) -> usize {
-        let recent = |when: Monotonic| self.now.since(when) < self.options.timing.quorum_timeout;
+        let timeout = nanos(self.options.timing.quorum_timeout);
+        let recent = |when: Monotonic| self.now.0.saturating_sub(when.0) < timeout;
         self.progress.iter().filter(|member| member.id == self.id || recent(member.confirmed_at)).count()
     }
 
     fn hears_primary(&self) -> bool {
-        let Some(primary) = self.progress.get(self.primary_id()) else { return false };
-        primary.id == self.id || (self.is_heard(primary) && self.now.since(self.backup.heard_at) < self.hearing())
+        let primary = self.primary_id();
+        if primary == self.id {
+            return true;
+        }
+        let Some(primary) = self.progress.get(primary) else { return false };
+        let hearing = self.hearing();
+        self.is_heard_within(primary, hearing) && self.now.0.saturating_sub(self.backup.heard_at.0) < hearing
     }
 
     fn is_shut_out(&self, refused_by: &Refusals) -> bool {
+        if refused_by.is_empty() {
+            return false;
+        }
         let left = self.membership.size().saturating_sub(refused_by.len());
         let too_few = left < usize::from(self.membership.quorums.view_change);
-        !refused_by.is_empty() && (too_few || !self.hears_quorum())
+        too_few || !self.hears_quorum()
     }
 
     fn hung_write(&self) -> Option<Duration> {
@@ -345,6 +365,10 @@ impl Core {
 /// Whether a member's disk is not the one that counts. (A message of an earlier start may be a late one.)
 fn is_of_no_account(member: &Progress) -> bool {
     matches!(member.distrust, Some(Distrust::OtherDisk | Distrust::OlderDisk))
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn list(ids: &[ReplicaId]) -> String {

@@ -93,7 +93,10 @@ impl Writes {
         self.issued = self.next();
         self.in_flight = Some((self.issued, now));
         self.in_flight_bytes = std::mem::take(&mut self.staged_bytes);
-        Some((self.issued, std::mem::take(&mut self.staging)))
+        let Batch { state, truncate_above, entries } = &mut self.staging;
+        let batch =
+            Batch { state: state.take(), truncate_above: truncate_above.take(), entries: std::mem::take(entries) };
+        Some((self.issued, batch))
     }
 
     /// A batch is durable.

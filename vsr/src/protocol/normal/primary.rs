@@ -337,9 +337,9 @@ impl Core {
     /// The commit number travels on the next `Prepare`, or by itself when none follows at once (rule
     /// 6.6). Waiting [`COMMIT_DELAY`] for that `Prepare` saves a message and its answer for each op of a lone client.
     pub(crate) fn tell_commit_when_idle(&mut self) {
-        if self.is_primary()
+        if self.commit > self.primary.commit_sent
+            && self.is_primary()
             && !self.is_abdicating()
-            && self.commit > self.primary.commit_sent
             && self.primary.queue.is_empty()
             && self.log.head() == self.commit.op()
         {

@@ -133,7 +133,7 @@ impl SessionTable {
         if number == RequestNumber(0) {
             return self.by_client.contains_key(&client);
         }
-        let Some(known) = self.by_id.get(&session).and_then(|&at| self.get(at)) else {
+        let Some(known) = self.find(session).and_then(|at| self.get(at)) else {
             return applied >= session.0.op;
         };
         number < known.floor
@@ -146,7 +146,7 @@ impl SessionTable {
 
     /// Whose session it is, if it is in the table.
     pub(crate) fn client_of(&self, session: SessionId) -> Option<ClientId> {
-        self.by_id.get(&session).and_then(|&at| self.get(at)).map(|session| session.client)
+        self.find(session).and_then(|at| self.get(at)).map(|session| session.client)
     }
 
     /// Whether a `Register` at `op` would find a place, as far as can be said before it is applied.
@@ -168,7 +168,11 @@ impl SessionTable {
         carried_floor: RequestNumber,
         request: Checksum,
     ) -> Lookup {
-        let Some(session) = self.by_id.get(&session).and_then(|&at| self.get(at)) else { return Lookup::NoSession };
+        self.find(session).map_or(Lookup::NoSession, |at| self.look_up_at(at, number, carried_floor, request))
+    }
+
+    fn look_up_at(&self, at: u32, number: RequestNumber, carried_floor: RequestNumber, request: Checksum) -> Lookup {
+        let Some(session) = self.get(at) else { return Lookup::NoSession };
         let floor = session.floor.max(carried_floor.min(number));
         if number < session.floor {
             return Lookup::Known(Outcome::Refused(Refusal::BelowFloor), Position::default());
@@ -186,7 +190,7 @@ impl SessionTable {
     /// (rule 5.3): then the primary holds its requests back.
     pub(crate) fn replies_over_budget(&self, session: SessionId, carried_floor: RequestNumber) -> bool {
         let half = u64::from(self.constants.session_replies_max) / 2;
-        let Some(session) = self.by_id.get(&session).and_then(|&at| self.get(at)) else { return false };
+        let Some(session) = self.find(session).and_then(|at| self.get(at)) else { return false };
         if session.reply_bytes <= half {
             return false;
         }
@@ -251,10 +255,10 @@ impl SessionTable {
         carried_floor: RequestNumber,
         request: Checksum,
     ) -> Lookup {
-        let Some(&at) = self.by_id.get(&session) else { return Lookup::NoSession };
+        let Some(at) = self.find(session) else { return Lookup::NoSession };
         let freed = self.get_mut(at).map_or(0, |session| session.raise_floor(carried_floor.min(number)));
         self.reply_bytes -= freed;
-        self.look_up(session, number, carried_floor, request)
+        self.look_up_at(at, number, carried_floor, request)
     }
 
     /// A command was executed: marks it and keeps its reply.
@@ -266,15 +270,19 @@ impl SessionTable {
         position: Position,
         reply: &[u8],
     ) -> bool {
-        let Some(&at) = self.by_id.get(&session) else { return false };
+        let Some(at) = self.find(session) else { return false };
         let (reply_max, session_max) = (self.constants.reply_max as usize, self.constants.session_replies_max.into());
         let Some(session) = self.get_mut(at) else { return false };
         let keep = reply.len() <= reply_max;
         let index = (number.0 - session.floor.0) as usize;
-        while session.executed.len() <= index {
+        let executed = Some(Executed { request, position, reply: keep.then(|| ReplyBytes::of(reply)) });
+        while session.executed.len() < index {
             session.executed.push_back(None);
         }
-        session.executed[index] = Some(Executed { request, position, reply: keep.then(|| ReplyBytes::of(reply)) });
+        match session.executed.get_mut(index) {
+            Some(mark) => *mark = executed,
+            None => session.executed.push_back(executed),
+        }
         let before = session.reply_bytes;
         if keep {
             session.reply_bytes += reply.len() as u64;
@@ -349,6 +357,14 @@ impl SessionTable {
             at = session.newer;
         }
         Checksum::of(&bytes)
+    }
+
+    /// Where a session is. Requests come in runs: most are of the session that was used last.
+    fn find(&self, id: SessionId) -> Option<u32> {
+        if self.get(self.newest).is_some_and(|session| session.id == id) {
+            return Some(self.newest);
+        }
+        self.by_id.get(&id).copied()
     }
 
     fn get(&self, at: u32) -> Option<&Session> {

@@ -52,7 +52,7 @@ impl ReadRequest {
 /// What is being repaired.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
-    due: bool,
+    pub(crate) due: bool,
     questions: Questions,
     pub(crate) reads: VecDeque<ReadRequest>,
     pub(crate) forwards: Forwards,

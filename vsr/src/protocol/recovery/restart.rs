@@ -90,6 +90,7 @@ impl Core {
             now,
             wall,
             halted: None,
+            rests: false,
             checked: Numbers::default(),
             news: News::default(),
             record_due: false,

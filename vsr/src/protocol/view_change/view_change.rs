@@ -592,6 +592,9 @@ impl Core {
 
     /// Puts the entries whose turn had to wait for a vsr state.
     pub(crate) fn stage_unstaged(&mut self) {
+        if self.writes.unstaged.is_empty() {
+            return;
+        }
         for op in self.writes.take_unstaged().into_keys() {
             self.writes.stage_put(&mut self.log, op);
         }

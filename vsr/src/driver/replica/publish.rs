@@ -1,0 +1,76 @@
+//! What a replica tells of itself: events, figures, its status.
+
+use std::sync::{Arc, PoisonError};
+
+use super::Driver;
+use crate::client::inbox::{ReplicaStatus, offer};
+use crate::protocol::{Event, Monotonic, Status};
+use crate::traits::clock::Clock;
+use crate::traits::network::Network;
+use crate::traits::state_machine::StateMachine;
+use crate::traits::storage::Storage;
+
+impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
+    /// Gives events to the watchers and figures to the metrics.
+    pub(super) fn publish(&mut self, now: Monotonic) {
+        let mut events = std::mem::take(&mut self.effects.events);
+        for event in &events {
+            if let Event::ViewStarted { .. } = event {
+                self.session.resend_now(now, true);
+            }
+            if let Some(observer) = &mut self.observer {
+                observer.on_event(&self.core, event);
+            }
+            for watcher in &self.watchers {
+                offer(watcher, event);
+            }
+        }
+        if let Some(observer) = &mut self.observer {
+            for mark in &self.effects.marks {
+                observer.on_mark(&self.core, mark);
+            }
+        }
+        self.metrics.turn_ended(now, &self.core, &events, &self.effects.marks);
+        self.effects.marks.clear();
+        events.clear();
+        self.effects.events = events;
+    }
+
+    /// Gives the status to the handles, and the health to the metrics: once a poll, for what a poll passes through is
+    /// over before anything that waits for it can run.
+    pub(super) fn publish_status(&mut self) {
+        let status = self.status();
+        self.metrics.health(self.inputs.now, &self.core, status.health, &self.refused_by);
+        self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);
+        self.shared.set_trouble("handle", self.session.trouble());
+        *self.shared.status.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+
+    pub(super) fn status(&self) -> ReplicaStatus {
+        let (_, starts) = self.core.disk_and_starts();
+        ReplicaStatus {
+            replica: self.core.id(),
+            view: self.core.view(),
+            normal: self.core.status() == Status::Normal,
+            is_primary: self.core.is_primary(),
+            primary: self.core.primary_id(),
+            commit: self.core.commit(),
+            applied: self.core.applied(),
+            head: self.core.head(),
+            sessions: self.core.sessions(),
+            starts,
+            log_bytes: self.core.log_bytes(),
+            health: self.core.health(&self.refused_by),
+            refused_by: if self.refused_by.is_empty() {
+                Vec::new()
+            } else {
+                self.refused_by.iter().map(|(by, why)| (*by, why.clone())).collect()
+            },
+            stopped: false,
+        }
+    }
+
+    pub(super) fn explain(&self) -> String {
+        self.core.explain_refused(&self.refused_by)
+    }
+}
