@@ -209,13 +209,16 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
                 let is_new = told.is_new((), &error.to_string());
                 log_failure(&who, &error, is_new);
                 let refused = error.is_refused_connection();
-                if let HandshakeError::Rejected(rejection) = &error {
-                    if is_new {
-                        shared.mailbox.hint(NetworkEvent::Refused { by: to, why: rejection.to_string() });
+                match &error {
+                    HandshakeError::Rejected(why) if is_new => {
+                        shared.mailbox.hint(NetworkEvent::Refused { by: to, why: why.to_string() });
                     }
-                } else if refused || was_rejected {
-                    // A peer that does not answer any more refuses nobody.
-                    shared.mailbox.hint(NetworkEvent::PeerDown { peer: Peer::Replica(to), refused });
+                    HandshakeError::Rejected(_) => {}
+                    // A peer that does not answer any more refuses nothing.
+                    _ if refused || was_rejected => {
+                        shared.mailbox.hint(NetworkEvent::PeerDown { peer: Peer::Replica(to), refused });
+                    }
+                    _ => {}
                 }
                 was_rejected = matches!(error, HandshakeError::Rejected(_));
                 backoff.after(&error).await;

@@ -191,7 +191,7 @@ fn a_rule_that_names_what_is_gone_is_found() {
     let expected = [
         "rule 6.4: gone is not in the file named before it",
         "rule 6.4: there is no gone.rs",
-        "rule 6.4: 2 files have the name tests.rs",
+        "rule 6.4: 3 files have the name tests.rs",
         "rule 6.4: there is no test no-such-thing",
     ];
     assert_eq!(wrong, expected);

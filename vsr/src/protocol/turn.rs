@@ -239,6 +239,8 @@ impl Core {
             self.now = self.now.max(inputs.now);
             self.tell_commit_when_idle();
             self.note_stall();
+            self.check_invariants();
+            self.rests = self.halted.is_none();
             effects.again = false;
             return;
         }
@@ -267,8 +269,7 @@ impl Core {
     }
 
     /// Whether a turn with these inputs moves nothing but the time: nothing has arrived, no timer is due, and the last turn
-    /// has left nothing to go on with. The last turn before a caller waits is such a one. Its numbers are those that
-    /// were compared at the end of the turn before.
+    /// has left nothing to go on with. The last turn before a caller waits is such a one.
     pub(crate) fn is_idle(&self, inputs: &Inputs) -> bool {
         self.rests
             && inputs.arrived.is_empty()
