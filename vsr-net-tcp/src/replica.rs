@@ -183,6 +183,17 @@ impl Network for TcpNetwork {
     }
 }
 
+/// What the replica is told of an attempt to connect that has failed. `is_new`: it did not fail in these words before;
+/// `was_rejected`: the peer refused the attempt before it.
+fn after_failure(to: ReplicaId, error: &HandshakeError, is_new: bool, was_rejected: bool) -> Option<NetworkEvent> {
+    if let HandshakeError::Rejected(why) = error {
+        return is_new.then(|| NetworkEvent::Refused { by: to, why: why.to_string() });
+    }
+    let refused = error.is_refused_connection();
+    // A peer that does not answer any more refuses nothing.
+    (refused || was_rejected).then_some(NetworkEvent::PeerDown { peer: Peer::Replica(to), refused })
+}
+
 /// Connects to a peer, and again whenever the connection has ended.
 async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
     let mut backoff = Backoff::new(&shared.options, u64::from(shared.me.0) << 8 | u64::from(to.0));
@@ -208,17 +219,8 @@ async fn keep_connected(shared: Arc<Shared>, to: ReplicaId, address: String) {
             Err(error) => {
                 let is_new = told.is_new((), &error.to_string());
                 log_failure(&who, &error, is_new);
-                let refused = error.is_refused_connection();
-                match &error {
-                    HandshakeError::Rejected(why) if is_new => {
-                        shared.mailbox.hint(NetworkEvent::Refused { by: to, why: why.to_string() });
-                    }
-                    HandshakeError::Rejected(_) => {}
-                    // A peer that does not answer any more refuses nothing.
-                    _ if refused || was_rejected => {
-                        shared.mailbox.hint(NetworkEvent::PeerDown { peer: Peer::Replica(to), refused });
-                    }
-                    _ => {}
+                if let Some(event) = after_failure(to, &error, is_new, was_rejected) {
+                    shared.mailbox.hint(event);
                 }
                 was_rejected = matches!(error, HandshakeError::Rejected(_));
                 backoff.after(&error).await;
