@@ -275,16 +275,10 @@ impl SimFolder {
     pub fn formatted(&self) {
         let mut disk = self.lock();
         disk.new = false;
-        let is_blank = disk.files.iter().all(|file| file.durable.len() == 0 && file.forgotten.is_empty());
-        if is_blank && !disk.journal.iter().any(|step| matches!(step, Step::FailedSync { .. })) {
-            // What was written is all that there is: the disk has the pages that reads give.
-            disk.journal.clear();
-            disk.files.iter_mut().for_each(|file| file.durable = file.cached.clone());
-            return;
-        }
-        let open = disk.replay(usize::MAX);
-        for write in open {
-            disk.files[write.file].durable.write(write.offset, &write.bytes, write.tag);
+        disk.journal.clear();
+        for file in &mut disk.files {
+            file.forgotten.clear();
+            file.durable = file.cached.clone();
         }
     }
 
@@ -655,6 +649,11 @@ impl Medium for SimFile {
         if disk.full && end > file.cached.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        if disk.new {
+            // Not a step: all of it is on the disk once that is formatted.
+            file.cached.write(offset, bytes, disk.tag);
+            return Ok(());
+        }
         file.write_to_unreadable(offset, end);
         // What stands there already stays the write's that put it: a start may write anew what it relies on.
         let mut runs: Vec<(u64, usize, u32)> = Vec::new();
@@ -687,7 +686,9 @@ impl Medium for SimFile {
             Some((after, salt)) => disk.failing = Some((after - 1, salt)),
             None => {}
         }
-        disk.journal.push(Step::Sync { file: self.file });
+        if !disk.new {
+            disk.journal.push(Step::Sync { file: self.file });
+        }
         Ok(())
     }
 
