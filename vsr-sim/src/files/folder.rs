@@ -152,6 +152,8 @@ impl File {
 struct Disk {
     first: VsrState,
     new: bool,
+    /// It is being formatted, and nothing can happen to it meanwhile.
+    formatting: bool,
     files: Vec<File>,
     /// What was done since it was last settled.
     journal: Vec<Step>,
@@ -214,6 +216,7 @@ impl SimFolder {
         SimFolder(Arc::new(Mutex::new(Disk {
             first,
             new: true,
+            formatting: false,
             files: Vec::new(),
             journal: Vec::new(),
             tag: 0,
@@ -275,11 +278,18 @@ impl SimFolder {
     pub fn formatted(&self) {
         let mut disk = self.lock();
         disk.new = false;
-        disk.journal.clear();
-        for file in &mut disk.files {
-            file.forgotten.clear();
-            file.durable = file.cached.clone();
+        if std::mem::take(&mut disk.formatting) {
+            disk.files.iter_mut().for_each(|file| file.durable = file.cached.clone());
         }
+        let open = disk.replay(usize::MAX);
+        for write in open {
+            disk.files[write.file].durable.write(write.offset, &write.bytes, write.tag);
+        }
+    }
+
+    /// What is written from now on is no step, until the disk is [`formatted`](Self::formatted): nothing happens to it before.
+    pub(crate) fn begin_formatting(&self) {
+        self.lock().formatting = true;
     }
 
     /// Another disk with the same content, and the same steps under way.
@@ -649,7 +659,7 @@ impl Medium for SimFile {
         if disk.full && end > file.cached.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        if disk.new {
+        if disk.formatting {
             // Not a step: all of it is on the disk once that is formatted.
             file.cached.write(offset, bytes, disk.tag);
             return Ok(());
@@ -686,7 +696,7 @@ impl Medium for SimFile {
             Some((after, salt)) => disk.failing = Some((after - 1, salt)),
             None => {}
         }
-        if !disk.new {
+        if !disk.formatting {
             disk.journal.push(Step::Sync { file: self.file });
         }
         Ok(())

@@ -53,6 +53,7 @@ impl FileDisks {
     /// One more disk, formatted.
     pub(crate) fn add(&mut self, state: &VsrState) -> Result<(), StorageError> {
         let folder = SimFolder::new(state.clone());
+        folder.begin_formatting();
         drop((self.open)(folder.clone())?);
         folder.formatted();
         let (ledger, evidence) = (Ledger::new(state.clone()), Evidence::default());
