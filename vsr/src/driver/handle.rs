@@ -113,7 +113,8 @@ impl<S: StateMachine> Handle<S> {
 }
 
 impl<S> Handle<S> {
-    /// What the replica said of itself at the end of its last turn.
+    /// What the replica said of itself when its future was last polled, at the end of that poll. A caller on another thread can have
+    /// the reply to a command a little before the status says that the command is applied.
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         self.shared.status()

@@ -37,7 +37,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
     }
 
     /// Gives the status to the handles, and the health to the metrics: once a poll, for what a poll passes through is
-    /// over before anything that waits for it can run.
+    /// over before another future of its thread can run. Other threads see the status of the last poll until then.
     pub(super) fn publish_status(&mut self) {
         let status = self.status();
         self.metrics.health(self.inputs.now, &self.core, status.health, &self.refused_by);

@@ -136,10 +136,11 @@ impl Questions {
         let mut op = from;
         while op <= log.head() && op.0 < from.0 + LOOK_AHEAD && wanted.len() < ENTRIES_MAX {
             if let Some(header) = missing(log, op) {
-                bytes += disk_bytes(header.body_len.into());
-                if !writes.has_room(bytes) {
+                let with = bytes + disk_bytes(header.body_len.into());
+                if !writes.has_room(with) {
                     break;
                 }
+                bytes = with;
                 if !self.is_asked(op, pace) {
                     wanted.push((op, header.checksum()));
                 }
@@ -150,9 +151,13 @@ impl Questions {
         self.damaged.retain(|op| *op < from && missing(log, *op).is_some());
         for op in &self.damaged {
             let Some(header) = missing(log, *op) else { continue };
-            bytes += disk_bytes(header.body_len.into());
-            let has_place = wanted.len() < ENTRIES_MAX && writes.has_room(bytes);
-            if has_place && !self.is_asked(*op, pace) {
+            let with = bytes + disk_bytes(header.body_len.into());
+            // What finds no room is not asked for, and takes no room from one that would find some.
+            if !writes.has_room(with) {
+                continue;
+            }
+            bytes = with;
+            if wanted.len() < ENTRIES_MAX && !self.is_asked(*op, pace) {
                 wanted.push((*op, header.checksum()));
             }
         }
@@ -237,6 +242,25 @@ mod tests {
         (1..=long.head().0).for_each(|op| long.slot_mut(OpNumber(op)).unwrap().body = Body::Missing);
         let wanted = Questions::default().wanted(&long, &with_room(u64::MAX), OpNumber::ZERO, at(0));
         assert_eq!(wanted.len(), ENTRIES_MAX, "as many as one message takes");
+    }
+
+    /// Rule 6.7: others may need the copy of an op that is applied here, whatever is too long for this disk.
+    #[test]
+    fn what_finds_no_room_keeps_no_damaged_entry_from_being_wanted() {
+        let mut log = log_without(&[2, 3]);
+        let long = Bytes::from(vec![0; 1 << 20]);
+        log.extend(header(5, log.checksum(OpNumber(4)).unwrap(), &long));
+        log.extend(header(6, log.checksum(OpNumber(5)).unwrap(), &Bytes::from(vec![0; 10])));
+        let writes = with_room(2 * disk_bytes(10));
+        let wanted = |damaged: &[u64], applied| {
+            let mut questions = Questions::default();
+            damaged.iter().for_each(|op| questions.note_damaged(OpNumber(*op)));
+            ops(&questions.wanted(&log, &writes, OpNumber(applied), at(0)))
+        };
+        assert!(wanted(&[], 4).is_empty(), "op 5 finds no room, and op 6 is of no use before it");
+        assert_eq!(wanted(&[2, 3], 4), [2, 3], "nor does op 5 take any");
+        assert_eq!(wanted(&[5, 6], 6), [6], "nor does it where it is damaged itself");
+        assert_eq!(wanted(&[2, 3, 6], 6), [2, 3], "two find room");
     }
 
     /// Rule 6.9.
