@@ -463,3 +463,21 @@ fn executed(Execution { position, command, reply }: Execution) -> Fact {
 pub(super) fn session(index: u8) -> vsr::protocol::SessionId {
     vsr::protocol::SessionId(Position { op: OpNumber(1), index: index.into() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_two_marks_is_taken_out() {
+        let mut text = "a: 1, b: 2, c: 3".to_owned();
+        cut(&mut text, "b: ", ", c");
+        assert_eq!(text, "a: 1, , c: 3");
+    }
+
+    #[test]
+    #[should_panic(expected = "has no \", d\" where it is looked for")]
+    fn a_mark_that_is_gone_is_noticed() {
+        cut(&mut "a: 1, b: 2, c: 3".to_owned(), "b: ", ", d");
+    }
+}
