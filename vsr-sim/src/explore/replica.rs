@@ -365,9 +365,10 @@ impl Replica {
         }
         cut(text, "backoff: ", ", fast_votes");
         // What the last turn left behind is compared with, and decides nothing.
-        cut(text, "checked: ", ", local_replies");
+        cut(text, "checked: ", ", news");
         if core.is_primary() {
-            cut(text, " votes: [", ", voting");
+            // Those of the others: no primary votes here, and they are forgotten when its view ends.
+            cut(text, "until: [", " }, dvcs");
         }
         if let Phase::Normal | Phase::Installing { .. } | Phase::AwaitingMembers | Phase::RepairingPrimary =
             core.phase()
@@ -399,22 +400,30 @@ impl Replica {
     }
 }
 
+/// The place of a mark in a text, from there on. A field of the core that has another name now, or another neighbour, is noticed here:
+/// nothing would be cut at its mark, or too much.
+fn find(text: &str, from: usize, mark: &str) -> usize {
+    match text[from..].find(mark) {
+        Some(at) => from + at,
+        None => panic!("the text of a replica has no {mark:?} where it is looked for: {}", &text[from..]),
+    }
+}
+
 /// Takes everything from one mark to another out of a text.
 fn cut(text: &mut String, from: &str, to: &str) {
-    let Some(start) = text.find(from) else { return };
-    if let Some(len) = text[start..].find(to) {
-        text.drain(start..start + len);
-    }
+    let start = find(text, 0, from);
+    let end = find(text, start, to);
+    text.drain(start..end);
 }
 
 /// Takes out what each member has answered: the last fields of its `Progress`.
 fn cut_answers(text: &mut String) {
-    let Some(mut from) = text.find("progress: ") else { return };
+    let mut from = find(text, find(text, 0, "progress: "), ", acknowledged: ");
     loop {
         let end = text[from..].find(", random: ").map_or(text.len(), |end| from + end);
         let Some(start) = text[from..end].find(", acknowledged: ").map(|start| from + start) else { return };
-        let Some(len) = text[start..end].find(" } }") else { return };
-        text.drain(start..start + len);
+        let last = find(text, start, " } }");
+        text.drain(start..last);
         from = start;
     }
 }
@@ -453,4 +462,22 @@ fn executed(Execution { position, command, reply }: Execution) -> Fact {
 /// The place of a request of a client whose session is the `index`-th that was opened, all in op 1.
 pub(super) fn session(index: u8) -> vsr::protocol::SessionId {
     vsr::protocol::SessionId(Position { op: OpNumber(1), index: index.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_two_marks_is_taken_out() {
+        let mut text = "a: 1, b: 2, c: 3".to_owned();
+        cut(&mut text, "b: ", ", c");
+        assert_eq!(text, "a: 1, , c: 3");
+    }
+
+    #[test]
+    #[should_panic(expected = "has no \", d\" where it is looked for")]
+    fn a_mark_that_is_gone_is_noticed() {
+        cut(&mut "a: 1, b: 2, c: 3".to_owned(), "b: ", ", d");
+    }
 }

@@ -706,3 +706,44 @@ impl Medium for SimFile {
         Ok(self.folder.lock().files[self.file].cached.len())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vsr::protocol::DiskId;
+    use vsr::{ClusterId, Membership, ReplicaId};
+
+    use super::*;
+
+    fn new() -> SimFolder {
+        let membership = Membership::new(["a", "b", "c"]).unwrap();
+        SimFolder::new(VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(7), membership))
+    }
+
+    #[test]
+    fn what_formats_a_disk_is_on_it_and_what_is_written_later_is_a_step() {
+        let folder = new();
+        folder.begin_formatting();
+        let file = folder.file("f");
+        file.write_at(&[1; SECTOR], 0).unwrap();
+        assert_eq!(folder.steps(), 0);
+        // Also what was not synced.
+        folder.formatted();
+        file.write_at(&[2; SECTOR], 0).unwrap();
+        file.sync().unwrap();
+        assert_eq!(folder.steps(), 2);
+        folder.power_loss(1, Kept::Nothing);
+        let mut found = [0; SECTOR];
+        file.read_at(&mut found, 0).unwrap();
+        assert_eq!(found, [1; SECTOR]);
+    }
+
+    #[test]
+    fn power_may_be_lost_while_a_disk_is_formatted_that_was_not_said_to_be() {
+        let folder = new();
+        let file = folder.file("f");
+        file.write_at(&[1; SECTOR], 0).unwrap();
+        assert_eq!(folder.steps(), 1);
+        folder.power_loss(usize::MAX, Kept::Nothing);
+        assert_eq!((file.len().unwrap(), folder.is_new()), (0, true));
+    }
+}

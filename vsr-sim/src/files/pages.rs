@@ -158,3 +158,34 @@ impl Pages {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_become_like_others_that_are_longer_shorter_or_differ_in_one_page() {
+        let mut first = Pages::new();
+        first.write(0, &[1; 3 * PAGE], 1);
+        let mut changed = first.clone();
+        changed.write(PAGE as u64, &[2; SECTOR], 2);
+        let (mut longer, mut shorter) = (first.clone(), first.clone());
+        longer.write(3 * PAGE as u64, &[3; PAGE], 3);
+        shorter.set_len(PAGE as u64 + 100);
+        for other in [&changed, &longer, &shorter] {
+            for mut pages in [first.clone(), other.clone(), Pages::new()] {
+                pages.become_like(other);
+                assert_eq!(pages.len(), other.len());
+                for sector in 0..5 * SECTORS_PER_PAGE as u64 {
+                    assert_eq!(pages.sector(sector), other.sector(sector), "sector {sector}");
+                    assert_eq!(pages.tag(sector), other.tag(sector), "sector {sector}");
+                }
+            }
+        }
+        // What is written to one of two that share their pages is not in the other.
+        let mut pages = first.clone();
+        pages.become_like(&changed);
+        pages.write(0, &[4; PAGE], 4);
+        assert_eq!((changed.sector(0), changed.tag(0)), ([1; SECTOR], 1));
+    }
+}
