@@ -95,9 +95,10 @@ impl World {
             match misdeed {
                 Misdeed::SharesId | Misdeed::Returns => {}
                 Misdeed::FloorAbove => request.floor = RequestNumber(request.number.0 + 1 + request.number.0 % 3),
-                // The first that is beyond it, or one a little further.
+                // Beyond any window that its floor allows, and the same whenever it is sent again: under the id of another client it
+                // may be let in one day, and one command under two numbers is executed twice, rightly.
                 Misdeed::BeyondWindow => {
-                    request.number = RequestNumber(request.floor.0 + window + request.number.0 % 3);
+                    request.number = RequestNumber(request.number.0 + window + request.number.0 % 3);
                 }
                 Misdeed::BeyondAny => request.number = RequestNumber((1 << 60) + request.number.0),
                 Misdeed::TooLong(len) => {
