@@ -287,9 +287,16 @@ impl SimFolder {
         }
     }
 
-    /// What is written from now on is no step, until the disk is [`formatted`](Self::formatted): nothing happens to it before.
-    pub(crate) fn begin_formatting(&self) {
-        self.lock().formatting = true;
+    /// A disk that this storage has formatted, and nothing has happened to it meanwhile: what was written is no step.
+    pub(crate) fn formatted_by<S, E>(
+        first: VsrState,
+        open: impl FnOnce(SimFolder) -> Result<S, E>,
+    ) -> Result<SimFolder, E> {
+        let folder = SimFolder::new(first);
+        folder.lock().formatting = true;
+        drop(open(folder.clone())?);
+        folder.formatted();
+        Ok(folder)
     }
 
     /// Another disk with the same content, and the same steps under way.
@@ -714,20 +721,22 @@ mod tests {
 
     use super::*;
 
-    fn new() -> SimFolder {
+    fn first() -> VsrState {
         let membership = Membership::new(["a", "b", "c"]).unwrap();
-        SimFolder::new(VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(7), membership))
+        VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(7), membership)
     }
 
     #[test]
     fn what_formats_a_disk_is_on_it_and_what_is_written_later_is_a_step() {
-        let folder = new();
-        folder.begin_formatting();
+        let format = |folder: SimFolder| {
+            let written = folder.file("f").write_at(&[1; SECTOR], 0);
+            assert_eq!(folder.steps(), 0);
+            // It was not synced.
+            written
+        };
+        let folder = SimFolder::formatted_by(first(), format).unwrap();
         let file = folder.file("f");
-        file.write_at(&[1; SECTOR], 0).unwrap();
-        assert_eq!(folder.steps(), 0);
-        // Also what was not synced.
-        folder.formatted();
+        assert!(!folder.is_new() && folder.is_settled());
         file.write_at(&[2; SECTOR], 0).unwrap();
         file.sync().unwrap();
         assert_eq!(folder.steps(), 2);
@@ -739,7 +748,7 @@ mod tests {
 
     #[test]
     fn power_may_be_lost_while_a_disk_is_formatted_that_was_not_said_to_be() {
-        let folder = new();
+        let folder = SimFolder::new(first());
         let file = folder.file("f");
         file.write_at(&[1; SECTOR], 0).unwrap();
         assert_eq!(folder.steps(), 1);

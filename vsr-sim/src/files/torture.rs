@@ -139,10 +139,7 @@ fn first_state(disk_id: u64) -> Result<VsrState, Stop> {
 
 fn formatted<S: Storage>(open: &impl Fn(SimFolder) -> Result<S, StorageError>, disk_id: u64) -> Result<Subject, Stop> {
     let state = first_state(disk_id)?;
-    let folder = SimFolder::new(state.clone());
-    folder.begin_formatting();
-    drop(open(folder.clone()).map_err(Stop::Refused)?);
-    folder.formatted();
+    let folder = SimFolder::formatted_by(state.clone(), open).map_err(Stop::Refused)?;
     Ok(Subject::new(folder, state))
 }
 

@@ -2,6 +2,7 @@
 //! floors and commands that no library sends.
 
 use bytes::{Bytes, BytesMut};
+use vsr::Checksum;
 use vsr::protocol::{Message, Peer, Random, RequestNumber};
 
 use super::World;
@@ -106,7 +107,11 @@ impl World {
                     command.resize(len.max(command.len()), 0);
                     request.command = command.freeze();
                 }
-                Misdeed::AnothersSession(another) => request.session = self.nodes[another].session,
+                // The same whenever it is sent again: else one command under two sessions is executed twice, rightly.
+                Misdeed::AnothersSession(another) => {
+                    let (theirs, of) = (self.nodes[another].session, (request.number, Checksum::of(&request.command)));
+                    request.session = *self.nodes[node].borrowed.entry(of).or_insert(theirs);
+                }
                 Misdeed::Garbage => request.command = Bytes::from_static(b"\xc7"),
             }
         }

@@ -38,9 +38,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use vsr::ClientId;
 use vsr::network::NetworkEvent;
-use vsr::protocol::{Peer, Quorums, Random, SessionId};
+use vsr::protocol::{Peer, Quorums, Random, RequestNumber, SessionId};
+use vsr::{Checksum, ClientId};
 
 use self::links::{Delivery, Links};
 use self::pace::Pace;
@@ -206,6 +206,8 @@ pub(crate) struct Node {
     pub(crate) misdeed: Option<Misdeed>,
     /// The session that it asked under last, where there are clients that break the rules.
     pub(crate) session: SessionId,
+    /// The sessions of another client under which it has sent its requests, by number and content.
+    borrowed: BTreeMap<(RequestNumber, Checksum), SessionId>,
     /// Commands that its state machine has executed in this turn.
     pub(crate) executed: usize,
     /// Until when its disk has no room, and a write is how it is known.
@@ -342,6 +344,7 @@ impl World {
             numbers: (0, 0),
             misdeed: None,
             session: SessionId::default(),
+            borrowed: BTreeMap::new(),
             executed: 0,
             no_space_until: 0,
             no_sync_until: 0,

@@ -52,10 +52,7 @@ impl FileDisks {
 
     /// One more disk, formatted.
     pub(crate) fn add(&mut self, state: &VsrState) -> Result<(), StorageError> {
-        let folder = SimFolder::new(state.clone());
-        folder.begin_formatting();
-        drop((self.open)(folder.clone())?);
-        folder.formatted();
+        let folder = SimFolder::formatted_by(state.clone(), &*self.open)?;
         let (ledger, evidence) = (Ledger::new(state.clone()), Evidence::default());
         self.disks.push(FileDisk { folder, ledger, late: Vec::new(), evidence, idle_since: 0 });
         Ok(())

@@ -63,7 +63,7 @@ pub enum QueryError {
     Stopped,
 }
 
-/// What a replica says of itself at the end of a poll. Later versions have more fields.
+/// What a replica says of itself at the end of a poll, and every 10 ms within a longer one. Later versions have more fields.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct ReplicaStatus {

@@ -20,7 +20,7 @@ use crate::codec::CodecError;
 use crate::config::ConfigError;
 use crate::protocol::{
     Busy, CLIENT_PAUSE_MAX, Checksum, ClientId, Monotonic, NEVER, Outcome, Position, Random, Refusal, Reply, Request,
-    RequestNumber, SessionId,
+    RequestNumber, SessionId, nanos,
 };
 
 /// Why a submit has no reply.
@@ -212,7 +212,7 @@ impl<T> ClientSession<T> {
             hold_until: Monotonic(0),
             has_progressed: true,
             latency: 0,
-            reply_timeout_nanos: u64::try_from(reply_timeout.as_nanos()).unwrap_or(u64::MAX),
+            reply_timeout_nanos: nanos(reply_timeout),
             caution: 0,
             random: Random::new(client.0 as u64),
             next_due: Monotonic(0),
@@ -410,7 +410,7 @@ impl<T> ClientSession<T> {
 
     /// When an answer to what is sent `now` has taken too long.
     fn timed_out_at(&self, now: Monotonic) -> Monotonic {
-        Monotonic(now.0.saturating_add(self.time_out_nanos()))
+        now.after_nanos(self.time_out_nanos())
     }
 
     /// They were never sent: nothing of them is executed.
@@ -587,7 +587,7 @@ impl<T> ClientSession<T> {
         }
         if answered.attempts == 0 {
             // Of one that was sent twice it is unknown which copy was answered.
-            self.latency = self.latency.saturating_mul(7).saturating_add(now.0.saturating_sub(answered.sent_at.0)) / 8;
+            self.latency = self.latency.saturating_mul(7).saturating_add(now.nanos_since(answered.sent_at)) / 8;
             self.caution = 0;
         }
         // It was taken: a little more may be on the way, twice as much until something is refused.

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
-use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, Kept};
+use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, keep};
 use super::handle::Handle;
 use super::metrics::Metrics;
 use crate::adapters::system_clock::SystemClock;
@@ -27,7 +27,7 @@ use crate::client::session::{ClientSession, SubmitError, Submitted};
 use crate::config::{Config, ConfigError};
 use crate::log;
 use crate::protocol::{
-    BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Halt, Input, Inputs, Mark, Message,
+    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Halt, Input, Inputs, Mark, Message,
     Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
 };
 use crate::traits::clock::{Alarm, Clock};
@@ -257,7 +257,8 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         forget_at: Monotonic(0),
         next_query: 0,
         write: None,
-        kept: Kept::default(),
+        kept: Batch::default(),
+        published_at: Monotonic(0),
         full: None,
         full_pause: FULL_PAUSE,
         reads: Vec::new(),
@@ -349,8 +350,10 @@ struct Driver<'a, S, D, N, C> {
     forget_at: Monotonic,
     next_query: u64,
     write: Option<(BatchNumber, WriteFuture<'a>)>,
-    /// What the write under way writes.
-    kept: Kept,
+    /// What the write under way writes. A buffer: it is kept without an allocation for each write.
+    kept: Batch,
+    /// The time of the turn after which status and health were published last.
+    published_at: Monotonic,
     /// A write that found no room.
     full: Option<Full>,
     full_pause: Duration,
@@ -379,6 +382,8 @@ const HAND_OVER_MAX: Duration = Duration::from_secs(1);
 const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// A client that has not asked its query again for so long has given it up. One that waits asks every second.
 const QUERY_FORGOTTEN: Duration = Duration::from_secs(5);
+/// The status is not older than this and two turns.
+const PUBLISH_AFTER: Duration = Duration::from_millis(10);
 const FORGET_EVERY: Duration = Duration::from_millis(20);
 
 impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, C> {
@@ -390,7 +395,12 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 
     fn make_turns(&mut self, context: &mut Context<'_>) -> Poll<Result<(), ReplicaError>> {
         for _ in 0..TURNS_MAX {
-            match self.turn(context) {
+            let turn = self.turn(context);
+            if self.inputs.now.since(self.published_at) >= PUBLISH_AFTER {
+                // A poll behind a slow state machine can take long.
+                self.publish_status();
+            }
+            match turn {
                 Err(error) => return Poll::Ready(Err(error)),
                 Ok(_) if self.is_stopped() => return Poll::Ready(Ok(())),
                 Ok(true) => {}
@@ -437,8 +447,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 
     fn poll_write(&mut self, context: &mut Context<'_>, now: Monotonic) -> Result<bool, ReplicaError> {
         if let Some(full) = self.full.take_if(|full| now >= full.again_at) {
-            self.write = Some((full.number, self.storage.write(full.kept.batch())));
-            self.kept = full.kept;
+            self.write = Some((full.number, self.storage.write(full.batch.clone())));
+            self.kept = full.batch;
             self.full_pause = (full.pause * 2).min(FULL_PAUSE_MAX);
         }
         let Some((number, write)) = &mut self.write else { return Ok(false) };
@@ -453,13 +463,14 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                 if pause == FULL_PAUSE {
                     log::warn!(%error, "a write waits for room");
                 }
-                let kept = std::mem::take(&mut self.kept);
-                self.full = Some(Full { number, kept, again_at: now.after(pause), pause });
+                let batch = std::mem::take(&mut self.kept);
+                self.full = Some(Full { number, batch, again_at: now.after(pause), pause });
                 return Ok(true);
             }
             result => result?,
         }
-        self.kept.clear();
+        // Bodies are not held longer than their write.
+        self.kept.entries.clear();
         self.full_pause = FULL_PAUSE;
         self.metrics.write_ended(now);
         self.inputs.written = Some(number);
@@ -697,7 +708,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     fn start_io(&mut self, now: Monotonic) {
         if let Some((number, batch)) = self.effects.write.take() {
             self.metrics.write_started(now, &batch);
-            self.kept.keep(&batch);
+            keep(&mut self.kept, &batch);
             self.write = Some((number, self.storage.write(batch)));
         }
         if !self.effects.reads.is_empty() {

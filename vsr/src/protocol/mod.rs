@@ -63,11 +63,11 @@ pub(crate) use self::types::message::in_messages;
 pub use self::types::message::{
     Busy, DoViewChange, Envelope, Message, Outcome, Peer, Ping, Refusal, Reply, Request, SlotEvidence, StartView,
 };
-pub(crate) use self::types::number::NEVER;
 pub use self::types::number::{
     BatchNumber, ClientId, ClusterId, CommitNumber, DiskId, Epoch, Monotonic, OpNumber, Position, ReplicaId,
     RequestNumber, SessionId, Timestamp, View,
 };
+pub(crate) use self::types::number::{NEVER, nanos};
 pub use self::types::options::{Options, Timing};
 pub use self::types::quorum::{MEMBERS_MAX, Quorums};
 pub use self::types::random::Random;

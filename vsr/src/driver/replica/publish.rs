@@ -37,8 +37,9 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
     }
 
     /// Gives the status to the handles, and the health to the metrics: once a poll, for what a poll passes through is
-    /// over before another future of its thread can run. Other threads see the status of the last poll until then.
+    /// over before another future of its thread can run; and within a poll that takes long, for other threads.
     pub(super) fn publish_status(&mut self) {
+        self.published_at = self.inputs.now;
         let status = self.status();
         self.metrics.health(self.inputs.now, &self.core, status.health, &self.refused_by);
         self.watchers.retain(|watcher| Arc::strong_count(watcher) > 1);

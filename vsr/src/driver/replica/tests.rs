@@ -2,8 +2,8 @@
 
 use std::io::Read;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
 use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX, REQUEST_MAX};
-use crate::protocol::{Batch, Busy, Entry, OpNumber, Recovered};
+use crate::protocol::{Batch, Busy, Entry, Monotonic, OpNumber, Recovered, Timestamp};
 use crate::traits::storage::StorageError;
 use crate::{
     ApplyContext, Client, ClientConfig, ClientId, Clock, ClusterId, Config, ConfigError, Handle, QueryContext,
@@ -557,4 +557,75 @@ fn a_replica_that_cannot_work_is_not_built() {
         Replica::builder(config, Lengths).storage(storage).network(MemoryNetwork::new(1).endpoint(ReplicaId(0)));
     let refused = builder.build().map(|_| ()).unwrap_err();
     assert!(matches!(refused, ConfigError::Field { field: "timing.heartbeat", .. }), "{refused}");
+}
+
+/// A clock that stands still but for what is done to it.
+#[derive(Default)]
+struct ByHand(AtomicU64);
+
+#[async_trait]
+impl Clock for ByHand {
+    fn now(&self) -> Monotonic {
+        Monotonic(self.0.load(Ordering::Relaxed))
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn sleep_until(&self, deadline: Monotonic) {
+        if self.now() < deadline {
+            pending::<()>().await;
+        }
+    }
+}
+
+/// Each command takes a millisecond. It notes how many ops the status is behind at most.
+#[derive(Clone, Default)]
+struct Slow {
+    clock: Arc<ByHand>,
+    handle: Arc<OnceLock<Handle<Slow>>>,
+    behind: Arc<AtomicU64>,
+}
+
+impl StateMachine for Slow {
+    type Command = ();
+    type Reply = ();
+    type Query = ();
+    type Answer = ();
+    fn apply(&mut self, context: &ApplyContext, (): ()) {
+        self.clock.0.fetch_add(1_000_000, Ordering::Relaxed);
+        if let Some(handle) = self.handle.get() {
+            let behind = context.position.op.0 - handle.status().applied.0;
+            self.behind.fetch_max(behind, Ordering::Relaxed);
+        }
+    }
+    fn query(&self, _: &QueryContext, (): ()) {}
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::of(())
+    }
+    fn restore(_: &mut dyn Read) -> Result<Slow, RestoreError> {
+        Ok(Slow::default())
+    }
+}
+
+/// One poll applies many slices of a slow state machine. Another thread sees in the status how far it is.
+#[test]
+fn the_status_follows_within_a_poll_that_takes_long() {
+    let mut config = config_of(0, 1);
+    config.apply_slice = 8;
+    (config.membership.constants.batch_requests_max, config.membership.constants.pipeline_max) = (1, 128);
+    let slow = Slow::default();
+    let (storage, network) = (MemoryStorage::format(&config), MemoryNetwork::new(1));
+    let builder = Replica::builder(config, slow.clone()).storage(storage).network(network.endpoint(ReplicaId(0)));
+    let (replica, handle) = builder.clock(slow.clock.clone()).build().unwrap();
+    assert!(slow.handle.set(handle.clone()).is_ok());
+    let mut pool = LocalPool::new();
+    pool.spawner().spawn_local(async move { drop(replica.run().await) }).unwrap();
+    let replies = pool.run_until(join_all((0..200).map(|_| handle.submit(()))));
+    assert!(replies.iter().all(Result::is_ok));
+    // It is told at the end of the first turn that began ten milliseconds after the last time: of slices of eight the third. And the
+    // op that is being applied.
+    let behind = slow.behind.load(Ordering::Relaxed);
+    assert!((8..=25).contains(&behind), "{behind} ops behind");
 }

@@ -9,7 +9,7 @@ use crate::protocol::core::Core;
 use crate::protocol::log::log::LogSlot;
 use crate::protocol::normal::progress::Progress;
 use crate::protocol::types::life::Distrust;
-use crate::protocol::types::number::{CommitNumber, Monotonic, OpNumber, ReplicaId};
+use crate::protocol::types::number::{CommitNumber, Monotonic, OpNumber, ReplicaId, nanos};
 use crate::protocol::view_change::phase::Status;
 
 /// Whether commands can commit, as far as one replica sees it, and what stands in the way if not. The primary
@@ -196,7 +196,7 @@ impl Core {
 
     fn is_heard_within(&self, member: &Progress, hearing: u64) -> bool {
         let heard_at = member.heard_at;
-        member.id == self.id || (heard_at > Monotonic(0) && self.now.0.saturating_sub(heard_at.0) < hearing)
+        member.id == self.id || (heard_at > Monotonic(0) && self.now.nanos_since(heard_at) < hearing)
     }
 
     /// Members that are heard and whose word counts, this one included.
@@ -209,7 +209,7 @@ impl Core {
     /// Members that have confirmed this primary's view lately, itself included.
     fn confirmations(&self) -> usize {
         let timeout = nanos(self.options.timing.quorum_timeout);
-        let recent = |when: Monotonic| self.now.0.saturating_sub(when.0) < timeout;
+        let recent = |when: Monotonic| self.now.nanos_since(when) < timeout;
         self.progress.iter().filter(|member| member.id == self.id || recent(member.confirmed_at)).count()
     }
 
@@ -220,7 +220,7 @@ impl Core {
         }
         let Some(primary) = self.progress.get(primary) else { return false };
         let hearing = self.hearing();
-        self.is_heard_within(primary, hearing) && self.now.0.saturating_sub(self.backup.heard_at.0) < hearing
+        self.is_heard_within(primary, hearing) && self.now.nanos_since(self.backup.heard_at) < hearing
     }
 
     fn is_shut_out(&self, refused_by: &Refusals) -> bool {
@@ -365,10 +365,6 @@ impl Core {
 /// Whether a member's disk is not the one that counts. (A message of an earlier start may be a late one.)
 fn is_of_no_account(member: &Progress) -> bool {
     matches!(member.distrust, Some(Distrust::OtherDisk | Distrust::OlderDisk))
-}
-
-fn nanos(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn list(ids: &[ReplicaId]) -> String {

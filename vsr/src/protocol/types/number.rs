@@ -107,14 +107,29 @@ impl Monotonic {
     /// This moment and `nanos` more; saturates.
     #[must_use]
     pub fn after(self, duration: std::time::Duration) -> Monotonic {
-        Monotonic(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        self.after_nanos(nanos(duration))
+    }
+
+    /// As [`after`](Self::after), for what is counted often.
+    pub(crate) fn after_nanos(self, nanos: u64) -> Monotonic {
+        Monotonic(self.0.saturating_add(nanos))
     }
 
     /// The time from `earlier` to this moment; zero when `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Monotonic) -> std::time::Duration {
-        std::time::Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        std::time::Duration::from_nanos(self.nanos_since(earlier))
     }
+
+    /// As [`since`](Self::since), for what is counted often.
+    pub(crate) fn nanos_since(self, earlier: Monotonic) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A duration in nanoseconds; saturates.
+pub(crate) fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// A view: who is primary, and of which generation of members. Ordered by epoch first, so that a
