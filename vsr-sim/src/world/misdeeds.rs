@@ -117,3 +117,67 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use vsr::ClientId;
+    use vsr::protocol::{OpNumber, Position, Request, SessionId};
+
+    use super::*;
+    use crate::check::Checkers;
+    use crate::faults::Plan;
+    use crate::options::Options;
+    use crate::report::{Detail, Trace};
+
+    fn session(op: u64) -> SessionId {
+        SessionId(Position { op: OpNumber(op), index: 0 })
+    }
+
+    /// Seeds 12134 and 13583: a request that is sent again, when the floor of its client has risen and the other client has another
+    /// session, is the same request. As another one it would be executed twice, rightly.
+    #[test]
+    fn what_is_wrong_with_a_request_is_the_same_when_it_is_sent_again() {
+        let options = Options { rogues: 1, ..Options::calm(1, 3) };
+        let quorums = options.membership().unwrap().quorums;
+        let trace = Trace::new(Detail::Counters);
+        let mut world = World::new(options, quorums, Plan::default(), trace, Checkers::all());
+        let another = world.add_node(Peer::Client(ClientId(8)));
+        let rogue = world.add_node(Peer::Client(ClientId(9)));
+        let misdeeds = [
+            Misdeed::SharesId,
+            Misdeed::Returns,
+            Misdeed::FloorAbove,
+            Misdeed::BeyondWindow,
+            Misdeed::BeyondAny,
+            Misdeed::TooLong(100),
+            Misdeed::AnothersSession(another),
+            Misdeed::Garbage,
+        ];
+        for misdeed in misdeeds {
+            world.nodes[rogue].misdeed = Some(misdeed);
+            let mut send = |floor: u64, theirs: SessionId| {
+                world.nodes[another].session = theirs;
+                let request = Request {
+                    client: ClientId(9),
+                    session: session(1),
+                    number: RequestNumber(5),
+                    floor: RequestNumber(floor),
+                    command: Bytes::from_static(b"once"),
+                };
+                let mut message = Message::Requests { requests: vec![request], forwarded: false };
+                world.misbehave(rogue, &mut message);
+                let Message::Requests { mut requests, .. } = message else { unreachable!("it stays a request") };
+                requests.remove(0)
+            };
+            let (first, again) = (send(2, session(7)), send(4, session(8)));
+            let name = |request: &Request| (request.session, request.number, request.command.clone());
+            assert_eq!(name(&first), name(&again), "{misdeed:?}");
+            if misdeed == Misdeed::AnothersSession(another) {
+                assert_eq!(first.session, session(7));
+            }
+            if misdeed == Misdeed::BeyondWindow {
+                assert!(first.number.0 >= 5 + u64::from(world.options.window), "{first:?}");
+            }
+        }
+    }
+}
