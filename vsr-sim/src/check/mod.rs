@@ -8,6 +8,7 @@
 //! | `new-view-holds-what-was-committed` | no view begins without an op that was committed before it | hazard I2 |
 //! | `monotone-view-log-view-commit` | durable view, log_view and commit number never go back | hazard I3 |
 //! | `state-order` | log_view ≤ view, applied ≤ commit ≤ head | hazards I4, I9 |
+//! | `primary-holds-its-log` | a primary starts its view with every op of its log | hazard B22 |
 //! | `one-primary-per-view` | one replica speaks as primary of a view | hazard I5 |
 //! | `one-content-per-view-and-op` | one content per op of a view | hazard I6 |
 //! | `acknowledged-is-durable` | a `PrepareOk` only for what the sender's disk holds | hazard I7 |
@@ -114,6 +115,7 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(terms::ReadsAreConfirmed::default()),
         Box::new(monotone::Monotone::default()),
         Box::new(monotone::StateOrder),
+        Box::new(monotone::PrimaryHoldsItsLog::default()),
         Box::new(exactly_once::ExactlyOnce::default()),
         Box::new(exactly_once::SameReplies::default()),
         Box::new(exactly_once::SameDigests::default()),

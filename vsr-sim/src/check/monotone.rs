@@ -1,6 +1,6 @@
 //! Numbers that never go back (hazards I3, I4, I9).
 
-use vsr::protocol::{CommitNumber, Event, Status, View};
+use vsr::protocol::{CommitNumber, Event, Mark, OpNumber, Status, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
@@ -60,6 +60,47 @@ impl Checker for Monotone {
         Ok(())
     }
 }
+
+/// A primary starts its view with every op of its log: of one that it has not there may be no other copy, and while it sends
+/// heartbeats no member chooses again.
+#[derive(Debug, Default)]
+pub(super) struct PrimaryHoldsItsLog {
+    /// Of each replica an op that it lacks as it starts a view; what it finds damaged in the same turn it had until then.
+    lacks: ByReplica<Option<(View, OpNumber)>>,
+}
+
+impl Checker for PrimaryHoldsItsLog {
+    fn name(&self) -> &'static str {
+        "primary-holds-its-log"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::OTHER_EVENTS | Interests::TURN
+    }
+
+    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        match *observation {
+            // In the same turn it may have gone on to another view.
+            Observation::Event { replica, core, event: Event::ViewStarted { view, primary } }
+                if core.id() == *primary && core.view() == *view =>
+            {
+                let mut uncommitted = (core.commit().0 + 1..=core.head().0).map(OpNumber);
+                *self.lacks.of(replica) = uncommitted.find(|op| !core.holds(*op)).map(|op| (*view, op));
+            }
+            Observation::Mark { replica, mark: Mark::Path(DAMAGE), .. } => *self.lacks.of(replica) = None,
+            Observation::Turn { replica, .. } => {
+                if let Some((view, op)) = self.lacks.of(replica).take() {
+                    return Err(format!("r{replica} starts view {view} as its primary without the body of op {op}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// The mark of an entry that was on the disk, and cannot be read.
+const DAMAGE: &str = "a stored entry is damaged";
 
 /// log_view ≤ view; in normal operation they are equal; nothing is applied that is not committed.
 #[derive(Debug)]

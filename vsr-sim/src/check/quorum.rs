@@ -1,6 +1,6 @@
 //! Who counts in no quorum (hazard I14; rules 6.4, 7.6).
 
-use vsr::protocol::{DoViewChange, Event, Message, OpNumber, Slot};
+use vsr::protocol::{DoViewChange, Event, Message, OpNumber, Slot, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
@@ -11,6 +11,8 @@ use super::{Checker, Interests, Observation, Scene};
 #[derive(Debug, Default)]
 pub(super) struct UncertainIsSilent {
     uncertain: ByReplica<Option<Uncertain>>,
+    /// The last op that each has acknowledged, and the view.
+    acknowledged: ByReplica<(View, OpNumber)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,14 @@ impl UncertainIsSilent {
                 return Err(format!(
                     "r{replica} calls its head certain as primary of view {log_view}, its log was readable to op \
                      {readable}"
+                ));
+            }
+            let (view, acknowledged) = *self.acknowledged.of(replica);
+            let head = state.suffix.head;
+            if view == log_view && head < acknowledged {
+                return Err(format!(
+                    "r{replica} calls its head {head} certain in view {log_view}, it has acknowledged op {acknowledged} \
+                     there: what told it is older than its doubt"
                 ));
             }
             *self.uncertain.of(replica) = None;
@@ -83,7 +93,12 @@ impl Checker for UncertainIsSilent {
         match *observation {
             Observation::Started { replica } => self.started(scene, replica),
             Observation::Sent { replica, message } => {
-                let Some(Uncertain { readable, .. }) = self.look_again(scene, replica)? else { return Ok(()) };
+                let uncertain = self.look_again(scene, replica)?;
+                if let Message::PrepareOk { view, op, .. } = message {
+                    let last = self.acknowledged.of(replica);
+                    *last = (*last).max((*view, *op));
+                }
+                let Some(Uncertain { readable, .. }) = uncertain else { return Ok(()) };
                 match message {
                     Message::PrepareOk { .. }
                     | Message::CommitOk { .. }

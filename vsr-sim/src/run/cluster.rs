@@ -369,6 +369,7 @@ impl<S: Simulated> Run<S> {
             let mut world = lock(&self.world);
             if !world.is_head_certain(replica) {
                 world.trace.count("starts with an uncertain head");
+                world.release_start_views(replica);
             }
             let syncs_fail = world.now < world.nodes[replica].no_sync_until;
             if !syncs_fail {

@@ -7,6 +7,9 @@ use crate::check::Observation;
 use crate::faults::{Damage, ReadFate, TimedFault, Unsynced, WriteFate};
 use crate::report::TraceKind;
 
+/// Ops that are remembered of those that a disk has dropped and put again.
+const PUT_AGAIN_MAX: usize = 8;
+
 impl World {
     /// Whether a replica that starts now from this disk knows where its log ends.
     pub(crate) fn is_head_certain(&self, replica: usize) -> bool {
@@ -21,6 +24,7 @@ impl World {
         let nth = self.nodes[node].writes;
         let ops: Vec<_> = batch.entries.iter().map(|entry| entry.header.op).collect();
         let names_end = batch.state.as_ref().is_some_and(|state| state.head_certain) && !self.knows_end(node);
+        self.note_put_again(node, &batch);
         self.disks[node].begin(batch);
         let fate = if self.faults_on { self.write_fate(node, nth, &ops, names_end) } else { None };
         let mut latency = self.write_latency(node, site::WRITE, nth);
@@ -38,6 +42,22 @@ impl World {
         }
         let at = self.now + latency;
         self.plan(at, Planned::DiskDone { node, life, fate });
+    }
+
+    /// Where a disk drops an op and puts another one, the record of the older one is still there, under the newer one.
+    fn note_put_again(&mut self, node: usize, batch: &Batch) {
+        let head = self.disks[node].head();
+        let node = &mut self.nodes[node];
+        if let Some(above) = batch.truncate_above.filter(|above| *above < head) {
+            node.dropped = (above.next(), head);
+        }
+        let (first, last) = node.dropped;
+        for op in batch.entries.iter().map(|entry| entry.header.op).filter(|op| (first..=last).contains(op)) {
+            if node.put_again.len() >= PUT_AGAIN_MAX {
+                node.put_again.pop_front();
+            }
+            node.put_again.push_back(op);
+        }
     }
 
     pub(crate) fn write_latency(&self, node: usize, site: u64, nth: u64) -> u64 {

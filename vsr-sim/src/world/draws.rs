@@ -241,8 +241,19 @@ impl World {
     }
 
     /// A slot that the atlas lets rot, mostly near the end, where it hurts.
-    fn some_rot(&self, random: &mut Random) -> Option<TimedFault> {
+    fn some_rot(&self, random: &mut Random) -> Vec<TimedFault> {
         let replica = self.any_replica(random);
+        let put_again = &self.nodes[replica].put_again;
+        if !put_again.is_empty() && random.chance(1, 4) {
+            // With the next one goes the second copy of what is said of it.
+            let op = put_again[random.below(put_again.len() as u64) as usize];
+            let both = [op, op.next()].into_iter().filter(|op| self.atlas.may_rot(*op, replica));
+            return both.map(|op| TimedFault::Rot(replica, op, Damage::Both)).collect();
+        }
+        self.any_rot(replica, random).into_iter().collect()
+    }
+
+    fn any_rot(&self, replica: usize, random: &mut Random) -> Option<TimedFault> {
         let head = self.disks[replica].head().0;
         let back = if random.chance(2, 3) { random.below(head.min(8)) } else { random.below(head) };
         let op = OpNumber(head.checked_sub(back).filter(|op| *op > 0)?);

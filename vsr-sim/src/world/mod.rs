@@ -33,13 +33,13 @@ mod socket;
 mod traffic;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use vsr::network::NetworkEvent;
-use vsr::protocol::{Peer, Quorums, Random, RequestNumber, SessionId};
+use vsr::protocol::{OpNumber, Peer, Quorums, Random, RequestNumber, SessionId};
 use vsr::{Checksum, ClientId};
 
 use self::links::{Delivery, Links};
@@ -214,6 +214,10 @@ pub(crate) struct Node {
     pub(crate) no_space_until: u64,
     /// Until when no sync of its disk succeeds.
     pub(crate) no_sync_until: u64,
+    /// The first and the last of the ops that its disk has dropped last.
+    dropped: (OpNumber, OpNumber),
+    /// Ops that it has dropped and put again, the last few: there a rotten record may uncover an older one.
+    put_again: VecDeque<OpNumber>,
     /// Whether time passes while it works.
     pace: Pace,
 }
@@ -348,6 +352,8 @@ impl World {
             executed: 0,
             no_space_until: 0,
             no_sync_until: 0,
+            dropped: (OpNumber(1), OpNumber::ZERO),
+            put_again: VecDeque::new(),
             pace: Pace::default(),
         });
         if let Peer::Client(client) = peer {

@@ -115,7 +115,9 @@ impl World {
         let (options, nodes, replicas) = (&self.options, self.nodes.len() as u64, self.replicas);
         let rates = [options.loss, options.duplicates, options.replays, options.corruption, options.misdelivery];
         let others = [options.crash_on_send, options.late_terms];
-        if rates.iter().chain(&others).all(|rate| rate.0 == 0) && self.plan.has_no_messages() {
+        // What tells a replica where its log ends, so that it may be told again when it has lost that end.
+        let of_a_doubt = key.kind == "StartView" && !options.doubts_every.is_zero();
+        if !of_a_doubt && rates.iter().chain(&others).all(|rate| rate.0 == 0) && self.plan.has_no_messages() {
             return None;
         }
         let is_register = key.kind == "Requests" && key.subject == 0;
@@ -133,7 +135,7 @@ impl World {
                 Some(MessageFate::Misdeliver(random.below(nodes) as usize))
             } else if key.from < replicas && options.crash_on_send.happens(&mut random) {
                 Some(MessageFate::CrashAfter(unsynced(&mut random, options.torn_writes)))
-            } else if of_a_term && options.late_terms.happens(&mut random) {
+            } else if of_a_term && options.late_terms.happens(&mut random) || of_a_doubt && random.chance(1, 2) {
                 Some(MessageFate::Again(KEPT))
             } else {
                 None
@@ -165,12 +167,37 @@ impl World {
             (!stays).then_some(arrives)
         });
         for (arrives, kept) in released {
-            if let Some(Fault::Message(_, fate)) = self.plan.happened.get_mut(kept.fault) {
-                *fate = MessageFate::Again(arrives - kept.at);
-            }
             self.trace.count("copies of an earlier term");
-            self.plan(arrives, Planned::Deliver(Box::new(kept.copy)));
+            self.arrives_late(arrives, kept);
         }
+    }
+
+    /// A replica starts from a log whose end it has lost: what it was told of that log in an earlier life arrives before it can have
+    /// an answer of this one.
+    pub(crate) fn release_start_views(&mut self, replica: usize) {
+        if !self.faults_on || !self.links.keeps_copies() {
+            return;
+        }
+        let mut random = self.draw(site::LATE, 1 << 32 | replica as u64, self.now);
+        let within = self.options.delay_longest().as_nanos() as u64 + 1;
+        let now = self.now;
+        let released = self.links.release(|kept| {
+            let is_told = kept.copy.to == replica && matches!(kept.copy.message, Message::StartView(_));
+            let arrives = now + 1 + random.below(within);
+            (is_told && kept.at < arrives).then_some(arrives)
+        });
+        for (arrives, kept) in released {
+            self.trace.count("views that are told again");
+            self.arrives_late(arrives, kept);
+        }
+    }
+
+    /// A copy that was kept arrives then; its fate says so.
+    fn arrives_late(&mut self, arrives: u64, kept: Kept) {
+        if let Some(Fault::Message(_, fate)) = self.plan.happened.get_mut(kept.fault) {
+            *fate = MessageFate::Again(arrives - kept.at);
+        }
+        self.plan(arrives, Planned::Deliver(Box::new(kept.copy)));
     }
 
     /// What bounds have done to requests.

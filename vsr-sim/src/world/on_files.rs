@@ -299,6 +299,11 @@ impl World {
         let is_whole = matches!(damage, Damage::Both | Damage::End);
         let by_page = !is_whole && may_take_page && random.chance(1, 4);
         let bad = match (is_whole, by_page) {
+            // What is left of a record may be neither of the copies of what says what it is.
+            (true, _) if places.len() > 2 && random.chance(1, 2) => {
+                let spared = places[1 + random.below(places.len() as u64 - 2) as usize];
+                places.iter().copied().filter(|place| *place != spared).collect()
+            }
             (true, _) => places.clone(),
             (_, true) => in_page.collect(),
             _ => vec![one],
@@ -311,7 +316,7 @@ impl World {
             // It may not even be known that there was something.
             Damage::Both | Damage::End => {
                 disk.ledger.hurt_all();
-                places.iter().for_each(|place| folder.harm(*place, &Harm::Flip(random.below(4096) as u32)));
+                bad.iter().for_each(|place| folder.harm(*place, &Harm::Flip(random.below(4096) as u32)));
                 folder.ops(write)
             }
             _ if by_page => {

@@ -208,6 +208,12 @@ cases! {
         let core = Replica::on(bench.disks[1].clone(), 1 << 30).core;
         bench.turn(1, &core)
     };
+    a_primary_that_starts_without_an_op_of_its_log_is_noticed: "primary-holds-its-log", |bench, broken| {
+        bench.names(&[&"r1", &"view 1", &"op 6"]);
+        let heir = if broken { Replica::heir_of_what_another_has() } else { Replica::heir(32) };
+        bench.event(1, &heir.core, &Event::ViewStarted { view: view(1), primary: ReplicaId(1) })?;
+        bench.turn(1, &heir.core)
+    };
     a_command_that_is_executed_at_two_positions_is_noticed: "exactly-once", |bench, broken| {
         bench.names(&[&"r1", &"command 5", &"at 2.0", &"at 1.0"]);
         bench.executed(0, 1, 5, 0)?;

@@ -180,20 +180,35 @@ impl Replica {
 
     /// As [`heir`](Self::heir), in view 1, 4, 7 and so on.
     fn heir_of(of: u64, pipeline_max: u32) -> Replica {
-        let mut membership = membership(3);
-        membership.constants.pipeline_max = pipeline_max;
-        let mut disk = SimDisk::new(formatted(1, &membership));
-        let mut parent = Header::root(CLUSTER);
-        for op in 1..=5 {
-            let next = header(op, 0, parent, 0);
-            put(&mut disk, next);
-            parent = next.checksum();
-        }
-        let mut replica = Replica::on(disk, 1 << 30);
-        let other = Message::DoViewChange(DoViewChange { view: view(of), ..do_view_change(&[], false) });
-        replica.turn(Some(Input::Message { from: Peer::Replica(ReplicaId(2)), message: other }));
+        let (mut replica, _) = Replica::with_five_ops(pipeline_max);
+        let other = DoViewChange { view: view(of), ..do_view_change(&[], false) };
+        replica.turn(Some(Input::Message { from: Peer::Replica(ReplicaId(2)), message: Message::DoViewChange(other) }));
         assert!(replica.core.is_primary() && replica.core.head() == OpNumber(5));
         replica
+    }
+
+    /// The primary of view 1 of three that has chosen a sixth op, which only r2 has.
+    fn heir_of_what_another_has() -> Replica {
+        let (mut replica, mut headers) = Replica::with_five_ops(32);
+        headers.push(header(6, 0, headers[4].checksum(), 0));
+        let message = Message::DoViewChange(do_view_change(&headers, false));
+        replica.turn(Some(Input::Message { from: Peer::Replica(ReplicaId(2)), message }));
+        assert!(!replica.core.is_primary() && replica.core.head() == OpNumber(6));
+        replica
+    }
+
+    /// The member r1 of three, with five ops of view 0, and these.
+    fn with_five_ops(pipeline_max: u32) -> (Replica, Vec<Header>) {
+        let mut membership = membership(3);
+        membership.constants.pipeline_max = pipeline_max;
+        let (mut disk, mut headers) = (SimDisk::new(formatted(1, &membership)), Vec::new());
+        let mut parent = Header::root(CLUSTER);
+        for op in 1..=5 {
+            headers.push(header(op, 0, parent, 0));
+            put(&mut disk, headers[headers.len() - 1]);
+            parent = headers[headers.len() - 1].checksum();
+        }
+        (Replica::on(disk, 1 << 30), headers)
     }
 
     /// Turns until nothing is written any more. Nothing is read.
@@ -592,6 +607,20 @@ cases! {
         let of = view(if broken { 4 } else { 5 });
         bench.change_state(1, |state| (state.starts, state.head_certain, state.log_view) = (1, true, of));
         bench.sent(1, &Message::RequestStartView { view: of, nonce: 1 })
+    };
+    a_head_that_an_old_start_view_calls_certain_is_noticed: "uncertain-head-counts-for-nothing", |bench, broken| {
+        let second = header(2, 2, first(1).checksum(), 1);
+        bench.put(&[1], first(1));
+        bench.put(&[1], second);
+        bench.sent(1, &prepare_ok(2, second))?;
+        bench.disks[1].rot(OpNumber(2), Damage::Both);
+        bench.names(&[&"r1", &"head 1 certain", &"view 2", &"op 2"]);
+        bench.started(1)?;
+        let head = OpNumber(if broken { 1 } else { 2 });
+        bench.change_state(1, |state| {
+            (state.starts, state.head_certain, state.log_view, state.suffix.head) = (1, true, view(2), head);
+        });
+        bench.sent(1, &Message::RequestStartView { view: view(2), nonce: 1 })
     };
     normal_operation_with_an_uncertain_head_is_noticed: "uncertain-head-counts-for-nothing", |bench, broken| {
         let core = Replica::heir(32).core;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::protocol::health::explain::Stall;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::health::invariants::{BrokenInvariant, Numbers, Promises};
-use crate::protocol::log::log::Log;
+use crate::protocol::log::log::{Log, LogSlot};
 use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::{Applying, Machine};
@@ -164,6 +164,12 @@ impl Core {
     #[must_use]
     pub fn checksum(&self, op: OpNumber) -> Option<Checksum> {
         self.log.checksum(op)
+    }
+
+    /// Whether the body of an op is here, in memory or on the disk.
+    #[must_use]
+    pub fn holds(&self, op: OpNumber) -> bool {
+        self.log.slot(op).is_some_and(LogSlot::is_present)
     }
 
     /// The number of sessions in the table.

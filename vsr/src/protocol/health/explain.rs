@@ -245,8 +245,7 @@ impl Core {
     /// A committed op that is not here, and cannot be applied.
     fn missing_op(&self) -> Option<OpNumber> {
         let next = self.applied.next();
-        let here = self.log.slot(next).is_some_and(LogSlot::is_present);
-        (next.is_committed(self.commit) && !here).then_some(next)
+        (next.is_committed(self.commit) && !self.holds(next)).then_some(next)
     }
 
     /// What the replica is doing. It says "normal" only if no peer refuses it, and [`obstacles`](Self::obstacles) are none.
