@@ -146,7 +146,12 @@ fn ready_is_said_only_after_recovery() {
     let mut replica = start(&config, "0");
     assert!(!replica.is_ready, "{}", replica.log());
     assert_eq!(replica.wait().code(), Some(4), "{}", replica.log());
-    assert!(!replica.log().contains("panicked"), "{}", replica.log());
+    let log = replica.log();
+    assert!(!log.contains("panicked"), "{log}");
+    // File, and who must do what: not what loses the rest.
+    for words in ["replica-0/state", "do not format", "replace the replica"] {
+        assert!(log.contains(words), "no {words:?} in {log}");
+    }
 }
 
 #[test]
