@@ -125,7 +125,8 @@
 //! in place (ext4, XFS) a batch or a state never needs room, and a full disk is [`Full`](vsr::storage::StorageError::Full) at
 //! the preparation of an extent, where nothing is lost. On one that copies on write (btrfs, ZFS, bcachefs, snapshots
 //! of a thin volume) every write needs room: one that is refused is `Full` as well; one that was taken, and fails in
-//! the sync, is [`Io`](vsr::storage::StorageError::Io), ends the process, and says so in its text. Keep room free there, or
+//! the sync, is [`Io`](vsr::storage::StorageError::Io), ends the process, and says so in its text. At a start that is `Full`, too: a start
+//! writes nothing but what it has read, and can be made again from its beginning. Keep room free there, or
 //! switch copying off for the folder.
 //!
 //! A limit on the size of files (`ulimit -f`) is a full disk as well, if the process handles the signal `SIGXFSZ`; where it does not, the
@@ -228,6 +229,38 @@ pub(crate) fn sync_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageE
     }
 }
 
+/// What a start does can be done again from its beginning: it reads anew what it relies on, and writes that again before it believes it. So
+/// a sync of a start that finds no room is a full disk, and neither a broken one nor a bad sector.
+pub(crate) fn of_start(error: StorageError, used: u64, limit: u64) -> StorageError {
+    let is_full = match &error {
+        StorageError::Io { cause, .. } => cause.downcast_ref::<Error>().is_some_and(is_no_room),
+        _ => false,
+    };
+    if is_full { StorageError::Full { used, limit } } else { error }
+}
+
 fn is_no_room(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A quota, and a limit on the size of files, are a full disk like any other. A sync without room ends a process that runs, since no later
+    /// one writes what it dropped, and not one that starts; a disk that fails is none of these.
+    #[test]
+    fn b8_no_room_is_a_full_disk_whatever_its_name() {
+        let (doing, full) = ("writing", StorageError::Full { used: 3, limit: 5 });
+        for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
+            assert_eq!(write_error(doing, 3, 5)(kind.into()), full);
+            let synced = sync_error(doing)(kind.into());
+            assert!(matches!(&synced, StorageError::Io { .. }) && synced.to_string().contains("make room"), "{synced}");
+            assert_eq!(of_start(synced, 3, 5), full);
+        }
+        let failed = || Error::other("input/output error");
+        for told in [write_error(doing, 3, 5)(failed()), of_start(sync_error(doing)(failed()), 3, 5)] {
+            assert!(matches!(&told, StorageError::Io { .. }) && !told.to_string().contains("make room"), "{told}");
+        }
+    }
 }

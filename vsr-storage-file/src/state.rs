@@ -19,7 +19,7 @@ use crate::ranges::{Lost, LostSlots};
 use crate::record::GENERATION;
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
 use crate::site::Site;
-use crate::{io_error, sync_error, write_error};
+use crate::{io_error, of_start, sync_error, write_error};
 
 /// The version of the format of both files.
 pub(crate) const VERSION: u32 = 2;
@@ -329,7 +329,8 @@ impl<M: Medium> StateFile<M> {
         }
         let (pair, Whole { record, bytes }) = newest.ok_or_else(|| lost(&self.path))?;
         // The same bytes at the same places: a crash in between changes nothing, and a damaged copy is mended.
-        self.put(pair, record.generation, &bytes)?;
+        let room = SECTORS * SECTOR as u64;
+        self.put(pair, record.generation, &bytes).map_err(|error| of_start(error, room, room))?;
         self.next = record.generation + 1;
         Ok(record)
     }

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::ErrorKind;
 
 use futures::executor::block_on;
-use support::{Disk, Inline, NextSync, entry, is_clean, put, try_put, verdicts};
+use support::{Disk, Inline, NextSync, Room, entry, is_clean, put, try_put, verdicts};
 use vsr::Storage;
 use vsr::protocol::{Batch, OpNumber, Recovered};
 use vsr::storage::StorageError;
@@ -119,6 +119,36 @@ fn a_start_whose_own_sync_fails_says_so() {
         assert!(matches!(disk.recover(), Err(StorageError::Io { .. })));
         let first = outlives_a_power_loss(&disk, "the start after");
         assert!(is_clean(&first, 1));
+    }
+}
+
+/// A start finds no room for what it writes again, where the file system copies on write, or gives room at the sync only: that is no damage and
+/// no broken disk. It is asked again until there is room, by the same process or the next one, and has lost nothing.
+#[test]
+fn b8_a_start_without_room_says_full_and_calls_nothing_damaged() {
+    for in_state in [false, true] {
+        for room in [Room::NoneForWrites, Room::NoneForSyncs] {
+            let what = format!("in the state: {in_state}, {room:?}");
+            let disk = Disk::new();
+            let (storage, _) = disk.start();
+            (1..=3).for_each(|op| put(&storage, vec![entry(op, 0, 1500)]));
+            drop(storage);
+            let file = if in_state { &disk.state } else { &disk.log };
+            file.lock().room = room;
+            let storage = disk.open().expect("opening");
+            for _ in 0..3 {
+                let refused = block_on(storage.recover());
+                assert!(matches!(refused, Err(StorageError::Full { .. })), "{what}: {refused:?}");
+                assert!(matches!(disk.recover(), Err(StorageError::Full { .. })), "{what}: the next process");
+            }
+            file.lock().room = Room::There;
+            let recovered = block_on(storage.recover()).expect("there is room");
+            assert!(recovered.head_certain && (1..=3).all(|op| is_clean(&recovered, op)), "{what}");
+            put(&storage, vec![entry(4, 0, 1500)]);
+            drop(storage);
+            let first = outlives_a_power_loss(&disk, &what);
+            assert!(first.head_certain && (1..=4).all(|op| is_clean(&first, op)), "{what}: {:?}", verdicts(&first));
+        }
     }
 }
 

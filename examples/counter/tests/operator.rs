@@ -7,8 +7,9 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
-use support::{PROGRAM, configure, counter, last_line, metric, start, stderr, until};
+use support::{PROGRAM, configure, counter, last_line, metric, start, stderr, timed, until};
 
 fn code(output: &Output) -> Option<i32> {
     output.status.code()
@@ -97,9 +98,11 @@ fn nobody_there_is_said_within_the_time_out() {
         assert_refused(&output, 3, "waiting for");
         assert_refused(&output, 3, "replica 2: does not answer");
     }
-    let status = counter(&["status", "--config", &config, "--timeout", "1"]);
+    // One after the other they would take nine seconds.
+    let (status, took) = timed(|| counter(&["status", "--config", &config, "--timeout", "3"]));
     assert_refused(&status, 3, "no primary says that commands can commit");
     assert_eq!(String::from_utf8_lossy(&status.stdout).lines().count(), 3, "{status:?}");
+    assert!(took < Duration::from_secs(8), "the replicas are asked one after the other: {took:?}");
 }
 
 /// A lone replica: status, log and metrics say that nothing can commit, once; and once that it can.
@@ -127,6 +130,8 @@ fn a_lost_quorum_is_said_in_status_log_and_metrics() {
     let lines = alone.log();
     let told = lines.lines().filter(|line| line.contains("no quorum") && line.contains("why=")).count();
     assert_eq!(told, 1, "said once, and not again and again: {lines}");
+    let warned = lines.lines().any(|line| line.contains(" WARN ") && line.contains("no quorum"));
+    assert!(warned, "who only looks at warnings sees it: {lines}");
 }
 
 /// What was printed before the log was read made operators, and scripts, go on with a replica that was none.
@@ -141,7 +146,12 @@ fn ready_is_said_only_after_recovery() {
     let mut replica = start(&config, "0");
     assert!(!replica.is_ready, "{}", replica.log());
     assert_eq!(replica.wait().code(), Some(4), "{}", replica.log());
-    assert!(!replica.log().contains("panicked"), "{}", replica.log());
+    let log = replica.log();
+    assert!(!log.contains("panicked"), "{log}");
+    // File, and who must do what: not what loses the rest.
+    for words in ["replica-0/state", "do not format", "replace the replica"] {
+        assert!(log.contains(words), "no {words:?} in {log}");
+    }
 }
 
 #[test]

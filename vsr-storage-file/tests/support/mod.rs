@@ -29,12 +29,24 @@ pub(crate) enum NextSync {
     NoRoom,
 }
 
+/// Where a file system without room refuses also what is written over something that is there, as one that copies on write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Room {
+    #[default]
+    There,
+    /// Every write is refused.
+    NoneForWrites,
+    /// Writes are taken, and every sync is refused: what was taken is dropped.
+    NoneForSyncs,
+}
+
 #[derive(Clone, Default)]
 pub(crate) struct Bytewise {
     pub(crate) cache: Vec<u8>,
     pub(crate) disk: Vec<u8>,
     dirty: BTreeSet<usize>,
     pub(crate) next: NextSync,
+    pub(crate) room: Room,
     /// Sectors that cannot be read.
     pub(crate) bad: BTreeSet<usize>,
     /// Sectors that cannot be written: a sync of them fails, and the kernel marks them clean.
@@ -115,6 +127,9 @@ impl Medium for File {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut file = self.lock();
+        if file.room == Room::NoneForWrites {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let range = offset as usize..offset as usize + bytes.len();
         if file.cache.len() < range.end {
             file.cache.resize(range.end, 0);
@@ -126,6 +141,9 @@ impl Medium for File {
 
     fn sync(&self) -> io::Result<()> {
         let mut file = self.lock();
+        if file.room == Room::NoneForSyncs {
+            file.next = NextSync::NoRoom;
+        }
         match std::mem::take(&mut file.next) {
             NextSync::Works => {
                 let dirty = std::mem::take(&mut file.dirty);

@@ -122,3 +122,11 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// What something gives, and how long it took.
+#[allow(clippy::disallowed_methods, reason = "what other processes do takes real time")]
+pub(crate) fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
+    let begin = Instant::now();
+    let given = what();
+    (given, begin.elapsed())
+}

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
 use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX, REQUEST_MAX};
-use crate::protocol::{Batch, Busy, Entry, Monotonic, OpNumber, Recovered, Timestamp};
+use crate::protocol::{Batch, Busy, Entry, Health, Monotonic, OpNumber, Recovered, Timestamp};
 use crate::traits::storage::StorageError;
 use crate::{
     ApplyContext, Client, ClientConfig, ClientId, Clock, ClusterId, Config, ConfigError, Handle, QueryContext,
@@ -270,6 +270,10 @@ fn a_full_log_is_heard_also_by_a_new_client() {
             assert_eq!(full, SubmitError::LogFull);
         }
         assert_eq!(handle.trouble(), Some(Busy::LogFull));
+        // Operators hear it as well: the limit is the log's own, and the disk has room.
+        assert_eq!(handle.status().health, Health::NoRoom);
+        let words = handle.explain().await;
+        assert!(words.contains("no room for further ops") && !words.contains("normal"), "{words}");
         assert_eq!(late.submit(Bytes::from_static(b"x")).await, Err(SubmitError::LogFull));
         assert_eq!(late.query(Bytes::from_static(b"x")).await, Ok(bytes_of(1)));
     });
