@@ -80,6 +80,25 @@ impl<'de> Decoder<'de> {
         self.compound(len, |elements| visitor.visit_seq(elements))
     }
 
+    /// A sequence of elements without names, each of which has to be there: a field that serde skips moves the others, and
+    /// one that it fills in at the end hides that.
+    fn positional<V: Visitor<'de>>(&mut self, len: usize, visitor: V) -> Result<V::Value, CodecError> {
+        let at = self.at;
+        let byte = self.peek()?;
+        self.at += 1;
+        let promised = match byte {
+            0x90..=0x9f => Some((byte & 0x0f).into()),
+            0xdc => Some(self.length16()?),
+            0xdd => Some(self.length32()?),
+            _ => None,
+        };
+        self.at = at;
+        match promised {
+            Some(promised) if promised != len => Err(CodecError::Count { promised, given: len }),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn map<V: Visitor<'de>>(&mut self, len: usize, visitor: V) -> Result<V::Value, CodecError> {
         self.compound(len, |elements| visitor.visit_map(elements))
     }
@@ -194,6 +213,15 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
         self.deserialize_any(visitor)
     }
 
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        len: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.positional(len, visitor)
+    }
+
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         name: &'static str,
@@ -228,8 +256,8 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de> {
     }
 
     forward_to_deserialize_any! {
-        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit seq tuple tuple_struct map
-        struct identifier ignored_any
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf unit seq tuple map struct
+        identifier ignored_any
     }
 }
 
@@ -310,9 +338,9 @@ impl<'de> de::VariantAccess<'de> for Variant<'_, 'de> {
         seed.deserialize(self.decoder)
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, CodecError> {
+    fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, CodecError> {
         self.check("one with a tuple")?;
-        self.decoder.deserialize_any(visitor)
+        self.decoder.positional(len, visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], visitor: V) -> Result<V::Value, CodecError> {

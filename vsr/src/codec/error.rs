@@ -31,8 +31,11 @@ pub enum CodecError {
     /// More elements or bytes than 32 bits can count.
     #[error("a length of {0} is more than can be encoded")]
     TooLong(usize),
-    /// A sequence or a map that has more or fewer elements than it said.
-    #[error("{promised} elements were announced, {given} are used")]
+    /// A sequence or a map that has more or fewer elements than it said, or than its type has. Of a tuple struct or a tuple variant
+    /// serde has skipped a field: give the fields names.
+    #[error(
+        "{promised} elements were announced, {given} are used (fields without names cannot be skipped: give them names)"
+    )]
     Count {
         /// As announced.
         promised: usize,

@@ -11,6 +11,9 @@
 //!   one in the other. What is deeper is refused before the stack of a thread can overflow, which no
 //!   `catch_unwind` would catch.
 //!
+//! Fields without names (of tuple structs and tuple variants) stand by their place: a value of which serde has skipped one is refused when it
+//! is decoded, so a command of that kind is refused as `Undecodable` before it is logged.
+//!
 //! What serde itself cannot bring back (128-bit numbers inside `flatten`, `untagged` or internally tagged enums)
 //! is an error when it is decoded, never another value. Structs that were written as arrays, by position, are read
 //! as well.

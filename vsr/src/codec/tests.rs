@@ -131,6 +131,32 @@ fn every_shape_arrives_as_it_was() {
     same(Endless(Some(Box::new(Endless(Some(Box::new(Endless(None))))))));
 }
 
+/// Fields without names that serde skips would arrive as one another: such a value is refused.
+#[test]
+fn fields_without_names_that_are_skipped_are_refused_and_never_moved() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Two(
+        #[serde(default, skip_serializing_if = "Option::is_none")] Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")] Option<u64>,
+    );
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Either {
+        Two(
+            #[serde(default, skip_serializing_if = "Option::is_none")] Option<u64>,
+            #[serde(default, skip_serializing_if = "Option::is_none")] Option<u64>,
+        ),
+    }
+    for (first, second) in [(None, Some(5)), (Some(5), None), (None, None)] {
+        let given = usize::from(first.is_some()) + usize::from(second.is_some());
+        let refused = CodecError::Count { promised: given, given: 2 };
+        assert_eq!(from_slice::<Two>(&to_vec(&Two(first, second)).unwrap()), Err(refused.clone()));
+        assert_eq!(from_slice::<Either>(&to_vec(&Either::Two(first, second)).unwrap()), Err(refused));
+    }
+    let (two, either) = (Two(Some(1), Some(5)), Either::Two(Some(1), Some(5)));
+    assert_eq!(from_slice::<Two>(&to_vec(&two).unwrap()), Ok(two));
+    assert_eq!(from_slice::<Either>(&to_vec(&either).unwrap()), Ok(either));
+}
+
 #[test]
 fn every_number_arrives_as_it_was() {
     for shift in 0..64 {

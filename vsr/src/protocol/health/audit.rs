@@ -52,7 +52,7 @@ impl Core {
             name: "bytes that the next write will take",
             counted: self.writes.staged_bytes,
             held: entries.map(|entry| disk_bytes(entry.body.len() as u64)).sum(),
-            bound: u64::MAX,
+            bound: self.disk_wait_max(),
         }
     }
 
@@ -61,7 +61,7 @@ impl Core {
             name: "bytes that wait for a view or for the record",
             counted: self.writes.unstaged_bytes,
             held: self.writes.unstaged.values().sum(),
-            bound: u64::MAX,
+            bound: self.disk_wait_max(),
         }
     }
 

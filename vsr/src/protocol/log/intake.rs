@@ -10,10 +10,19 @@ const REPAIR_BYTES: u64 = 4 << 20;
 impl Core {
     /// Whether as much waits for the disk as a full pipeline holds.
     pub(crate) fn is_disk_behind(&self) -> bool {
+        self.writes.is_congested(self.disk_behind_at())
+    }
+
+    fn disk_behind_at(&self) -> u64 {
         let constants = &self.membership.constants;
         let pipeline = u64::from(constants.pipeline_max) * disk_bytes(constants.batch_bytes_max.into());
         // Where the pipeline is short, repair may still write more than that at once.
-        self.writes.is_congested(pipeline.max(REPAIR_BYTES))
+        pipeline.max(REPAIR_BYTES)
+    }
+
+    /// The most that waits for the disk: when it is not behind yet, one more entry is taken in.
+    pub(crate) fn disk_wait_max(&self) -> u64 {
+        self.disk_behind_at() + disk_bytes(self.membership.constants.batch_bytes_max.into())
     }
 
     /// Whether the log of log_view is durably this replica's own, so that entries may be put.
