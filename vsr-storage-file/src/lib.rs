@@ -9,7 +9,8 @@
 //! - [What it guarantees](#what-it-guarantees), [what that rests on](#what-it-rests-on), and
 //!   [what it cannot prove](#what-it-cannot-prove)
 //! - [Options](#options), [where there is no room](#where-there-is-no-room)
-//! - [Errors, and what an operator does](#errors-and-what-an-operator-does), [metrics](#metrics), [format](#format)
+//! - [Errors, and what an operator does](#errors-and-what-an-operator-does), [a look at a folder](#a-look-at-a-folder), [metrics](#metrics),
+//!   [format](#format)
 //!
 //! # In a replica
 //!
@@ -172,6 +173,33 @@
 //! A log that was cut, emptied, or has bad sectors is not an error: the replica fetches from its peers what is lost. "Replace the replica" has to wait for
 //! checkpoints: until then the cluster goes on without it.
 //!
+//! # A look at a folder
+//!
+//! [`inspect`] shows what a folder holds, and changes nothing: it opens the files for reading only, and takes no lock. So it works on a copy, without
+//! permission to write, beside a running replica, and where no replica starts.
+//!
+//! ```
+//! # use vsr::{ClusterId, Config, ReplicaId};
+//! # use vsr_storage_file::{FileStorage, inspect};
+//! # let parent = tempfile::tempdir()?;
+//! # let folder = parent.path().join("replica-0");
+//! # FileStorage::format(&folder, &Config::new(ClusterId(7), ReplicaId(0), ["127.0.0.1:4000"])?)?;
+//! let found = inspect(&folder)?;
+//! if let Some(refusal) = &found.refusal {
+//!     eprintln!("no replica starts here: {refusal}");
+//! }
+//! for run in found.log.iter().flat_map(|log| log.runs()) {
+//!     println!("ops {} to {}: {}", run.first, run.last, run.verdict);
+//! }
+//! assert!(found.is_clean());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Every slot is judged by the code that judges it at a start, so both say the same. Beside a running replica ([`Usage`]) the log goes on while it is read:
+//! what is durable is shown as it is, and what is in the making may look damaged. Files that changed are read again, three times at most, until what
+//! was read fits together; [`Inspection::has_changed`] tells when it may not. To refuse such a folder would hide it just when a replica that hangs is to be understood,
+//! and a lock, taken only for the look, could refuse a replica that starts then.
+//!
 //! # Metrics
 //!
 //! The replica measures its storage: `vsr_sync_seconds` (one write with its sync), `vsr_sync_entries` (entries in it), `vsr_write_under_way_seconds`,
@@ -182,6 +210,7 @@
 //! Both files, byte by byte, are in the guide's chapter "Formats" (`book/src/formats.md`). Only this version's format is read.
 
 mod inline;
+mod inspection;
 mod log;
 pub mod medium;
 mod ranges;
@@ -192,9 +221,15 @@ mod sector;
 mod site;
 mod state;
 mod storage;
+mod usage;
 
 pub use inline::InlineFileStorage;
+pub use inspection::{
+    FolderPlace, InspectedLog, InspectedSlot, InspectedState, Inspection, SlotRun, Verdict, inspect, inspect_on,
+};
+pub use state::StateCopy;
 pub use storage::{FileOptions, FileStorage, blocking_on};
+pub use usage::Usage;
 
 use std::io::{Error, ErrorKind};
 

@@ -7,7 +7,7 @@
 //! the next state says where, and which sectors count for nothing from then on.
 
 use bytes::Bytes;
-use vsr::protocol::{Entry, Header};
+use vsr::protocol::{Entry, Header, Slot};
 use vsr::storage::StorageError;
 
 use crate::medium::{Medium, PAGE_SECTORS};
@@ -46,6 +46,15 @@ pub(crate) struct Location {
 impl Place {
     pub(crate) const ABSENT: Place = Place { header: None, body: None, damaged: false };
     pub(crate) const LOST: Place = Place { header: None, body: None, damaged: true };
+
+    /// What a start says of it.
+    pub(crate) fn slot(&self) -> Slot {
+        match self {
+            Place { header: Some(header), body: Some(_), .. } => Slot::Clean(*header),
+            Place { header, damaged: true, .. } => Slot::Corrupt(*header),
+            Place { .. } => Slot::Absent,
+        }
+    }
 }
 
 pub(crate) struct LogFile<M> {

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use crate::sector::SECTOR;
 use crate::site::FileSite;
@@ -110,8 +111,19 @@ impl Disk {
         OpenOptions::new().read(true).write(true).open(path).map(Disk)
     }
 
+    /// For somebody who only looks: the operating system refuses every write.
+    pub(crate) fn open_read_only(path: &Path) -> io::Result<Disk> {
+        File::open(path).map(Disk)
+    }
+
     pub(crate) fn create(path: &Path) -> io::Result<Disk> {
         OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).map(Disk)
+    }
+
+    /// What a write changes: the length, and the moment of the last one, as exactly as the file system keeps it.
+    pub(crate) fn stamp(&self) -> io::Result<(u64, SystemTime)> {
+        let metadata = self.0.metadata()?;
+        Ok((metadata.len(), metadata.modified()?))
     }
 
     /// Takes the file for this process; `false` when another one has it.

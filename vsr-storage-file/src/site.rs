@@ -25,10 +25,10 @@ const MAGIC: &[u8; 8] = b"vsr site";
 /// What identifies one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileSite {
-    device: u64,
-    inode: u64,
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
     /// Seconds since 1970, and nanoseconds.
-    born: Option<(u64, u32)>,
+    pub(crate) born: Option<(u64, u32)>,
 }
 
 impl FileSite {
@@ -42,6 +42,24 @@ impl FileSite {
     fn is_same(&self, other: &FileSite) -> bool {
         let other_birth = matches!((self.born, other.born), (Some(mine), Some(its)) if mine != its);
         self.inode == other.inode && !other_birth
+    }
+
+    /// In which numbers the file that was found differs from this one, which was recorded.
+    fn differences(&self, name: &str, found: &FileSite) -> Vec<String> {
+        let born = |site: &FileSite| site.born.map(|(seconds, nanos)| format!("{seconds}.{nanos:09}"));
+        let mut all = Vec::new();
+        if self.inode != found.inode {
+            all.push(format!("{name} has inode {}, recorded was {}", found.inode, self.inode));
+        }
+        if let (Some(recorded), Some(found)) = (born(self), born(found))
+            && recorded != found
+        {
+            all.push(format!("{name} was born {found}, recorded was {recorded} (seconds since 1970)"));
+        }
+        if self.device != found.device {
+            all.push(format!("{name} is on device {}, recorded was {}", found.device, self.device));
+        }
+        all
     }
 
     fn encode(&self) -> [u8; FILE] {
@@ -85,6 +103,11 @@ impl Site {
         self.log.is_same(&other.log) && self.state.is_same(&other.state)
     }
 
+    /// What the place that was found has different from this one, which was recorded.
+    pub(crate) fn differences(&self, found: &Site) -> Vec<String> {
+        [self.log.differences("log", &found.log), self.state.differences("state", &found.state)].concat()
+    }
+
     pub(crate) fn encode(&self) -> [u8; SITE] {
         let mut out = [0; SITE];
         out[..8].copy_from_slice(MAGIC);
@@ -120,6 +143,21 @@ mod tests {
         assert!(!HERE.is_same(&FileSite { born: Some((3, 5)), ..HERE }), "an inode number that is used again");
         assert!(HERE.is_same(&FileSite { born: None, ..HERE }), "a kernel that does not tell");
         assert!(!HERE.is_same(&FileSite { inode: 9, born: None, ..HERE }));
+    }
+
+    #[test]
+    fn what_differs_is_named_with_its_file() {
+        let here = Site { log: HERE, state: HERE };
+        assert!(here.differences(&here).is_empty());
+        let there =
+            Site { log: FileSite { inode: 9, ..HERE }, state: FileSite { device: 9, born: Some((3, 5)), ..HERE } };
+        let named = here.differences(&there);
+        assert_eq!(named.len(), 3, "{named:?}");
+        assert_eq!(named[0], "log has inode 9, recorded was 2");
+        assert!(named[1].starts_with("state was born 3.000000005, recorded was 3.000000004"), "{named:?}");
+        assert_eq!(named[2], "state is on device 9, recorded was 1");
+        let unknown = Site { state: FileSite { born: None, ..HERE }, ..here };
+        assert!(here.differences(&unknown).is_empty(), "a kernel that does not tell");
     }
 
     #[test]

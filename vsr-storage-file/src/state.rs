@@ -36,6 +36,9 @@ const LAST_PAGE: u64 = FIRST_SLOT + SLOTS * SLOT_SECTORS;
 const SUPERBLOCKS: [u64; 2] = [0, LAST_PAGE];
 const SECTORS: u64 = LAST_PAGE + 8;
 
+/// What stands for a place of which no record can be read.
+pub(crate) const NOTHING: &str = "nothing that can be read";
+
 /// What is decided when a disk is formatted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Superblock {
@@ -241,7 +244,7 @@ impl<M: Medium> StateFile<M> {
             let mut sector = [0; SECTOR];
             error = error.or(read_sectors(&medium, &mut sector, position * SECTOR as u64).error);
             known |= sector.starts_with(MAGIC);
-            if judge(SUPERBLOCK_SALT, position, &sector) == Sector::Rotten || !sector.starts_with(MAGIC) {
+            if !is_superblock(position, &sector) {
                 continue;
             }
             let u32_at = |at: usize| u32::from_le_bytes(sector[at..at + 4].try_into().unwrap_or_default());
@@ -283,13 +286,13 @@ impl<M: Medium> StateFile<M> {
         }
         Err(StorageError::OtherPlace {
             path: self.path.clone(),
-            recorded: sites.first().map_or_else(|| "nothing that can be read".to_owned(), Site::to_string),
+            recorded: sites.first().map_or_else(|| NOTHING.to_owned(), Site::to_string),
             found: found.to_string(),
         })
     }
 
     /// Each copy that can be read. One on a sector that cannot be written may be an older one.
-    fn read_sites(&self) -> Vec<Site> {
+    pub(crate) fn read_sites(&self) -> Vec<Site> {
         let sites = SUPERBLOCKS.into_iter().filter_map(|position| {
             let mut sector = [0; SECTOR];
             read_sectors(&self.medium, &mut sector, (position + 1) * SECTOR as u64);
@@ -312,6 +315,17 @@ impl<M: Medium> StateFile<M> {
     /// The newest state, if it is certain that it is the newest. Durable when this returns: what a process
     /// wrote whose sync failed, or that was killed, is read like the rest, and is written again.
     pub(crate) fn recover(&mut self) -> Result<StateRecord, StorageError> {
+        let newest = self.newest()?;
+        let (pair, Whole { record, bytes }) = newest.ok_or_else(|| lost(&self.path))?;
+        // The same bytes at the same places: a crash in between changes nothing, and a damaged copy is mended.
+        let room = SECTORS * SECTOR as u64;
+        self.put(pair, record.generation, &bytes).map_err(|error| of_start(error, room, room))?;
+        self.next = record.generation + 1;
+        Ok(record)
+    }
+
+    /// The newest state and its pair, as it is read.
+    fn newest(&self) -> Result<Option<(u64, Whole)>, StorageError> {
         let mut newest: Option<(u64, Whole)> = None;
         for pair in 0..2 {
             let copies = [self.read_copy(pair * 2), self.read_copy(pair * 2 + 1)];
@@ -327,12 +341,38 @@ impl<M: Medium> StateFile<M> {
                 }
             }
         }
-        let (pair, Whole { record, bytes }) = newest.ok_or_else(|| lost(&self.path))?;
-        // The same bytes at the same places: a crash in between changes nothing, and a damaged copy is mended.
-        let room = SECTORS * SECTOR as u64;
-        self.put(pair, record.generation, &bytes).map_err(|error| of_start(error, room, room))?;
-        self.next = record.generation + 1;
-        Ok(record)
+        Ok(newest)
+    }
+
+    /// What each copy is, and the newest state that can be read, if there is one. Changes nothing.
+    pub(crate) fn look(&self) -> (Vec<StateCopy>, Option<SeenState>) {
+        // As a start decides, then what is left where it refuses.
+        let is_newest = matches!(self.newest(), Ok(Some(_)));
+        let (mut copies, mut newest) = (Vec::new(), None::<StateRecord>);
+        for slot in 0..SLOTS {
+            copies.push(match self.read_copy(slot) {
+                Copy::Whole(whole) => {
+                    let generation = whole.record.generation;
+                    if newest.as_ref().is_none_or(|newest| generation > newest.generation) {
+                        newest = Some(whole.record);
+                    }
+                    StateCopy::Intact { generation }
+                }
+                Copy::Torn => StateCopy::Unfinished,
+                Copy::Rotten => StateCopy::Damaged,
+            });
+        }
+        (copies, newest.map(|record| SeenState { record, is_newest }))
+    }
+
+    /// How many copies of the superblock are damaged.
+    pub(crate) fn damaged_superblocks(&self) -> u64 {
+        let is_damaged = |position: &u64| {
+            let mut sector = [0; SECTOR];
+            read_sectors(&self.medium, &mut sector, position * SECTOR as u64);
+            !is_superblock(*position, &sector)
+        };
+        SUPERBLOCKS.iter().filter(|position| is_damaged(position)).count() as u64
     }
 
     fn read_copy(&self, slot: u64) -> Copy {
@@ -418,6 +458,10 @@ pub(crate) fn lost(path: &str) -> StorageError {
     StorageError::StateLost(format!("{path}/state"))
 }
 
+fn is_superblock(position: u64, sector: &[u8]) -> bool {
+    judge(SUPERBLOCK_SALT, position, sector) != Sector::Rotten && sector.starts_with(MAGIC)
+}
+
 /// Whether a slot begins with a sector of the disk of this salt.
 fn holds_slot<M: Medium>(medium: &M, salt: u64) -> bool {
     (0..SLOTS).any(|slot| {
@@ -430,6 +474,28 @@ fn holds_slot<M: Medium>(medium: &M, salt: u64) -> bool {
 
 fn copies_of(pair: u64) -> [u64; 2] {
     [pair * 2, pair * 2 + 1]
+}
+
+/// One of the four copies of the vsr state, as it was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StateCopy {
+    /// A whole state.
+    Intact {
+        /// Which one: each write has the next number.
+        generation: u64,
+    },
+    /// A write to it was cut short by a crash, and counts for nothing. This is no damage.
+    Unfinished,
+    /// Rot: it may have been the newest state.
+    Damaged,
+}
+
+/// A state that was read by somebody who only looks.
+pub(crate) struct SeenState {
+    pub(crate) record: StateRecord,
+    /// Whether it is certain that it is the newest: else a start refuses it.
+    pub(crate) is_newest: bool,
 }
 
 enum Copy {

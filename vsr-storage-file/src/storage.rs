@@ -171,31 +171,47 @@ impl FileStorage {
 /// Log and state of a folder, taken for this process.
 fn open_files(folder: &Path) -> Result<(Disk, Disk, String), StorageError> {
     let name = folder.display().to_string();
-    let open = |file: &str| match Disk::open(&folder.join(file)) {
+    let (log, state) = find_files(folder, Disk::open)?;
+    let log = log.ok_or_else(|| missing(folder, "log"))?;
+    if !state.lock().map_err(io_error(format!("locking {name}/state")))? {
+        return Err(StorageError::InUse(name));
+    }
+    check_not_empty(folder, &state)?;
+    Ok((log, state, name))
+}
+
+/// Log and state of a folder; the log may be missing.
+pub(crate) fn find_files(
+    folder: &Path,
+    open: impl Fn(&Path) -> io::Result<Disk>,
+) -> Result<(Option<Disk>, Disk), StorageError> {
+    let open = |file: &str| match open(&folder.join(file)) {
         Ok(disk) => Ok(Some(disk)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error(format!("opening {}", folder.join(file).display()))(error)),
     };
-    let missing = |file: &str| StorageError::Missing { path: folder.join(file).display().to_string() };
     match (open("log")?, open("state")?) {
-        (Some(log), Some(state)) => {
-            if !state.lock().map_err(io_error(format!("locking {name}/state")))? {
-                return Err(StorageError::InUse(name));
-            }
-            // `format` gives it its name last: under that name it was never empty, whatever the log is.
-            if state.is_empty().map_err(io_error(format!("reading {name}/state")))? {
-                return Err(damaged(&folder.join("state"), "it is empty"));
-            }
-            Ok((log, state, name))
-        }
-        (None, Some(_)) => Err(missing("log")),
+        (log, Some(state)) => Ok((log, state)),
         // What an interrupted format has left never was a replica's.
-        (Some(_), None) if !folder.join("state.new").exists() => Err(missing("state")),
+        (Some(_), None) if !folder.join("state.new").exists() => Err(missing(folder, "state")),
         (None, None) if holds_something_else(folder) => {
             Err(damaged(folder, "neither `log` nor `state` is in it, and something else is: is it another storage's?"))
         }
-        (_, None) => Err(StorageError::NotFormatted(name)),
+        (_, None) => Err(StorageError::NotFormatted(folder.display().to_string())),
     }
+}
+
+/// `format` gives it its name last: under that name it was never empty, whatever the log is.
+pub(crate) fn check_not_empty(folder: &Path, state: &Disk) -> Result<(), StorageError> {
+    let path = folder.join("state");
+    match state.is_empty().map_err(io_error(format!("reading {}", path.display())))? {
+        true => Err(damaged(&path, "it is empty")),
+        false => Ok(()),
+    }
+}
+
+pub(crate) fn missing(folder: &Path, file: &str) -> StorageError {
+    StorageError::Missing { path: folder.join(file).display().to_string() }
 }
 
 fn damaged(path: &Path, what: &str) -> StorageError {
@@ -219,7 +235,7 @@ fn open_state<M: Medium>(log: &M, state: M, name: &str) -> Result<(StateFile<M>,
 }
 
 /// A sector of the state file is none of the log.
-fn log_salt(salt: u64) -> u64 {
+pub(crate) fn log_salt(salt: u64) -> u64 {
     !salt
 }
 
@@ -491,11 +507,7 @@ impl<M: Medium> BlockingWriter for Writer<M> {
         let mut record = self.state.recover()?;
         let scan = self.log.recover(&record)?;
         record.certain &= scan.head_certain;
-        let slots = scan.places.iter().map(|place| match place {
-            Place { header: Some(header), body: Some(_), .. } => Slot::Clean(*header),
-            Place { header, damaged: true, .. } => Slot::Corrupt(*header),
-            Place { .. } => Slot::Absent,
-        });
+        let slots = scan.places.iter().map(Place::slot);
         let recovered = Recovered { state: record.state.clone(), slots: slots.collect(), head_certain: record.certain };
         self.lost = record.lost.clone();
         let (next, lost) = (self.state.next_generation(), (1..).zip(&scan.places));

@@ -10,6 +10,7 @@ use crate::ask::{Asker, Target, is_served};
 use crate::demo::{DemoOptions, Summary, demo, soak};
 use crate::exit;
 use crate::faults::{FaultOptions, TallyApp, faults};
+use crate::inspect::{self, InspectOptions};
 use crate::output::{complain, say};
 use crate::serve::{Signals, replica};
 use crate::{App, ClusterConfig, Error, StorageKind};
@@ -50,6 +51,9 @@ pub enum Command {
         #[arg(long, value_enum)]
         storage: Option<StorageKind>,
     },
+    /// Shows what a replica's folder holds, and changes nothing in it: identity, vsr state, the verdict of each slot of the log. Exit code 1
+    /// when something is damaged that a replica repairs, 4 when no replica starts there.
+    Inspect(InspectOptions),
     /// Three replica processes under load: the primary is killed, another takes over, the dead one returns.
     Demo(DemoOptions),
     /// As the demo, with many deaths of random replicas.
@@ -106,6 +110,7 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
             storage.unwrap_or_else(|| StorageKind::of(&data)).accept_place(&data)?;
             say(format_args!("{} belongs where it is now", data.display()));
         }
+        Command::Inspect(options) => return inspect::run(&options),
         Command::Demo(options) => {
             return until_told(async { Ok::<_, Error>(report(&demo::<A>(&options).await?)) }).await;
         }

@@ -13,7 +13,7 @@ use vsr_net_tcp::{MetricsServerError, TcpError};
 use crate::Error;
 use crate::output::complain;
 
-/// The answer is no: there is no such key, or a demo has found something wrong.
+/// The answer is no: there is no such key, a demo has found something wrong, or an inspection damage that a replica repairs.
 pub const NO: u8 = 1;
 /// Command line, configuration or surroundings: change them first.
 pub const USAGE: u8 = 2;

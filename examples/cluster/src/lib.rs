@@ -8,6 +8,7 @@ mod config;
 mod demo;
 pub mod exit;
 mod faults;
+mod inspect;
 mod output;
 mod processes;
 mod serve;
@@ -18,6 +19,7 @@ pub use config::{ClusterConfig, StorageKind};
 pub use demo::{DemoOptions, Harm, Summary};
 pub use exit::main;
 pub use faults::{Case, FaultOptions};
+pub use inspect::InspectOptions;
 pub use output::{complain, say};
 pub use serve::{connect, connect_to};
 
