@@ -20,9 +20,9 @@ pub enum CodecError {
     /// A byte that begins no value.
     #[error("no value that is understood here begins with byte {byte:#04x}, at {at}")]
     NotAValue {
-        /// The byte.
+        /// The byte that was found.
         byte: u8,
-        /// Where it stands.
+        /// Its offset in the encoded value, in bytes.
         at: usize,
     },
     /// A text that is not UTF-8.
@@ -34,9 +34,9 @@ pub enum CodecError {
     /// A sequence or a map that has more or fewer elements than it said.
     #[error("{promised} elements were announced, {given} are used")]
     Count {
-        /// As announced.
+        /// The number of elements that was announced.
         promised: usize,
-        /// As given, or taken.
+        /// The number of elements that was written, or read.
         given: usize,
     },
     /// The type itself refuses the value.
