@@ -166,6 +166,16 @@ fn bare_id(line: &str) -> Option<&str> {
     (is_id(id) && rest.starts_with(':')).then_some(id)
 }
 
+/// The ids in brackets that no word before them says the kind of: `a broken disk (SF-20)`.
+fn alone(line: &str) -> Vec<&str> {
+    let in_brackets = |word| {
+        let (id, rest) = split_id(str::strip_prefix(word, "(")?);
+        let letters = id.chars().take_while(char::is_ascii_uppercase).count();
+        (is_id(id) && letters <= 2 && rest.starts_with(')')).then_some(id)
+    };
+    line.split_whitespace().filter_map(in_brackets).collect()
+}
+
 /// Names of documents that are not in the tree, and sections of them: what citations once looked like.
 fn leftovers(text: &str) -> Vec<(usize, String)> {
     let gone = ["design", "hazards", "schedules"].map(str::to_uppercase);
@@ -227,6 +237,8 @@ fn every_citation_points_somewhere() {
         let rows = path.starts_with(root().join("vsr-sim/tests")).then_some(&targets.rows);
         let bare = (1..).zip(text.lines()).filter_map(|(line, text)| Some((line, bare_id(text)?)));
         let bare = bare.filter(|(_, id)| !rows.is_some_and(|rows| rows.contains(*id)));
+        let bare = bare
+            .chain((1..).zip(text.lines()).flat_map(|(line, text)| alone(text).into_iter().map(move |id| (line, id))));
         wrong.extend(bare.map(|(line, id)| format!("{}:{line}: {id} of which list?", path.display())));
         let left = leftovers(text);
         wrong.extend(left.into_iter().map(|(line, word)| format!("{}:{line}: {word}", path.display())));
@@ -248,6 +260,8 @@ fn a_citation_that_points_nowhere_is_found() {
     {
         assert_eq!(bare_id(other), None, "{other}");
     }
+    assert_eq!(alone("// a broken disk (SF-20), or two (I15)."), ["SF-20", "I15"]);
+    assert_eq!(alone("// a disk (hazard SF-20), (XXH3-128), (d), f(B2), 5.3 (B)"), Vec::<&str>::new());
     let rules =
         "# The rules\n## 6. Normal operation\n**6.4** Nothing leaves.\n### 7.5 A view\n7.6. Restart\n- 8.1: a round";
     let hazards =
