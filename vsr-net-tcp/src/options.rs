@@ -115,7 +115,7 @@ pub enum TcpError {
     /// An address has no meaning here.
     #[error("the address {address:?} cannot be used: {cause}; write host:port, with a name that is known")]
     Address {
-        /// As configured.
+        /// The configured address.
         address: String,
         /// What is wrong with it, or what the resolver said.
         #[source]
@@ -130,9 +130,9 @@ pub enum TcpError {
     /// A field of [`TcpOptions`] is out of its range.
     #[error("TcpOptions::{name} is out of its range: {why}")]
     Option {
-        /// The field.
+        /// The name of the field.
         name: &'static str,
-        /// What it has to be.
+        /// The range that it has to be in.
         why: &'static str,
     },
     /// An address that others can reach, without encryption.
@@ -142,7 +142,7 @@ pub enum TcpError {
     /// replica.
     #[error("cannot listen on {address}: {error}; {}", way_on(.error))]
     Listen {
-        /// The address.
+        /// The address to listen on.
         address: SocketAddr,
         /// What the operating system said.
         #[source]

@@ -166,6 +166,32 @@ fn bare_id(line: &str) -> Option<&str> {
     (is_id(id) && rest.starts_with(':')).then_some(id)
 }
 
+/// The ids that a comment of a test or of a scenario begins with: `/// VC-05, D01 b: …`, `# CL-04, B38. …`.
+fn listed(line: &str) -> Vec<&str> {
+    let line = line.trim_start();
+    let comment = line.strip_prefix("/// ").or(line.strip_prefix("# ")).unwrap_or_default();
+    let mut found = Vec::new();
+    let mut words = comment.split_whitespace().peekable();
+    while let Some((id, rest)) = words.next().map(split_id).filter(|(id, _)| is_id(id)) {
+        found.push(id);
+        let part = if rest.is_empty() { words.next_if(|word| is_part(word)).unwrap_or_default() } else { rest };
+        if !part.ends_with(',') {
+            break;
+        }
+    }
+    found
+}
+
+/// The ids in brackets that no word before them says the kind of: `a broken disk (SF-20)`.
+fn alone(line: &str) -> Vec<&str> {
+    let in_brackets = |word| {
+        let (id, rest) = split_id(str::strip_prefix(word, "(")?);
+        let letters = id.chars().take_while(char::is_ascii_uppercase).count();
+        (is_id(id) && letters <= 2 && rest.starts_with(')')).then_some(id)
+    };
+    line.split_whitespace().filter_map(in_brackets).collect()
+}
+
 /// Names of documents that are not in the tree, and sections of them: what citations once looked like.
 fn leftovers(text: &str) -> Vec<(usize, String)> {
     let gone = ["design", "hazards", "schedules"].map(str::to_uppercase);
@@ -175,7 +201,14 @@ fn leftovers(text: &str) -> Vec<(usize, String)> {
             line.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
         let cited = words.iter().filter(|word| gone.iter().any(|gone| gone == **word));
         found.extend(cited.map(|word| (at, (*word).to_owned())));
-        let sections = words.windows(2).filter(|pair| Kind::of(pair[0]).is_some() && pair[1] == "section");
+        let is_comment = ["//", "#"].iter().any(|mark| line.trim_start().starts_with(mark));
+        let is_number = |word: &str| word.chars().all(|c| c.is_ascii_digit());
+        let is_left = |pair: &&[&str]| match pair {
+            ["hole", number] => is_comment && is_number(number),
+            [kind, section] => Kind::of(kind).is_some() && *section == "section",
+            _ => false,
+        };
+        let sections = words.windows(2).filter(is_left);
         found.extend(sections.map(|pair| (at, pair.join(" "))));
     }
     found
@@ -227,7 +260,15 @@ fn every_citation_points_somewhere() {
         let rows = path.starts_with(root().join("vsr-sim/tests")).then_some(&targets.rows);
         let bare = (1..).zip(text.lines()).filter_map(|(line, text)| Some((line, bare_id(text)?)));
         let bare = bare.filter(|(_, id)| !rows.is_some_and(|rows| rows.contains(*id)));
+        let bare = bare
+            .chain((1..).zip(text.lines()).flat_map(|(line, text)| alone(text).into_iter().map(move |id| (line, id))));
         wrong.extend(bare.map(|(line, id)| format!("{}:{line}: {id} of which list?", path.display())));
+        if rows.is_some() || path.extension().is_some_and(|end| end == "vsr") {
+            let listed =
+                (1..).zip(text.lines()).flat_map(|(line, text)| listed(text).into_iter().map(move |id| (line, id)));
+            let gone = listed.filter(|(_, id)| !targets.rows.contains(*id));
+            wrong.extend(gone.map(|(line, id)| format!("{}:{line}: there is no row {id}", path.display())));
+        }
         let left = leftovers(text);
         wrong.extend(left.into_iter().map(|(line, word)| format!("{}:{line}: {word}", path.display())));
     }
@@ -248,6 +289,11 @@ fn a_citation_that_points_nowhere_is_found() {
     {
         assert_eq!(bare_id(other), None, "{other}");
     }
+    assert_eq!(listed("    /// VC-05, D01 b, B8: why, F2"), ["VC-05", "D01", "B8"]);
+    assert_eq!(listed("# NW-05, L-04 (a paper). r1"), ["NW-05", "L-04"]);
+    assert_eq!(listed("/// What it is of, F2: why"), Vec::<&str>::new());
+    assert_eq!(alone("// a broken disk (SF-20), or two (I15)."), ["SF-20", "I15"]);
+    assert_eq!(alone("// a disk (hazard SF-20), (XXH3-128), (d), f(B2), 5.3 (B)"), Vec::<&str>::new());
     let rules =
         "# The rules\n## 6. Normal operation\n**6.4** Nothing leaves.\n### 7.5 A view\n7.6. Restart\n- 8.1: a round";
     let hazards =
@@ -283,7 +329,7 @@ fn a_citation_that_points_nowhere_is_found() {
         assert_eq!(wrong(text), [expected], "{text}");
     }
     let gone = "design".to_uppercase();
-    assert_eq!(leftovers(&format!("a\n// ({gone} 6.4)\nhazards section 3")).len(), 2);
+    assert_eq!(leftovers(&format!("a\n// ({gone} 6.4)\nhazards section 3\n// hole 2, a hole")).len(), 3);
 }
 
 /// The variants of the enum, as they stand in the source.

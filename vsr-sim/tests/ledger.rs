@@ -69,9 +69,25 @@ fn scenarios(folder: &Path, into: &mut BTreeSet<String>) {
     }
 }
 
+/// The names of the tests of a source; another function is none.
+fn tests(source: &str) -> Vec<&str> {
+    let (mut found, mut is_next) = (Vec::new(), false);
+    for line in source.lines().map(str::trim_start) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_next = true;
+        } else if is_next && let Some((_, rest)) = line.split_once("fn ") {
+            found.extend(rest.split_once('(').map(|(name, _)| name));
+            is_next = false;
+        }
+    }
+    found
+}
+
 /// What the tree has to guard against hazards.
 struct Tree {
     code: String,
+    /// The names of all test functions.
+    tests: BTreeSet<String>,
     simulator: String,
     scenarios: BTreeSet<String>,
     /// Those that guard something.
@@ -85,7 +101,8 @@ impl Tree {
         sources(here.parent().expect("the workspace"), &mut code);
         sources(&here.join("src"), &mut simulator);
         scenarios(&here.join("scenarios"), &mut names);
-        Tree { code, simulator, scenarios: names, played: BTreeSet::new() }
+        let tests = tests(&code).into_iter().map(str::to_owned).collect();
+        Tree { code, tests, simulator, scenarios: names, played: BTreeSet::new() }
     }
 
     /// What is wrong with the guard of a row: ``test `a`, `b`; scenario `c`; waits for …``.
@@ -103,8 +120,8 @@ impl Tree {
                     continue;
                 };
                 let is_there = match kind {
-                    // A function, or a name that the conformance suite's macro makes one of.
-                    "test" => self.code.contains(&format!("fn {name}(")) || self.code.contains(&format!("{name} =>")),
+                    // A function that is a test, or a name that the conformance suite's macro makes one of.
+                    "test" => self.tests.contains(name) || self.code.contains(&format!("{name} =>")),
                     "scenario" => {
                         self.played.insert(name.to_owned());
                         self.scenarios.contains(name)
@@ -119,6 +136,13 @@ impl Tree {
         }
         wrong
     }
+}
+
+#[test]
+fn a_guard_that_is_no_test_is_found() {
+    let source =
+        "fn helper() {}\n\n/// Why.\n#[test]\nfn guards() {}\n\n#[tokio::test]\nasync fn waits() {}\nfn below() {}\n";
+    assert_eq!(tests(source), ["guards", "waits"]);
 }
 
 fn here() -> PathBuf {

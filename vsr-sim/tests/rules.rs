@@ -1,5 +1,7 @@
-//! What the rules of the protocol say of the tree is true: the code and the tests that each names are there.
+//! What the rules of the protocol, the glossary and the page of messages say of the tree is true: the code and the tests that each
+//! names are there. And each rule has its reason and its source.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,29 +53,47 @@ fn defines(source: &str, name: &str) -> bool {
     source.lines().filter(|line| !line.trim_start().starts_with("//")).any(is_definition)
 }
 
+/// The names of the tests of a source; another function is none.
+fn tests(source: &str) -> Vec<&str> {
+    let (mut found, mut is_next) = (Vec::new(), false);
+    for line in source.lines().map(str::trim_start) {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_next = true;
+        } else if is_next && let Some((_, rest)) = line.split_once("fn ") {
+            found.extend(rest.split_once('(').map(|(name, _)| name));
+            is_next = false;
+        }
+    }
+    found
+}
+
 struct Tree {
     sources: Vec<(PathBuf, String)>,
     scenarios: Vec<(PathBuf, String)>,
     planted: Vec<(PathBuf, String)>,
+    /// The names of all test functions.
+    tests: BTreeSet<String>,
 }
 
 impl Tree {
     fn read() -> Tree {
-        let mut tree = Tree { sources: Vec::new(), scenarios: Vec::new(), planted: Vec::new() };
+        let mut tree = Tree { sources: Vec::new(), scenarios: Vec::new(), planted: Vec::new(), tests: BTreeSet::new() };
         files(&root(), ".rs", &mut tree.sources);
         files(&root().join("vsr-sim/scenarios"), ".vsr", &mut tree.scenarios);
         files(&root().join("vsr-sim/planted"), ".patch", &mut tree.planted);
+        tree.tests = tree.sources.iter().flat_map(|(_, text)| tests(text)).map(str::to_owned).collect();
         tree
     }
 
-    /// A test function, a case of a conformance suite, a scenario, a planted bug, or a checker.
+    /// A function that is a test, a case of a conformance suite, a scenario, a planted bug, or a checker.
     fn has_test(&self, name: &str) -> bool {
         let is_file = |(path, _): &(PathBuf, String)| path.file_stem().is_some_and(|stem| stem == name);
-        let (function, case, checker) = (format!("fn {name}("), format!("{name} =>"), format!("\"{name}\""));
-        self.scenarios.iter().chain(&self.planted).any(is_file)
+        let (case, checker) = (format!("{name} =>"), format!("\"{name}\""));
+        self.tests.contains(name)
+            || self.scenarios.iter().chain(&self.planted).any(is_file)
             || self.sources.iter().any(|(path, text)| {
                 let is_checker = || path.starts_with(root().join("vsr-sim/src")) && text.contains(&checker);
-                text.contains(&function) || text.contains(&case) || is_checker()
+                text.contains(&case) || is_checker()
             })
     }
 
@@ -93,6 +113,9 @@ impl Tree {
     /// What is wrong with what a rule says of the tree.
     fn wrong(&self, number: &str, rule: &str) -> Vec<String> {
         let (mut wrong, mut source) = (Vec::new(), String::new());
+        let parts = [("*Why", "reason"), ("*Source:*", "source")];
+        let missing = parts.iter().filter(|(mark, _)| !rule.contains(mark));
+        wrong.extend(missing.map(|(_, part)| format!("rule {number} has no {part}")));
         for name in names(rule, "*Code:*") {
             if name.ends_with(".rs") {
                 let found = self.named(name);
@@ -183,16 +206,76 @@ fn a_test_of_the_protocol_is_named_by_the_rule_that_it_is_for() {
 #[test]
 fn a_rule_that_names_what_is_gone_is_found() {
     let tree = Tree::read();
-    let page = "# A page\n\n### 6.4 A rule\n\nText.\n\n*Source:* own · *Code:* `outbox.rs` `Outbox`,\n`gone`, `gone.rs`, `tests.rs` · \
-                *Tests:*\n`a_rule_that_names_what_is_gone_is_found`, `hash-chain`, `no-such-thing`\n\n## Next\n\n`beside`\n";
+    let page = "# A page\n\n### 6.4 A rule\n\nText.\n\nSource: own · *Code:* `outbox.rs` `Outbox`,\n`gone`, `gone.rs`, `tests.rs` · \
+                *Tests:*\n`a_rule_that_names_what_is_gone_is_found`, `hash-chain`, `no-such-thing`, `defines`\n\n## Next\n\n`beside`\n";
     let found = rules(page);
     assert_eq!(found.len(), 1);
     let wrong = tree.wrong(&found[0].0, &found[0].1);
     let expected = [
+        "rule 6.4 has no reason",
+        "rule 6.4 has no source",
         "rule 6.4: gone is not in the file named before it",
         "rule 6.4: there is no gone.rs",
         "rule 6.4: 3 files have the name tests.rs",
         "rule 6.4: there is no test no-such-thing",
+        "rule 6.4: there is no test defines",
     ];
     assert_eq!(wrong, expected);
+}
+
+/// What is wrong with the rows of a glossary: the word, the meaning, and where it lives.
+fn wrong_words(tree: &Tree, page: &str) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| word |"));
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let ["", word, meaning, places, ""] = cells[..] else {
+            wrong.push(format!("not a row: {row}"));
+            continue;
+        };
+        let places: Vec<&str> = places.split('`').skip(1).step_by(2).collect();
+        if word.is_empty() || meaning.is_empty() || places.is_empty() {
+            wrong.push(format!("{word}: an empty cell"));
+        }
+        let is_gone = |place: &&str| !root().join(place).exists() && tree.named(place).len() != 1;
+        wrong.extend(places.into_iter().filter(is_gone).map(|place| format!("{word}: {place}")));
+    }
+    wrong
+}
+
+#[test]
+fn every_word_of_the_glossary_lives_where_it_says() {
+    let tree = Tree::read();
+    let page = fs::read_to_string(root().join("docs/glossary.md")).expect("docs/glossary.md");
+    assert!(page.lines().filter(|line| line.starts_with("| ")).count() > 80, "the glossary was not read");
+    assert_eq!(wrong_words(&tree, &page), Vec::<String>::new());
+    let page = "| word | meaning | module |\n| a | one | `outbox.rs`, `vsr-sim/src/check` |\n| b | two | `gone.rs` |\n| c | three | |\n";
+    assert_eq!(wrong_words(&tree, page), ["b: gone.rs", "c: an empty cell"]);
+}
+
+#[test]
+fn the_page_of_messages_names_functions_and_files_that_are_there() {
+    let tree = Tree::read();
+    let page = fs::read_to_string(root().join("docs/messages.md")).expect("docs/messages.md");
+    let protocol = root().join("vsr/src/protocol");
+    let sources: Vec<&str> =
+        tree.sources.iter().filter(|(path, _)| path.starts_with(&protocol)).map(|(_, text)| text.as_str()).collect();
+    let (mut count, mut wrong) = (0, Vec::new());
+    for name in page.lines().flat_map(|line| line.split('`').skip(1).step_by(2)) {
+        let is_there = if let Some((owner, item)) = name.split_once("::") {
+            let field = format!("pub {item}: ");
+            let has = |source: &&str| source.contains(owner) && (defines(source, item) || source.contains(&field));
+            sources.iter().any(has)
+        } else if name.ends_with(".rs") {
+            tree.named(name).len() == 1
+        } else {
+            continue;
+        };
+        count += 1;
+        if !is_there {
+            wrong.push(name);
+        }
+    }
+    assert!(count >= 10, "{count} names");
+    assert_eq!(wrong, Vec::<&str>::new());
 }

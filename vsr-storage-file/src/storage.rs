@@ -327,7 +327,7 @@ impl<M: Medium> BlockingReader for Reader<M> {
             let place = op.checked_sub(1).and_then(|at| self.index.lock().get(at as usize).copied());
             let entry = match place {
                 Some(Place { header: Some(header), body: Some(location), .. }) => {
-                    // A sector that cannot be read is one damaged entry, not a broken disk (SF-20).
+                    // A sector that cannot be read is one damaged entry, not a broken disk (hazard SF-20).
                     let body = read(&*self.log, self.salt, location, header.body_len).unwrap_or_else(|error| {
                         tracing::warn!(%error, op, "an entry cannot be read");
                         None

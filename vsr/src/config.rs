@@ -60,7 +60,7 @@ pub enum ConfigError {
     /// The replica is none of the members.
     #[error("replica {replica} is none of the {members} members: ids count from 0 in the order of the addresses")]
     NotAMember {
-        /// As given.
+        /// The configured id of this replica.
         replica: ReplicaId,
         /// The number of members.
         members: usize,
@@ -70,7 +70,7 @@ pub enum ConfigError {
     Field {
         /// The field of [`Config`], [`Timing`] or [`ClientConfig`](crate::ClientConfig), or of a transport's options.
         field: &'static str,
-        /// As given.
+        /// The configured value, as text.
         value: String,
         /// What it has to be, and why.
         why: String,
@@ -83,13 +83,13 @@ pub enum ConfigError {
     Misfit {
         /// The field that is too small.
         field: &'static str,
-        /// As given.
+        /// Its configured value, in bytes.
         value: u64,
         /// The field that it has to hold.
         other: &'static str,
-        /// As given.
+        /// The configured value of that field, in bytes.
         other_value: u64,
-        /// The least that fits.
+        /// The lowest value of `field` that holds it, in bytes.
         least: u64,
     },
 }

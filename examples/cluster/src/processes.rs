@@ -70,7 +70,7 @@ impl Processes {
         match self.try_start(id, id, None).await? {
             Started::Ready => Ok(()),
             Started::Ended(status) => {
-                // The log may be gone with the folder when somebody wants to look.
+                // The log may be gone with the folder when an operator wants to look.
                 let told = std::fs::read_to_string(self.log_of(id)).unwrap_or_default();
                 let last = told.lines().last().unwrap_or("it has told nothing");
                 Err(format!("replica {id} has ended ({status}): {last}").into())

@@ -1,6 +1,6 @@
-//! The commands in README and book are commands that there are.
+//! The commands in README and book are commands that there are; paths and links in them and in `docs` lead somewhere.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
@@ -10,8 +10,11 @@ fn root() -> PathBuf {
 /// Each page, and its text.
 fn pages() -> Vec<(PathBuf, String)> {
     let mut pages = vec![root().join("README.md"), root().join("CONTRIBUTING.md")];
-    let chapters = std::fs::read_dir(root().join("book/src")).expect("the book");
-    pages.extend(chapters.map(|chapter| chapter.expect("a chapter").path()));
+    for folder in ["book/src", "docs", "docs/protocol"] {
+        let chapters = std::fs::read_dir(root().join(folder)).expect("a folder of pages");
+        let chapters = chapters.map(|chapter| chapter.expect("a page").path());
+        pages.extend(chapters.filter(|page| page.extension().is_some_and(|end| end == "md")));
+    }
     let read = |page: PathBuf| {
         let text = std::fs::read_to_string(&page).expect("a page");
         (page, text)
@@ -27,11 +30,35 @@ fn commands() -> Vec<String> {
     commands
 }
 
+/// The anchor of a heading, as it stands in a link.
+fn anchor(heading: &str) -> String {
+    let letters = heading.trim_start_matches('#').trim().chars().flat_map(char::to_lowercase);
+    letters.filter(|c| c.is_alphanumeric() || "-_ ".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// Whether a link from page to page leads to a page, and to a heading that is there.
+fn leads_somewhere(page: &Path, link: &str) -> bool {
+    let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+    let target = page.parent().expect("a folder").join(file);
+    let Ok(text) = std::fs::read_to_string(target) else { return false };
+    let mut headings = text.lines().filter(|line| line.starts_with('#'));
+    heading.is_empty() || headings.any(|line| anchor(line) == heading)
+}
+
 /// Paths of the project in backticks, and links from page to page.
 #[test]
 fn every_path_of_the_book_is_there() {
-    const FOLDERS: [&str; 8] =
-        ["book", "examples", "scripts", "vsr", "vsr-net-tcp", "vsr-sim", "vsr-storage-file", "vsr-storage-rocksdb"];
+    const FOLDERS: [&str; 9] = [
+        "book",
+        "docs",
+        "examples",
+        "scripts",
+        "vsr",
+        "vsr-net-tcp",
+        "vsr-sim",
+        "vsr-storage-file",
+        "vsr-storage-rocksdb",
+    ];
     let is_path = |word: &&str| {
         let is_plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "_-./".contains(c));
         is_plain && word.split_once('/').is_some_and(|(folder, _)| FOLDERS.contains(&folder))
@@ -44,12 +71,15 @@ fn every_path_of_the_book_is_there() {
             checked += 1;
         }
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        for link in links.filter(|link| link.ends_with(".md")) {
-            assert!(page.parent().expect("a folder").join(link).exists(), "{}: a link to {link}", page.display());
+        for link in links.filter(|link| link.split('#').next().is_some_and(|file| file.ends_with(".md"))) {
+            assert!(leads_somewhere(&page, link), "{}: a link to {link}", page.display());
             checked += 1;
         }
     }
-    assert!(checked >= 40, "only {checked} paths were found in the book");
+    assert!(checked >= 140, "only {checked} paths were found in the book");
+    let page = root().join("docs/protocol.md");
+    assert!(leads_somewhere(&page, "protocol/reads.md#83-leases-not-built-yet"));
+    assert!(!leads_somewhere(&page, "protocol/reads.md#83-leases") && !leads_somewhere(&page, "reads.md"));
 }
 
 /// Each `cargo run … -p counter -- <arguments>` is understood by the program: with `--help` at its end it explains itself, and every option

@@ -67,7 +67,7 @@ fn a_cluster_is_run_by_hand_and_shows_its_metrics() {
     let again = counter(&["format", "--config", config]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("is not empty"), "{again:?}");
     let replicas: Vec<_> = ["0", "1", "2"].iter().map(|id| start(config, id)).collect();
-    // A second process of the same replica is refused, and harms nobody.
+    // A second process of the same replica is refused, and does no harm.
     let second = counter(&["replica", "--config", config, "--id", "1"]);
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another process"), "{second:?}");
     for n in 1..=20 {

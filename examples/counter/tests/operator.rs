@@ -166,7 +166,7 @@ fn a_cluster_id_in_a_message_is_the_one_in_the_file() {
     assert!(log.contains("replica-0") && log.contains("cluster.toml"), "folder and file are named: {log}");
 }
 
-/// It looked as if nobody were there.
+/// It looked as if no replica were running.
 #[test]
 fn a_client_that_is_refused_says_by_whom_and_why() {
     let (folder, config) = formatted();

@@ -40,8 +40,8 @@
 //! | `members-are-believed-again` | a member that says that its log holds what it has acknowledged counts, whatever it said before | hazard I18 |
 //! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | hazard I7 |
 //!
-//! The configuration in force (I15) waits for changes of membership. Linearizability (I16) is checked over the whole
-//! history in [`linearizability`], liveness (I18) by the run itself.
+//! The configuration in force (hazard I15) waits for changes of membership. Linearizability (hazard I16) is checked over the whole
+//! history in [`linearizability`], liveness (hazard I18) by the run itself.
 
 mod accounts;
 mod acknowledged;

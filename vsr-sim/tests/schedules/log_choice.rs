@@ -9,7 +9,7 @@ use vsr_sim::script::Script;
 
 use crate::support::{depose, leader, log_of, ms, next_view, replica, split, stale, until, write};
 
-/// VC-05, hole 2: a shorter log of a higher log_view wins over a longer one of a lower. (Here log_view 2 against
+/// VC-05, H5-02: a shorter log of a higher log_view wins over a longer one of a lower. (Here log_view 2 against
 /// 1: r3, which has the longer one, cannot be behind in the view of which it is primary.)
 #[test]
 fn vc_05_the_log_of_the_highest_log_view_wins() {

@@ -287,7 +287,7 @@ fn trace_of_d01() -> (Script, usize, usize) {
     (s, start, vote)
 }
 
-/// ST-01, step 11: r1 brings its old log with its old log_view, and what it acknowledged survives.
+/// ST-01, at its last step: r1 brings its old log with its old log_view, and what it acknowledged survives.
 #[test]
 fn st_01_d01_an_unfinished_transfer_drops_nothing() {
     let (mut s, _, vote) = trace_of_d01();

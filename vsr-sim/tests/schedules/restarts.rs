@@ -203,7 +203,7 @@ fn d08_a_restarted_replica_never_returns_to_a_lower_view() {
     assert_eq!(s.executed(2), ["x"]);
 }
 
-/// RC-05, hole 10: a replica whose log is unreadable votes, and its `DoViewChange` claims nothing: no view starts
+/// RC-05, H5-10: a replica whose log is unreadable votes, and its `DoViewChange` claims nothing: no view starts
 /// without what was acknowledged.
 #[test]
 fn rc_05_an_unreadable_log_claims_nothing() {

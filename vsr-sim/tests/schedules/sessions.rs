@@ -275,7 +275,7 @@ fn cl_04_d14_b_a_dropped_request_is_not_locked_out() {
     }
 }
 
-/// D14 b: a request whose op was dropped by a view change does not lock its client out (CL-04).
+/// D14 b: a request whose op was dropped by a view change does not lock its client out (hazard CL-04).
 #[test]
 fn d14_b_a_dropped_request_is_executed_when_it_is_sent_again() {
     let mut s = Script::new(5);

@@ -104,7 +104,7 @@ fn d06_a_start_view_with_a_smaller_commit_number_executes_nothing_twice() {
     assert_eq!(s.executed(1), ["w"]);
 }
 
-/// VC-08, hole 3: a `StartView` with a smaller commit number lowers nothing, and nothing is executed again.
+/// VC-08, H5-03: a `StartView` with a smaller commit number lowers nothing, and nothing is executed again.
 #[test]
 fn vc_08_a_smaller_commit_number_in_a_start_view_lowers_nothing() {
     let mut s = Script::new(3);

@@ -67,9 +67,9 @@ pub enum QueryError {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub struct ReplicaStatus {
-    /// The replica.
+    /// The id of the replica.
     pub replica: ReplicaId,
-    /// Its view.
+    /// The view that it is in.
     pub view: View,
     /// Whether it takes part in normal operation.
     pub normal: bool,
@@ -409,7 +409,7 @@ impl Shared {
 /// A value, and the place in the log that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Positioned<T, P> {
-    /// The value.
+    /// The reply, or the answer.
     pub value: T,
     /// A reply's own position, or the last op that an answer contains.
     pub position: P,
@@ -506,7 +506,7 @@ pub(crate) fn close_watch(queue: &Mutex<WatchQueue>) {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WatchEvent {
-    /// An event.
+    /// The next event.
     Event(Event),
     /// The number of events that were lost here because they were not read in time.
     Lagged(u64),

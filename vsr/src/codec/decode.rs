@@ -1,4 +1,4 @@
-//! Reading.
+//! From bytes to values: the deserializer of the [codec](super).
 
 use serde::de::{self, DeserializeSeed, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};

@@ -1,4 +1,4 @@
-//! Writing.
+//! From values to bytes: the serializer of the [codec](super).
 
 use serde::{Serialize, Serializer, ser};
 

@@ -20,9 +20,9 @@ pub enum CodecError {
     /// A byte that begins no value.
     #[error("no value that is understood here begins with byte {byte:#04x}, at {at}")]
     NotAValue {
-        /// The byte.
+        /// The byte that was found.
         byte: u8,
-        /// Where it stands.
+        /// Its offset in the encoded value, in bytes.
         at: usize,
     },
     /// A text that is not UTF-8.
@@ -37,9 +37,9 @@ pub enum CodecError {
         "{promised} elements were announced, {given} are used (fields without names cannot be skipped: give them names)"
     )]
     Count {
-        /// As announced.
+        /// The number of elements that was announced.
         promised: usize,
-        /// As given, or taken.
+        /// The number of elements that was written, or read.
         given: usize,
     },
     /// The type itself refuses the value.

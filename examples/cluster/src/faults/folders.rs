@@ -67,7 +67,7 @@ pub(super) async fn restore(back: Back) -> Result<(), Error> {
     ground.expect_count().await
 }
 
-/// A replica whose folder is old, beside one that has missed the last commands: nobody may answer as if these two were a cluster.
+/// A replica whose folder is old, beside one that has missed the last commands: neither may answer as if these two were a cluster.
 async fn old_folder(ground: &mut Ground, id: usize) -> Result<(), Error> {
     // The other one remembers a later start, or another disk.
     ground.expect_refusal(id, id, None, exit::REFUSED).await?;
@@ -100,7 +100,7 @@ pub(super) async fn clone() -> Result<(), Error> {
     ground.pause(1)?;
     ground.pause(2)?;
     match ground.submit(16, Duration::from_secs(4)).await {
-        Ok(()) => return Err("r0 has acknowledged a command with nobody but the copy".into()),
+        Ok(()) => return Err("r0 has acknowledged a command with no replica but the copy".into()),
         Err(error) => tell(format_args!("   a client of r0 and the copy sees: {error}")),
     }
     ground.resume(1)?;

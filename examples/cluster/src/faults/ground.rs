@@ -130,7 +130,9 @@ impl Ground {
     pub(super) async fn expect_count(&self) -> Result<(), Error> {
         match self.client.query_within((), ANSWER_MAX).await {
             Ok(counted) => self.judge(counted.value),
-            Err(error) => Err(format!("nobody says how many there are: {error}\n{}", self.status_text().await).into()),
+            Err(error) => {
+                Err(format!("no replica says how many there are: {error}\n{}", self.status_text().await).into())
+            }
         }
     }
 

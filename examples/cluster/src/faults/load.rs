@@ -19,7 +19,7 @@ use crate::Error;
 use crate::output::tell;
 use crate::serve::{client, connect};
 
-/// The disk of the primary is full: another replica, which has room, takes over, and nobody's process ends.
+/// The disk of the primary is full: another replica, which has room, takes over, and no process ends.
 pub(super) async fn full_disk() -> Result<(), Error> {
     let mut ground = Ground::prepare(None).await?;
     let small = SmallDisk::mount(&ground.data(0))?;

@@ -12,15 +12,15 @@ pub enum Halt {
     /// The log of a view ends before what is known to be committed here.
     #[error("the log of the view ends at op {head}, but op {commit} is committed: agreement is broken")]
     CommittedDropped {
-        /// What is committed.
+        /// The last op that is known here to be committed.
         commit: CommitNumber,
-        /// Where the log of the view ends.
+        /// The last op of the log of the view.
         head: OpNumber,
     },
     /// An op of a kind that this version does not know.
     #[error("op {op} is of a kind that this version cannot apply: run a newer version")]
     UnknownKind {
-        /// The op.
+        /// The number of the op.
         op: OpNumber,
     },
     /// Agreement is broken. A defect of this library, or of the disks of more replicas than the quorums
@@ -30,9 +30,9 @@ pub enum Halt {
     /// Two replicas that say they hold the log of one view hold different ones.
     #[error("two DoViewChanges with log_view {log_view} contradict each other at op {op}")]
     ContradictoryLogs {
-        /// The log_view.
+        /// The view whose log both say they hold.
         log_view: View,
-        /// The op.
+        /// The op at which the two logs differ.
         op: OpNumber,
     },
     /// A view change made a step that the table of phases does not have. A defect of this library.
@@ -41,7 +41,7 @@ pub enum Halt {
     /// A committed op cannot be read by this version.
     #[error("the body of committed op {op} cannot be read at byte {at}: run a version that knows it")]
     UnreadableBody {
-        /// The op.
+        /// The number of the op.
         op: OpNumber,
         /// The offset in the body, in bytes.
         at: usize,
@@ -65,7 +65,7 @@ pub enum Halt {
     /// An op needs a newer version of the state machine.
     #[error("op {op} must be applied by version {wanted} of the state machine, this is version {own}")]
     MachineVersion {
-        /// The op.
+        /// The number of the op.
         op: OpNumber,
         /// The version that the op names.
         wanted: u32,
@@ -80,9 +80,9 @@ pub enum Halt {
     OtherDisk {
         /// The peer that reports it.
         by: ReplicaId,
-        /// The disk that is known.
+        /// The disk by which that peer knows this replica.
         known: DiskId,
-        /// This one.
+        /// The disk that this replica was started on.
         own: DiskId,
     },
     /// The disk is an older copy, or another process runs on a copy of it.
@@ -94,9 +94,9 @@ pub enum Halt {
     OlderStart {
         /// The peer that reports it.
         by: ReplicaId,
-        /// The newest start that was heard.
+        /// The number of the newest start that this peer has heard of.
         known: u64,
-        /// This one.
+        /// The number of this start.
         own: u64,
     },
     /// The log ends before what this replica acknowledged.
@@ -107,7 +107,7 @@ pub enum Halt {
     OlderDisk {
         /// The peer that reports it.
         by: ReplicaId,
-        /// What was acknowledged, and is committed.
+        /// The last committed op that this replica acknowledged.
         acknowledged: OpNumber,
         /// The last op of the log.
         head: OpNumber,
@@ -119,9 +119,9 @@ pub enum Halt {
          {acknowledged}. Start the replica on its newest disk; if that is lost, the replica has to be replaced"
     )]
     OldDisk {
-        /// The newest start that they had heard.
+        /// The number of the newest start that they had heard of.
         heard: u64,
-        /// What was acknowledged, and is committed.
+        /// The last committed op that this replica acknowledged, as they remember it.
         acknowledged: OpNumber,
     },
     /// An invariant of the protocol does not hold here.

@@ -21,9 +21,9 @@ pub enum BrokenInvariant {
     /// A view is left for a later one only.
     #[error("view {entered} was to be entered from view {view}")]
     ViewNotRaised {
-        /// The view.
+        /// The present view.
         view: View,
-        /// The one that was to be entered.
+        /// The view that was to be entered.
         entered: View,
     },
     /// Only what is committed, and in the log, is applied.
@@ -39,9 +39,9 @@ pub enum BrokenInvariant {
     /// The log is never that of a later view; in normal operation it is that of the view.
     #[error("the log is that of view {log_view}, in view {view}, normal operation: {is_normal}")]
     LogViewMismatch {
-        /// The view.
+        /// The present view.
         view: View,
-        /// The view whose log this is.
+        /// The view whose log the replica holds.
         log_view: View,
         /// Whether the replica is in normal operation.
         is_normal: bool,
@@ -60,7 +60,7 @@ pub enum BrokenInvariant {
          {head_certain}"
     )]
     PrimaryWithoutLog {
-        /// The view.
+        /// The present view.
         view: View,
         /// The commit number.
         commit: CommitNumber,
@@ -72,17 +72,17 @@ pub enum BrokenInvariant {
     /// The record that is written to the disk is not ahead of the replica.
     #[error("the record says {record}, and the replica is at {replica}")]
     RecordAhead {
-        /// The record, as it was staged last.
+        /// The numbers of the record that was staged last.
         record: Promises,
-        /// The replica.
+        /// The numbers of the replica.
         replica: Promises,
     },
     /// What only rises in the life of a replica.
     #[error("the replica went back from {from}, applied {applied_before}, to {to}, applied {applied}")]
     WentBack {
-        /// At the end of the turn before.
+        /// The numbers at the end of the turn before.
         from: Promises,
-        /// Now.
+        /// The numbers at the end of this turn.
         to: Promises,
         /// The last applied op at the end of the turn before.
         applied_before: OpNumber,
@@ -114,7 +114,7 @@ fn named(batch: Option<BatchNumber>) -> String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Promises {
-    /// The view.
+    /// The view that the replica is in.
     pub view: View,
     /// The last view whose log it holds as its own.
     pub log_view: View,

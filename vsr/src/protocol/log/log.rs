@@ -332,11 +332,11 @@ impl Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("op {op} was applied with checksum {own}, but the log of the view has {log}")]
 pub struct Diverged {
-    /// The op.
+    /// The op that was applied.
     pub op: OpNumber,
-    /// What was applied here.
+    /// The checksum of what was applied here.
     pub own: Checksum,
-    /// What the log says.
+    /// The checksum that the log of the view names.
     pub log: Checksum,
 }
 

@@ -29,9 +29,9 @@ pub enum ReadRequest {
     },
     /// An entry for a peer that asked.
     Serve {
-        /// The peer.
+        /// The peer that asked.
         to: ReplicaId,
-        /// The op.
+        /// The op that it asked for.
         op: OpNumber,
         /// The checksum of the entry that the peer asked for.
         checksum: Checksum,

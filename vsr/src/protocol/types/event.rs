@@ -44,19 +44,19 @@ impl std::fmt::Display for ViewChangeReason {
 pub enum Event {
     /// A view was entered; it has not started.
     ViewEntered {
-        /// The view.
+        /// The view that was entered.
         view: View,
     },
     /// Normal operation in a view.
     ViewStarted {
-        /// The view.
+        /// The view that this replica is in.
         view: View,
-        /// Its primary.
+        /// The primary of the view.
         primary: ReplicaId,
     },
     /// A vote to leave the view was cast.
     Voted {
-        /// The view.
+        /// The view that this replica wants to leave.
         view: View,
         /// The reason of the vote.
         why: ViewChangeReason,
@@ -68,20 +68,20 @@ pub enum Event {
     },
     /// An op was applied.
     Applied {
-        /// The op.
+        /// The op that was applied.
         op: OpNumber,
-        /// Its checksum.
+        /// The checksum of its header, which names the whole log up to it.
         checksum: Checksum,
     },
     /// Every replica has answered, and none of them holds an intact copy of an op that may be committed. The cluster waits: only an
     /// operator can give the op up (rule 7.16).
     Lost {
-        /// The op.
+        /// The op of which no copy is left.
         op: OpNumber,
     },
     /// Messages of a member do not count any more.
     Distrusted {
-        /// The member.
+        /// The member whose messages do not count.
         replica: ReplicaId,
         /// The reason.
         why: Distrust,

@@ -5,16 +5,16 @@
 //! each other. The limits of frames follow from it (`vsr::wire::Limits`). So whatever passes is carried, stored and
 //! answered; what is too long is refused where it is made.
 
-/// What a field may be.
+/// The range and the default of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// Its name.
+    /// The name of the field.
     pub field: &'static str,
-    /// The least.
+    /// The lowest value that is allowed, in the unit of the field.
     pub min: u64,
-    /// The most.
+    /// The highest value that is allowed.
     pub max: u64,
-    /// The default.
+    /// The value of a field that is not set.
     pub default: u64,
     /// Why there is a limit, in words.
     pub why: &'static str,
@@ -86,7 +86,7 @@ pub(crate) fn disk_bytes(body: u64) -> u64 {
     body + body / 16 + 2048
 }
 
-/// The table.
+/// All limits of this module.
 pub const LIMITS: [Limit; 12] = [
     PIPELINE_MAX,
     WINDOW,

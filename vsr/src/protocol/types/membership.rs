@@ -126,9 +126,9 @@ impl Constants {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Member {
-    /// Its name.
+    /// Its id, unique in the cluster.
     pub id: ReplicaId,
-    /// Where the transport finds it; a hint, never who counts (rule 10.5).
+    /// The address at which the transport looks for it. A hint: who counts is decided by the id (rule 10.5).
     pub address: String,
 }
 
@@ -137,13 +137,13 @@ pub struct Member {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Membership {
-    /// The generation.
+    /// The generation of the membership; always 0 until memberships can change.
     pub epoch: Epoch,
     /// The voting members in the order that decides whose turn it is to be primary.
     pub members: Vec<Member>,
     /// The sizes of the quorums.
     pub quorums: Quorums,
-    /// What all share.
+    /// The limits that all members share.
     pub constants: Constants,
 }
 
@@ -166,21 +166,21 @@ pub enum MembershipError {
     Quorums {
         /// The number of members.
         n: u8,
-        /// As given.
+        /// The configured size of a replication quorum.
         replication: u8,
-        /// As given.
+        /// The configured size of a view-change quorum.
         view_change: u8,
-        /// As given.
+        /// The configured size of a nack quorum.
         nack: u8,
     },
     /// Two members with one address: each would be taken for the other.
     #[error("replicas {first} and {second} have the same address, {address:?}: give each member its own")]
     SameAddress {
-        /// One of them.
+        /// The earlier one in the list of members.
         first: ReplicaId,
-        /// The other.
+        /// The later one in the list of members.
         second: ReplicaId,
-        /// As given.
+        /// The address that both have.
         address: String,
     },
     /// The address of a member is empty.
@@ -191,13 +191,13 @@ pub enum MembershipError {
     Constant {
         /// The field of [`Constants`].
         name: &'static str,
-        /// As given.
+        /// The configured value, in the unit of the field.
         value: u64,
-        /// The least.
+        /// The lowest value that is allowed.
         min: u64,
-        /// The most.
+        /// The highest value that is allowed.
         max: u64,
-        /// The reason for it.
+        /// The reason for the range.
         why: &'static str,
     },
     /// Two constants that do not fit together.
@@ -208,13 +208,13 @@ pub enum MembershipError {
     Misfit {
         /// The field of [`Constants`] that is too small.
         name: &'static str,
-        /// As given.
+        /// Its configured value, in bytes.
         value: u64,
         /// The field that it has to hold.
         other: &'static str,
-        /// As given.
+        /// The configured value of that field, in bytes.
         other_value: u64,
-        /// The least that fits.
+        /// The lowest value of `name` that holds it, in bytes.
         least: u64,
     },
 }

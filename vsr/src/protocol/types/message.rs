@@ -18,6 +18,9 @@
 //! | [`ReadIndex`](Message::ReadIndex), [`ReadIndexOk`](Message::ReadIndexOk) | any, primary | primary, any | a confirmed index for linearizable reads |
 //! | [`RequestStatus`](Message::RequestStatus), [`Status`](Message::Status) | client, replica | replica, client | how it is, for people |
 //! | [`Query`](Message::Query), [`Answer`](Message::Answer) | client, replica | replica, client | a linearizable read |
+//!
+//! The last two rows are between a client and the driver of a replica: the protocol ignores them. They stand in the same enum, since a
+//! transport carries one type, to replicas and to clients.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -41,7 +44,7 @@ pub enum Peer {
 pub struct Envelope {
     /// The receiver.
     pub to: Peer,
-    /// The content.
+    /// The message to send.
     pub message: Message,
 }
 
@@ -175,11 +178,11 @@ pub struct DoViewChange {
 /// The log of a view that has started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartView {
-    /// The view.
+    /// The view that has started.
     pub view: View,
     /// What its primary knows to be committed.
     pub commit: CommitNumber,
-    /// The highest op.
+    /// The last op of the log.
     pub head: OpNumber,
     /// The headers up to `head` in ascending order, without a gap. The first is that of `commit`, or of `commit` + 1.
     pub headers: Vec<Header>,
@@ -216,7 +219,8 @@ pub struct Ping {
     pub known: Vec<Known>,
 }
 
-/// One message.
+/// One message between replicas, or between a client and a replica. `RequestStatus`, `Status`, `Query` and `Answer` are handled by the driver
+/// and the client: the protocol ignores them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Message {
@@ -231,7 +235,7 @@ pub enum Message {
     Replies {
         /// The last view that is known to have started: where to send the next request.
         view: View,
-        /// The answers.
+        /// The answers, each to one request.
         replies: Vec<Reply>,
     },
     /// An op for the log.
@@ -240,7 +244,7 @@ pub enum Message {
         view: View,
         /// What the primary knows to be committed.
         commit: CommitNumber,
-        /// The op.
+        /// The op, with its body.
         #[serde(with = "super::message::header_only")]
         entry: Entry,
     },
@@ -248,18 +252,18 @@ pub enum Message {
     PrepareOk {
         /// The view of the log.
         view: View,
-        /// The op.
+        /// The last op up to which the log is durable.
         op: OpNumber,
-        /// Its checksum, and so that of the log up to it.
+        /// The checksum of this op, and so that of the log up to it.
         checksum: Checksum,
         /// The life of the sender.
         life: Life,
     },
     /// The commit number; also the heartbeat, and the confirmation round of reads.
     Commit {
-        /// The view.
+        /// The view of the primary.
         view: View,
-        /// What is committed.
+        /// The last committed op.
         commit: CommitNumber,
         /// The head, so that a lost last `Prepare` is noticed.
         head: OpNumber,
@@ -268,7 +272,7 @@ pub enum Message {
     },
     /// A `Commit` of the receiver's view has arrived.
     CommitOk {
-        /// The view.
+        /// The view of the sender and of the `Commit`.
         view: View,
         /// The number of the `Commit`.
         number: u64,
@@ -295,16 +299,16 @@ pub enum Message {
     },
     /// Asks for headers down the hash chain.
     RequestHeaders {
-        /// The highest one.
+        /// The op of the highest header.
         op: OpNumber,
-        /// Its checksum.
+        /// The checksum of the highest header.
         checksum: Checksum,
         /// The number of headers, at most.
         count: u32,
     },
     /// Headers, downwards, each the parent of the one before.
     Headers {
-        /// The headers.
+        /// The headers, the highest first.
         headers: Vec<Header>,
     },
     /// Asks for entries.
@@ -312,9 +316,9 @@ pub enum Message {
         /// Their ops and checksums.
         wanted: Vec<(OpNumber, Checksum)>,
     },
-    /// Entries.
+    /// Entries that were asked for.
     Entries {
-        /// The entries.
+        /// The entries, each with its body.
         #[serde(with = "super::message::headers_only")]
         entries: Vec<Entry>,
     },
@@ -329,7 +333,7 @@ pub enum Message {
     ReadIndexOk {
         /// That of the question.
         nonce: u64,
-        /// What must be applied.
+        /// The op that must be applied first.
         index: OpNumber,
     },
     /// A client's query.

@@ -21,7 +21,7 @@ pub struct Suffix {
 /// What a replica must remember to keep its promises. Durable and atomic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VsrState {
-    /// The cluster.
+    /// The cluster that this disk belongs to.
     pub cluster: ClusterId,
     /// The member that this disk belongs to.
     pub replica: ReplicaId,
@@ -31,7 +31,7 @@ pub struct VsrState {
     pub starts: u64,
     /// Who belongs to the cluster.
     pub membership: Membership,
-    /// The view.
+    /// The view that the replica is in. It takes part in no lower one again.
     pub view: View,
     /// The last view whose log this replica holds as its own.
     pub log_view: View,
