@@ -479,13 +479,14 @@ fn each_module_uses_only_those_before_it_in_the_guide_of_its_crate() {
 }
 
 /// What `Core` is composed of, besides the folder `types`: below `vsr/src/protocol`.
-const PARTS: [&str; 16] = [
+const PARTS: [&str; 17] = [
     "timers",
     "log/log",
     "log/body_cache",
     "log/outbox",
     "log/writes",
     "normal/agreed_clock",
+    "normal/forwards",
     "normal/pipeline",
     "normal/progress",
     "normal/read_rounds",

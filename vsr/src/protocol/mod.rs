@@ -23,7 +23,7 @@
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `timers`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `sessions`, `pipeline`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
+//! `agreed_clock`, `forwards`, `sessions`, `pipeline`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
 //! adds to `Core` what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;

@@ -1,10 +1,14 @@
 //! Normal operation at a backup: `Prepare`, `PrepareOk`, `Commit` (rules 6.2, 6.6, VRR 4.1).
 
+use std::collections::BTreeSet;
+
+use super::forwards::{CLIENT_PAUSE_MAX, Work};
 use crate::protocol::core::Core;
-use crate::protocol::types::entry::Entry;
+use crate::protocol::types::entry::{BodyReader, Entry, RequestKind};
+use crate::protocol::types::event::ViewChangeReason;
 use crate::protocol::types::limits::{LEAP_MAX, disk_bytes};
 use crate::protocol::types::message::Message;
-use crate::protocol::types::number::{CommitNumber, Monotonic, OpNumber, ReplicaId, View};
+use crate::protocol::types::number::{CommitNumber, Monotonic, OpNumber, ReplicaId, RequestNumber, View};
 use crate::protocol::view_change::phase::Status;
 
 /// What a backup keeps of its primary.
@@ -143,5 +147,64 @@ impl Core {
         let Some(checksum) = self.log.checksum(op) else { return };
         let life = self.life();
         self.send(primary, Message::PrepareOk { view: self.view, op, checksum, life });
+    }
+}
+
+// ---- what was passed on ----
+
+impl Core {
+    /// Asks the primary again for a request that it has not answered, and votes when it goes on not answering. See the
+    /// invariant of `forwards`.
+    pub(crate) fn check_forwards(&mut self) {
+        let (now, limit) = (self.now, self.options.timing.forward_timeout);
+        // A client that asks one member after the other is back here after a round.
+        let timeout = limit.max(CLIENT_PAUSE_MAX) * (2 + self.membership.size() as u32);
+        let (sessions, applied) = (&self.sessions, self.applied);
+        self.repair
+            .forwards
+            .prune(now, timeout, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
+        if let Some(request) = self.repair.forwards.to_ask_again(now, limit) {
+            let again = Message::Requests { requests: vec![request.clone()], forwarded: true };
+            // A message that is not sent does not count as a question.
+            if self.send(self.primary_id(), again) {
+                self.mark("a request is passed on again");
+                let log_bytes = self.log.bytes();
+                self.repair.forwards.asked_again(&request, now, log_bytes);
+            }
+        }
+        let work = Work {
+            committed_at: self.repair.committed_at,
+            log_bytes: self.log.bytes(),
+            queue_bytes_max: self.options.queue_bytes_max as u64,
+        };
+        if self.repair.forwards.is_overdue(now, limit, &work) {
+            self.forget_prepared_forwards();
+        }
+        if self.repair.forwards.is_overdue(now, limit, &work) {
+            self.vote(ViewChangeReason::Forward);
+        } else {
+            self.forwards_are_answered();
+        }
+    }
+
+    /// What stands in the log has reached the primary, and is its to commit.
+    fn forget_prepared_forwards(&mut self) {
+        let (mut prepared, mut registering) = (BTreeSet::new(), BTreeSet::new());
+        let mut op = self.applied.next();
+        while op <= self.log.head() {
+            if let Some(entry) = self.entry_in_memory(op) {
+                for (_, request) in BodyReader::new(op, entry.body).flatten() {
+                    match request.kind {
+                        RequestKind::Register(client) => registering.insert(client),
+                        RequestKind::Command(_) => prepared.insert((request.session, request.number)),
+                    };
+                }
+            }
+            op = op.next();
+        }
+        self.repair.forwards.forget(|&(client, session, number)| {
+            let is_register = number == RequestNumber(0);
+            if is_register { registering.contains(&client) } else { prepared.contains(&(session, number)) }
+        });
     }
 }

@@ -20,16 +20,12 @@
 //! one and a half such times, and one retry, after the first request was passed on; and one that commits what others ask
 //! of it, and never hears what is passed on, when these have filled a queue once.
 
-use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::protocol::core::Core;
-use crate::protocol::types::entry::{BodyReader, RequestKind};
-use crate::protocol::types::event::ViewChangeReason;
-use crate::protocol::types::message::{Message, Reply, Request};
+use crate::protocol::types::message::{Reply, Request};
 use crate::protocol::types::number::{ClientId, Monotonic, RequestNumber, SessionId};
 
 /// The longest pause after which a client asks again for a short request.
@@ -39,7 +35,7 @@ const FORWARDS_MAX: usize = 8192;
 /// Bytes of the copies that are kept to pass them on again, beside a single one.
 const COPIES_BYTES_MAX: usize = 1 << 20;
 
-type ForwardKey = (ClientId, SessionId, RequestNumber);
+pub(crate) type ForwardKey = (ClientId, SessionId, RequestNumber);
 
 fn key_of(request: &Request) -> ForwardKey {
     (request.client, request.session, request.number)
@@ -81,14 +77,14 @@ impl Forward {
 
 /// What shows that the primary works through its queue.
 #[derive(Clone, Copy, Debug)]
-struct Work {
+pub(crate) struct Work {
     /// When the commit number rose last.
-    committed_at: Monotonic,
+    pub(crate) committed_at: Monotonic,
     /// Bytes in the log.
-    log_bytes: u64,
+    pub(crate) log_bytes: u64,
     /// Bytes that the primary's queue may hold. Each replica is told its own number; that of the others is taken for
     /// the same.
-    queue_bytes_max: u64,
+    pub(crate) queue_bytes_max: u64,
 }
 
 /// Requests that were passed on to the primary and are not answered yet.
@@ -145,14 +141,19 @@ impl Forwards {
         });
     }
 
+    /// Drops those that the primary has prepared.
+    pub(crate) fn forget(&mut self, is_prepared: impl Fn(&ForwardKey) -> bool) {
+        self.retain(|key, _| !is_prepared(key));
+    }
+
     /// Drops what is answered elsewhere, or was not asked for again within `timeout`: its client has gone.
-    fn prune(&mut self, now: Monotonic, timeout: Duration, is_answered: impl Fn(&ForwardKey) -> bool) {
+    pub(crate) fn prune(&mut self, now: Monotonic, timeout: Duration, is_answered: impl Fn(&ForwardKey) -> bool) {
         self.retain(|key, forward| now.since(forward.asked) < timeout && !is_answered(key));
     }
 
     /// The request to pass on again: of those that have waited for half of `limit`, the one that was passed on longest
     /// ago. At most one in each `limit`.
-    fn to_ask_again(&self, now: Monotonic, limit: Duration) -> Option<Request> {
+    pub(crate) fn to_ask_again(&self, now: Monotonic, limit: Duration) -> Option<Request> {
         if self.asked_again_at.is_some_and(|at| now.since(at) < limit) {
             return None;
         }
@@ -162,16 +163,16 @@ impl Forwards {
     }
 
     /// This replica has passed a request on again.
-    fn asked_again(&mut self, key: ForwardKey, now: Monotonic, log_bytes: u64) {
+    pub(crate) fn asked_again(&mut self, request: &Request, now: Monotonic, log_bytes: u64) {
         self.asked_again_at = Some(now);
-        if let Some(forward) = self.pending.get_mut(&key) {
+        if let Some(forward) = self.pending.get_mut(&key_of(request)) {
             forward.again.get_or_insert((now, log_bytes));
             forward.last = now;
         }
     }
 
     /// Whether one of them is a reason to vote, as far as time and the primary's work go.
-    fn is_overdue(&self, now: Monotonic, limit: Duration, work: &Work) -> bool {
+    pub(crate) fn is_overdue(&self, now: Monotonic, limit: Duration, work: &Work) -> bool {
         self.pending.values().any(|forward| forward.is_overdue(now, limit, work))
     }
 
@@ -186,65 +187,6 @@ impl Forwards {
     /// Bytes of copies, as counted, as they are, and at most beside a single one.
     pub(crate) fn copies_bytes(&self) -> (usize, usize, usize) {
         (self.copies_bytes, self.pending.values().map(Forward::weight).sum(), COPIES_BYTES_MAX)
-    }
-}
-
-impl Core {
-    /// Asks the primary again for a request that it has not answered, and votes when it goes on not answering. See the
-    /// invariant of this module.
-    pub(crate) fn check_forwards(&mut self) {
-        let (now, limit) = (self.now, self.options.timing.forward_timeout);
-        // A client that asks one member after the other is back here after a round.
-        let timeout = limit.max(CLIENT_PAUSE_MAX) * (2 + self.membership.size() as u32);
-        let (sessions, applied) = (&self.sessions, self.applied);
-        self.repair
-            .forwards
-            .prune(now, timeout, |&(client, session, number)| sessions.is_answered(client, session, number, applied));
-        if let Some(request) = self.repair.forwards.to_ask_again(now, limit) {
-            let (primary, key) = (self.primary_id(), key_of(&request));
-            // A message that is not sent does not count as a question.
-            if self.send(primary, Message::Requests { requests: vec![request], forwarded: true }) {
-                self.mark("a request is passed on again");
-                let log_bytes = self.log.bytes();
-                self.repair.forwards.asked_again(key, now, log_bytes);
-            }
-        }
-        let work = Work {
-            committed_at: self.repair.committed_at,
-            log_bytes: self.log.bytes(),
-            queue_bytes_max: self.options.queue_bytes_max as u64,
-        };
-        if self.repair.forwards.is_overdue(now, limit, &work) {
-            self.forget_prepared_forwards();
-        }
-        if self.repair.forwards.is_overdue(now, limit, &work) {
-            self.vote(ViewChangeReason::Forward);
-        } else {
-            self.forwards_are_answered();
-        }
-    }
-
-    /// What stands in the log has reached the primary, and is its to commit.
-    fn forget_prepared_forwards(&mut self) {
-        let (mut prepared, mut registering) = (BTreeSet::new(), BTreeSet::new());
-        let mut op = self.applied.next();
-        while op <= self.log.head() {
-            if let Some(entry) = self.entry_in_memory(op) {
-                for (_, request) in BodyReader::new(op, entry.body).flatten() {
-                    match request.kind {
-                        RequestKind::Register(client) => registering.insert(client),
-                        RequestKind::Command(_) => prepared.insert((request.session, request.number)),
-                    };
-                }
-            }
-            op = op.next();
-        }
-        self.repair.forwards.retain(|&(client, session, number), _| {
-            let is_register = number == RequestNumber(0);
-            let is_prepared =
-                if is_register { registering.contains(&client) } else { prepared.contains(&(session, number)) };
-            !is_prepared
-        });
     }
 }
 
@@ -283,7 +225,7 @@ mod tests {
     /// Passes on what is due at a time, as a replica does. Says which.
     fn ask(forwards: &mut Forwards, millis: u64) -> Option<u64> {
         let request = forwards.to_ask_again(at(millis), LIMIT)?;
-        forwards.asked_again(key_of(&request), at(millis), 0);
+        forwards.asked_again(&request, at(millis), 0);
         Some(request.number.0)
     }
 
