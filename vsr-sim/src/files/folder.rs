@@ -163,6 +163,8 @@ struct Disk {
     ops: Vec<Vec<OpNumber>>,
     /// No file can grow.
     full: bool,
+    /// No sync of this file finds room, though the writes before it did: the file system copies on write, or asks for room late.
+    syncs_full: Option<usize>,
     /// So many syncs succeed, then one fails.
     failing: Option<(u32, u64)>,
     /// A second without a write has passed, and the storage has not looked yet.
@@ -222,6 +224,7 @@ impl SimFolder {
             tag: 0,
             ops: vec![Vec::new()],
             full: false,
+            syncs_full: None,
             failing: None,
             idle_second: false,
         })))
@@ -534,6 +537,11 @@ impl SimFolder {
         self.lock().full = full;
     }
 
+    /// Every sync of this file fails for want of room. What was written since the one before stays readable, as after any failed sync.
+    pub fn set_syncs_full(&self, file: Option<usize>) {
+        self.lock().syncs_full = file;
+    }
+
     /// A second passes without a write.
     pub fn pass_idle_second(&self) {
         self.lock().idle_second = true;
@@ -694,6 +702,11 @@ impl Medium for SimFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut disk = self.folder.lock();
+        if disk.syncs_full == Some(self.file) {
+            let salt = disk.journal.len() as u64;
+            disk.journal.push(Step::FailedSync { file: self.file, salt });
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         match disk.failing {
             Some((0, salt)) => {
                 disk.failing = None;

@@ -44,7 +44,7 @@ impl FileDisks {
         folder.power_loss(0, Kept::Nothing);
         let Some(harm) = harm_records(&folder, &mut ledger, random) else { return Ok(()) };
         // A storage that refuses says nothing of its log.
-        let Ok((_, recovered)) = self.open(&folder) else { return Ok(()) };
+        let Ok((_, recovered)) = self.open(&folder, None) else { return Ok(()) };
         ledger.judge(&recovered).map_err(|why| format!("{harm}: {why}"))
     }
 }

@@ -13,7 +13,7 @@ use vsr::threaded::Entries;
 use super::adapters::{io_error, read_time, write_time};
 use super::evidence::Evidence;
 use super::{Life, Node, World, lock, site};
-use crate::check::Violation;
+use crate::check::{Observation, Violation};
 use crate::faults::{Damage, ReadFate, Unsynced, WriteFate};
 use crate::files::{Grain, Harm, Kept, Ledger, Lost, Place, SECTOR, SECTORS_PER_PAGE, SimFolder, Stop, now};
 
@@ -58,15 +58,25 @@ impl FileDisks {
         Ok(())
     }
 
-    /// Opens the storage on a disk.
-    pub(super) fn open(&self, folder: &SimFolder) -> Opened {
+    /// Opens the storage on a disk. `full`: the syncs of this file find no room, until it is asked again.
+    pub(super) fn open(&self, folder: &SimFolder, full: Option<usize>) -> Opened {
         folder.idle();
         folder.set_full(false);
         let storage = (self.open)(folder.clone())?;
-        let recovered = now(storage.recover()).map_err(|stop| match stop {
-            Stop::Refused(error) => error,
-            Stop::Wrong(error) => StorageError::io("recovering", error),
-        })?;
+        let recover = || {
+            now(storage.recover()).map_err(|stop| match stop {
+                Stop::Refused(error) => error,
+                Stop::Wrong(error) => StorageError::io("recovering", error),
+            })
+        };
+        folder.set_syncs_full(full);
+        let first = recover();
+        folder.set_syncs_full(None);
+        let recovered = match first {
+            // A replica asks again until there is room.
+            Err(StorageError::Full { .. }) if full.is_some() => recover()?,
+            first => first?,
+        };
         folder.settle();
         Ok((storage, recovered))
     }
@@ -81,11 +91,23 @@ impl World {
             let salt = self.draw(site::SECTOR, node as u64, self.now).next_u64();
             files.disks[node].folder.fail_sync(0, salt);
         }
+        let mut random = self.draw(site::SECTOR, node as u64, !self.now);
+        let finds_room = !self.is_full_on_files(node) || random.chance(1, 2);
+        let full = (!finds_room).then(|| random.below(files.disks[node].folder.files() as u64) as usize);
         let opened = if lost {
             Err(StorageError::NotFormatted("the disk".to_owned()))
         } else {
-            files.open(&files.disks[node].folder)
+            files.open(&files.disks[node].folder, full)
         };
+        if full.is_some() && !lost {
+            self.trace.count("starts without room");
+            // A storage that cannot wait for room may say that the disk is broken.
+            self.observe(&Observation::Broke {
+                replica: node,
+                must: false,
+                how: "the syncs of its start find no room",
+            });
+        }
         files.disks[node].idle_since = self.now;
         if let Ok((_, recovered)) = &opened {
             let ledger = &mut files.disks[node].ledger;
