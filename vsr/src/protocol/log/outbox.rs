@@ -82,6 +82,16 @@ impl Outbox {
         self.waiting_bytes = 0;
     }
 
+    /// A log was chosen or taken over: a `DoViewChange` that still waits names the log before it, and is not needed any more.
+    pub(crate) fn withdraw_do_view_changes(&mut self) {
+        let Outbox { waiting, waiting_bytes, .. } = self;
+        waiting.retain(|Bound { envelope: Envelope { message, .. }, .. }| {
+            let stays = !matches!(message, Message::DoViewChange(_));
+            *waiting_bytes -= if stays { 0 } else { message.weight() };
+            stays
+        });
+    }
+
     /// What may be sent now, in order.
     pub(crate) fn ready(&mut self) -> &mut Vec<Envelope> {
         &mut self.ready

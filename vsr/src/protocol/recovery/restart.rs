@@ -209,7 +209,56 @@ fn rebuild(root: Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: boo
 mod tests {
     use super::*;
     use crate::protocol::documented::{any_state, try_start};
-    use crate::protocol::types::number::ReplicaId;
+    use crate::protocol::normal::apply::{ApplyContext, Machine};
+    use crate::protocol::turn::{Effects, Inputs};
+    use crate::protocol::types::life::Life;
+    use crate::protocol::types::message::{DoViewChange, Message, Peer};
+    use crate::protocol::types::number::{CommitNumber, ReplicaId};
+    use bytes::Bytes;
+
+    struct Nothing;
+
+    impl Machine for Nothing {
+        fn can_decode(&self, _: &Bytes) -> bool {
+            true
+        }
+
+        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
+            Ok(())
+        }
+    }
+
+    /// Rule 6.4: what has arrived while the disk was read is taken in by the first turn, before the record of the start is written. A
+    /// `DoViewChange` of that start would leave when the disk has the log of the view already.
+    #[test]
+    fn a_log_that_is_chosen_before_the_start_is_written_leaves_no_do_view_change_behind() {
+        let view = View { number: 1, ..View::default() };
+        let state = VsrState { view, ..any_state() };
+        assert_eq!(state.membership.primary(view), state.replica);
+        let from = ReplicaId(2);
+        let mut core = try_start(state).expect("a member");
+        let dvc = DoViewChange {
+            view,
+            log_view: View::default(),
+            commit: CommitNumber(0),
+            head: OpNumber::ZERO,
+            head_certain: true,
+            headers: Vec::new(),
+            evidence: Vec::new(),
+            checkpoint: OpNumber::ZERO,
+            life: Life { starts: 1, ..Life::default() },
+            known: Vec::new(),
+        };
+        core.on_message(Peer::Replica(from), Message::DoViewChange(dvc), &Nothing);
+        let (mut inputs, mut effects) = (Inputs::default(), Effects::default());
+        core.turn(&mut inputs, &mut Nothing, &mut effects);
+        let (number, batch) = effects.write.take().expect("the record of the start");
+        assert_eq!(batch.state.map(|state| state.log_view), Some(view));
+        inputs.written = Some(number);
+        core.turn(&mut inputs, &mut Nothing, &mut effects);
+        let names: Vec<_> = effects.messages.iter().map(|envelope| envelope.message.name()).collect();
+        assert!(names.contains(&"Ping") && !names.contains(&"DoViewChange"), "{names:?}");
+    }
 
     /// It would take the place of member 0.
     #[test]

@@ -475,6 +475,7 @@ impl Core {
                 self.log.adopt(*header);
             }
         }
+        self.outbox.withdraw_do_view_changes();
         let mut doubted = self.state.doubted;
         if !self.head_certain {
             // What is named here may have been at the lost end of the log, acknowledged: until its body is durable it is
