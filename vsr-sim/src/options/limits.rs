@@ -303,6 +303,10 @@ impl Options {
         if self.replicas >= 3 && doubts {
             self.doubts_every = log_uniform(&mut random, Duration::from_secs(1), Duration::from_secs(6));
         }
+        let mut random = draw(self.seed, CONFIGURATION, 3, 0);
+        if random.chance(1, 2) {
+            self.start_max = log_uniform(&mut random, Duration::from_millis(10), Duration::from_millis(300));
+        }
     }
 
     /// Messages of earlier terms, terms that come again, and lost ends of logs.

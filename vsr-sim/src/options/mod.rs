@@ -11,6 +11,7 @@ use vsr::protocol::Random;
 use vsr::{ClusterId, Config, Membership, ReplicaId};
 
 use self::values::Value;
+use crate::faults::draw;
 
 pub use self::limits::Limits;
 pub use self::values::{DelayShape, Ppm};
@@ -136,6 +137,8 @@ pub struct Options {
     pub short_reigns: u64,
     /// Mean time between two replicas that are told of what they have acknowledged and lost, and die before they have it again.
     pub doubts_every: Duration,
+    /// The longest that a start which is not the first takes to read its disk; what arrives meanwhile waits.
+    pub start_max: Duration,
     /// Messages that are lost in the liveness phase, too.
     pub core_loss: Ppm,
     /// The most that is added to the delays of messages in the liveness phase.
@@ -168,6 +171,9 @@ pub(crate) fn log_uniform(random: &mut Random, min: Duration, max: Duration) -> 
 fn rate(random: &mut Random, doublings: u64) -> Ppm {
     Ppm(1 << (6 + random.below(doublings)))
 }
+
+/// What the seeds of later starts are drawn for.
+const STARTS: u64 = 0x7374_6172_7473;
 
 impl Options {
     /// A cluster of this size in a world without faults.
@@ -231,6 +237,7 @@ impl Options {
             lost_tail_every: Duration::ZERO,
             short_reigns: 0,
             doubts_every: Duration::ZERO,
+            start_max: Duration::ZERO,
             core_loss: Ppm(0),
             core_delay: Duration::ZERO,
             files: false,
@@ -471,6 +478,7 @@ impl Options {
             ("lost-tail", &mut self.lost_tail_every),
             ("short-reigns", &mut self.short_reigns),
             ("doubts", &mut self.doubts_every),
+            ("start-max", &mut self.start_max),
             ("core-loss", &mut self.core_loss),
             ("core-delay", &mut self.core_delay),
             ("files", &mut self.files),
@@ -539,7 +547,11 @@ impl Options {
         let id = ReplicaId(replica as u8);
         let config = Config::with_membership(ClusterId(1), id, membership.clone());
         let mut config = config.map_err(|error| error.to_string())?;
-        config.seed = self.seed ^ (replica as u64) << 56 ^ start.wrapping_sub(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        config.seed = self.seed ^ (replica as u64) << 56;
+        if start > 1 {
+            // Hashed: seeds that are the generator's own step apart draw the same numbers, one later.
+            config.seed = draw(config.seed, STARTS, start, 0).next_u64();
+        }
         self.limits.set_config(&mut config);
         config.validate().map_err(|error| error.to_string())?;
         Ok(config)
@@ -640,14 +652,19 @@ mod tests {
 
     /// A message of an earlier start may only be known as such by its random number, as when the start did not become durable.
     #[test]
-    fn no_two_starts_of_the_replicas_of_a_run_draw_the_same() {
+    fn no_two_starts_of_the_replicas_of_a_run_draw_the_same_numbers() {
         let options = Options::calm(7, 3);
         let membership = options.membership().unwrap();
         let seed = |(replica, start)| options.config(replica, start, &membership).unwrap().seed;
-        let mut seeds: Vec<u64> = (0..3).flat_map(|at| (1..100).map(move |start| (at, start))).map(seed).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        assert_eq!(seeds.len(), 3 * 99);
+        let starts = (0..3).flat_map(|at| (1..100).map(move |start| (at, start)));
+        let numbers = |seed| {
+            let mut random = Random::new(seed);
+            (0..200).map(move |_| random.next_u64())
+        };
+        let mut drawn: Vec<u64> = starts.map(seed).flat_map(numbers).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        assert_eq!(drawn.len(), 3 * 99 * 200);
     }
 
     #[test]

@@ -138,6 +138,7 @@ pub const FAULT_CLASSES: &[&str] = &[
     "reigns cut short",
     "doubted tails",
     "starts with an uncertain head",
+    "starts that take long",
     "views that are told again",
     "drops in the core",
     "storages on files",

@@ -63,13 +63,19 @@ pub(crate) struct SimStorage(pub(crate) Life);
 #[async_trait]
 impl Storage for SimStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
-        let mut world = lock(&self.0.world);
-        // What may not be on the disk is written again before it is believed.
-        if world.now < world.nodes[self.0.node].no_sync_until {
-            return Err(io_error("the sync of a start"));
+        let node = self.0.node;
+        {
+            let world = lock(&self.0.world);
+            // What may not be on the disk is written again before it is believed.
+            if world.now < world.nodes[node].no_sync_until {
+                return Err(io_error("the sync of a start"));
+            }
+            if world.disks[node].is_lost() {
+                return Err(StorageError::NotFormatted("the disk".to_owned()));
+            }
         }
-        let disk = &mut world.disks[self.0.node];
-        if disk.is_lost() { Err(StorageError::NotFormatted("the disk".to_owned())) } else { Ok(disk.start()) }
+        start_time(&self.0).await;
+        Ok(lock(&self.0.world).disks[node].start())
     }
 
     async fn write(&self, batch: Batch) -> Result<(), StorageError> {
@@ -130,6 +136,23 @@ pub(crate) async fn write_time(life: &Life) -> Result<(), StorageError> {
     .await
 }
 
+/// Lets the time pass that a later start takes to read its disk: what arrives meanwhile is there at the first turn.
+pub(crate) async fn start_time(life: &Life) {
+    let due = {
+        let world = lock(&life.world);
+        let longest = world.options.start_max.as_nanos() as u64;
+        let mut random = world.draw(site::START, life.node as u64, life.life);
+        // Most find a short log.
+        let takes_long = longest > 0 && life.life > 1 && random.chance(1, 2);
+        if !takes_long {
+            return;
+        }
+        world.now + random.below(longest)
+    };
+    lock(&life.world).trace.count("starts that take long");
+    until(life, due).await;
+}
+
 /// Lets the time of a read that begins with this op pass. What becomes of it.
 pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> {
     let (due, fate) = {
@@ -139,6 +162,12 @@ pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> 
         let due = world.now + world.write_latency(life.node, site::READ, nth) / 2;
         (due, fate)
     };
+    until(life, due).await;
+    fate
+}
+
+/// Lets the time pass up to a moment of the world.
+async fn until(life: &Life, due: u64) {
     let mut planned = false;
     poll_fn(|context: &mut Context<'_>| {
         let mut world = lock(&life.world);
@@ -151,7 +180,6 @@ pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> 
         Poll::Pending
     })
     .await;
-    fate
 }
 
 pub(crate) fn io_error(doing: &str) -> StorageError {

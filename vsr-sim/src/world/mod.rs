@@ -86,6 +86,7 @@ pub(crate) mod site {
     pub(crate) const REIGN: u64 = 19;
     pub(crate) const DOUBT: u64 = 20;
     pub(crate) const NAMED: u64 = 21;
+    pub(crate) const START: u64 = 22;
 }
 
 /// A task's "poll me".

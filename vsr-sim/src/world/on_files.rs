@@ -10,7 +10,7 @@ use vsr::protocol::{Batch, OpNumber, Random, Recovered, VsrState};
 use vsr::storage::StorageError;
 use vsr::threaded::Entries;
 
-use super::adapters::{io_error, read_time, write_time};
+use super::adapters::{io_error, read_time, start_time, write_time};
 use super::evidence::Evidence;
 use super::{Life, Node, World, lock, site};
 use crate::check::{Observation, Violation};
@@ -410,6 +410,8 @@ impl OnFiles {
 #[async_trait]
 impl Storage for OnFiles {
     async fn recover(&self) -> Result<Recovered, StorageError> {
+        self.storage()?;
+        start_time(&self.life).await;
         let found = self.recovered.lock().unwrap_or_else(PoisonError::into_inner).take();
         match found {
             Some(recovered) => Ok(recovered),

@@ -61,20 +61,27 @@ pub(crate) struct Log {
     /// unproven, however well it fits to what was applied (rule 6.6, schedule F1).
     proven_from: OpNumber,
     bytes: u64,
+    /// Slots without a header.
+    blanks: u64,
 }
 
 impl Log {
     pub(crate) fn new(root: Checksum) -> Log {
-        Log { slots: VecDeque::new(), root, proven_from: OpNumber(1), bytes: 0 }
+        Log { slots: VecDeque::new(), root, proven_from: OpNumber(1), bytes: 0, blanks: 0 }
     }
 
     pub(crate) fn head(&self) -> OpNumber {
         OpNumber(self.slots.len() as u64)
     }
 
-    /// Bytes of all bodies in the log.
+    /// Bytes of all bodies in the log whose headers are known.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// The most that all bodies in the log take, of which none is longer than `longest`.
+    pub(crate) fn bytes_at_most(&self, longest: u64) -> u64 {
+        self.bytes.saturating_add(self.blanks.saturating_mul(longest))
     }
 
     pub(crate) fn slot(&self, op: OpNumber) -> Option<&LogSlot> {
@@ -114,6 +121,7 @@ impl Log {
         let fits = header.op == self.head().next() && self.checksum(self.head()) == Some(header.parent);
         while self.head().next() < header.op {
             self.slots.push_back(LogSlot::blank());
+            self.blanks += 1;
         }
         if !fits {
             self.proven_from = header.op;
@@ -127,6 +135,7 @@ impl Log {
     /// Adds blanks or verdicts at start.
     pub(crate) fn push_recovered(&mut self, slot: LogSlot) {
         self.bytes += slot.header.map_or(0, |header| u64::from(header.body_len));
+        self.blanks += u64::from(slot.header.is_none());
         self.slots.push_back(slot);
     }
 
@@ -134,6 +143,7 @@ impl Log {
     pub(crate) fn extend_blank(&mut self, op: OpNumber) {
         while self.head() < op {
             self.slots.push_back(LogSlot::blank());
+            self.blanks += 1;
             self.proven_from = self.head().next();
         }
     }
@@ -145,18 +155,20 @@ impl Log {
         if slot.header.is_some_and(|own| own.checksum() == header.checksum()) {
             return false;
         }
-        let before = slot.header.map_or(0, |own| u64::from(own.body_len));
+        let (before, was_blank) = (slot.header.map_or(0, |own| u64::from(own.body_len)), slot.header.is_none());
         *slot = LogSlot { header: Some(header), corrupt: slot.corrupt, ..LogSlot::blank() };
         self.bytes = self.bytes - before + u64::from(header.body_len);
+        self.blanks -= u64::from(was_blank);
         true
     }
 
     /// Forgets a stale entry below a proven one. Its header did not fit.
     fn forget(&mut self, op: OpNumber) {
         let Some(slot) = self.slot_mut(op) else { return };
-        let before = slot.header.map_or(0, |own| u64::from(own.body_len));
+        let (before, was_blank) = (slot.header.map_or(0, |own| u64::from(own.body_len)), slot.header.is_none());
         *slot = LogSlot { corrupt: slot.corrupt, ..LogSlot::blank() };
         self.bytes -= before;
+        self.blanks += u64::from(!was_blank);
     }
 
     /// Above `op`: what is not here may have been, and was lost.
@@ -223,6 +235,7 @@ impl Log {
         while self.head() > op {
             if let Some(slot) = self.slots.pop_back() {
                 self.bytes -= slot.header.map_or(0, |own| u64::from(own.body_len));
+                self.blanks -= u64::from(slot.header.is_none());
             }
         }
         self.proven_from = self.proven_from.min(op.next());
@@ -653,8 +666,10 @@ pub(crate) mod tests {
                     }
                 }
                 log.fill(Entry { header, body });
-                let headers = (1..=log.head().0).filter_map(|op| log.header(OpNumber(op)));
-                assert_eq!(log.bytes(), headers.map(|header| u64::from(header.body_len)).sum::<u64>());
+                let headers = || (1..=log.head().0).filter_map(|op| log.header(OpNumber(op)));
+                assert_eq!(log.bytes(), headers().map(|header| u64::from(header.body_len)).sum::<u64>());
+                let blanks = log.head().0 - headers().count() as u64;
+                assert_eq!(log.bytes_at_most(1000), log.bytes() + 1000 * blanks);
                 assert!((1..=log.head().next().0).contains(&log.proven_from().0), "{}", log.proven_from());
             }
         }

@@ -201,7 +201,9 @@ impl Primary {
         // Room for a few ops stays free for what a later view's primary inherits, and, once membership
         // can change, for the change that may be the cure.
         let reserve = 4 * disk_bytes(constants.batch_bytes_max.into());
-        let is_full = log.bytes() + queued as u64 > options.log_bytes_max
+        // After a start some ops may be known by their place alone.
+        let logged = log.bytes_at_most(constants.batch_bytes_max.into());
+        let is_full = logged.saturating_add(queued as u64) > options.log_bytes_max
             || !writes.has_room(disk_bytes(queued as u64) + reserve);
         if is_full { Err(Busy::LogFull) } else { Ok(()) }
     }

@@ -181,6 +181,18 @@ fn what_finds_no_room_is_not_queued_and_not_decoded() {
     assert_eq!(setting.admit(&primary, &third), Admission::Queued(Checksum::of(b"six")));
 }
 
+/// Rule 5.12: another replica knows how long those ops are, and its log has the same bound.
+#[test]
+fn an_op_that_is_known_by_its_place_alone_counts_with_the_longest_body() {
+    let (mut setting, primary) = (Setting::new(), Primary::new());
+    setting.log.extend_blank(OpNumber(2));
+    let first = request(1, b"one");
+    setting.options.log_bytes_max = 2 * 1000 + BodyBuilder::encoded_len(3) as u64;
+    assert_eq!(setting.admit(&primary, &first), Admission::Queued(Checksum::of(b"one")));
+    setting.options.log_bytes_max -= 1;
+    assert_eq!(setting.admit(&primary, &first), Admission::NoRoom(Busy::LogFull));
+}
+
 /// Rule 5.9.
 #[test]
 fn a_command_that_is_too_long_or_cannot_be_decoded_is_refused() {
