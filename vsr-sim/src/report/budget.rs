@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use crate::options::Options;
 
-/// Rounds until the first answer after the core was healed, in thousandths; for each replica outside it once more.
+/// Rounds until the first answer after the core was healed, in thousandths; once more for each replica outside it, and for each in it
+/// that cannot lead, since the end of its log is lost: the view in which it would passes in vain.
 pub const FIRST_ANSWER: u64 = 2_000;
 /// Until the last one, beside what the work itself takes, in thousandths.
 pub const ALL_ANSWERS: u64 = 6_000;
@@ -33,7 +34,7 @@ pub const VIEWS_CALM: u64 = 0;
 pub struct Figures {
     /// Whether the core was healed while requests were waiting.
     pub was_healed: bool,
-    /// Replicas outside the core.
+    /// Replicas outside the core, and those in it that cannot lead.
     pub outside: usize,
     /// From the heal until a client heard an answer.
     pub first_answer: Duration,
@@ -163,7 +164,7 @@ impl Options {
         let works = (delay + write) * 12 + write * 40;
         // A table that is full of dead sessions lets newcomers in when these are old enough, in ops.
         let aged = if self.sessions_max < 100 { CLIENT * self.limits.session_idle_min as u32 } else { Duration::ZERO };
-        noticed * 5 / 4 + tried + works + aged + CLIENT * 2
+        noticed * 5 / 4 + tried + works + aged + CLIENT * 2 + self.start_max
     }
 
     /// What the requests of this world take where nothing goes wrong: those of a client one after the other; and all of them, as

@@ -65,7 +65,11 @@ impl<S: Simulated> Run<S> {
         let entered = lock(&self.world).highest_entered;
         let before = self.answered();
         let is_asked = !self.clients_are_done();
-        self.figures.outside = self.options.replicas - core.len();
+        let cannot_lead = {
+            let world = lock(&self.world);
+            core.iter().filter(|&&replica| !world.is_head_certain(replica)).count()
+        };
+        self.figures.outside = self.options.replicas - core.len() + cannot_lead;
         self.figures.was_healed = is_asked;
         let traffic = lock(&self.world).traffic;
         let asked = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).history.len() as u64;

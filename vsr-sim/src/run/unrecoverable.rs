@@ -49,6 +49,9 @@ pub fn unrecoverable(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) 
     if disks.len() < quorum {
         return Some(Unrecoverable::TooFewDisks { disks: disks.len(), quorum });
     }
+    // What a record calls committed is, though no replica may have executed it yet.
+    let recorded = disks.iter().map(|disk| disk.state().commit.op()).max().unwrap_or_default();
+    let committed = committed.max(recorded);
     let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
     // An end that is lost hides an op of the newest log only where that log is the one which has lost it; and a nack quorum, or a
     // view-change quorum, of logs with certain ends rules the op out.
@@ -184,6 +187,22 @@ mod tests {
         let state = VsrState { view, log_view: view, suffix, ..disk.state().clone() };
         disk.begin(Batch { state: Some(state), ..Batch::default() });
         disk.complete();
+    }
+
+    /// Seed 19149: op 4 is called committed by a record, and was executed by no replica; its content is gone.
+    #[test]
+    fn an_op_that_a_record_calls_committed_is_not_denied() {
+        let verdict = |commit: u64| {
+            let mut disks = disks(&[3, 3]);
+            for disk in &mut disks {
+                let state = VsrState { commit: vsr::protocol::CommitNumber(commit), ..disk.state().clone() };
+                disk.begin(Batch { state: Some(state), ..Batch::default() });
+                disk.complete();
+            }
+            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), Quorums::of(3))
+        };
+        assert_eq!(verdict(3), None);
+        assert_eq!(verdict(4), Some(Unrecoverable::NoCopy { op: OpNumber(4) }));
     }
 
     #[test]
