@@ -5,6 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sources::tests;
+
+mod sources;
+
 /// Every id that must be there: the hazards by series, then the schedules, then the invariants.
 fn ids() -> Vec<String> {
     let mut ids = Vec::new();
@@ -67,20 +71,6 @@ fn scenarios(folder: &Path, into: &mut BTreeSet<String>) {
             into.insert(path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
         }
     }
-}
-
-/// The names of the tests of a source; another function is none.
-fn tests(source: &str) -> Vec<&str> {
-    let (mut found, mut is_next) = (Vec::new(), false);
-    for line in source.lines().map(str::trim_start) {
-        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
-            is_next = true;
-        } else if is_next && let Some((_, rest)) = line.split_once("fn ") {
-            found.extend(rest.split_once('(').map(|(name, _)| name));
-            is_next = false;
-        }
-    }
-    found
 }
 
 /// What the tree has to guard against hazards.

@@ -5,6 +5,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use sources::tests;
+
+mod sources;
+
 fn root() -> PathBuf {
     PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..")
 }
@@ -51,20 +55,6 @@ fn defines(source: &str, name: &str) -> bool {
         is_item || line.strip_prefix("    ").is_some_and(|line| line.starts_with(name) && !line.contains('='))
     };
     source.lines().filter(|line| !line.trim_start().starts_with("//")).any(is_definition)
-}
-
-/// The names of the tests of a source; another function is none.
-fn tests(source: &str) -> Vec<&str> {
-    let (mut found, mut is_next) = (Vec::new(), false);
-    for line in source.lines().map(str::trim_start) {
-        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
-            is_next = true;
-        } else if is_next && let Some((_, rest)) = line.split_once("fn ") {
-            found.extend(rest.split_once('(').map(|(name, _)| name));
-            is_next = false;
-        }
-    }
-    found
 }
 
 struct Tree {

@@ -4,8 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use bytes::Bytes;
+
 use super::core::Core;
 use crate::protocol::health::halt::Halt;
+use crate::protocol::normal::apply::{ApplyContext, Machine};
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::Message;
 use crate::protocol::types::number::{BatchNumber, ClientId, ClusterId, DiskId, Monotonic, ReplicaId, Timestamp};
@@ -41,6 +44,19 @@ pub(super) fn try_start(state: VsrState) -> Result<Core, Halt> {
     };
     let recovered = Recovered { state, slots: Vec::new(), head_certain: true };
     Core::recover(options, recovered, Monotonic(0), Timestamp(0))
+}
+
+/// A state machine that does nothing and answers nothing.
+pub(super) struct Nothing;
+
+impl Machine for Nothing {
+    fn can_decode(&self, _: &Bytes) -> bool {
+        true
+    }
+
+    fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
+        Ok(())
+    }
 }
 
 /// The writes that the code makes a message wait for.

@@ -390,23 +390,10 @@ fn move_all<T>(from: &mut Vec<T>, to: &mut Vec<T>) {
 mod tests {
     use bytes::Bytes;
 
-    use super::super::documented::any_core;
+    use super::super::documented::{Nothing, any_core};
     use super::*;
     use crate::protocol::Halt;
-    use crate::protocol::normal::apply::ApplyContext;
     use crate::protocol::types::number::{RequestNumber, SessionId};
-
-    struct Nothing;
-
-    impl Machine for Nothing {
-        fn can_decode(&self, _: &Bytes) -> bool {
-            true
-        }
-
-        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
-            Ok(())
-        }
-    }
 
     fn turn(core: &mut Core, inputs: &mut Inputs) -> Effects {
         let mut effects = Effects::default();

@@ -200,13 +200,10 @@ impl Numbers {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::super::halt::Halt;
     use super::*;
     use crate::protocol::core::Core;
-    use crate::protocol::documented::{any_core, any_state, start};
-    use crate::protocol::normal::apply::{ApplyContext, Machine};
+    use crate::protocol::documented::{Nothing, any_core, any_state, start};
     use crate::protocol::turn::{Effects, Inputs};
     use crate::protocol::types::vsr_state::VsrState;
     use crate::protocol::view_change::phase::Phase;
@@ -308,18 +305,6 @@ mod tests {
                 now.awaited = BatchNumber(awaited);
             });
             assert!(matches!(found, Err(WritesOutOfStep { .. })), "{found:?}");
-        }
-    }
-
-    struct Nothing;
-
-    impl Machine for Nothing {
-        fn can_decode(&self, _: &Bytes) -> bool {
-            true
-        }
-
-        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
-            Ok(())
         }
     }
 

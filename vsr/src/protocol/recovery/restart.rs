@@ -208,26 +208,11 @@ fn rebuild(root: Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: boo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::documented::{any_state, try_start};
-    use crate::protocol::normal::apply::{ApplyContext, Machine};
+    use crate::protocol::documented::{Nothing, any_state, try_start};
     use crate::protocol::turn::{Effects, Inputs};
     use crate::protocol::types::life::Life;
     use crate::protocol::types::message::{DoViewChange, Message, Peer};
     use crate::protocol::types::number::{CommitNumber, ReplicaId};
-    use bytes::Bytes;
-
-    struct Nothing;
-
-    impl Machine for Nothing {
-        fn can_decode(&self, _: &Bytes) -> bool {
-            true
-        }
-
-        fn apply(&mut self, _: &ApplyContext, _: Bytes, _: &mut Vec<u8>) -> Result<(), Halt> {
-            Ok(())
-        }
-    }
-
     /// Rule 6.4: what has arrived while the disk was read is taken in by the first turn, before the record of the start is written. A
     /// `DoViewChange` of that start would leave when the disk has the log of the view already.
     #[test]
