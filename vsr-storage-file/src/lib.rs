@@ -125,10 +125,9 @@
 //! Extents are written and synced before they are used, with content, not holes. So on a file system that overwrites
 //! in place (ext4, XFS) a batch or a state never needs room, and a full disk is [`Full`](vsr::storage::StorageError::Full) at
 //! the preparation of an extent, where nothing is lost. On one that copies on write (btrfs, ZFS, bcachefs, snapshots
-//! of a thin volume) every write needs room: one that is refused is `Full` as well; one that was taken, and fails in
-//! the sync, is [`Io`](vsr::storage::StorageError::Io), ends the process, and says so in its text. At a start that is `Full`, too: a start
-//! writes nothing but what it has read, and can be made again from its beginning. Keep room free there, or
-//! switch copying off for the folder.
+//! of a thin volume) every write needs room: one that is refused is `Full` as well, and so is one that was taken, and fails in
+//! the sync. What it took can then be read, and is not on the disk; so nothing of it counts, and it is written again, from the batch, until there is room. A start
+//! that finds none reads again, and writes again, from its beginning.
 //!
 //! A limit on the size of files (`ulimit -f`) is a full disk as well, if the process handles the signal `SIGXFSZ`; where it does not, the
 //! operating system ends it at the first write over the limit. The programs in `examples` handle it.
@@ -241,37 +240,12 @@ pub(crate) fn io_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageErr
     move |error| StorageError::io(doing.clone(), error)
 }
 
-/// As [`io_error`], for a write that can be tried again when it found no room: nothing that was there is changed,
-/// and nothing that it wrote counts.
+/// As [`io_error`], for a write, or the sync of one, that can be tried again when it found no room: nothing that was durable is changed, and what
+/// it wrote counts for nothing until it is written again. (What a file system has taken, and then has no room for, can be read, and no later sync
+/// writes it.)
 pub(crate) fn write_error(doing: impl Into<String>, used: u64, limit: u64) -> impl Fn(Error) -> StorageError {
     let failed = io_error(doing);
     move |error| if is_no_room(&error) { StorageError::Full { used, limit } } else { failed(error) }
-}
-
-/// As [`io_error`], for a sync. When that finds no room, what the file system had taken before is gone, though it
-/// can be read: it cannot be tried again, as no later sync writes it.
-pub(crate) fn sync_error(doing: impl Into<String>) -> impl Fn(Error) -> StorageError {
-    let doing = doing.into();
-    move |error| {
-        if !is_no_room(&error) {
-            return StorageError::io(doing.clone(), error);
-        }
-        let words = format!(
-            "{error} (the file system took a write that it then had no room for, as one does that copies on write or \
-             compresses: make room on it, and keep some free)"
-        );
-        StorageError::io(doing.clone(), Error::new(error.kind(), words))
-    }
-}
-
-/// What a start does can be done again from its beginning: it reads anew what it relies on, and writes that again before it believes it. So
-/// a sync of a start that finds no room is a full disk, and neither a broken one nor a bad sector.
-pub(crate) fn of_start(error: StorageError, used: u64, limit: u64) -> StorageError {
-    let is_full = match &error {
-        StorageError::Io { cause, .. } => cause.downcast_ref::<Error>().is_some_and(is_no_room),
-        _ => false,
-    };
-    if is_full { StorageError::Full { used, limit } } else { error }
 }
 
 fn is_no_room(error: &Error) -> bool {
@@ -282,20 +256,14 @@ fn is_no_room(error: &Error) -> bool {
 mod tests {
     use super::*;
 
-    /// A quota, and a limit on the size of files, are a full disk like any other. A sync without room ends a process that runs, since no later
-    /// one writes what it dropped, and not one that starts; a disk that fails is none of these.
+    /// A quota, and a limit on the size of files, are a full disk like any other; a disk that fails is none.
     #[test]
     fn b8_no_room_is_a_full_disk_whatever_its_name() {
         let (doing, full) = ("writing", StorageError::Full { used: 3, limit: 5 });
         for kind in [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge] {
             assert_eq!(write_error(doing, 3, 5)(kind.into()), full);
-            let synced = sync_error(doing)(kind.into());
-            assert!(matches!(&synced, StorageError::Io { .. }) && synced.to_string().contains("make room"), "{synced}");
-            assert_eq!(of_start(synced, 3, 5), full);
         }
-        let failed = || Error::other("input/output error");
-        for told in [write_error(doing, 3, 5)(failed()), of_start(sync_error(doing)(failed()), 3, 5)] {
-            assert!(matches!(&told, StorageError::Io { .. }) && !told.to_string().contains("make room"), "{told}");
-        }
+        let told = write_error(doing, 3, 5)(Error::other("input/output error"));
+        assert!(matches!(&told, StorageError::Io { .. }) && !told.to_string().contains("make room"), "{told}");
     }
 }

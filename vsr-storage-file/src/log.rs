@@ -14,7 +14,7 @@ use crate::medium::{Medium, PAGE_SECTORS};
 use crate::record::{GENERATION, RecordHeader, front, own, sectors_of};
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
 use crate::state::{SKIPPED_MAX, StateRecord};
-use crate::{io_error, sync_error, write_error};
+use crate::{io_error, write_error};
 
 /// Bytes that are prepared or scanned at once.
 pub(crate) const STEP: usize = 1 << 20;
@@ -242,7 +242,8 @@ impl<M: Medium> LogFile<M> {
         let bytes = spread(self.salt, self.tail, self.next, pieces);
         let failed = write_error("writing the log", self.used(), self.prepared());
         self.medium.write_at(&bytes, self.tail * SECTOR as u64).map_err(failed)?;
-        self.medium.sync().map_err(|error| sync_error(format!("syncing {}/log", self.path))(error))?;
+        let failed = write_error(format!("syncing {}/log", self.path), self.used(), self.prepared());
+        self.medium.sync().map_err(failed)?;
         let stamp = Stamp { write: self.next, index: 0, count: sectors as u32 };
         let mut offset = (record.own() + self.copy.len()) as u64;
         let places = entries.iter().map(|entry| {

@@ -7,7 +7,7 @@ use crate::medium::{Medium, read_sectors};
 use crate::scan::{Candidate, scan};
 use crate::sector::{SECTOR, Sector, Stamp, judge};
 use crate::state::{StateRecord, lost};
-use crate::{of_start, sync_error, write_error};
+use crate::write_error;
 
 /// The log as it was found.
 #[derive(Debug)]
@@ -65,7 +65,6 @@ impl<M: Medium> LogFile<M> {
                 }
             }
         }
-        let synced = self.medium.sync().map_err(sync_error(format!("syncing {}/log", self.path)));
-        synced.map_err(|error| of_start(error, position(0), self.prepared()))
+        self.medium.sync().map_err(failed())
     }
 }

@@ -10,6 +10,8 @@
 //! fails again alone, the state is written to the other pair as well, before it counts; the next write begins with
 //! the same pair. So a state that counts stands whole in two copies, whatever the bad sector shows.
 
+use std::io;
+
 use vsr::protocol::{Header, MEMBERS_MAX, VsrState};
 use vsr::storage::StorageError;
 use xxhash_rust::xxh3::xxh3_64;
@@ -19,7 +21,7 @@ use crate::ranges::{Lost, LostSlots};
 use crate::record::GENERATION;
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, blank, judge, spread};
 use crate::site::Site;
-use crate::{io_error, of_start, sync_error, write_error};
+use crate::{io_error, write_error};
 
 /// The version of the format of both files.
 pub(crate) const VERSION: u32 = 2;
@@ -307,7 +309,7 @@ impl<M: Medium> StateFile<M> {
     pub(crate) fn write_site(&self, site: &Site) -> Result<(), StorageError> {
         let write = |position| write_site(&self.medium, position, site).and_then(|()| self.medium.sync());
         match SUPERBLOCKS.map(write) {
-            [Err(error), Err(_)] => Err(sync_error(format!("recording the place in {}/state", self.path))(error)),
+            [Err(error), Err(_)] => Err(self.failed("recording the place in")(error)),
             _ => Ok(()),
         }
     }
@@ -318,8 +320,7 @@ impl<M: Medium> StateFile<M> {
         let newest = self.newest()?;
         let (pair, Whole { record, bytes }) = newest.ok_or_else(|| lost(&self.path))?;
         // The same bytes at the same places: a crash in between changes nothing, and a damaged copy is mended.
-        let room = SECTORS * SECTOR as u64;
-        self.put(pair, record.generation, &bytes).map_err(|error| of_start(error, room, room))?;
+        self.put(pair, record.generation, &bytes)?;
         self.next = record.generation + 1;
         Ok(record)
     }
@@ -449,7 +450,13 @@ impl<M: Medium> StateFile<M> {
 
     fn put_copies(&self, copies: &[u64], generation: u64, bytes: &[u8]) -> Result<(), StorageError> {
         write_copies(&self.medium, self.salt, copies, generation, bytes)?;
-        self.medium.sync().map_err(sync_error(format!("syncing {}/state", self.path)))
+        self.medium.sync().map_err(self.failed("syncing"))
+    }
+
+    /// Its size does not change: without room the file system has none for what is written over something.
+    fn failed(&self, doing: &str) -> impl Fn(io::Error) -> StorageError + use<M> {
+        let room = SECTORS * SECTOR as u64;
+        write_error(format!("{doing} {}/state", self.path), room, room)
     }
 }
 

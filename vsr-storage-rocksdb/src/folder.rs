@@ -97,16 +97,26 @@ pub(crate) fn is_no_space(error: &Error) -> bool {
     error.kind() == ErrorKind::IOError && text.starts_with("IO error: No space left on device")
 }
 
-/// Opens the database of a formatted folder.
+/// Whether a file of our own was refused for want of room.
+pub(crate) fn has_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+}
+
+/// Opens the database of a formatted folder. RocksDB writes anew what it reads, and finds room for it, or is opened again later.
 pub(crate) fn open_database(folder: &Path) -> Result<DB, StorageError> {
     let path = folder.join(DATABASE);
     check_manifest(&path)?;
     let open = || DB::open_cf_descriptors(&database(false), &path, columns());
     let opened = open().or_else(|error| {
         // An unreadable page of a write-ahead log is rot, which the seal knows how to tell; RocksDB would never start again.
-        if error.kind() == ErrorKind::IOError && end_logs_before_unreadable(&path) { open() } else { Err(error) }
+        if error.kind() == ErrorKind::IOError && !is_no_space(&error) && end_logs_before_unreadable(&path) {
+            open()
+        } else {
+            Err(error)
+        }
     });
     opened.map_err(|error| match error.kind() {
+        _ if is_no_space(&error) => StorageError::Full { used: 0, limit: free(folder) },
         ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotFound | ErrorKind::NotSupported => {
             damaged(&path, error)
         }

@@ -115,8 +115,9 @@
 //! 128 MiB of the file system stay free: what entries would take of them is refused as [`Full`](vsr::storage::StorageError::Full), with nothing
 //! written, and [`room`](vsr::Storage::room) says so before. If others use them up, too, and RocksDB finds no space in the middle of a write,
 //! it takes nothing in until there is room (it looks every 5 seconds for 32 MiB), flushes what it holds into new tables, and begins a new log.
-//! The write waits for that and is made again, so that the replica sees a disk that hangs, not one that fails. A *quota* (`EDQUOT`) is a
-//! failed write like any other. A *file-size limit* (`ulimit -f`) under 256 MiB is refused at start: the operating system enforces it with
+//! The write waits for that and is made again, so that the replica sees a disk that hangs, not one that fails. A start for which RocksDB
+//! finds no room (it writes anew what it reads) is asked again until there is some. A *quota* (`EDQUOT`) is to RocksDB a disk that fails: it ends the replica, so give
+//! that a file system of its own instead. A *file-size limit* (`ulimit -f`) under 256 MiB is refused at start: the operating system enforces it with
 //! the signal `SIGXFSZ`, which ends a process that does not handle it.
 //!
 //! # Options

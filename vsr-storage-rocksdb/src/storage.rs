@@ -1,10 +1,11 @@
 //! The database as a [`Storage`].
 
+use std::fmt::Display;
 use std::fs;
-use std::ops::{Deref, RangeInclusive};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -202,15 +203,23 @@ impl RocksStorage {
     /// # Errors
     /// [`StorageError::NotFormatted`], [`StorageError::Version`], [`StorageError::InUse`] by another process,
     /// [`StorageError::OtherPlace`] for a copy, [`StorageError::Missing`] and [`StorageError::Damaged`] for
-    /// what was formatted and is no longer whole, or the disk's refusal.
+    /// what was formatted and is no longer whole, or the disk's refusal. One without room for what RocksDB writes when it is opened is no
+    /// error: [`recover`](Storage::recover) then says [`StorageError::Full`], and tries again.
     pub fn open(folder: impl AsRef<Path>) -> Result<RocksStorage, StorageError> {
-        let folder = folder.as_ref();
+        RocksStorage::open_by(folder.as_ref(), folder::open_database)
+    }
+
+    fn open_by(folder: &Path, open: Open) -> Result<RocksStorage, StorageError> {
         folder::check_file_size_limit(folder, folder::file_size_limit())?;
         folder::check(folder)?;
         let place = PlaceFile::open(folder)?;
         let (seal_file, seal) = open_seal(folder)?;
         place.check(seal_file.file())?;
-        let db = Arc::new(Database { rocks: folder::open_database(folder)?, _place: place });
+        let db = Arc::new(Database { rocks: OnceLock::new(), open, folder: folder.to_owned(), _place: place });
+        match db.open() {
+            Ok(_) | Err(StorageError::Full { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let (in_use, dropped) = channel();
         let writer = Writer {
             db: db.clone(),
@@ -292,17 +301,29 @@ impl Storage for RocksStorage {
     }
 }
 
+/// How the database in a folder is opened.
+type Open = fn(&Path) -> Result<DB, StorageError>;
+
 /// The database, and the folder, which others may have when the database is closed.
 struct Database {
-    rocks: DB,
+    /// Empty until the disk has had room for what RocksDB writes when it is opened.
+    rocks: OnceLock<DB>,
+    open: Open,
+    folder: PathBuf,
     _place: PlaceFile,
 }
 
-impl Deref for Database {
-    type Target = DB;
+impl Database {
+    /// Opens it, unless it is open.
+    fn open(&self) -> Result<&DB, StorageError> {
+        match self.rocks.get() {
+            Some(rocks) => Ok(rocks),
+            None => (self.open)(&self.folder).map(|rocks| self.rocks.get_or_init(|| rocks)),
+        }
+    }
 
-    fn deref(&self) -> &DB {
-        &self.rocks
+    fn opened(&self) -> Result<&DB, StorageError> {
+        self.rocks.get().ok_or(StorageError::Contract("a call before recover"))
     }
 }
 
@@ -328,11 +349,12 @@ fn cost(entry: &Entry) -> u64 {
 impl BlockingWriter for Writer {
     fn recover(&mut self) -> Result<Recovered, StorageError> {
         let lost = || StorageError::StateLost(self.folder.display().to_string());
-        let states = column(&self.db, STATE)?;
-        let state = self.db.get_cf(states, STATE_KEY).ok().flatten().ok_or_else(lost)?;
+        let db = self.db.open()?;
+        let states = column(db, STATE)?;
+        let state = db.get_cf(states, STATE_KEY).ok().flatten().ok_or_else(lost)?;
         let (state_batch, state) = state.split_first_chunk().ok_or_else(lost)?;
         let state: VsrState = rmp_serde::from_slice(state).map_err(|_| lost())?;
-        let meta = self.db.get_cf(states, META_KEY).ok().flatten().ok_or_else(lost)?;
+        let meta = db.get_cf(states, META_KEY).ok().flatten().ok_or_else(lost)?;
         let mut meta = Meta::decode(&meta).ok_or_else(lost)?;
         // A slot is kept for each op up to the head: an absurd one is not the protocol's.
         if meta.batch < self.seal.state_batch || meta.head > HEAD_MAX {
@@ -368,7 +390,7 @@ impl BlockingWriter for Writer {
         meta.batch = meta.batch.max(self.seal.batch);
         self.meta = meta;
         // It may have been read from the page cache only. The database has written anew, and synced, what it has found.
-        self.seal_file.write_all(self.seal).map_err(|error| failed(self.doing("writing the seal"))(error))?;
+        self.seal_file.write_all(self.seal).map_err(|error| self.unsealed(error))?;
         Ok(Recovered { state, slots, head_certain })
     }
 
@@ -399,20 +421,27 @@ impl BlockingWriter for Writer {
             meta.head = meta.head.max(op);
         }
         let mut is_waiting = false;
-        while let Err(error) = self.db.write_opt(self.compose(&meta, kept, state.as_ref(), &entries)?, &synced()) {
+        while let Err(error) =
+            self.db.opened()?.write_opt(self.compose(&meta, kept, state.as_ref(), &entries)?, &synced())
+        {
             if !folder::is_no_space(&error) {
                 return Err(failed("writing to the database")(error));
             }
             self.wait_for_space(&error, &mut is_waiting)?;
         }
         self.seal.batch = meta.batch;
-        let sealed = if has_state {
+        if has_state {
             self.seal.state_batch = meta.batch;
-            self.seal_file.write_all(self.seal)
-        } else {
-            self.seal_file.write(self.seal)
-        };
-        sealed.map_err(|error| failed(self.doing("writing the seal"))(error))?;
+        }
+        // All of it is written again after a failure: what a sync has failed to write no later one does.
+        while let Err(error) =
+            if has_state || is_waiting { self.seal_file.write_all(self.seal) } else { self.seal_file.write(self.seal) }
+        {
+            match self.unsealed(error) {
+                full @ StorageError::Full { .. } => self.wait_for_space(&full, &mut is_waiting)?,
+                error => return Err(error),
+            }
+        }
         self.meta = meta;
         self.used -= freed;
         self.sizes.truncate(kept as usize);
@@ -437,8 +466,11 @@ impl BlockingWriter for Writer {
 }
 
 impl Writer {
-    fn doing(&self, what: &str) -> String {
-        format!("{what} in {}", self.folder.display())
+    fn unsealed(&self, error: std::io::Error) -> StorageError {
+        if folder::has_no_space(&error) {
+            return StorageError::Full { used: self.used, limit: self.used };
+        }
+        failed(format!("writing the seal in {}", self.folder.display()))(error)
     }
 
     /// One batch of the database.
@@ -449,7 +481,8 @@ impl Writer {
         state: Option<&VsrState>,
         entries: &[Entry],
     ) -> Result<WriteBatch, StorageError> {
-        let (log, headers, states) = (column(&self.db, LOG)?, column(&self.db, HEADERS)?, column(&self.db, STATE)?);
+        let db = self.db.opened()?;
+        let (log, headers, states) = (column(db, LOG)?, column(db, HEADERS)?, column(db, STATE)?);
         let mut write = WriteBatch::default();
         if kept < self.meta.head {
             for family in [log, headers] {
@@ -476,13 +509,13 @@ impl Writer {
     /// fails. RocksDB takes nothing in until there is room again; then it moves all that it had acknowledged into new tables, synced, and
     /// begins a new write-ahead log (`ErrorHandler::RecoverFromNoSpace`, `DBImpl::ResumeImpl`). So the same batch is written again to a new
     /// place: no sync is repeated.
-    fn wait_for_space(&self, error: &rocksdb::Error, is_waiting: &mut bool) -> Result<(), StorageError> {
+    fn wait_for_space(&self, error: &impl Display, is_waiting: &mut bool) -> Result<(), StorageError> {
         if !std::mem::replace(is_waiting, true) {
             tracing::error!(%error, folder = %self.folder.display(), "no space left on the disk: waiting for room");
         }
         match self.dropped.recv_timeout(RETRY) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(failed("writing to the database")(error.clone())),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(failed("writing to the database")(error.to_string())),
         }
     }
 
@@ -509,11 +542,12 @@ impl Writer {
         damaged: &mut bool,
         decode: impl Fn(u64, Vec<u8>) -> Found,
     ) -> Result<Vec<Found>, StorageError> {
-        let family = column(&self.db, name)?;
+        let db = self.db.opened()?;
+        let family = column(db, name)?;
         let mut found = vec![None; head as usize];
         let mut seen = vec![false; head as usize];
         let mut broke_off = false;
-        for item in self.db.iterator_cf(family, IteratorMode::From(&key(1), Direction::Forward)) {
+        for item in db.iterator_cf(family, IteratorMode::From(&key(1), Direction::Forward)) {
             let Ok((at, value)) = item else {
                 broke_off = true;
                 break;
@@ -529,7 +563,7 @@ impl Writer {
             for op in 1..=head {
                 let at = (op - 1) as usize;
                 if !seen[at]
-                    && let Ok(Some(value)) = self.db.get_cf(family, key(op))
+                    && let Ok(Some(value)) = db.get_cf(family, key(op))
                 {
                     found[at] = decode(op, value);
                 }
@@ -577,12 +611,13 @@ struct Reader {
 
 impl BlockingReader for Reader {
     fn read(&mut self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError> {
-        let log = column(&self.db, LOG)?;
+        let db = self.db.opened()?;
+        let log = column(db, LOG)?;
         let mut entries = Vec::new();
         let mut bytes = 0;
         for op in ops.start().0..=ops.end().0 {
             // What cannot be read is one damaged entry, not a broken disk (hazard SF-20).
-            let value = self.db.get_cf(log, key(op)).unwrap_or_else(|error| {
+            let value = db.get_cf(log, key(op)).unwrap_or_else(|error| {
                 tracing::warn!(%error, op, "an entry cannot be read");
                 None
             });
@@ -598,5 +633,41 @@ impl BlockingReader for Reader {
             }
         }
         Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::executor::block_on;
+
+    use super::*;
+
+    /// What RocksDB writes when it is opened may find no room: the storage is open all the same, says so, and is asked again.
+    #[test]
+    fn b8_a_database_that_cannot_be_opened_for_want_of_room_is_opened_when_there_is_some() {
+        static REFUSALS: AtomicU32 = AtomicU32::new(3);
+        fn open(folder: &Path) -> Result<DB, StorageError> {
+            if REFUSALS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                return Err(StorageError::Full { used: 0, limit: 0 });
+            }
+            folder::open_database(folder)
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = Config::new(vsr::ClusterId(7), vsr::ReplicaId(1), ["a", "b", "c"]).expect("a configuration");
+        RocksStorage::format(folder.path(), &config).expect("formatting");
+        let storage = RocksStorage::open_by(folder.path(), open).expect("opening");
+        for _ in 0..2 {
+            let read = block_on(storage.read(OpNumber(1)..=OpNumber(1), 1));
+            assert!(matches!(read, Err(StorageError::Contract(_))), "{read:?}");
+            let refused = block_on(storage.recover());
+            assert!(matches!(refused, Err(StorageError::Full { .. })), "{refused:?}");
+        }
+        assert!(matches!(RocksStorage::open(folder.path()), Err(StorageError::InUse(_))), "it is taken meanwhile");
+        let recovered = block_on(storage.recover()).expect("there is room");
+        assert!(recovered.head_certain && recovered.slots.is_empty());
+        let state = Some(recovered.state);
+        block_on(storage.write(Batch { state, ..Batch::default() })).expect("writing");
     }
 }

@@ -542,6 +542,11 @@ impl SimFolder {
         self.lock().syncs_full = file;
     }
 
+    /// Whether the syncs of some file find no room.
+    pub(crate) fn drops_what_it_takes(&self) -> bool {
+        self.lock().syncs_full.is_some()
+    }
+
     /// A second passes without a write.
     pub fn pass_idle_second(&self) {
         self.lock().idle_second = true;

@@ -509,29 +509,43 @@ impl<S: Storage, O: Fn(SimFolder) -> Result<S, StorageError>> Bench<'_, O> {
         self.go_on(fork, storage).map(|_| ())
     }
 
-    /// The disk has no room for more than the files have.
+    /// The disk has no room for more than the files have; or, where the file system copies on write, for the syncs of one of them.
     fn fill(&mut self, before: &Subject) -> Result<(), Stop> {
         let mut fork = before.fork();
         let count = 1 + self.random.below(6);
-        if !self.is_new("full disks", format!("the disk is full for {count} writes")) {
+        let late = self.random.chance(1, 2).then(|| self.random.below(fork.folder.files() as u64) as usize);
+        let what = late.map_or("the disk is full".to_owned(), |file| format!("syncs of file {file} find no room"));
+        if !self.is_new("full disks", format!("{what} for {count} writes")) {
             return Ok(());
         }
         let storage = fork.open(self.open)?;
         fork.folder.settle();
-        fork.folder.set_full(true);
+        fork.folder.set_full(late.is_none());
+        fork.folder.set_syncs_full(late);
+        let mut refused = None;
         for _ in 0..count {
-            let batch = fork.next_append(&mut self.random);
-            match fork.write(&storage, batch) {
+            let batch = refused.take().unwrap_or_else(|| fork.next_append(&mut self.random));
+            match fork.write(&storage, batch.clone()) {
                 Ok(()) => fork.settle(),
                 Err(Stop::Refused(StorageError::Full { .. })) => {
-                    fork.ledger.refuse();
                     fork.folder.settle();
+                    if late.is_none() {
+                        fork.ledger.refuse();
+                    } else {
+                        // Some of it may be on the disk. A replica writes the same again.
+                        refused = Some(batch);
+                    }
                 }
                 Err(stop) => return Err(Stop::Wrong(format!("clause 13: on a full disk {}", stop.wrong()))),
             }
         }
-        drop(storage);
         fork.folder.set_full(false);
+        fork.folder.set_syncs_full(None);
+        if let Some(batch) = refused.filter(|_| self.random.chance(1, 2)) {
+            fork.write(&storage, batch)?;
+            fork.settle();
+        }
+        drop(storage);
         fork.power_loss();
         let Some(storage) = self.reopen(&mut fork, "full disks", false)? else { return Ok(()) };
         self.go_on(fork, storage).map(|_| ())

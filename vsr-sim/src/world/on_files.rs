@@ -129,13 +129,25 @@ impl World {
         self.faults_on && self.now < full_until.max(no_space_until)
     }
 
+    /// What a full disk refuses from now on: that a file grows, or, where the file system copies on write, the syncs of one file, whatever is
+    /// written.
+    fn set_full_on_files(&self, node: usize) {
+        let Some(files) = &self.files else { return };
+        let folder = &files.disks[node].folder;
+        let full = self.is_full_on_files(node);
+        let copies_on_write = self.draw(site::SECTOR, node as u64, u64::MAX).chance(1, 2);
+        let mut random = self.draw(site::SECTOR, node as u64, self.now ^ 1 << 63);
+        let file = random.below(folder.files() as u64) as usize;
+        folder.set_full(full && !copies_on_write);
+        folder.set_syncs_full((full && copies_on_write).then_some(file));
+    }
+
     /// A replica hands a batch to its storage on files.
     fn begin_on_files(&mut self, node: usize, batch: &Batch) {
-        let full = self.is_full_on_files(node);
+        self.set_full_on_files(node);
         if let Some(files) = &mut self.files {
             let disk = &mut files.disks[node];
             disk.idle_since = self.now;
-            disk.folder.set_full(full);
             let write = disk.folder.begin(batch.entries.iter().map(|entry| entry.header.op).collect());
             disk.ledger.begin(batch.clone(), write);
         }
@@ -148,15 +160,15 @@ impl World {
         if stalled || poisoned || self.disks[node].is_writing() {
             return false;
         }
-        let full = self.is_full_on_files(node);
+        let now = self.now;
         let Some(files) = &mut self.files else { return false };
         let disk = &mut files.disks[node];
-        if self.now.saturating_sub(disk.idle_since) < IDLE {
+        if now.saturating_sub(disk.idle_since) < IDLE {
             return false;
         }
-        disk.idle_since = self.now;
-        disk.folder.set_full(full);
+        disk.idle_since = now;
         disk.folder.pass_idle_second();
+        self.set_full_on_files(node);
         true
     }
 
@@ -169,10 +181,14 @@ impl World {
 
     /// Its storage has refused the batch.
     fn refused_on_files(&mut self, node: usize) {
-        if let Some(files) = &mut self.files {
-            let disk = &mut files.disks[node];
+        let Some(files) = &mut self.files else { return };
+        let disk = &mut files.disks[node];
+        disk.folder.settle();
+        if disk.folder.drops_what_it_takes() {
+            // Some of it may be on the disk.
+            self.trace.count("syncs without room");
+        } else {
             disk.ledger.refuse();
-            disk.folder.settle();
         }
     }
 

@@ -43,7 +43,8 @@ use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 ///     format version, is refused with an error that says so. A part that is missing or damaged is never
 ///     "not formatted" ([`StorageError::Missing`], [`StorageError::Damaged`]).
 /// 13. **Full is an error.** A batch that does not fit fails with [`StorageError::Full`], nothing of it
-///     counts, and the storage is not poisoned.
+///     counts, and the storage is not poisoned. The same batch is written again until it fits; a crash before that leaves it done or not done,
+///     as one in the middle of it does.
 /// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
