@@ -135,6 +135,7 @@ impl Harness {
             log_bytes_max: 1 << 30,
             cache_bytes: 1 << 20,
             queue_bytes_max: 32 << 20,
+            checkpoints: false,
         };
         let core = Core::recover(options, recovered, now, wall)?;
         Ok(Harness {

@@ -22,3 +22,10 @@ impl Disks for Memory {
 }
 
 vsr_sim::storage_conformance!(Memory);
+
+/// Those of its checkpoints that need no harm.
+#[test]
+fn clauses_15_and_16_of_checkpoints() {
+    vsr_sim::conformance::storage::whole_checkpoints(&mut Memory);
+    vsr_sim::conformance::storage::kept_checkpoints(&mut Memory);
+}

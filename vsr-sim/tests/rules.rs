@@ -206,7 +206,7 @@ fn a_rule_that_names_what_is_gone_is_found() {
         "rule 6.4 has no source",
         "rule 6.4: gone is not in the file named before it",
         "rule 6.4: there is no gone.rs",
-        "rule 6.4: 3 files have the name tests.rs",
+        "rule 6.4: 4 files have the name tests.rs",
         "rule 6.4: there is no test no-such-thing",
         "rule 6.4: there is no test defines",
     ];

@@ -135,8 +135,9 @@
 //! On the hot path a batch is one contiguous write and one sync, and a small op one sector of 512 bytes, at most
 //! two. A state is written beside at a start, by the replica, and in the rare cases of 4 and 5.
 //!
-//! Until checkpoints exist nothing is ever dropped: the log grows by extents that are written and synced
-//! before they are used, up to the limit given when the disk was formatted.
+//! Nothing is dropped from the log yet: it grows by extents that are written and synced
+//! before they are used, up to the limit given when the disk was formatted. Checkpoints ([`CheckpointFolder`](vsr::checkpoints::CheckpointFolder)) lie in a
+//! folder `checkpoints` beside it; a start goes on from the newest that is whole.
 //!
 //! # Options
 //!

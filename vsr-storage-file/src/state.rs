@@ -24,7 +24,7 @@ use crate::site::Site;
 use crate::{io_error, write_error};
 
 /// The version of the format of both files.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 const MAGIC: &[u8; 8] = b"vsr disk";
 const SUPERBLOCK_SALT: u64 = 0x7673_7220_6469_736b;
@@ -160,6 +160,8 @@ impl StateRecord {
             (LOST_RUNS_MAX as u64, 5 + 3 * 9),
             (REACHES_MAX as u64, 5 + 3 * 9 + 1),
             (SKIPPED_MAX as u64, 5 + 2 * 9),
+            // The checkpoints that are named.
+            (2, 5 + 9 + 18),
             // The numbers that are there already, and grow.
             (64, 9),
         ];
@@ -569,7 +571,7 @@ fn whole(generation: u64, bytes: &[u8]) -> Copy {
 #[cfg(test)]
 mod tests {
     use vsr::protocol::{
-        CommitNumber, DiskId, Epoch, HeaderFields, Known, Life, OpKind, OpNumber, Suffix, Timestamp, View,
+        CheckpointId, CommitNumber, DiskId, Epoch, HeaderFields, Known, Life, OpKind, OpNumber, Suffix, Timestamp, View,
     };
     use vsr::{Checksum, ClusterId, Membership, ReplicaId};
 
@@ -597,7 +599,8 @@ mod tests {
             kind: OpKind::Requests,
         });
         (state.view, state.log_view, state.starts) = (view, view, most);
-        (state.commit, state.checkpoint) = (CommitNumber(most), OpNumber(most));
+        state.commit = CommitNumber(most);
+        state.checkpoints = vec![CheckpointId { op: OpNumber(most), manifest: Checksum(u128::MAX) }; 2];
         state.suffix = Suffix { head: OpNumber(most), headers: vec![header; HEADERS_MAX as usize] };
         let life = Life { disk_id: DiskId(u128::MAX), starts: most, nonce: most };
         state.known = vec![Known { replica: ReplicaId(255), life, acknowledged: OpNumber(most) }; MEMBERS_MAX];

@@ -7,10 +7,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use vsr::protocol::{Batch, Entry, OpNumber, Recovered, Slot, VsrState};
-use vsr::storage::StorageError;
+use vsr::checkpoints::CheckpointFolder;
+use vsr::protocol::{Batch, CheckpointId, Entry, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::{CheckpointReader, StorageError};
 use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
-use vsr::{Config, Storage};
+use vsr::{Config, Snapshot, Storage};
 
 use crate::io_error;
 use crate::log::{Append, LogFile, Place, read};
@@ -47,6 +48,9 @@ impl FileOptions {
     }
 }
 
+/// The folder of the checkpoints, in that of the storage. Made with the first of them.
+const CHECKPOINTS: &str = "checkpoints";
+
 const EXTENT_MAX: u64 = 64 << 20;
 /// Growth happens in steps of this size, so that a write in between waits for no more.
 const GROWTH_STEP: u64 = 1 << 20;
@@ -56,7 +60,11 @@ const REACHING_RECORDS: u64 = 64;
 /// Storage in a folder of its own. Its work is done by threads of its own; dropping it waits for the
 /// write under way, unless that hangs: then the folder stays in use until the disk answers.
 #[derive(Debug)]
-pub struct FileStorage(ThreadedStorage);
+pub struct FileStorage {
+    threads: ThreadedStorage,
+    /// `None` on any other medium than the files of a folder.
+    checkpoints: Option<CheckpointFolder>,
+}
 
 /// Where the entries are: written by the writer, looked up by the reader.
 #[derive(Clone, Default)]
@@ -129,7 +137,8 @@ impl FileStorage {
         let site = site(&log, &state)?;
         let (writer, reader) = parts(log, state, &name)?;
         writer.check_site(&site)?;
-        ThreadedStorage::start(writer, reader).map(FileStorage)
+        let threads = ThreadedStorage::start(writer, reader)?;
+        Ok(FileStorage { threads, checkpoints: Some(CheckpointFolder::new(folder.as_ref().join(CHECKPOINTS))) })
     }
 
     /// Makes a folder that was copied, restored or moved to another file system the replica's own, on purpose:
@@ -151,7 +160,7 @@ impl FileStorage {
     /// As [`open`](Self::open).
     pub fn open_on<M: Medium>(log: M, state: M, name: &str) -> Result<FileStorage, StorageError> {
         let (writer, reader) = parts(log, state, name)?;
-        ThreadedStorage::start(writer, reader).map(FileStorage)
+        Ok(FileStorage { threads: ThreadedStorage::start(writer, reader)?, checkpoints: None })
     }
 
     /// Formats any medium, with a log as small as is asked for. For tests.
@@ -293,23 +302,49 @@ fn format<M: Medium>(
 #[async_trait]
 impl Storage for FileStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
-        self.0.recover().await
+        self.threads.recover().await
     }
 
     async fn write(&self, batch: Batch) -> Result<(), StorageError> {
-        self.0.write(batch).await
+        self.threads.write(batch).await
     }
 
     async fn read(&self, ops: RangeInclusive<OpNumber>, bytes_max: usize) -> Result<Entries, StorageError> {
-        self.0.read(ops, bytes_max).await
+        self.threads.read(ops, bytes_max).await
+    }
+
+    fn keeps_checkpoints(&self) -> bool {
+        self.checkpoints.is_some()
+    }
+
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        match &self.checkpoints {
+            Some(checkpoints) => checkpoints.write(op, keep, content).await,
+            None => Err(StorageError::Contract("a checkpoint on a medium that keeps none")),
+        }
+    }
+
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        match &self.checkpoints {
+            Some(checkpoints) => checkpoints.read(id, reader).await,
+            None => Err(StorageError::Contract("a checkpoint on a medium that keeps none")),
+        }
     }
 
     fn room(&self) -> u64 {
-        self.0.room()
+        self.threads.room()
     }
 
     async fn close(&self) {
-        self.0.close().await;
+        if let Some(checkpoints) = &self.checkpoints {
+            checkpoints.close().await;
+        }
+        self.threads.close().await;
     }
 }
 

@@ -16,6 +16,8 @@ pub(crate) const SEAL: &str = "seal";
 /// The seal until formatting is done: it is the first file of a folder, and gets its name last.
 pub(crate) const UNFINISHED: &str = "seal.new";
 pub(crate) const PLACE: &str = "place";
+/// The folder of the checkpoints. Made with the first of them.
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// What RocksDB's own files may grow to: a table of one memtable, or a write-ahead log of 64 MiB, with a large batch on top.
 const FILE_SIZE_MIN: u64 = 256 << 20;

@@ -11,12 +11,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
-use vsr::protocol::{Batch, Entry, Header, OpNumber, Recovered, Slot, VsrState};
-use vsr::storage::StorageError;
+use vsr::checkpoints::CheckpointFolder;
+use vsr::protocol::{Batch, CheckpointId, Entry, Header, OpNumber, Recovered, Slot, VsrState};
+use vsr::storage::{CheckpointReader, StorageError};
 use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
-use vsr::{Config, Storage};
+use vsr::{Config, Snapshot, Storage};
 
-use crate::folder::{self, DATABASE, SEAL, UNFINISHED, damaged, failed, missing};
+use crate::folder::{self, CHECKPOINTS, DATABASE, SEAL, UNFINISHED, damaged, failed, missing};
 use crate::options::{HEADERS, LOG, STATE, columns, database};
 use crate::place::PlaceFile;
 use crate::seal::{NoSeal, Seal, SealFile, VERSION};
@@ -53,6 +54,7 @@ pub struct RocksStorage {
     /// Goes first: a writer that waits for room on the disk waits no longer.
     _in_use: Sender<()>,
     threads: ThreadedStorage,
+    checkpoints: CheckpointFolder,
 }
 
 const STATE_KEY: &[u8] = b"state";
@@ -233,7 +235,8 @@ impl RocksStorage {
             folder: folder.to_owned(),
         };
         let threads = ThreadedStorage::start(writer, Reader { db })?;
-        Ok(RocksStorage { _in_use: in_use, threads })
+        let checkpoints = CheckpointFolder::new(folder.join(CHECKPOINTS));
+        Ok(RocksStorage { _in_use: in_use, threads, checkpoints })
     }
 
     /// Takes the folder where it is now for the one that was formatted, on purpose: after it was moved, or
@@ -292,11 +295,29 @@ impl Storage for RocksStorage {
         self.threads.read(ops, bytes_max).await
     }
 
+    fn keeps_checkpoints(&self) -> bool {
+        true
+    }
+
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        self.checkpoints.write(op, keep, content).await
+    }
+
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        self.checkpoints.read(id, reader).await
+    }
+
     fn room(&self) -> u64 {
         self.threads.room()
     }
 
     async fn close(&self) {
+        self.checkpoints.close().await;
         self.threads.close().await;
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use vsr::protocol::{Entry, VsrState};
+use vsr::protocol::{CheckpointId, Entry, VsrState};
 use vsr::storage::StorageError;
 use vsr_sim::conformance::storage::Disks;
 use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
@@ -12,6 +12,8 @@ use vsr_storage_rocksdb::{RocksOptions, RocksStorage};
 #[derive(Default)]
 struct Databases {
     marked: Option<Vec<(PathBuf, Vec<u8>)>>,
+    /// How many checkpoints were damaged, each at another place.
+    rotten: usize,
 }
 
 fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
@@ -125,10 +127,25 @@ impl Disks for Databases {
         image[at].1[len - 60..].fill(0xA5);
         Some(disk_of(&image))
     }
+
+    fn rot_checkpoint(&mut self, disk: &TempDir, id: CheckpointId) -> Option<TempDir> {
+        let copy = disk_of(&files(disk.path()));
+        let (from, to) = (disk.path().join("checkpoints"), copy.path().join("checkpoints"));
+        fs::create_dir(&to).expect("a folder");
+        let mut found = fs::read_dir(from).expect("the checkpoints").map(|file| file.expect("a file"));
+        let file = found.next().filter(|file| file.file_name().to_string_lossy().contains(&id.op.to_string()));
+        let file = file.expect("the checkpoint");
+        let mut bytes = fs::read(file.path()).expect("the checkpoint");
+        let at = self.rotten * bytes.len() / 20;
+        bytes[at] ^= 1;
+        self.rotten += 1;
+        fs::write(to.join(file.file_name()), bytes).expect("writing");
+        Some(copy)
+    }
 }
 
 // A failed write of the database, and a lost state, have tests of their own below: the database cannot be made to fail at a chosen write.
-vsr_sim::storage_conformance!(Databases::default(), crashes, lost_tail, damage, format, limit);
+vsr_sim::storage_conformance!(Databases::default(), crashes, lost_tail, damage, format, limit, checkpoints);
 
 /// Hazards SF-23, SF-19: a lost vsr state is refused, not taken for an older one.
 #[test]

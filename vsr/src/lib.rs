@@ -158,7 +158,7 @@
 //!   [`Handle::explain`] and [`ReplicaStatus::health`](handle::ReplicaStatus::health).
 //!
 //! Not covered: replicas or clients that lie (messages are checked against damage, not against forgery; nothing is encrypted). Not built yet:
-//! checkpoints (the log grows up to [`Config::log_bytes_max`]), state transfer, changes of the membership.
+//! dropping what a checkpoint contains (the log grows up to [`Config::log_bytes_max`]), state transfer, changes of the membership.
 //!
 //! # What each error means
 //!
@@ -271,7 +271,7 @@
 //! |---|---|---|
 //! | [`handle`] | applications that watch a replica, or want to know where a command stands in the log | [`ReplicaStatus`](handle::ReplicaStatus), [`Events`](handle::Events), [`Positioned`](handle::Positioned) |
 //! | [`client`], [`config`], [`replica`], [`state_machine`], [`clock`] | applications | what belongs to the names at the root |
-//! | [`storage`], [`threaded`] | authors of a storage | the trait's errors; a storage made of code that blocks |
+//! | [`storage`], [`threaded`], [`checkpoints`] | authors of a storage | the trait's errors; a storage made of code that blocks; checkpoints as files |
 //! | [`network`], [`wire`] | authors of a transport | arrivals, errors; frames |
 //! | [`protocol`] | both, simulators and tests | ops, entries, messages, the vsr state, and the protocol without I/O |
 //! | [`codec`] | programs that read encoded commands elsewhere | how commands and replies become bytes |
@@ -286,7 +286,7 @@
 //! | `wire` | frames |
 //! | `config` | what a replica is told, and the checks of it and of a client's configuration |
 //! | `traits` | the four traits |
-//! | `adapters` | what the crate brings to put behind them: memory, threads, the clocks of the machine |
+//! | `adapters` | what the crate brings to put behind them: memory, threads, checkpoints in a folder, the clocks of the machine |
 //! | `client` | a client from outside; with the session and the inbox that the handle of a replica shares with it |
 //! | `driver` | the future of a replica, its handle, its figures |
 //! | `testing` | a cluster in memory |
@@ -336,7 +336,7 @@ pub mod clock {
 }
 
 pub use adapters::system_clock::SystemClock;
-pub use adapters::{memory, threaded};
+pub use adapters::{checkpoints, memory, threaded};
 pub use cause::Cause;
 pub use client::session::SubmitError;
 pub use client::{Client, ClientConfig, ClientRunner};

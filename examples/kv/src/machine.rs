@@ -1,16 +1,17 @@
 //! The state machine: an ordered map of bytes.
 
-use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{self, Read};
 
 use bytes::Bytes;
+use rpds::RedBlackTreeMapSync;
 use serde::{Deserialize, Serialize};
 use vsr::{ApplyContext, Checksum, QueryContext, RestoreError, Snapshot, StateMachine};
 
 /// Keys with values, in the order of the keys.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Map {
-    entries: BTreeMap<Bytes, Bytes>,
+    /// A copy of it shares everything that did not change since: a snapshot costs no time, however many entries there are.
+    entries: RedBlackTreeMapSync<Bytes, Bytes>,
     /// Commands executed.
     revision: u64,
 }
@@ -57,10 +58,13 @@ impl StateMachine for Map {
 
     fn apply(&mut self, _: &ApplyContext, command: Command) -> Option<Bytes> {
         self.revision += 1;
+        let (Command::Put(key, _) | Command::Delete(key)) = &command;
+        let before = self.entries.get(key).cloned();
         match command {
-            Command::Put(key, value) => self.entries.insert(key, value),
-            Command::Delete(key) => self.entries.remove(&key),
+            Command::Put(key, value) => self.entries.insert_mut(key, value),
+            Command::Delete(key) => _ = self.entries.remove_mut(&key),
         }
+        before
     }
 
     fn query(&self, _: &QueryContext, query: Query) -> Answer {
@@ -83,12 +87,29 @@ impl StateMachine for Map {
         }
     }
 
+    /// Written entry by entry, so that a large map is never in memory twice.
     fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.clone())
+        let Map { entries, revision } = self.clone();
+        Snapshot::with(move |to| {
+            to.write_all(&revision.to_le_bytes())?;
+            to.write_all(&(entries.size() as u64).to_le_bytes())?;
+            for (key, value) in &entries {
+                for part in [key, value] {
+                    to.write_all(&(part.len() as u64).to_le_bytes())?;
+                    to.write_all(part)?;
+                }
+            }
+            Ok(())
+        })
     }
 
     fn restore(from: &mut dyn Read) -> Result<Map, RestoreError> {
-        Snapshot::read(from)
+        let mut map = Map { revision: number(from)?, ..Map::default() };
+        for _ in 0..number(from)? {
+            let (key, value) = (part(from)?, part(from)?);
+            map.entries.insert_mut(key, value);
+        }
+        Ok(map)
     }
 
     /// The sum of a checksum for each entry would be cheaper; this is simple.
@@ -102,4 +123,18 @@ impl StateMachine for Map {
         }
         Some(Checksum::of(&bytes))
     }
+}
+
+fn number(from: &mut dyn Read) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    from.read_exact(&mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
+/// A key or a value: its length, and its bytes.
+fn part(from: &mut dyn Read) -> io::Result<Bytes> {
+    let (len, mut bytes) = (number(from)?, Vec::new());
+    // Never more memory than there are bytes.
+    from.take(len).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 == len { Ok(bytes.into()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -37,13 +37,18 @@ impl Checker for Agreement {
     }
 
     fn wants(&self) -> Interests {
-        Interests::APPLIED | Interests::COMMITTED | Interests::TURN | Interests::STARTED
+        Interests::EVENT | Interests::TURN | Interests::STARTED
     }
 
     fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
             Observation::Started { replica } => *self.replicas.of(replica) = Progress::default(),
             Observation::Turn { replica, core } => self.replicas.of(replica).known = Some(core.commit().op()),
+            // It goes on where a checkpoint ends: what that contains is of this log, too.
+            Observation::Event { replica, event: Event::Restored { op, checksum }, .. } => {
+                self.replicas.of(replica).applied = *op;
+                return self.agree(replica, *op, *checksum);
+            }
             Observation::Event { replica, event: Event::Applied { op, checksum }, .. } => {
                 let last = std::mem::replace(&mut self.replicas.of(replica).applied, *op);
                 if last.next() != *op {

@@ -72,7 +72,8 @@ pub enum Observation<'a> {
         /// Its state.
         core: &'a Core,
     },
-    /// A replica starts (again) from its disk as it is now, and will apply its log from the start.
+    /// A replica starts (again) from its disk as it is now, and will apply its log from the start, or from a checkpoint on, which an event
+    /// then says.
     Started {
         /// The replica, by its place in the cluster.
         replica: usize,

@@ -4,15 +4,17 @@
 //! `vsr_sim::storage_conformance!(MyDisks::default())` writes one `#[test]` for each clause.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::executor::block_on;
 use vsr::protocol::{
-    Batch, CommitNumber, DiskId, Entry, Epoch, Header, HeaderFields, OpKind, OpNumber, Random, Recovered, Slot, Suffix,
-    Timestamp, View, VsrState,
+    Batch, CheckpointId, CommitNumber, DiskId, Entry, Epoch, Header, HeaderFields, OpKind, OpNumber, Random, Recovered,
+    Slot, Suffix, Timestamp, View, VsrState,
 };
-use vsr::storage::StorageError;
-use vsr::{Checksum, ClusterId, Membership, ReplicaId, Storage};
+use vsr::storage::{CheckpointReader, StorageError};
+use vsr::{Checksum, ClusterId, Membership, ReplicaId, Snapshot, Storage};
 
 /// A kind of disk, and what can be done to it.
 pub trait Disks {
@@ -61,6 +63,11 @@ pub trait Disks {
         (Vec::new(), Vec::new())
     }
 
+    /// A copy of the disk with some byte of this checkpoint damaged.
+    fn rot_checkpoint(&mut self, _disk: &Self::Disk, _id: CheckpointId) -> Option<Self::Disk> {
+        None
+    }
+
     /// The next write or sync fails. `false` when that cannot be arranged.
     fn fail_next(&mut self, _disk: &Self::Disk) -> bool {
         false
@@ -68,8 +75,8 @@ pub trait Disks {
 }
 
 /// Writes a test for each clause that any storage can be held to; then those that need harm which the [`Disks`] can do, named behind a
-/// comma: `crashes` (clauses 4 to 7), `format` (12), `lost_tail` (8), `damage` and `state_copies` (9), `poison` (10), `limit` (13). What is not
-/// named is not tested: the list says what a storage was held to.
+/// comma: `crashes` (clauses 4 to 7), `format` (12), `lost_tail` (8), `damage` and `state_copies` (9), `poison` (10), `limit` (13),
+/// `checkpoints` (15 to 17). What is not named is not tested: the list says what a storage was held to.
 #[macro_export]
 macro_rules! storage_conformance {
     ($disks:expr $(, $harm:ident)*) => {
@@ -102,6 +109,13 @@ macro_rules! storage_conformance {
     };
     (@format $disks:expr) => {
         $crate::storage_conformance! { @tests $disks; clause_12_opening_never_creates => formatted_once, }
+    };
+    (@checkpoints $disks:expr) => {
+        $crate::storage_conformance! { @tests $disks;
+            clause_15_a_checkpoint_is_whole_or_none => whole_checkpoints,
+            clause_16_what_is_kept_stays => kept_checkpoints,
+            clause_17_a_damaged_checkpoint_is_an_error => damaged_checkpoints,
+        }
     };
     (@limit $disks:expr) => {
         $crate::storage_conformance! { @tests $disks; clause_13_full_is_an_error => full, }
@@ -604,5 +618,111 @@ pub fn recover_is_idempotent<D: Disks>(disks: &mut D) {
         let storage = disks.open(&disk).expect("opening");
         assert_exact(&storage, &expected);
         assert_exact(&storage, &expected);
+    }
+}
+
+fn checkpoint_bytes(op: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at as u64 * op / 3) as u8).collect()
+}
+
+fn write_checkpoint(
+    storage: &impl Storage,
+    op: u64,
+    keep: &[CheckpointId],
+    len: usize,
+) -> Result<CheckpointId, StorageError> {
+    // In pieces of any length, as a state machine writes.
+    let content = Snapshot::with(move |to| {
+        let bytes = checkpoint_bytes(op, len);
+        bytes.chunks(7777).try_for_each(|piece| to.write_all(piece))
+    });
+    block_on(storage.write_checkpoint(OpNumber(op), keep.to_vec(), content))
+}
+
+fn read_checkpoint(storage: &impl Storage, id: CheckpointId) -> Result<Vec<u8>, StorageError> {
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let into = found.clone();
+    let reader: CheckpointReader = Box::new(move |from| {
+        let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
+        io::Read::read_to_end(from, &mut into).map(|_| ())
+    });
+    block_on(storage.read_checkpoint(id, reader))?;
+    let found = found.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(found)
+}
+
+/// More than two chunks.
+const LONG: usize = 2 * vsr::protocol::CHUNK_BYTES_MAX + 12_345;
+
+/// Clause 15.
+pub fn whole_checkpoints<D: Disks>(disks: &mut D) {
+    let disk = disks.format(&first_state(), LIMIT);
+    let mut expected = Expected::new();
+    let mut storage = disks.open(&disk).expect("opening");
+    recover(&storage);
+    assert!(storage.keeps_checkpoints());
+    let mut kept = Vec::new();
+    for (op, len) in [(10, 0), (20, 1), (30, LONG)] {
+        let batch = expected.puts(op..=op, 1, 100);
+        write(&storage, &mut expected, batch);
+        let id = write_checkpoint(&storage, op, &kept, len).expect("a checkpoint");
+        assert_eq!(id.op, OpNumber(op));
+        kept.push(id);
+        // One that the state machine does not finish changes nothing.
+        let unfinished = Snapshot::with(|to| {
+            to.write_all(&[1; 100_000])?;
+            Err(io::Error::other("it does not finish"))
+        });
+        let failed = block_on(storage.write_checkpoint(OpNumber(op + 1), kept.clone(), unfinished));
+        assert!(failed.is_err(), "{failed:?}");
+        for again in [false, true] {
+            if again {
+                drop(storage);
+                storage = disks.open(&disk).expect("opening again");
+                recover(&storage);
+            }
+            for (id, len) in kept.iter().zip([0, 1, LONG]) {
+                let found = read_checkpoint(&storage, *id).expect("it was written");
+                assert!(found == checkpoint_bytes(id.op.0, len), "the checkpoint after {id} has other bytes");
+            }
+            assert_exact(&storage, &expected);
+        }
+    }
+}
+
+/// Clause 16.
+pub fn kept_checkpoints<D: Disks>(disks: &mut D) {
+    let disk = disks.format(&first_state(), LIMIT);
+    let storage = disks.open(&disk).expect("opening");
+    recover(&storage);
+    let mut named: Vec<CheckpointId> = Vec::new();
+    for op in 1..12 {
+        let keep: Vec<CheckpointId> = named.iter().rev().take(2).copied().collect();
+        let id = write_checkpoint(&storage, op, &keep, 1000).expect("a checkpoint");
+        for old in &named {
+            let found = read_checkpoint(&storage, *old);
+            if keep.contains(old) {
+                assert_eq!(found, Ok(checkpoint_bytes(old.op.0, 1000)), "{old} is kept");
+            } else {
+                assert!(matches!(found, Err(StorageError::CheckpointDamaged { .. })), "{old} is removed: {found:?}");
+            }
+        }
+        named.push(id);
+    }
+}
+
+/// Clause 17.
+pub fn damaged_checkpoints<D: Disks>(disks: &mut D) {
+    let disk = disks.format(&first_state(), LIMIT);
+    let storage = disks.open(&disk).expect("opening");
+    recover(&storage);
+    let id = write_checkpoint(&storage, 3, &[], LONG).expect("a checkpoint");
+    drop(storage);
+    for _ in 0..20 {
+        let rotten = disks.rot_checkpoint(&disk, id).expect("a disk whose checkpoints can be damaged");
+        let storage = disks.open(&rotten).expect("opening");
+        recover(&storage);
+        let found = read_checkpoint(&storage, id).map(|found| found.len());
+        assert!(matches!(found, Err(StorageError::CheckpointDamaged { .. })), "{found:?}");
     }
 }

@@ -28,6 +28,8 @@ pub struct Limits {
     pub batch_requests_max: u32,
     /// [`Constants::batch_bytes_max`].
     pub batch_bytes_max: u32,
+    /// [`Constants::checkpoint_ops`]; 0 for no checkpoints.
+    pub checkpoint_ops: u64,
     /// [`Config::log_bytes_max`].
     pub log_bytes_max: u64,
     /// [`Config::cache_bytes`].
@@ -60,6 +62,7 @@ impl Limits {
             table_replies_max: constants.table_replies_max,
             batch_requests_max: constants.batch_requests_max,
             batch_bytes_max: constants.batch_bytes_max,
+            checkpoint_ops: 0,
             log_bytes_max: LOG_BYTES,
             cache_bytes: if seed.is_multiple_of(3) { 2048 } else { 1 << 20 },
             queue_bytes_max: 32 << 20,
@@ -73,12 +76,21 @@ impl Limits {
     #[must_use]
     pub fn with_default_sizes(self, seed: u64) -> Limits {
         let Limits {
-            quorums, session_idle_min, batch_requests_max, cache_bytes, queue_max, apply_slice, timing, ..
+            quorums,
+            session_idle_min,
+            batch_requests_max,
+            checkpoint_ops,
+            cache_bytes,
+            queue_max,
+            apply_slice,
+            timing,
+            ..
         } = self;
         Limits {
             quorums,
             session_idle_min,
             batch_requests_max,
+            checkpoint_ops,
             cache_bytes,
             queue_max,
             apply_slice,
@@ -97,6 +109,7 @@ impl Limits {
             ("table-replies", &mut self.table_replies_max),
             ("batch-requests", &mut self.batch_requests_max),
             ("batch-bytes", &mut self.batch_bytes_max),
+            ("checkpoint-ops", &mut self.checkpoint_ops),
             ("log-bytes", &mut self.log_bytes_max),
             ("cache-bytes", &mut self.cache_bytes),
             ("queue-bytes", &mut self.queue_bytes_max),
@@ -125,6 +138,7 @@ impl Limits {
         constants.table_replies_max = self.table_replies_max;
         constants.batch_requests_max = self.batch_requests_max;
         constants.batch_bytes_max = self.batch_bytes_max;
+        constants.checkpoint_ops = self.checkpoint_ops;
     }
 
     pub(crate) fn set_config(&self, config: &mut Config) {
@@ -144,7 +158,8 @@ impl Limits {
     /// What is not a default, by the name of its counter.
     pub(crate) fn counters(&self, options: &Options) -> Vec<&'static str> {
         let plain = Limits::default_of(options.seed);
-        let small = Limits { quorums: plain.quorums, timing: plain.timing, ..*self };
+        let Limits { checkpoint_ops, .. } = plain;
+        let small = Limits { quorums: plain.quorums, timing: plain.timing, checkpoint_ops, ..*self };
         let of = [
             (self.quorums.is_some(), "own quorums"),
             (small != plain, "small limits"),
@@ -304,6 +319,10 @@ impl Options {
             self.doubts_every = log_uniform(&mut random, Duration::from_secs(1), Duration::from_secs(6));
         }
         let mut random = draw(self.seed, CONFIGURATION, 3, 0);
+        let mut checkpoints = draw(self.seed, CONFIGURATION, 4, 0);
+        if checkpoints.chance(1, 3) {
+            self.limits.checkpoint_ops = one_of(&mut checkpoints, &[5, 20, 60, 150]);
+        }
         if random.chance(1, 2) {
             self.start_max = log_uniform(&mut random, Duration::from_millis(10), Duration::from_millis(300));
         }
@@ -359,7 +378,8 @@ mod tests {
         for seed in 0..3000 {
             let drawn = Options::from_seed(seed);
             assert_eq!(drawn.validate(), Ok(()), "seed {seed}: {drawn}");
-            plain += u32::from(drawn.limits == Limits::default_of(seed));
+            let limits = Limits { checkpoint_ops: 0, ..drawn.limits };
+            plain += u32::from(limits == Limits::default_of(seed));
         }
         assert!((1300..1900).contains(&plain), "{plain} of 3000");
     }

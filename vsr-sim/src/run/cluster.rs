@@ -14,7 +14,7 @@ use vsr::{
 };
 
 use super::client::Worker;
-use super::instrument::{Instrumented, Recorder};
+use super::instrument::{Instrumented, Recorder, Watch};
 use super::simulation::{Invariant, Oracle, Simulation};
 use crate::check::{self, Observation, Violation};
 use crate::faults::{Fault, KEPT, MessageFate, Plan, TimedFault, Unsynced};
@@ -109,6 +109,8 @@ impl<S: Simulated> Run<S> {
             world.trace.count("storages on files");
         }
         world.files = files;
+        let recorder = Arc::new(Mutex::new(Recorder::new()));
+        world.watch = Some(Arc::new(Watch { recorder: recorder.clone(), invariants: invariants.clone() }));
         Run {
             world: Arc::new(Mutex::new(world)),
             slots: (0..options.replicas).map(|_| None).collect(),
@@ -121,7 +123,7 @@ impl<S: Simulated> Run<S> {
             invariants,
             oracle,
             given: faults,
-            recorder: Arc::new(Mutex::new(Recorder::new())),
+            recorder,
             core: Vec::new(),
             drawn: [0; 16],
             polls_at_once: 0,

@@ -13,7 +13,7 @@ use super::simulation::{Invariant, ModelOf};
 use crate::check::linearizability::{Asked, Call, Heard, ReferenceModel};
 use crate::check::{Digested, Observation, Violation};
 use crate::workload::Simulated;
-use crate::world::{Life, lock};
+use crate::world::{Life, being_restored, lock};
 
 /// A command with its context, as the log orders it.
 pub(crate) struct InContext<S: StateMachine> {
@@ -103,6 +103,18 @@ fn checksum_of(reply: &impl Debug) -> Checksum {
     Checksum::of(format!("{reply:?}").as_bytes())
 }
 
+/// What a machine that is restored is watched by.
+pub(crate) struct Watch<S: StateMachine> {
+    pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
+    pub(crate) invariants: Vec<Invariant<S>>,
+}
+
+impl<S: StateMachine> Clone for Watch<S> {
+    fn clone(&self) -> Watch<S> {
+        Watch { recorder: self.recorder.clone(), invariants: self.invariants.clone() }
+    }
+}
+
 /// The user's machine, watched.
 pub(crate) struct Instrumented<S: StateMachine> {
     pub(crate) inner: S,
@@ -167,8 +179,26 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
         self.inner.snapshot()
     }
 
-    fn restore(_: &mut dyn Read) -> Result<Self, RestoreError> {
-        Err(RestoreError::new("a watched machine is not restored"))
+    fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> {
+        let Some((life, op)) = being_restored() else {
+            return Err(RestoreError::new("a watched machine is restored by a simulated storage only"));
+        };
+        let watch = lock(&life.world).watch.clone();
+        let watch = watch.and_then(|watch| watch.downcast::<Watch<S>>().ok());
+        let Some(watch) = watch else { return Err(RestoreError::new("nobody watches machines of this kind")) };
+        let Watch { recorder, invariants } = (*watch).clone();
+        let inner = S::restore(from)?;
+        let last = {
+            let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
+            let up_to = ..=Position { op, index: u32::MAX };
+            recorder.executed.range(up_to).next_back().map(|(position, _)| *position)
+        };
+        // As if it had executed what came before: its state is held to that of the others.
+        if let (Some(last), Some(digest)) = (last, inner.digest()) {
+            let (replica, of) = (life.node, Digested::Machine(last));
+            lock(&life.world).observe(&Observation::Digest { replica, of, digest });
+        }
+        Ok(Instrumented { inner, life, recorder, invariants })
     }
 }
 

@@ -9,12 +9,13 @@ use async_trait::async_trait;
 use futures::future::poll_fn;
 use vsr::network::{NetworkError, NetworkEvent};
 use vsr::protocol::{
-    Account, Batch, Core, Entry, Envelope, Event, Mark, Monotonic, OpNumber, Recovered, Status, Timestamp,
+    Account, Batch, CheckpointId, Core, Entry, Envelope, Event, Mark, Monotonic, OpNumber, Recovered, Status, Timestamp,
 };
 use vsr::replica::Observer;
-use vsr::storage::StorageError;
-use vsr::{Clock, Network, Storage};
+use vsr::storage::{CheckpointReader, StorageError};
+use vsr::{Clock, Network, Snapshot, Storage};
 
+use super::checkpoints;
 use super::pace::Endless;
 use super::{Flag, Planned, Shared, Wrote, lock, site};
 use crate::check::{Digested, Observation};
@@ -113,6 +114,23 @@ impl Storage for SimStorage {
         Ok(entries)
     }
 
+    fn keeps_checkpoints(&self) -> bool {
+        true
+    }
+
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        checkpoints::write(&self.0, op, keep, content).await
+    }
+
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        checkpoints::read(&self.0, id, reader).await
+    }
+
     fn room(&self) -> u64 {
         let world = lock(&self.0.world);
         if world.now < world.nodes[self.0.node].full_until { 0 } else { u64::MAX }
@@ -167,7 +185,7 @@ pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> 
 }
 
 /// Lets the time pass up to a moment of the world.
-async fn until(life: &Life, due: u64) {
+pub(crate) async fn until(life: &Life, due: u64) {
     let mut planned = false;
     poll_fn(|context: &mut Context<'_>| {
         let mut world = lock(&life.world);
@@ -282,6 +300,14 @@ impl Observer for CheckerObserver {
                         world.observe(&Observation::Digest { replica, of: Digested::Sessions(*op), digest });
                     }
                 }
+            }
+            Event::Restored { op, .. } => {
+                world.trace.count("starts from a checkpoint");
+                world.say(replica, || format!("r{replica} goes on from its checkpoint after op {op}"));
+            }
+            Event::Checkpointed { op } => {
+                world.trace.count("checkpoints named");
+                world.say(replica, || format!("r{replica} has a checkpoint after op {op}"));
             }
             _ => {}
         }

@@ -6,6 +6,7 @@
 //! | `mod.rs` | [`World`]: the queue of what is planned, and the nodes |
 //! | `links.rs`, `network.rs` | what passes, waits or is lost; what becomes of a message between its sender and its receiver |
 //! | `disks.rs`, `on_files.rs`, `evidence.rs` | how long writes take and what becomes of them; the same for storages on simulated files |
+//! | `checkpoints.rs` | how long checkpoints take, which fail, which rot |
 //! | `examine.rs` | what storages on simulated files say of worse damage, after a run |
 //! | `clocks.rs` | clocks that drift, jump and stand still |
 //! | `adapters.rs`, `socket.rs` | the traits of `vsr` on this world; a user's own network on it |
@@ -16,6 +17,7 @@
 //! | `record.rs`, `traffic.rs` | what is kept of it for a person, and counted |
 
 mod adapters;
+mod checkpoints;
 mod clocks;
 mod disks;
 mod draws;
@@ -32,6 +34,7 @@ mod sequences;
 mod socket;
 mod traffic;
 
+use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,7 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use vsr::network::NetworkEvent;
-use vsr::protocol::{OpNumber, Peer, Quorums, Random, RequestNumber, SessionId};
+use vsr::protocol::{CheckpointId, OpNumber, Peer, Quorums, Random, RequestNumber, SessionId};
 use vsr::{Checksum, ClientId};
 
 use self::links::{Delivery, Links};
@@ -56,6 +59,7 @@ use crate::report::timeline::State;
 pub use self::socket::{SimSocket, SocketEvent};
 
 pub(crate) use self::adapters::{CheckerObserver, Life, SimClock, SimNetwork, SimStorage};
+pub(crate) use self::checkpoints::being_restored;
 pub(crate) use self::draws::{CLASSES, Class, Drawn};
 pub(crate) use self::links::MessageFilter;
 pub(crate) use self::misdeeds::Misdeed;
@@ -87,6 +91,7 @@ pub(crate) mod site {
     pub(crate) const DOUBT: u64 = 20;
     pub(crate) const NAMED: u64 = 21;
     pub(crate) const START: u64 = 22;
+    pub(crate) const CHECKPOINT: u64 = 23;
 }
 
 /// A task's "poll me".
@@ -238,6 +243,10 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: BTreeMap<ClientId, usize>,
     pub(crate) disks: Vec<SimDisk>,
+    /// The files of the checkpoints on each disk.
+    pub(crate) checkpoints: BTreeMap<(usize, CheckpointId), Vec<u8>>,
+    /// What a state machine that is restored is watched by.
+    pub(crate) watch: Option<Arc<dyn Any + Send + Sync>>,
     /// The files below, where the storages are on simulated files; `disks` has what is durable on them.
     pub(crate) files: Option<FileDisks>,
     pub(crate) links: Links,
@@ -301,6 +310,8 @@ impl World {
             highest_entered: 0,
             traffic: Traffic::default(),
             clocks: (u64::MAX, Vec::new()),
+            checkpoints: BTreeMap::new(),
+            watch: None,
             has_leapt: false,
             replies_fit: false,
             dying: Vec::new(),

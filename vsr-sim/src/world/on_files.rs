@@ -5,12 +5,13 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use vsr::Storage;
-use vsr::protocol::{Batch, OpNumber, Random, Recovered, VsrState};
-use vsr::storage::StorageError;
+use vsr::protocol::{Batch, CheckpointId, OpNumber, Random, Recovered, VsrState};
+use vsr::storage::{CheckpointReader, StorageError};
 use vsr::threaded::Entries;
+use vsr::{Snapshot, Storage};
 
 use super::adapters::{io_error, read_time, start_time, write_time};
+use super::checkpoints;
 use super::evidence::Evidence;
 use super::{Life, Node, World, lock, site};
 use crate::check::{Observation, Violation};
@@ -467,6 +468,23 @@ impl Storage for OnFiles {
             *entry = None;
         }
         Ok(entries)
+    }
+
+    fn keeps_checkpoints(&self) -> bool {
+        true
+    }
+
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        checkpoints::write(&self.life, op, keep, content).await
+    }
+
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        checkpoints::read(&self.life, id, reader).await
     }
 
     fn room(&self) -> u64 {

@@ -144,6 +144,7 @@ impl Replica {
             log_bytes_max,
             cache_bytes: 1 << 20,
             queue_bytes_max: 1 << 20,
+            checkpoints: false,
         };
         let core = Core::recover(options, disk.recover(), Monotonic(1), Timestamp(1)).unwrap();
         let mut replica = Replica { core, disk };

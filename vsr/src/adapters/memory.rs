@@ -3,17 +3,20 @@
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::io::{self, Cursor};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::task::AtomicWaker;
 
-use crate::protocol::{Batch, Recovered};
-use crate::protocol::{Entry, Envelope, OpNumber, Peer, ReplicaId, Slot, VsrState};
+use super::checkpoints::{ChunkReader, ChunkWriter};
+use crate::protocol::{Batch, CheckpointId, Entry, Envelope, OpNumber, Peer, Recovered, ReplicaId, Slot, VsrState};
 use crate::traits::network::{Network, NetworkError, NetworkEvent};
-use crate::traits::storage::{Storage, StorageError};
+use crate::traits::state_machine::Snapshot;
+use crate::traits::storage::{CheckpointReader, Storage, StorageError};
 
 /// A log in memory. Clones share it: keep one to restart a replica from the same "disk".
 #[derive(Clone, Debug)]
@@ -26,6 +29,8 @@ struct Disk {
     state: VsrState,
     entries: BTreeMap<OpNumber, Entry>,
     head: OpNumber,
+    /// The file of each.
+    checkpoints: BTreeMap<CheckpointId, Bytes>,
 }
 
 impl MemoryStorage {
@@ -38,8 +43,18 @@ impl MemoryStorage {
     /// A freshly formatted storage with the given state.
     #[must_use]
     pub fn with_state(state: VsrState) -> MemoryStorage {
-        let disk = Disk { state, entries: BTreeMap::new(), head: OpNumber::ZERO };
+        let disk = Disk { state, entries: BTreeMap::new(), head: OpNumber::ZERO, checkpoints: BTreeMap::new() };
         MemoryStorage { disk: Arc::new(Mutex::new(disk)) }
+    }
+
+    /// A byte of each checkpoint changes.
+    #[cfg(test)]
+    pub(crate) fn harm_checkpoints(&self) {
+        for file in self.disk().checkpoints.values_mut() {
+            let mut bytes = file.to_vec();
+            bytes[0] ^= 1;
+            *file = bytes.into();
+        }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -95,6 +110,35 @@ impl Storage for MemoryStorage {
             }
         }
         Ok(read)
+    }
+
+    fn keeps_checkpoints(&self) -> bool {
+        true
+    }
+
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        self.disk().checkpoints.retain(|id, _| keep.contains(id));
+        let mut to = ChunkWriter::new(Vec::new(), op);
+        let written = content.write_to(&mut to).and_then(|()| to.finish());
+        let (id, file) = written.map_err(|error| StorageError::io("writing a checkpoint", error))?;
+        self.disk().checkpoints.insert(id, file.into());
+        Ok(id)
+    }
+
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        let file = self.disk().checkpoints.get(&id).cloned();
+        let file = file.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound));
+        let read = file.and_then(|file| {
+            let mut chunks = ChunkReader::new(Cursor::new(file), id)?;
+            reader(&mut chunks)?;
+            chunks.finish()
+        });
+        read.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
     }
 }
 

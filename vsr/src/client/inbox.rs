@@ -89,6 +89,8 @@ pub struct ReplicaStatus {
     pub starts: u64,
     /// Bytes of entries in the log.
     pub log_bytes: u64,
+    /// The last op of the newest checkpoint that a start goes on from; 0 without one.
+    pub checkpoint: OpNumber,
     /// Whether commands can commit, as far as this replica sees it, and what stands in the way if not.
     pub health: Health,
     /// The members that refuse this replica, each with its reason; an operator has to act.
@@ -112,6 +114,7 @@ impl ReplicaStatus {
             sessions: 0,
             starts: 0,
             log_bytes: 0,
+            checkpoint: OpNumber::ZERO,
             health: Health::default(),
             refused_by: Vec::new(),
             stopped: false,

@@ -18,6 +18,13 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     ("vsr_commit_seconds", "histogram", "from the preparation of an op to its commit, at the primary"),
     ("vsr_sync_seconds", "histogram", "one storage write, synced"),
     ("vsr_sync_entries", "histogram", "entries in one storage write: how well the group commit works"),
+    (
+        "vsr_checkpoint_seconds",
+        "histogram",
+        "one checkpoint, from the copy of the state to the last sync, also if it failed",
+    ),
+    ("vsr_checkpoint_op", "gauge", "last op of the newest checkpoint that a start goes on from; 0 without one"),
+    ("vsr_checkpoints_skipped", "gauge", "checkpoints that were due while one was not done, since the start"),
     ("vsr_view_changes_total", "counter", "views entered"),
     ("vsr_votes_total", "counter", "votes to leave a view"),
     ("vsr_view", "gauge", "number of the view"),
@@ -42,6 +49,9 @@ pub(crate) struct Metrics {
     commit_seconds: Histogram,
     sync_seconds: Histogram,
     sync_entries: Histogram,
+    checkpoint_seconds: Histogram,
+    checkpoint_op: Gauge,
+    checkpoints_skipped: Gauge,
     view_changes: Counter,
     votes: Counter,
     ignored: Counter,
@@ -80,6 +90,9 @@ impl Metrics {
             commit_seconds: histogram!("vsr_commit_seconds", &label()),
             sync_seconds: histogram!("vsr_sync_seconds", &label()),
             sync_entries: histogram!("vsr_sync_entries", &label()),
+            checkpoint_seconds: histogram!("vsr_checkpoint_seconds", &label()),
+            checkpoint_op: gauge!("vsr_checkpoint_op", &label()),
+            checkpoints_skipped: gauge!("vsr_checkpoints_skipped", &label()),
             view_changes: counter!("vsr_view_changes_total", &label()),
             votes: counter!("vsr_votes_total", &label()),
             ignored: counter!("vsr_messages_ignored_total", &label()),
@@ -112,6 +125,10 @@ impl Metrics {
 
     pub(crate) fn write_ended(&mut self, now: Monotonic) {
         self.sync_seconds.record(now.since(self.write_since));
+    }
+
+    pub(crate) fn checkpoint_ended(&mut self, now: Monotonic, since: Monotonic) {
+        self.checkpoint_seconds.record(now.since(since));
     }
 
     pub(crate) fn turn_ended(&mut self, now: Monotonic, core: &Core, events: &[Event], marks: &[Mark]) {
@@ -150,6 +167,10 @@ impl Metrics {
                 Event::Truncated { above, head } => {
                     log::info!(replica = %core.id(), %above, %head, "log truncated");
                 }
+                Event::Restored { op, .. } => {
+                    log::info!(replica = %core.id(), %op, "the state is that of a checkpoint; the rest of the log is applied");
+                }
+                Event::Checkpointed { op } => log::info!(replica = %core.id(), %op, "checkpoint"),
                 Event::Committed { .. } | Event::Applied { .. } => {}
             }
         }
@@ -196,6 +217,8 @@ impl Metrics {
             self.queue_depth.set(core.queued() as f64);
             self.sessions.set(core.sessions() as f64);
             self.log_bytes.set(core.log_bytes() as f64);
+            self.checkpoint_op.set(core.checkpoint().0 as f64);
+            self.checkpoints_skipped.set(core.skipped_checkpoints() as f64);
         }
     }
 }

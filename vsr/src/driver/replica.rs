@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
+use self::checkpoint::Checkpointing;
 use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, keep};
 use super::handle::Handle;
 use super::metrics::Metrics;
@@ -212,19 +213,14 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
 ) -> Result<(), ReplicaError> {
     let Some(recovered) = start::recover(storage, shared).await? else { return Ok(()) };
     check_identity(&config, &recovered.state)?;
+    let Some((machine, checkpoint)) = checkpoint::restore(storage, &recovered, machine, shared).await else {
+        return Ok(());
+    };
     let (disk_id, starts) = (recovered.state.disk_id, recovered.state.starts + 1);
     network.set_identity(Identity { disk_id, starts });
     let local_client = local_client(&config, &recovered.state);
-    let options = Options {
-        timing: config.timing,
-        seed: config.seed ^ recovered.state.starts.rotate_left(32),
-        local_client,
-        machine_version: config.machine_version,
-        log_bytes_max: config.log_bytes_max,
-        cache_bytes: config.cache_bytes,
-        queue_bytes_max: config.queue_bytes_max,
-    };
-    let core = Core::recover(options, recovered, clock.now(), clock.wall())?;
+    let options = options_of(&config, &recovered.state, storage.keeps_checkpoints());
+    let core = Core::recover_from(options, recovered, checkpoint, clock.now(), clock.wall())?;
     let (room, needed) = (storage.room(), config.membership.constants.log_room_min());
     if core.head() == OpNumber::ZERO && room < needed {
         log::warn!(room, needed, "the storage has too little room for a log: every request will hear that it is full");
@@ -262,6 +258,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         full: None,
         full_pause: FULL_PAUSE,
         reads: Vec::new(),
+        checkpoint: None,
         recv: None,
         refused_by: BTreeMap::new(),
         alarm: Alarm::default(),
@@ -278,6 +275,20 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
     let Driver { machine: Typed(machine), .. } = driver;
     drop_guarded(machine);
     result
+}
+
+/// What the core is told at this start.
+fn options_of(config: &Config, disk: &VsrState, checkpoints: bool) -> Options {
+    Options {
+        timing: config.timing,
+        seed: config.seed ^ disk.starts.rotate_left(32),
+        local_client: local_client(config, disk),
+        machine_version: config.machine_version,
+        log_bytes_max: config.log_bytes_max,
+        cache_bytes: config.cache_bytes,
+        queue_bytes_max: config.queue_bytes_max,
+        checkpoints,
+    }
 }
 
 /// Tells all callers that wait that the replica is gone, also when its future is dropped.
@@ -359,6 +370,8 @@ struct Driver<'a, S, D, N, C> {
     full_pause: Duration,
     /// Reads that are under way, each with the number of times that it has failed.
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
+    /// The checkpoint that is being written.
+    checkpoint: Option<Checkpointing<'a>>,
     recv: Option<BoxFuture<'a, Result<Vec<NetworkEvent>, NetworkError>>>,
     /// The peers that refuse this replica, each with its reason, for status, `explain`, log and metrics.
     refused_by: BTreeMap<ReplicaId, String>,
@@ -419,6 +432,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         let mut progress = self.poll_write(context, now)?;
         self.inputs.room = self.storage.room();
         progress |= self.poll_reads(context)?;
+        progress |= self.poll_checkpoint(context, now);
         progress |= self.poll_network(context, now)?;
         progress |= self.poll_inbox(context, now);
         self.inputs.reads_max = READS_MAX.saturating_sub(self.reads.len());
@@ -432,6 +446,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.answer_queries();
         self.answer_questions();
         self.start_io(now);
+        self.take_checkpoint(now);
         self.network.send(&mut self.effects.messages);
         if !is_idle {
             self.publish(now);
@@ -752,6 +767,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 }
 
+mod checkpoint;
 mod full;
 mod publish;
 mod start;

@@ -22,6 +22,7 @@ use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::{Applying, Machine};
 use crate::protocol::normal::backup::Backup;
+use crate::protocol::normal::checkpoints::Checkpoints;
 use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
@@ -84,6 +85,7 @@ pub struct Core {
     pub(crate) this_life: ThisLife,
     pub(crate) reads: ReadRounds,
     pub(crate) applying: Applying,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) progress: Tracker,
     pub(crate) random: Random,
     pub(crate) now: Monotonic,
@@ -304,6 +306,7 @@ impl Core {
             return self.stop(BrokenInvariant::UnknownWrite { completed: batch, in_flight }.into());
         }
         self.outbox.release(batch);
+        self.on_checkpoint_named();
         match self.status() {
             Status::ViewChange => {
                 self.on_view_durable();
@@ -457,13 +460,19 @@ impl Core {
 
     /// Stages the record as it was staged last, with a newer commit number in normal operation: what a view has fixed stays.
     pub(crate) fn restage_state(&mut self) {
+        let record = self.present_record();
+        self.stage_state(record);
+    }
+
+    /// The record as it was staged last, with a newer commit number in normal operation.
+    pub(crate) fn present_record(&mut self) -> VsrState {
         let commit = self.recordable_commit();
         let mut record = self.state.clone();
         if self.status() == Status::Normal && self.views_are_durable() && commit > record.commit {
             record.commit = commit;
             record.suffix.headers.retain(|header| header.op >= commit.op());
         }
-        self.stage_state(record);
+        record
     }
 
     /// What the record may call committed: it is on this disk, too (rule 6.12).
@@ -519,7 +528,7 @@ impl Core {
             commit: self.commit,
             head: self.log.head(),
             wall: self.wall,
-            checkpoint: self.state.checkpoint,
+            checkpoint: self.state.checkpoint(),
             machine_version: self.options.machine_version,
             head_certain: self.head_certain,
             has_room: self.has_room_for_ops(),

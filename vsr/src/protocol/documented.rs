@@ -41,6 +41,7 @@ pub(super) fn try_start(state: VsrState) -> Result<Core, Halt> {
         log_bytes_max: 1 << 30,
         cache_bytes: 0,
         queue_bytes_max: 1 << 20,
+        checkpoints: false,
     };
     let recovered = Recovered { state, slots: Vec::new(), head_certain: true };
     Core::recover(options, recovered, Monotonic(0), Timestamp(0))

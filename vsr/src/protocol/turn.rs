@@ -6,7 +6,7 @@
 //!    last turn.
 //! 2. Call [`Core::turn`].
 //! 3. Carry out the [`Effects`], in the order of the fields: tell replies, answer queries, start the write and the reads,
-//!    hand the messages to the network, show events and marks to observers. Leave every buffer empty.
+//!    take a checkpoint, hand the messages to the network, show events and marks to observers. Leave every buffer empty.
 //! 4. Look at [`Core::halted`]: after `Some` there is no further turn. Else make the next turn at once if
 //!    [`Effects::again`] says so, and else when something arrives or [`Core::next_deadline`] has come.
 //!
@@ -65,6 +65,7 @@
 //!     log_bytes_max: 1 << 20,
 //!     cache_bytes: 1 << 20,
 //!     queue_bytes_max: 1 << 20,
+//!     checkpoints: false,
 //! };
 //! let recovered = Recovered { state, slots: Vec::new(), head_certain: true };
 //! let mut core = Core::recover(options, recovered, Monotonic(0), Timestamp(0)).unwrap();
@@ -105,7 +106,9 @@
 
 use super::core::Core;
 use crate::protocol::normal::apply::Machine;
+use crate::protocol::normal::checkpoints::TakeCheckpoint;
 use crate::protocol::recovery::repair::ReadRequest;
+use crate::protocol::types::checkpoint::CheckpointId;
 use crate::protocol::types::entry::Entry;
 use crate::protocol::types::event::{Event, Mark};
 use crate::protocol::types::message::{Envelope, Message, Peer, Refusal, Reply, Request};
@@ -152,6 +155,13 @@ pub enum Input {
         nonce: u64,
         /// The reason that the client is told.
         refusal: Refusal,
+    },
+    /// A checkpoint of [`Effects::checkpoint`] has ended.
+    Checkpoint {
+        /// The op of the checkpoint.
+        op: OpNumber,
+        /// What names it, once it is durable and whole. `None` when it could not be taken or written: another one is, later.
+        written: Option<CheckpointId>,
     },
     /// The process is going to stop: a primary gives up its role, so that the cluster loses no time-out.
     HandOver,
@@ -218,6 +228,9 @@ pub struct Effects {
     pub write: Option<(BatchNumber, Batch)>,
     /// Entries to read from storage, beside the write.
     pub reads: Vec<ReadRequest>,
+    /// A checkpoint to take of the state machine before the next turn, and to write beside everything else. At most one is under way; its end
+    /// is [`Input::Checkpoint`]. None comes without [`Options::checkpoints`](crate::protocol::Options::checkpoints).
+    pub checkpoint: Option<TakeCheckpoint>,
     /// Messages that may leave now. Their order is that in which they should leave; none depends on it.
     pub messages: Vec<Envelope>,
     /// What happened, for observers, in order.
@@ -264,7 +277,8 @@ impl Core {
             || !effects.replies.is_empty()
             || !effects.queries.is_empty()
             || effects.write.is_some()
-            || !effects.reads.is_empty();
+            || !effects.reads.is_empty()
+            || effects.checkpoint.is_some();
         self.rests = self.has_nothing_left();
     }
 
@@ -329,6 +343,7 @@ impl Core {
                     Message::Answer { client, nonce, answer: Err(refusal), position, view },
                 );
             }
+            Input::Checkpoint { op, written } => self.on_checkpoint(op, written),
             Input::HandOver => self.hand_over(),
         }
     }
@@ -343,6 +358,7 @@ impl Core {
         if self.halted.is_none() {
             self.prepare_queued();
             self.flush_reads();
+            self.name_checkpoint();
             self.refresh_record();
             self.note_stall();
             self.run_repair();
@@ -355,6 +371,9 @@ impl Core {
     fn hand_out(&mut self, reads_max: usize, effects: &mut Effects) {
         let runs = self.halted.is_none();
         move_all(&mut self.news.replies, &mut effects.replies);
+        if runs && self.checkpoints.is_due() {
+            effects.checkpoint = self.checkpoints.take_due();
+        }
         if runs && self.is_between_ops() {
             self.take_ready_queries(&mut effects.queries);
         }

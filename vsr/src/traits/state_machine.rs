@@ -40,8 +40,8 @@ pub trait StateMachine: Sized + Send + 'static {
     /// Answers a query. Runs between ops, never inside one.
     fn query(&self, context: &QueryContext, query: Self::Query) -> Self::Answer;
 
-    /// An owned copy of the state, to be written out elsewhere while applying goes on. Checkpoints will
-    /// use it; the simulator compares it today.
+    /// An owned copy of the state, for a checkpoint: it is written out elsewhere while applying goes on. Taking it stops the replica for
+    /// as long as it takes: a large state is best kept in maps that share their parts with their copies (`examples/kv`).
     fn snapshot(&self) -> Snapshot;
 
     /// A new machine from what a snapshot wrote. A half-restored one cannot exist.
@@ -216,6 +216,27 @@ pub(crate) enum QueryFailure {
 pub(crate) struct Typed<S>(pub(crate) S);
 
 impl<S: StateMachine> Typed<S> {
+    /// A checkpoint's bytes: this head, and the state as it is now.
+    ///
+    /// # Errors
+    /// The words of the machine's panic.
+    pub(crate) fn checkpoint(&self, head: Vec<u8>) -> Result<Snapshot, String> {
+        let snapshot = guarded(|| self.0.snapshot())?;
+        Ok(Snapshot::with(move |to| {
+            to.write_all(&head)?;
+            guarded(|| snapshot.write_to(to)).unwrap_or_else(|panic| Err(io::Error::other(panic)))
+        }))
+    }
+
+    /// The machine that [`checkpoint`](Self::checkpoint) has written, behind its head.
+    ///
+    /// # Errors
+    /// Its own, or the words of its panic.
+    pub(crate) fn restore(from: &mut dyn Read) -> io::Result<S> {
+        let restored = guarded(|| S::restore(from)).map_err(io::Error::other)?;
+        restored.map_err(io::Error::other)
+    }
+
     pub(crate) fn query(&self, context: &QueryContext, query: Bytes) -> Result<Bytes, QueryFailure> {
         let answered = guarded(|| {
             let query = decode::<S::Query>(query).map_err(|_| QueryFailure::Undecodable)?;

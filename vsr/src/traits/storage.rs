@@ -1,13 +1,15 @@
 //! The storage of a replica: the trait, and its errors.
 
 use std::error::Error;
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 
 use async_trait::async_trait;
 
 use crate::cause::Cause;
 use crate::config::ConfigError;
-use crate::protocol::{Batch, Entry, OpNumber, Recovered};
+use crate::protocol::{Batch, CheckpointId, Entry, OpNumber, Recovered};
+use crate::traits::state_machine::Snapshot;
 
 /// A durable log, and a small durable record beside it.
 ///
@@ -46,6 +48,15 @@ use crate::protocol::{Batch, Entry, OpNumber, Recovered};
 ///     counts, and the storage is not poisoned. The same batch is written again until it fits; a crash before that leaves it done or not done,
 ///     as one in the middle of it does.
 /// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
+///
+/// A storage that [keeps checkpoints](Self::keeps_checkpoints) has three more:
+///
+/// 15. **A checkpoint is whole, or it is none.** What [`write_checkpoint`](Self::write_checkpoint) has named is durable, byte by byte, also
+///     after a crash in the middle of a later one.
+/// 16. **What is kept stays.** `write_checkpoint` removes every checkpoint that is not among those to keep, and nothing else does: no more
+///     than three take room at a time, one of them unfinished.
+/// 17. **A damaged checkpoint is an error.** [`read_checkpoint`](Self::read_checkpoint) gives a byte only after the checksum of its chunk was
+///     compared, and an error where that differs.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// Reads everything once, after opening.
@@ -72,6 +83,37 @@ pub trait Storage: Send + Sync + 'static {
         ops: RangeInclusive<OpNumber>,
         bytes_max: usize,
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError>;
+
+    /// Whether it keeps checkpoints. `false`, the default: none is taken, and a start applies the whole log.
+    fn keeps_checkpoints(&self) -> bool {
+        false
+    }
+
+    /// Writes a checkpoint, whole and durable when it returns, and says what names it. Removes all checkpoints but those to keep, before it
+    /// begins. Runs beside every other call, and may take long; one call at a time. Dropping the future leaves the checkpoint done or not
+    /// done.
+    ///
+    /// # Errors
+    /// Whatever the error, the log and the checkpoints that are kept are as good as before: the replica goes on, and takes the next one.
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        let _ = (op, keep, content);
+        Err(StorageError::Contract("a checkpoint for a storage that keeps none"))
+    }
+
+    /// Gives a checkpoint to a reader, where that may block.
+    ///
+    /// # Errors
+    /// [`StorageError::CheckpointDamaged`] when it is not there or not whole: then the reader's success counts for nothing. Or the disk's
+    /// refusal.
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        let _ = (id, reader);
+        Err(StorageError::Contract("a checkpoint of a storage that keeps none"))
+    }
 
     /// Bytes that the log can still take, for entries with all that the storage adds to them. The replica
     /// refuses requests before it is used up. Asked often: it must not wait.
@@ -197,6 +239,14 @@ pub enum StorageError {
         /// The version that this program reads.
         known: u32,
     },
+    /// A checkpoint is not there, or not whole. The log has what it contains.
+    #[error("the checkpoint after {id} cannot be used: {what}")]
+    CheckpointDamaged {
+        /// What names it.
+        id: CheckpointId,
+        /// What is wrong with it.
+        what: String,
+    },
     /// No copy of the newest vsr state is intact: the replica does not know what it has promised.
     #[error(
         "no intact copy of the newest vsr state in {0}: the replica cannot know what it has promised; do not format it \
@@ -219,6 +269,9 @@ impl StorageError {
     }
 }
 
+/// Takes a checkpoint from its first byte on.
+pub type CheckpointReader = Box<dyn FnOnce(&mut dyn Read) -> io::Result<()> + Send>;
+
 #[async_trait]
 impl<T: Storage + ?Sized> Storage for std::sync::Arc<T> {
     async fn recover(&self) -> Result<Recovered, StorageError> {
@@ -233,6 +286,20 @@ impl<T: Storage + ?Sized> Storage for std::sync::Arc<T> {
         bytes_max: usize,
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
         (**self).read(ops, bytes_max).await
+    }
+    fn keeps_checkpoints(&self) -> bool {
+        (**self).keeps_checkpoints()
+    }
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        (**self).write_checkpoint(op, keep, content).await
+    }
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        (**self).read_checkpoint(id, reader).await
     }
     fn room(&self) -> u64 {
         (**self).room()
@@ -256,6 +323,20 @@ impl<T: Storage + ?Sized> Storage for Box<T> {
         bytes_max: usize,
     ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
         (**self).read(ops, bytes_max).await
+    }
+    fn keeps_checkpoints(&self) -> bool {
+        (**self).keeps_checkpoints()
+    }
+    async fn write_checkpoint(
+        &self,
+        op: OpNumber,
+        keep: Vec<CheckpointId>,
+        content: Snapshot,
+    ) -> Result<CheckpointId, StorageError> {
+        (**self).write_checkpoint(op, keep, content).await
+    }
+    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+        (**self).read_checkpoint(id, reader).await
     }
     fn room(&self) -> u64 {
         (**self).room()

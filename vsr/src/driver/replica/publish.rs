@@ -61,6 +61,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
             sessions: self.core.sessions(),
             starts,
             log_bytes: self.core.log_bytes(),
+            checkpoint: self.core.checkpoint(),
             health: self.core.health(&self.refused_by),
             refused_by: if self.refused_by.is_empty() {
                 Vec::new()

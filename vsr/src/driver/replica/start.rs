@@ -32,7 +32,7 @@ pub(super) async fn recover<D: Storage>(storage: &D, shared: &Shared) -> Result<
 }
 
 /// Waits for a step of a start; `explain` gives these words meanwhile. `None`: a shutdown was asked for.
-async fn unless_shut_down<T>(step: impl Future<Output = T>, shared: &Shared, words: &str) -> Option<T> {
+pub(super) async fn unless_shut_down<T>(step: impl Future<Output = T>, shared: &Shared, words: &str) -> Option<T> {
     let mut step = std::pin::pin!(step);
     std::future::poll_fn(|context| {
         if let Poll::Ready(done) = step.as_mut().poll(context) {

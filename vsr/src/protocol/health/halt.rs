@@ -138,6 +138,12 @@ pub enum Halt {
         /// The replica that the disk names.
         replica: ReplicaId,
     },
+    /// The state machine was restored from a checkpoint that the log does not continue: a defect of what drives the core.
+    #[error("the checkpoint after op {op} is none of this log, or of more than is committed in it")]
+    ForeignCheckpoint {
+        /// The last op of the checkpoint.
+        op: OpNumber,
+    },
     /// A cluster of one whose disk is damaged: there is no peer to repair it from.
     #[error("op {op} is damaged on the only disk of the cluster: restore the disk from a backup")]
     SoloDamaged {

@@ -18,8 +18,9 @@ pub(crate) struct BodyCache {
 }
 
 impl BodyCache {
-    pub(crate) fn new() -> BodyCache {
-        BodyCache { from: OpNumber(1), bytes: 0, looked_at: BatchNumber(0) }
+    /// Of a log whose bodies up to this op are on disk only.
+    pub(crate) fn after(op: OpNumber) -> BodyCache {
+        BodyCache { from: op.next(), bytes: 0, looked_at: BatchNumber(0) }
     }
 
     /// An op was applied, the one after the last. While there is more than `bytes_max`, bodies leave the memory: they
@@ -93,10 +94,10 @@ mod tests {
     fn the_oldest_bodies_go_and_the_last_one_stays() {
         let mut log = log_of(5, BODY as usize);
         (1..=5).for_each(|op| put(&mut log, op, 1));
-        let mut cache = BodyCache::new();
+        let mut cache = BodyCache::after(OpNumber::ZERO);
         (1..=5).for_each(|op| cache.on_applied(OpNumber(op), &mut log, BatchNumber(1), 2 * WEIGHT));
         assert_eq!((in_memory(&log, 5), cache.bytes()), (vec![4, 5], 2 * WEIGHT));
-        let mut cache = BodyCache::new();
+        let mut cache = BodyCache::after(OpNumber::ZERO);
         let mut log = log_of(3, BODY as usize);
         (1..=3).for_each(|op| put(&mut log, op, 1));
         (1..=3).for_each(|op| cache.on_applied(OpNumber(op), &mut log, BatchNumber(1), 0));
@@ -107,7 +108,7 @@ mod tests {
     fn what_is_not_durable_here_stays_and_so_does_what_came_after_it() {
         let mut log = log_of(4, BODY as usize);
         (1..=4).for_each(|op| put(&mut log, op, if op == 2 { 2 } else { 1 }));
-        let mut cache = BodyCache::new();
+        let mut cache = BodyCache::after(OpNumber::ZERO);
         (1..=3).for_each(|op| cache.on_applied(OpNumber(op), &mut log, BatchNumber(1), 0));
         assert_eq!(in_memory(&log, 3), [2, 3]);
         assert_eq!(cache.bound(OpNumber(3), &log, 0), u64::MAX);
@@ -125,7 +126,7 @@ mod tests {
             let bytes_max = random.below(8) * WEIGHT;
             let mut log = log_of(ops, BODY as usize);
             (1..=ops).for_each(|op| put(&mut log, op, 1 + random.below(ops)));
-            let (mut cache, mut completed) = (BodyCache::new(), 0);
+            let (mut cache, mut completed) = (BodyCache::after(OpNumber::ZERO), 0);
             for op in 1..=ops {
                 completed += random.below(3);
                 cache.on_applied(OpNumber(op), &mut log, BatchNumber(completed), bytes_max);

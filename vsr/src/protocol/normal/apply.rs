@@ -63,8 +63,9 @@ pub(crate) struct Applying {
 }
 
 impl Applying {
-    pub(crate) fn new() -> Applying {
-        Applying { reading: false, partial: None, reply: Vec::new(), timestamp: Timestamp(0), cache: BodyCache::new() }
+    /// All up to this op is applied, which had this timestamp.
+    pub(crate) fn after(op: OpNumber, timestamp: Timestamp) -> Applying {
+        Applying { reading: false, partial: None, reply: Vec::new(), timestamp, cache: BodyCache::after(op) }
     }
 }
 
@@ -87,7 +88,7 @@ impl Core {
     /// applied. Returns whether there is more: the next turn goes on, after a look at the network.
     pub(crate) fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
         let mut done = 0;
-        while self.halted.is_none() && done < requests_max {
+        while self.halted.is_none() && done < requests_max && !self.checkpoints.is_due() {
             if self.applying.partial.is_none()
                 && let Some((header, body)) = self.next_to_apply()
             {
@@ -193,6 +194,7 @@ impl Core {
         self.applying.timestamp = header.timestamp;
         self.applying.cache.on_applied(op, &mut self.log, self.writes.completed, self.options.cache_bytes);
         self.news.events.push(Event::Applied { op, checksum: header.checksum() });
+        self.note_applied(&header);
         requests
     }
 

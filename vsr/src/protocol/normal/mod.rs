@@ -3,6 +3,8 @@
 pub(super) mod agreed_clock;
 pub(super) mod apply;
 pub(super) mod backup;
+mod checkpointing;
+pub(super) mod checkpoints;
 pub(super) mod forwards;
 pub(super) mod pipeline;
 pub(super) mod primary;

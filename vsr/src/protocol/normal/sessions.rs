@@ -330,33 +330,7 @@ impl SessionTable {
 
     /// One number for the whole table: equal on replicas that have applied the same ops.
     pub(crate) fn digest(&self) -> Checksum {
-        fn place(bytes: &mut Vec<u8>, position: Position) {
-            bytes.extend(position.op.0.to_le_bytes());
-            bytes.extend(position.index.to_le_bytes());
-        }
-        let mut bytes = Vec::new();
-        let mut at = self.oldest;
-        while let Some(session) = self.get(at) {
-            let Session { id, client, floor, reply_bytes, last_used, .. } = session;
-            place(&mut bytes, id.0);
-            place(&mut bytes, *last_used);
-            bytes.extend(client.0.to_le_bytes());
-            bytes.extend(floor.0.to_le_bytes());
-            bytes.extend(reply_bytes.to_le_bytes());
-            for (index, executed) in session.executed.iter().enumerate() {
-                if let Some(Executed { request, position, reply }) = executed {
-                    bytes.extend((index as u64).to_le_bytes());
-                    bytes.extend(request.0.to_le_bytes());
-                    place(&mut bytes, *position);
-                    // Where the next one begins.
-                    let reply = reply.as_ref().map(ReplyBytes::as_slice);
-                    bytes.extend(reply.map_or(u64::MAX, |reply| reply.len() as u64).to_le_bytes());
-                    bytes.extend(reply.unwrap_or_default());
-                }
-            }
-            at = session.newer;
-        }
-        Checksum::of(&bytes)
+        Checksum::of(&self.encode())
     }
 
     /// Where a session is. Requests come in runs: most are of the session that was used last.
@@ -501,5 +475,6 @@ impl Session {
     }
 }
 
+mod saved;
 #[cfg(test)]
 mod tests;

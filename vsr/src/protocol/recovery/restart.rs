@@ -11,6 +11,7 @@ use crate::protocol::log::outbox::Outbox;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::normal::apply::Applying;
 use crate::protocol::normal::backup::Backup;
+use crate::protocol::normal::checkpoints::{CheckpointHead, Checkpoints};
 use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
@@ -18,6 +19,7 @@ use crate::protocol::normal::sessions::SessionTable;
 use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Header;
+use crate::protocol::types::event::Event;
 use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
@@ -36,18 +38,32 @@ impl Core {
     /// [`Halt::NotAMember`] for the disk of a replica that its own membership does not list, [`Halt::SoloDamaged`] for a cluster of one whose
     /// disk is damaged, [`Halt::OldDisk`] for a disk that the other replicas have called an old one.
     pub fn recover(options: Options, recovered: Recovered, now: Monotonic, wall: Timestamp) -> Result<Core, Halt> {
+        Core::recover_from(options, recovered, None, now, wall)
+    }
+
+    /// As [`recover`](Self::recover), with a state machine that was restored from a checkpoint: one that this log
+    /// [`continues`](Recovered::continues). What it contains is not applied again (rule 9.11).
+    ///
+    /// # Errors
+    /// As [`recover`](Self::recover), and [`Halt::ForeignCheckpoint`] for a checkpoint that the log does not continue.
+    pub fn recover_from(
+        options: Options,
+        recovered: Recovered,
+        checkpoint: Option<CheckpointHead>,
+        now: Monotonic,
+        wall: Timestamp,
+    ) -> Result<Core, Halt> {
+        if let Some(head) = checkpoint.as_ref().filter(|head| !recovered.continues(head)) {
+            return Err(Halt::ForeignCheckpoint { op: head.header().op });
+        }
+        let checkpoint = checkpoint.map(CheckpointHead::into_parts);
         let Recovered { mut state, slots, head_certain } = recovered;
         let head_certain = head_certain && state.head_certain;
         state.starts += 1;
         let membership = state.membership.clone();
         let members = membership.size();
         let index = membership.index_of(state.replica).ok_or(Halt::NotAMember { replica: state.replica })?;
-        if members == 1 {
-            refuse_damage(&slots, head_certain)?;
-        }
-        if let Some(told) = state.known.iter().find(|known| known.replica == state.replica) {
-            return Err(Halt::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged });
-        }
+        refuse_disk(&state, &slots, head_certain)?;
         let log = rebuild(Header::root(state.cluster), slots, &state, head_certain);
         let head = log.head();
         let (view, log_view) = (state.view, state.log_view);
@@ -63,16 +79,19 @@ impl Core {
         let mut random = Random::new(options.seed);
         let nonce = random.next_u64().max(1);
         let this_life = ThisLife { nonce, began_with: if head_certain { head } else { OpNumber(u64::MAX) } };
+        let restored = checkpoint.as_ref().map(|(header, _)| *header);
+        let (applied, timestamp) = restored.map_or_else(Default::default, |header| (header.op, header.timestamp));
+        let sessions = checkpoint.map(|(_, sessions)| sessions);
         let mut core = Core {
             id: state.replica,
             index,
-            sessions: SessionTable::new(membership.constants.clone()),
+            sessions: sessions.unwrap_or_else(|| SessionTable::new(membership.constants.clone())),
             options,
             phase: Phase::Recovering { was: if log_view == view { Status::Normal } else { Status::ViewChange } },
             view,
             log_view,
             commit,
-            applied: OpNumber::ZERO,
+            applied,
             head_certain,
             log,
             writes: Writes { durable: commit.op().min(head), room: u64::MAX, ..Writes::default() },
@@ -84,7 +103,8 @@ impl Core {
             repair: Repair::default(),
             this_life,
             reads: ReadRounds::default(),
-            applying: Applying::new(),
+            applying: Applying::after(applied, timestamp),
+            checkpoints: Checkpoints::default(),
             progress: Tracker::new(membership.members.iter().map(|member| member.id)),
             random,
             now,
@@ -98,6 +118,9 @@ impl Core {
             membership,
             state,
         };
+        if let Some(header) = restored {
+            core.news.events.push(Event::Restored { op: header.op, checksum: header.checksum() });
+        }
         core.arm_deadline();
         core.begin_life();
         Ok(core)
@@ -140,6 +163,17 @@ impl Core {
     fn is_first_life(&self) -> bool {
         let fresh = self.log.head() == OpNumber::ZERO && self.view == View::default() && self.head_certain;
         fresh && self.state.starts == 1
+    }
+}
+
+/// A disk that nobody can repair, or that the others have called an old one.
+fn refuse_disk(state: &VsrState, slots: &[Slot], head_certain: bool) -> Result<(), Halt> {
+    if state.membership.size() == 1 {
+        refuse_damage(slots, head_certain)?;
+    }
+    match state.known.iter().find(|known| known.replica == state.replica) {
+        Some(told) => Err(Halt::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged }),
+        None => Ok(()),
     }
 }
 

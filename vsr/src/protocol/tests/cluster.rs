@@ -181,6 +181,7 @@ impl Cluster {
             log_bytes_max: 1 << 30,
             cache_bytes: 1 << 20,
             queue_bytes_max: 1 << 20,
+            checkpoints: false,
         };
         let wall = Timestamp(self.now.0);
         node.core = Some(Core::recover(options, node.disk.recover(), self.now, wall).unwrap());

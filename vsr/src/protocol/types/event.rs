@@ -73,6 +73,18 @@ pub enum Event {
         /// The checksum of its header, which names the whole log up to it.
         checksum: Checksum,
     },
+    /// The replica has begun with a checkpoint: its state machine and its sessions are those after this op.
+    Restored {
+        /// The last op that the checkpoint contains.
+        op: OpNumber,
+        /// The checksum of its header.
+        checksum: Checksum,
+    },
+    /// A checkpoint is durable, and the record names it: a later start goes on from there.
+    Checkpointed {
+        /// The last op that it contains.
+        op: OpNumber,
+    },
     /// Every replica has answered, and none of them holds an intact copy of an op that may be committed. The cluster waits: only an
     /// operator can give the op up (rule 7.16).
     Lost {

@@ -69,6 +69,12 @@ pub const BATCH_REQUESTS_MAX: Limit =
 /// Bytes of the body of an op; of the cluster.
 pub const BATCH_BYTES_MAX: Limit =
     Limit::new("batch_bytes_max", 128, 32 << 20, 1 << 20, "an op travels in one message, and is written at once");
+/// Ops between two checkpoints, 0 for none; of the cluster.
+pub const CHECKPOINT_OPS: Limit =
+    Limit::new("checkpoint_ops", 0, 1 << 40, 1_000_000, "a start applies what came after its checkpoint");
+/// Bytes of ops between two checkpoints; of the cluster.
+pub const CHECKPOINT_BYTES: Limit =
+    Limit::new("checkpoint_bytes", 1 << 10, 1 << 50, 256 << 20, "a start reads what came after its checkpoint");
 /// Bytes of a query; of each replica and of each client.
 pub const QUERY_MAX: Limit =
     Limit::new("query_max", 1, 16 << 20, 1 << 20, "a query travels in one message, and waits in memory");
@@ -87,7 +93,7 @@ pub(crate) fn disk_bytes(body: u64) -> u64 {
 }
 
 /// All limits of this module.
-pub const LIMITS: [Limit; 12] = [
+pub const LIMITS: [Limit; 14] = [
     PIPELINE_MAX,
     WINDOW,
     SESSIONS_MAX,
@@ -98,6 +104,8 @@ pub const LIMITS: [Limit; 12] = [
     TABLE_REPLIES_MAX,
     BATCH_REQUESTS_MAX,
     BATCH_BYTES_MAX,
+    CHECKPOINT_OPS,
+    CHECKPOINT_BYTES,
     QUERY_MAX,
     ANSWER_MAX,
 ];

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::checksum::Checksum;
 use super::limits::{
-    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, Limit, PIPELINE_MAX, REPLY_MAX, REQUEST_MAX, SESSION_IDLE_MIN,
-    SESSION_REPLIES_MAX, SESSIONS_MAX, TABLE_REPLIES_MAX, WINDOW, disk_bytes,
+    BATCH_BYTES_MAX, BATCH_REQUESTS_MAX, CHECKPOINT_BYTES, CHECKPOINT_OPS, Limit, PIPELINE_MAX, REPLY_MAX, REQUEST_MAX,
+    SESSION_IDLE_MIN, SESSION_REPLIES_MAX, SESSIONS_MAX, TABLE_REPLIES_MAX, WINDOW, disk_bytes,
 };
 use super::number::{Epoch, ReplicaId, View};
 use super::quorum::{MEMBERS_MAX, Quorums};
@@ -41,6 +41,10 @@ pub struct Constants {
     pub batch_requests_max: u32,
     /// Bytes in the body of one op. Default 1 MiB; not less than one longest command.
     pub batch_bytes_max: u32,
+    /// Ops after which a checkpoint is due. Default 1,000,000. 0: there are none, and a start applies the whole log.
+    pub checkpoint_ops: u64,
+    /// Bytes of bodies of ops after which a checkpoint is due, if the ops are fewer. Default 256 MiB.
+    pub checkpoint_bytes: u64,
 }
 
 impl Default for Constants {
@@ -56,6 +60,8 @@ impl Default for Constants {
             table_replies_max: TABLE_REPLIES_MAX.default,
             batch_requests_max: BATCH_REQUESTS_MAX.default as u32,
             batch_bytes_max: BATCH_BYTES_MAX.default as u32,
+            checkpoint_ops: CHECKPOINT_OPS.default,
+            checkpoint_bytes: CHECKPOINT_BYTES.default,
         }
     }
 }
@@ -77,7 +83,7 @@ impl Constants {
 
     /// Holds each to its range, and all to each other.
     fn validate(&self) -> Result<(), MembershipError> {
-        let ranges: [(Limit, u64); 10] = [
+        let ranges: [(Limit, u64); 12] = [
             (PIPELINE_MAX, self.pipeline_max.into()),
             (WINDOW, self.window.into()),
             (SESSIONS_MAX, self.sessions_max.into()),
@@ -88,6 +94,8 @@ impl Constants {
             (TABLE_REPLIES_MAX, self.table_replies_max),
             (BATCH_REQUESTS_MAX, self.batch_requests_max.into()),
             (BATCH_BYTES_MAX, self.batch_bytes_max.into()),
+            (CHECKPOINT_OPS, self.checkpoint_ops),
+            (CHECKPOINT_BYTES, self.checkpoint_bytes),
         ];
         for (limit, value) in ranges {
             if !limit.holds(value) {
@@ -311,6 +319,8 @@ impl Membership {
             c.table_replies_max,
             u64::from(c.batch_requests_max),
             u64::from(c.batch_bytes_max),
+            c.checkpoint_ops,
+            c.checkpoint_bytes,
         ] {
             bytes.extend(value.to_le_bytes());
         }
@@ -367,7 +377,7 @@ mod tests {
     #[test]
     fn the_checksum_covers_members_quorums_and_constants_and_no_address() {
         let membership = Membership::new(["a", "b", "c"]).unwrap();
-        let changes: [Change; 16] = [
+        let changes: [Change; 17] = [
             |_| {},
             |m| m.epoch = Epoch(1),
             |m| m.members[2].id = ReplicaId(9),
@@ -384,6 +394,7 @@ mod tests {
             |m| m.constants.session_replies_max += 1,
             |m| m.constants.table_replies_max += 1,
             |m| (m.constants.batch_requests_max, m.constants.batch_bytes_max) = (1, 2),
+            |m| (m.constants.checkpoint_ops, m.constants.checkpoint_bytes) = (1, 2),
         ];
         let mut checksums: Vec<Checksum> = Vec::new();
         for change in changes {
@@ -402,7 +413,7 @@ mod tests {
     /// Each constant at its least and at its most, one beyond on either side, and with what has to hold it.
     #[test]
     fn every_constant_is_held_to_its_range_and_to_the_others() {
-        let sets: [(Limit, Set); 10] = [
+        let sets: [(Limit, Set); 12] = [
             (PIPELINE_MAX, |c, n| c.pipeline_max = n as u32),
             (WINDOW, |c, n| c.window = n as u32),
             (SESSIONS_MAX, |c, n| c.sessions_max = n as u32),
@@ -413,6 +424,8 @@ mod tests {
             (TABLE_REPLIES_MAX, |c, n| (c.table_replies_max, c.reply_max) = (n, 64)),
             (BATCH_REQUESTS_MAX, |c, n| c.batch_requests_max = n as u32),
             (BATCH_BYTES_MAX, |c, n| (c.batch_bytes_max, c.request_max) = (n as u32, 1)),
+            (CHECKPOINT_OPS, |c, n| c.checkpoint_ops = n),
+            (CHECKPOINT_BYTES, |c, n| c.checkpoint_bytes = n),
         ];
         for (limit, set) in sets {
             let with = |value: u64| {
@@ -421,7 +434,7 @@ mod tests {
                 membership.validate()
             };
             assert_eq!((with(limit.min), with(limit.max)), (Ok(()), Ok(())), "{limit:?}");
-            for value in [limit.min - 1, limit.max + 1] {
+            for value in limit.min.checked_sub(1).into_iter().chain([limit.max + 1]) {
                 let words = with(value).unwrap_err().to_string();
                 assert!(words.contains(&format!("{} = {value} is out of range", limit.field)), "{words}");
             }

@@ -2,6 +2,7 @@
 //! another part of the protocol.
 
 pub(super) mod account;
+pub(super) mod checkpoint;
 pub(super) mod checksum;
 pub(super) mod entry;
 pub(super) mod event;

@@ -75,4 +75,6 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Bytes of requests that may wait for a place in the pipeline.
     pub queue_bytes_max: usize,
+    /// Whether storage keeps checkpoints ([`Storage::keeps_checkpoints`](crate::Storage::keeps_checkpoints)): without, none is taken.
+    pub checkpoints: bool,
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::CheckpointId;
 use super::entry::{Entry, Header};
 use super::life::Known;
 use super::membership::Membership;
@@ -37,8 +38,8 @@ pub struct VsrState {
     pub log_view: View,
     /// What was known to be committed when the record was written. It is never more than what was committed then.
     pub commit: CommitNumber,
-    /// The op of the newest checkpoint; 0 for none.
-    pub checkpoint: OpNumber,
+    /// The checkpoints that storage has to keep, in ascending order of their ops: the newest, and the one before.
+    pub checkpoints: Vec<CheckpointId>,
     /// False from a start at which storage could not say where the log ended until a `StartView` has
     /// said it (rule 7.5 c). What is put in between proves nothing.
     pub head_certain: bool,
@@ -73,7 +74,7 @@ impl VsrState {
             view: View::default(),
             log_view: View::default(),
             commit: CommitNumber(0),
-            checkpoint: OpNumber::ZERO,
+            checkpoints: Vec::new(),
             head_certain: true,
             suffix: Suffix::default(),
             doubted: None,

@@ -370,7 +370,7 @@ impl Core {
             head_certain: self.head_certain,
             headers: suffix.headers.clone(),
             evidence,
-            checkpoint: self.state.checkpoint,
+            checkpoint: self.state.checkpoint(),
             life: self.life(),
             known: self.state.known.clone(),
         }
@@ -438,7 +438,7 @@ impl Core {
     /// The log of this view, at least its head.
     fn start_view(&self, nonce: u64) -> StartView {
         let Suffix { head, headers } = self.uncommitted_suffix();
-        StartView { view: self.view, commit: self.commit, head, headers, nonce, checkpoint: self.state.checkpoint }
+        StartView { view: self.view, commit: self.commit, head, headers, nonce, checkpoint: self.state.checkpoint() }
     }
 
     pub(crate) fn on_request_start_view(&mut self, from: ReplicaId, view: View, nonce: u64) {

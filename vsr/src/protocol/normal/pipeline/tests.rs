@@ -38,6 +38,7 @@ impl Setting {
             log_bytes_max: 1 << 20,
             cache_bytes: 0,
             queue_bytes_max: 1 << 20,
+            checkpoints: false,
         };
         let mut sessions = SessionTable::new(constants.clone());
         assert_eq!(sessions.register(at(1), CLIENT), Outcome::Registered(SessionId(at(1))));

@@ -322,3 +322,51 @@ fn whatever_is_sent_no_number_is_executed_twice() {
     }
     assert!(met.iter().all(|times| *times > 100), "{met:?}");
 }
+
+/// Rule 9.1: what a checkpoint keeps of the table answers as the table does, and goes on as it does.
+#[test]
+fn a_table_that_was_saved_goes_on_as_it_was() {
+    let mut random = Random::new(11);
+    for round in 0..200 {
+        let mut table = SessionTable::new(constants());
+        let mut sessions: Vec<(SessionId, u64)> = Vec::new();
+        let mut op = 0;
+        for _ in 0..random.below(60) {
+            op += 1 + random.below(4);
+            play(&mut table, &mut sessions, &mut random, op);
+        }
+        let bytes = table.encode();
+        let mut again = SessionTable::decode(&bytes, &constants()).expect("a table");
+        assert_accounts(&again);
+        for cut in 0..bytes.len() {
+            assert!(SessionTable::decode(&bytes[..cut], &constants()).is_none(), "round {round}, cut at {cut}");
+        }
+        // The same requests find the same answers, and leave the same table.
+        let (mut of_again, mut twin) = (sessions.clone(), random.clone());
+        for more in 1..20 {
+            play(&mut table, &mut sessions, &mut random, op + more);
+            play(&mut again, &mut of_again, &mut twin, op + more);
+            assert_eq!((sessions.clone(), table.encode()), (of_again.clone(), again.encode()), "round {round}");
+        }
+        assert_accounts(&again);
+    }
+}
+
+/// A client comes, or a request is executed, as it happens.
+fn play(table: &mut SessionTable, sessions: &mut Vec<(SessionId, u64)>, random: &mut Random, op: u64) {
+    if sessions.is_empty() || random.chance(1, 5) {
+        let session = register(table, u128::from(random.below(4)), op);
+        sessions.extend(session.map(|session| (session, 0)));
+        return;
+    }
+    let at = random.below(sessions.len() as u64) as usize;
+    let (session, last) = &mut sessions[at];
+    let number = *last + 1 + random.below(2);
+    let floor = number.saturating_sub(random.below(4)).max(1);
+    let found = table.begin(*session, RequestNumber(number), RequestNumber(floor), content(number));
+    if found == Lookup::New {
+        let reply = vec![op as u8; random.below(130) as usize];
+        table.finish(*session, RequestNumber(number), content(number), Position { op: OpNumber(op), index: 0 }, &reply);
+        *last = number;
+    }
+}

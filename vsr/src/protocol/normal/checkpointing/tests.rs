@@ -1,0 +1,269 @@
+use bytes::Bytes;
+
+use super::*;
+use crate::protocol::documented::Nothing;
+use crate::protocol::health::halt::Halt;
+use crate::protocol::normal::checkpoints::CheckpointHead;
+use crate::protocol::turn::{Effects, Input, Inputs};
+use crate::protocol::types::checksum::Checksum;
+use crate::protocol::types::membership::Membership;
+use crate::protocol::types::message::{Outcome, Request};
+use crate::protocol::types::number::{
+    ClientId, ClusterId, DiskId, Monotonic, ReplicaId, RequestNumber, SessionId, Timestamp,
+};
+use crate::protocol::types::options::{Options, Timing};
+use crate::protocol::types::vsr_state::Batch;
+
+/// A cluster of one, with a checkpoint after every third op.
+struct One {
+    core: Core,
+    disk: Vec<Batch>,
+    taken: Vec<TakeCheckpoint>,
+    events: Vec<Event>,
+    session: SessionId,
+    number: u64,
+    time: u64,
+}
+
+const EVERY: u64 = 3;
+
+fn options(checkpoints: bool) -> Options {
+    Options {
+        timing: Timing::default(),
+        seed: 1,
+        local_client: ClientId(7),
+        machine_version: 1,
+        log_bytes_max: 1 << 30,
+        cache_bytes: 1 << 20,
+        queue_bytes_max: 1 << 20,
+        checkpoints,
+    }
+}
+
+fn formatted(checkpoint_bytes: u64) -> VsrState {
+    let mut membership = Membership::new(["here"]).unwrap();
+    (membership.constants.checkpoint_ops, membership.constants.checkpoint_bytes) = (EVERY, checkpoint_bytes);
+    VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(1), membership)
+}
+
+impl One {
+    fn start(checkpoints: bool, checkpoint_bytes: u64) -> One {
+        let recovered = Recovered { state: formatted(checkpoint_bytes), slots: Vec::new(), head_certain: true };
+        let core = Core::recover(options(checkpoints), recovered, Monotonic(0), Timestamp(0)).unwrap();
+        let (disk, taken, events, session) = (Vec::new(), Vec::new(), Vec::new(), SessionId::default());
+        let mut one = One { core, disk, taken, events, session, number: 0, time: 0 };
+        one.run(Vec::new());
+        let register = one.request(Bytes::new());
+        let replies = one.run(vec![Input::Requests(vec![register])]);
+        let Some(Outcome::Registered(session)) = replies.first() else { panic!("no session: {replies:?}") };
+        one.session = *session;
+        one
+    }
+
+    fn request(&mut self, command: Bytes) -> Request {
+        let number = RequestNumber(self.number);
+        self.number += 1;
+        Request { client: ClientId(7), session: self.session, number, floor: number, command }
+    }
+
+    /// Makes turns until there is nothing left to do; what they answer.
+    fn run(&mut self, arrived: Vec<Input>) -> Vec<Outcome> {
+        self.time += 1_000_000;
+        let mut inputs = Inputs { now: Monotonic(self.time), arrived, ..Inputs::default() };
+        let (mut effects, mut replies) = (Effects::default(), Vec::new());
+        for _ in 0..1_000 {
+            self.core.turn(&mut inputs, &mut Nothing, &mut effects);
+            replies.extend(effects.replies.drain(..).map(|reply| reply.outcome));
+            self.events.append(&mut effects.events);
+            self.taken.extend(effects.checkpoint.take());
+            effects.marks.clear();
+            for request in effects.reads.drain(..) {
+                let entries = self.disk.iter().flat_map(|batch| &batch.entries);
+                let entries = entries.filter(|entry| request.ops().contains(&entry.header.op));
+                let entries = entries.map(|entry| (entry.header.op, Some(entry.clone()))).collect();
+                inputs.arrived.push(Input::Read { request, entries });
+            }
+            if let Some((number, batch)) = effects.write.take() {
+                self.disk.push(batch);
+                inputs.written = Some(number);
+            } else if !effects.again && inputs.arrived.is_empty() {
+                assert_eq!(self.core.halted(), None);
+                return replies;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// One op of one command.
+    fn op(&mut self) {
+        let request = self.request(Bytes::from_static(b"abc"));
+        let replies = self.run(vec![Input::Requests(vec![request])]);
+        assert!(matches!(&replies[..], [Outcome::Reply(_)]), "{replies:?}");
+    }
+
+    fn end_checkpoint(&mut self, written: Option<CheckpointId>) {
+        let op = self.taken.last().expect("one was taken").op;
+        self.run(vec![Input::Checkpoint { op, written }]);
+    }
+
+    /// What is on the disk.
+    fn recovered(&self) -> Recovered {
+        let states = self.disk.iter().filter_map(|batch| batch.state.clone());
+        let headers = self.disk.iter().flat_map(|batch| &batch.entries).map(|entry| Slot::Clean(entry.header));
+        Recovered { state: states.last().expect("a state"), slots: headers.collect(), head_certain: true }
+    }
+
+    fn named(&self) -> Vec<u64> {
+        self.recovered().state.checkpoints.iter().map(|id| id.op.0).collect()
+    }
+
+    fn head_of(&self, at: usize) -> CheckpointHead {
+        let constants = &self.core.membership().constants;
+        CheckpointHead::read(&mut &self.taken[at].head[..], constants).expect("a head")
+    }
+}
+
+fn id(op: u64) -> CheckpointId {
+    CheckpointId { op: OpNumber(op), manifest: Checksum(op.into()) }
+}
+
+/// Rule 9.1: by ops and by bytes, at the same ops everywhere, with the session table of that op.
+#[test]
+fn a_checkpoint_is_due_by_ops_or_bytes_of_the_log() {
+    let mut one = One::start(true, 1 << 30);
+    (0..8).for_each(|_| {
+        one.op();
+        if !one.taken.is_empty() {
+            one.end_checkpoint(None);
+        }
+    });
+    let ops: Vec<u64> = one.taken.iter().map(|taken| taken.op.0).collect();
+    assert_eq!(ops, [3, 6, 9], "the register is op 1");
+    let head = one.head_of(2);
+    assert_eq!(head.header().op, OpNumber(9));
+    assert_eq!(head.sessions.digest(), one.core.sessions_digest());
+    let mut by_bytes = One::start(true, 1);
+    (0..2).for_each(|_| by_bytes.op());
+    assert_eq!(by_bytes.taken.iter().map(|taken| taken.op.0).collect::<Vec<_>>(), [1], "the others are skipped");
+    assert_eq!(by_bytes.core.skipped_checkpoints(), 2);
+}
+
+#[test]
+fn a_storage_without_checkpoints_is_asked_for_none() {
+    let mut one = One::start(false, 1);
+    (0..8).for_each(|_| one.op());
+    assert!(one.taken.is_empty() && one.core.skipped_checkpoints() == 0);
+}
+
+/// Rule 9.10: the record names it once it is durable, and the two newest; what it names is what storage is told to keep.
+#[test]
+fn the_record_names_the_two_newest_checkpoints_once_they_are_durable() {
+    let mut one = One::start(true, 1 << 30);
+    (0..2).for_each(|_| one.op());
+    assert_eq!((one.taken.len(), one.named()), (1, vec![]));
+    one.end_checkpoint(Some(id(3)));
+    assert_eq!(one.named(), [3]);
+    assert!(one.recovered().state.commit.op() >= OpNumber(3), "it names no more than what it calls committed");
+    assert_eq!(one.core.checkpoint(), OpNumber(3));
+    assert!(one.events.contains(&Event::Checkpointed { op: OpNumber(3) }));
+    for op in [6, 9] {
+        (0..3).for_each(|_| one.op());
+        one.end_checkpoint(Some(id(op)));
+    }
+    assert_eq!(one.named(), [6, 9]);
+    assert_eq!(one.taken.last().map(|taken| taken.keep.clone()), Some(vec![id(3), id(6)]));
+    (0..3).for_each(|_| one.op());
+    one.end_checkpoint(None);
+    assert_eq!(one.named(), [6, 9], "one that fails changes nothing");
+}
+
+/// Never two owned views of the state at once.
+#[test]
+fn g6_a_checkpoint_that_is_due_while_one_is_written_is_skipped() {
+    let mut one = One::start(true, 1 << 30);
+    (0..9).for_each(|_| one.op());
+    assert_eq!((one.taken.len(), one.core.skipped_checkpoints()), (1, 2));
+    // The end of another one ends nothing.
+    one.run(vec![Input::Checkpoint { op: OpNumber(6), written: Some(id(6)) }]);
+    assert!(one.named().is_empty());
+    one.end_checkpoint(Some(id(3)));
+    (0..2).for_each(|_| one.op());
+    assert_eq!(one.taken.iter().map(|taken| taken.op.0).collect::<Vec<_>>(), [3, 12]);
+}
+
+/// Rule 9.11: what a checkpoint contains is not applied again, and its sessions answer what they have answered.
+#[test]
+fn a_start_goes_on_from_a_checkpoint_of_its_log() {
+    let mut one = One::start(true, 1 << 30);
+    (0..4).for_each(|_| one.op());
+    one.end_checkpoint(Some(id(3)));
+    let (recovered, head) = (one.recovered(), one.head_of(0));
+    assert!(recovered.continues(&head));
+    let last = Request { number: RequestNumber(one.number - 1), ..one.request(Bytes::from_static(b"abc")) };
+    let before = one.core.sessions_digest();
+    one.core = Core::recover_from(options(true), recovered, Some(head), Monotonic(0), Timestamp(0)).unwrap();
+    assert_eq!((one.core.applied(), one.core.sessions()), (OpNumber(3), 1));
+    one.events.clear();
+    one.time = 0;
+    one.run(Vec::new());
+    assert_eq!((one.core.applied(), one.core.sessions_digest()), (OpNumber(5), before));
+    let replies = one.run(vec![Input::Requests(vec![last])]);
+    assert!(matches!(&replies[..], [Outcome::Reply(_)]), "{replies:?}");
+    assert_eq!(one.core.applied(), OpNumber(5), "it was answered, and not executed again");
+    assert!(matches!(one.events[0], Event::Restored { op: OpNumber(3), .. }), "{:?}", one.events);
+    let applied: Vec<u64> = one
+        .events
+        .iter()
+        .filter_map(|event| if let Event::Applied { op, .. } = event { Some(op.0) } else { None })
+        .collect();
+    assert_eq!(applied.first(), Some(&4));
+}
+
+/// Rule 9.11: not where the log below is damaged, another one, or not known to be committed.
+#[test]
+fn a_checkpoint_is_used_only_where_the_log_below_it_is_whole_and_committed() {
+    let mut one = One::start(true, 1 << 30);
+    (0..5).for_each(|_| one.op());
+    one.end_checkpoint(Some(id(3)));
+    let (whole, head) = (one.recovered(), one.head_of(0));
+    assert!(whole.continues(&head));
+    let harms: [fn(&mut Recovered); 6] = [
+        |recovered| recovered.slots[1] = Slot::Corrupt(None),
+        |recovered| recovered.slots[2] = Slot::Absent,
+        |recovered| recovered.slots.truncate(2),
+        |recovered| recovered.slots.swap(0, 1),
+        |recovered| recovered.state.commit.0 = 2,
+        |recovered| recovered.state.cluster = ClusterId(2),
+    ];
+    for (at, harm) in harms.into_iter().enumerate() {
+        let mut recovered = whole.clone();
+        harm(&mut recovered);
+        assert!(!recovered.continues(&head), "{at}");
+        let refused = Core::recover_from(options(true), recovered, Some(head.clone()), Monotonic(0), Timestamp(0));
+        assert_eq!(refused.map(|_| ()), Err(Halt::ForeignCheckpoint { op: OpNumber(3) }), "{at}");
+    }
+    let mut above = whole;
+    above.slots[4] = Slot::Corrupt(None);
+    assert!(above.continues(&head), "what is above it is repaired");
+}
+
+#[test]
+fn what_is_no_head_of_a_checkpoint_is_refused() {
+    let mut one = One::start(true, 1 << 30);
+    (0..2).for_each(|_| one.op());
+    let (bytes, constants) = (one.taken[0].head.clone(), &one.core.membership().constants);
+    for cut in 0..bytes.len() {
+        assert!(CheckpointHead::read(&mut &bytes[..cut], constants).is_err(), "cut at {cut}");
+    }
+    // Magic, version, the unused end of the header, the length of the table: behind each something has no meaning.
+    for at in [0, 8, 12 + 90, 12 + Header::LEN + 7] {
+        let mut other = bytes.clone();
+        other[at] ^= 0x80;
+        assert!(CheckpointHead::read(&mut &other[..], constants).is_err(), "byte {at}");
+    }
+    let mut followed = bytes.clone();
+    followed.extend(b"the machine");
+    let mut rest = &followed[..];
+    CheckpointHead::read(&mut rest, constants).expect("a head");
+    assert_eq!(rest, b"the machine");
+}

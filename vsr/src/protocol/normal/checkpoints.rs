@@ -1,0 +1,173 @@
+//! Checkpoints: what is in one beside the state machine, where the next one stands, and which log one belongs to (rules 9.1, 9.10, 9.11).
+
+use std::fmt;
+use std::io::{self, Read};
+
+use bytes::{Buf, BufMut};
+
+use super::sessions::SessionTable;
+use crate::protocol::types::checkpoint::{CheckpointId, Span};
+use crate::protocol::types::entry::Header;
+use crate::protocol::types::membership::Constants;
+use crate::protocol::types::number::{BatchNumber, OpNumber};
+use crate::protocol::types::vsr_state::{Recovered, Slot, VsrState};
+
+/// Checkpoints that the record names at most: the newest, and the one before, should the newest be damaged.
+const NAMED: usize = 2;
+const MAGIC: &[u8; 8] = b"vsr head";
+const VERSION: u32 = 1;
+/// More bytes than a table of sessions can have: the bound of what is read for one.
+const SESSIONS_BYTES_MAX: u64 = 1 << 40;
+
+/// What a checkpoint has beside the state machine: where in the log it stands, and the session table of that moment.
+#[derive(Clone, Debug)]
+pub struct CheckpointHead {
+    header: Header,
+    sessions: SessionTable,
+}
+
+impl CheckpointHead {
+    /// The header of its last op, whose checksum names the log up to there.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    pub(crate) fn into_parts(self) -> (Header, SessionTable) {
+        (self.header, self.sessions)
+    }
+
+    /// Reads the head from the beginning of a checkpoint of a cluster with these constants; what follows is the state machine's.
+    ///
+    /// # Errors
+    /// Those of the reader, and `InvalidData` for bytes that are no such head.
+    pub fn read(from: &mut dyn Read, constants: &Constants) -> io::Result<CheckpointHead> {
+        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let mut fixed = [0; 8 + 4 + Header::LEN + 8];
+        from.read_exact(&mut fixed)?;
+        let (magic, mut rest) = fixed.split_at(8);
+        let version = rest.try_get_u32_le().unwrap_or_default();
+        if magic != MAGIC || version != VERSION {
+            return Err(wrong(&format!("a checkpoint of version {version}, this program reads {VERSION}")));
+        }
+        let layout: &[u8; Header::LEN] = rest.first_chunk().ok_or_else(|| wrong("a header that is cut off"))?;
+        let header = Header::decode(layout).ok_or_else(|| wrong("a header with a field of no meaning"))?;
+        let len = (&rest[Header::LEN..]).try_get_u64_le().ok().filter(|len| *len <= SESSIONS_BYTES_MAX);
+        let len = len.ok_or_else(|| wrong("an absurd length of a table of sessions"))?;
+        let mut bytes = Vec::new();
+        from.take(len).read_to_end(&mut bytes)?;
+        let sessions = SessionTable::decode(&bytes, constants).ok_or_else(|| wrong("no table of sessions"))?;
+        Ok(CheckpointHead { header, sessions })
+    }
+}
+
+pub(super) fn encode(header: &Header, sessions: &SessionTable) -> Vec<u8> {
+    let sessions = sessions.encode();
+    let mut out = Vec::with_capacity(sessions.len() + 128);
+    out.extend(MAGIC);
+    out.put_u32_le(VERSION);
+    out.extend(header.encode());
+    out.put_u64_le(sessions.len() as u64);
+    out.extend(sessions);
+    out
+}
+
+/// A checkpoint to be taken of the state machine as it is after the turn that says so.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TakeCheckpoint {
+    /// The last op that the state machine has applied.
+    pub op: OpNumber,
+    /// What comes before the state machine's own bytes: [`CheckpointHead::read`] reads it.
+    pub head: Vec<u8>,
+    /// The checkpoints that the durable record names. Storage removes every other one.
+    pub keep: Vec<CheckpointId>,
+}
+
+impl fmt::Debug for TakeCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TakeCheckpoint { op, head, keep } = self;
+        write!(f, "a checkpoint after op {op}, with {} bytes beside the state machine, keeping {keep:?}", head.len())
+    }
+}
+
+/// Where the next checkpoint stands. There is one at a time from the moment that it is due until the record that names it is durable.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Checkpoints {
+    /// What was applied since the last one was due, taken or skipped.
+    pub(super) since: Span,
+    pub(super) stage: Stage,
+    /// How many were due while another one was not done.
+    pub(super) skipped: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) enum Stage {
+    #[default]
+    Idle,
+    /// To be handed out at the end of this turn.
+    Due(TakeCheckpoint),
+    /// Storage writes it.
+    Writing(OpNumber),
+    /// It is durable. The record does not name it yet.
+    Written(CheckpointId),
+    /// It is named by the record of this batch.
+    Naming(CheckpointId, BatchNumber),
+}
+
+impl Checkpoints {
+    /// Whether one has to be handed out before anything more is applied.
+    pub(crate) fn is_due(&self) -> bool {
+        matches!(self.stage, Stage::Due(_))
+    }
+
+    pub(crate) fn take_due(&mut self) -> Option<TakeCheckpoint> {
+        if !self.is_due() {
+            return None;
+        }
+        let Stage::Due(due) = std::mem::take(&mut self.stage) else { return None };
+        self.stage = Stage::Writing(due.op);
+        Some(due)
+    }
+
+    /// The end of what storage was asked for.
+    pub(super) fn on_written(&mut self, op: OpNumber, written: Option<CheckpointId>) {
+        if matches!(self.stage, Stage::Writing(writing) if writing == op) {
+            self.stage = written.map_or(Stage::Idle, Stage::Written);
+        }
+    }
+}
+
+impl VsrState {
+    /// The op of the newest checkpoint that it names; 0 for none.
+    #[must_use]
+    pub fn checkpoint(&self) -> OpNumber {
+        self.checkpoints.last().map_or(OpNumber::ZERO, |newest| newest.op)
+    }
+
+    pub(super) fn name(&mut self, checkpoint: CheckpointId) {
+        self.checkpoints.push(checkpoint);
+        let more = self.checkpoints.len().saturating_sub(NAMED);
+        self.checkpoints.drain(..more);
+    }
+}
+
+impl Recovered {
+    /// Whether a replica can go on from this checkpoint: it is one of this log, all of which is here up to its op, and committed. Where a
+    /// part of it is damaged the replica applies the log from its beginning, and fetches on the way what others may need of it.
+    #[must_use]
+    pub fn continues(&self, checkpoint: &CheckpointHead) -> bool {
+        let header = checkpoint.header();
+        if !header.op.is_committed(self.state.commit) {
+            return false;
+        }
+        let Some(below) = usize::try_from(header.op.0).ok().and_then(|op| self.slots.get(..op)) else { return false };
+        let mut name = Header::root(self.state.cluster);
+        for slot in below {
+            match slot {
+                Slot::Clean(header) if header.parent == name => name = header.checksum(),
+                _ => return false,
+            }
+        }
+        name == header.checksum()
+    }
+}
