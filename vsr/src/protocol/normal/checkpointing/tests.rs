@@ -12,7 +12,7 @@ use crate::protocol::types::number::{
     ClientId, ClusterId, DiskId, Monotonic, ReplicaId, RequestNumber, SessionId, Timestamp,
 };
 use crate::protocol::types::options::{Options, Timing};
-use crate::protocol::types::vsr_state::Batch;
+use crate::protocol::types::vsr_state::{Batch, Recovered, Slot, VsrState};
 
 /// A cluster of one, with a checkpoint after every third op.
 struct One {
