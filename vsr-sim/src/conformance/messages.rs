@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use vsr::protocol::{
     Busy, CommitNumber, Constants, DiskId, DoViewChange, Entry, Epoch, Header, Known, Life, Message, OpNumber, Outcome,
-    Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView, Timestamp,
-    View,
+    Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView, StateDigest,
+    Timestamp, View,
 };
 use vsr::{Checksum, ClientId, ReplicaId};
 
@@ -112,6 +112,7 @@ pub(super) fn of_every_kind() -> Vec<Message> {
         has_room: false,
         life: LIFE,
         known: vec![KNOWN],
+        digests: vec![StateDigest { op: OpNumber(1), digest: Checksum(5) }],
     };
     let mut messages = of_a_client(client);
     messages.extend(for_a_client(client));

@@ -170,6 +170,23 @@ impl Limits {
     }
 }
 
+impl Value for Option<(usize, u64)> {
+    fn show(&self) -> String {
+        self.map_or("none".to_owned(), |(replica, op)| format!("r{replica}@{op}"))
+    }
+
+    fn parse(&mut self, text: &str) -> Result<(), String> {
+        if text == "none" {
+            *self = None;
+            return Ok(());
+        }
+        let parts = text.strip_prefix('r').and_then(|text| text.split_once('@'));
+        let numbers = parts.and_then(|(replica, op)| Some((replica.parse().ok()?, op.parse().ok()?)));
+        *self = Some(numbers.ok_or("write none, or a replica and an op, as in r1@200")?);
+        Ok(())
+    }
+}
+
 impl Value for Option<Quorums> {
     fn show(&self) -> String {
         self.map_or("default".to_owned(), |quorums| {
@@ -322,6 +339,10 @@ impl Options {
         let mut checkpoints = draw(self.seed, CONFIGURATION, 4, 0);
         if checkpoints.chance(1, 3) {
             self.limits.checkpoint_ops = one_of(&mut checkpoints, &[5, 20, 60, 150]);
+            if self.replicas >= 3 && checkpoints.chance(1, 6) {
+                let replica = checkpoints.below(self.replicas as u64) as usize;
+                self.wrong_state = Some((replica, 1 + checkpoints.below(400)));
+            }
         }
         if random.chance(1, 2) {
             self.start_max = log_uniform(&mut random, Duration::from_millis(10), Duration::from_millis(300));

@@ -139,6 +139,8 @@ pub struct Options {
     pub doubts_every: Duration,
     /// The longest that a start which is not the first takes to read its disk; what arrives meanwhile waits.
     pub start_max: Duration,
+    /// The replica of whose state a bit flips, and the op from which on it does.
+    pub wrong_state: Option<(usize, u64)>,
     /// Messages that are lost in the liveness phase, too.
     pub core_loss: Ppm,
     /// The most that is added to the delays of messages in the liveness phase.
@@ -238,6 +240,7 @@ impl Options {
             short_reigns: 0,
             doubts_every: Duration::ZERO,
             start_max: Duration::ZERO,
+            wrong_state: None,
             core_loss: Ppm(0),
             core_delay: Duration::ZERO,
             files: false,
@@ -479,6 +482,7 @@ impl Options {
             ("short-reigns", &mut self.short_reigns),
             ("doubts", &mut self.doubts_every),
             ("start-max", &mut self.start_max),
+            ("wrong-state", &mut self.wrong_state),
             ("core-loss", &mut self.core_loss),
             ("core-delay", &mut self.core_delay),
             ("files", &mut self.files),

@@ -8,7 +8,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures::future::join_all;
-use vsr::protocol::{DiskId, Peer, Random, VsrState};
+use vsr::protocol::{DiskId, Halt, Peer, Random, VsrState};
 use vsr::{
     Client, ClientConfig, ClientId, ClusterId, Handle, Membership, Network, Replica, ReplicaError, ReplicaId, Storage,
 };
@@ -272,7 +272,8 @@ impl<S: Simulated> Run<S> {
         if world.violation.is_some() {
             return;
         }
-        world.trace.count("stopped by its disk");
+        let is_by_state = message.contains("the state machine has the digest");
+        world.trace.count(if is_by_state { "stopped with a wrong state" } else { "stopped by its disk" });
         world.fault(node, None, || message);
         drop(world);
         self.stop(node, Unsynced::Lost);
@@ -392,6 +393,7 @@ impl<S: Simulated> Run<S> {
             life: life.clone(),
             recorder: self.recorder.clone(),
             invariants: self.invariants.clone(),
+            wrong: false,
         };
         let builder = Replica::builder(config, machine).storage(storage);
         let builder = builder.network(self.network(&life)).clock(SimClock(life.clone()));
@@ -409,7 +411,11 @@ impl<S: Simulated> Run<S> {
         let task = async move {
             let error = running.run().await.err()?;
             let text = format!("r{replica} stopped: {error}");
-            Some(if matches!(error, ReplicaError::Storage(_)) { Stopped::Storage(text) } else { Stopped::Other(text) })
+            Some(match error {
+                // What it holds is not to be used any more, on the disk or in memory.
+                ReplicaError::Storage(_) | ReplicaError::Halt(Halt::StateDiffers { .. }) => Stopped::Storage(text),
+                _ => Stopped::Other(text),
+            })
         };
         self.slots[replica] = Some(Slot { node: replica, flag: life.flag, task: Box::pin(task) });
     }

@@ -121,6 +121,8 @@ pub(crate) struct Instrumented<S: StateMachine> {
     pub(crate) life: Life,
     pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
     pub(crate) invariants: Vec<Invariant<S>>,
+    /// A bit of its state has flipped: it gives another digest from then on, and so do its snapshots.
+    pub(crate) wrong: bool,
 }
 
 impl<S: Simulated> StateMachine for Instrumented<S> {
@@ -150,6 +152,7 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
         let was_broken = world.violation.is_some();
         world.trace.count("commands executed");
         world.nodes[replica].executed += 1;
+        self.wrong |= world.goes_wrong(replica, position.op);
         world.observe(&Observation::Executed { replica, position, command: id, reply: checksum });
         if let Some(digest) = self.inner.digest() {
             world.observe(&Observation::Digest { replica, of: Digested::Machine(position), digest });
@@ -176,7 +179,15 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        self.inner.snapshot()
+        let (wrong, inner) = (self.wrong, self.inner.snapshot());
+        Snapshot::with(move |to| {
+            to.write_all(&[wrong.into()])?;
+            inner.write_to(to)
+        })
+    }
+
+    fn digest(&self) -> Option<Checksum> {
+        self.inner.digest().map(|digest| Checksum(digest.0 ^ u128::from(self.wrong)))
     }
 
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> {
@@ -187,6 +198,12 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
         let watch = watch.and_then(|watch| watch.downcast::<Watch<S>>().ok());
         let Some(watch) = watch else { return Err(RestoreError::new("nobody watches machines of this kind")) };
         let Watch { recorder, invariants } = (*watch).clone();
+        let mut wrong = [0];
+        from.read_exact(&mut wrong)?;
+        let wrong = wrong != [0];
+        if wrong {
+            lock(&life.world).is_wrong(life.node);
+        }
         let inner = S::restore(from)?;
         let last = {
             let recorder = recorder.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,7 +215,7 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
             let (replica, of) = (life.node, Digested::Machine(last));
             lock(&life.world).observe(&Observation::Digest { replica, of, digest });
         }
-        Ok(Instrumented { inner, life, recorder, invariants })
+        Ok(Instrumented { inner, life, recorder, invariants, wrong })
     }
 }
 

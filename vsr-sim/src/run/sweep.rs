@@ -150,6 +150,8 @@ pub const FAULT_CLASSES: &[&str] = &[
     "failed syncs",
     "checkpoints that fail",
     "checkpoints that rot",
+    "states that go wrong",
+    "stopped with a wrong state",
     "records lost whole",
     "ids used twice",
     "ids that return",

@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -16,21 +15,13 @@ use vsr::storage::{CheckpointReader, StorageError};
 use vsr::{Clock, Network, Snapshot, Storage};
 
 use super::checkpoints;
+use super::life::{Life, io_error, until};
 use super::pace::Endless;
-use super::{Flag, Planned, Shared, Wrote, lock, site};
+use super::{Planned, Wrote, lock, site};
 use crate::check::{Digested, Observation};
 use crate::faults::ReadFate;
 use crate::report::timeline::State;
 use crate::report::{Detail, TraceKind};
-
-/// One life of a node: its end of the network, its disk, its clock.
-#[derive(Clone)]
-pub(crate) struct Life {
-    pub(crate) world: Shared,
-    pub(crate) node: usize,
-    pub(crate) life: u64,
-    pub(crate) flag: Arc<Flag>,
-}
 
 /// The seeded network of one node.
 pub(crate) struct SimNetwork(pub(crate) Life);
@@ -182,26 +173,6 @@ pub(crate) async fn read_time(life: &Life, first: OpNumber) -> Option<ReadFate> 
     };
     until(life, due).await;
     fate
-}
-
-/// Lets the time pass up to a moment of the world.
-pub(crate) async fn until(life: &Life, due: u64) {
-    let mut planned = false;
-    poll_fn(|context: &mut Context<'_>| {
-        let mut world = lock(&life.world);
-        if world.now >= due {
-            return Poll::Ready(());
-        }
-        if !std::mem::replace(&mut planned, true) {
-            world.plan(due, Planned::Wake { waker: context.waker().clone() });
-        }
-        Poll::Pending
-    })
-    .await;
-}
-
-pub(crate) fn io_error(doing: &str) -> StorageError {
-    StorageError::io(doing, "an injected error")
 }
 
 /// The skewed and drifting clock of one node.

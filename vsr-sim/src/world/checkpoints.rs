@@ -8,9 +8,9 @@ use vsr::checkpoints::{ChunkReader, ChunkWriter};
 use vsr::protocol::{CheckpointId, OpNumber};
 use vsr::storage::{CheckpointReader, StorageError};
 
-use super::adapters::{Life, io_error, until};
-use super::{lock, site};
-use crate::check::Violation;
+use super::life::{Life, io_error, until};
+use super::{World, lock, site};
+use crate::check::{Observation, Violation};
 
 /// Of so many checkpoints one is not written.
 const FAIL_ONE_OF: u64 = 12;
@@ -104,4 +104,24 @@ pub(crate) async fn read(life: &Life, id: CheckpointId, reader: CheckpointReader
     });
     READING.take();
     read.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
+}
+
+impl World {
+    /// Whether a bit of the state of this replica flips as it applies this op: once in a run, in some runs.
+    pub(crate) fn goes_wrong(&mut self, node: usize, op: OpNumber) -> bool {
+        let Some((victim, from)) = self.options.wrong_state else { return false };
+        if node != victim || op.0 < from || self.went_wrong || !self.faults_on {
+            return false;
+        }
+        self.went_wrong = true;
+        self.trace.count("states that go wrong");
+        self.fault(node, None, || format!("a bit of r{node}'s state flips"));
+        self.is_wrong(node);
+        true
+    }
+
+    /// The state of this replica is wrong: it may stop.
+    pub(crate) fn is_wrong(&mut self, node: usize) {
+        self.observe(&Observation::Broke { replica: node, must: false, how: "a bit of its state has flipped" });
+    }
 }

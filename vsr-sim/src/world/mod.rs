@@ -9,6 +9,7 @@
 //! | `checkpoints.rs` | how long checkpoints take, which fail, which rot |
 //! | `examine.rs` | what storages on simulated files say of worse damage, after a run |
 //! | `clocks.rs` | clocks that drift, jump and stand still |
+//! | `life.rs` | one life of a node, and how it waits |
 //! | `adapters.rs`, `socket.rs` | the traits of `vsr` on this world; a user's own network on it |
 //! | `draws.rs`, `harm.rs` | which faults are drawn, and what they hit; what they do |
 //! | `sequences.rs` | faults that follow each other, as they hardly would by themselves |
@@ -24,6 +25,7 @@ mod draws;
 mod evidence;
 mod examine;
 mod harm;
+mod life;
 mod links;
 mod misdeeds;
 mod network;
@@ -58,9 +60,10 @@ use crate::report::timeline::State;
 
 pub use self::socket::{SimSocket, SocketEvent};
 
-pub(crate) use self::adapters::{CheckerObserver, Life, SimClock, SimNetwork, SimStorage};
+pub(crate) use self::adapters::{CheckerObserver, SimClock, SimNetwork, SimStorage};
 pub(crate) use self::checkpoints::being_restored;
 pub(crate) use self::draws::{CLASSES, Class, Drawn};
+pub(crate) use self::life::Life;
 pub(crate) use self::links::MessageFilter;
 pub(crate) use self::misdeeds::Misdeed;
 pub(crate) use self::on_files::{FileDisks, OnFiles, Open};
@@ -245,6 +248,8 @@ pub(crate) struct World {
     pub(crate) disks: Vec<SimDisk>,
     /// The files of the checkpoints on each disk.
     pub(crate) checkpoints: BTreeMap<(usize, CheckpointId), Vec<u8>>,
+    /// A bit of a state has flipped.
+    went_wrong: bool,
     /// What a state machine that is restored is watched by.
     pub(crate) watch: Option<Arc<dyn Any + Send + Sync>>,
     /// The files below, where the storages are on simulated files; `disks` has what is durable on them.
@@ -311,6 +316,7 @@ impl World {
             traffic: Traffic::default(),
             clocks: (u64::MAX, Vec::new()),
             checkpoints: BTreeMap::new(),
+            went_wrong: false,
             watch: None,
             has_leapt: false,
             replies_fit: false,

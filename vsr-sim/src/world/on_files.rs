@@ -10,9 +10,10 @@ use vsr::storage::{CheckpointReader, StorageError};
 use vsr::threaded::Entries;
 use vsr::{Snapshot, Storage};
 
-use super::adapters::{io_error, read_time, start_time, write_time};
+use super::adapters::{read_time, start_time, write_time};
 use super::checkpoints;
 use super::evidence::Evidence;
+use super::life::io_error;
 use super::{Life, Node, World, lock, site};
 use crate::check::{Observation, Violation};
 use crate::faults::{Damage, ReadFate, Unsynced, WriteFate};

@@ -74,6 +74,7 @@ fn ping(starts: u64, head: u64, known: Vec<Known>) -> Message {
         has_room: true,
         life: Life { starts, ..Life::default() },
         known,
+        digests: Vec::new(),
     })
 }
 

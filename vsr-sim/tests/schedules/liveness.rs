@@ -660,6 +660,7 @@ fn ck_01_wall_clocks_that_are_off_harm_nothing() {
                 has_room: true,
                 life: core.life(),
                 known: Vec::new(),
+                digests: Vec::new(),
             };
             s.inject(Script::flight(from, 0, Message::Ping(ping)));
         }

@@ -550,6 +550,7 @@ fn d24_timestamps_are_inherited_and_never_go_back() {
             has_room: true,
             life: s.life(from),
             known: Vec::new(),
+            digests: Vec::new(),
         };
         s.inject(Script::flight(from, 0, Message::Ping(ping)));
     }

@@ -192,6 +192,7 @@ pub(crate) fn ping(s: &Script, from: usize, change: impl FnOnce(&mut Ping)) -> M
         has_room: true,
         life: core.life(),
         known: Vec::new(),
+        digests: Vec::new(),
     };
     change(&mut ping);
     Message::Ping(ping)

@@ -131,6 +131,7 @@ fn h5_11_absurd_messages_are_ignored() {
         has_room: true,
         life: Life::default(),
         known: Vec::new(),
+        digests: Vec::new(),
     };
     let dvc = DoViewChange {
         view: later,

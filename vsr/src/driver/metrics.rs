@@ -167,6 +167,12 @@ impl Metrics {
                 Event::Truncated { above, head } => {
                     log::info!(replica = %core.id(), %above, %head, "log truncated");
                 }
+                Event::StatesDiffer { with, op, own, other } => {
+                    log::error!(
+                        replica = %core.id(), peer = %with, %op, %own, %other,
+                        "the state machine of another replica has another digest: one of the two is wrong"
+                    );
+                }
                 Event::Restored { op, .. } => {
                     log::info!(replica = %core.id(), %op, "the state is that of a checkpoint; the rest of the log is applied");
                 }

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
-use self::checkpoint::Checkpointing;
 use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, keep};
 use super::handle::Handle;
 use super::metrics::Metrics;
@@ -28,8 +27,9 @@ use crate::client::session::{ClientSession, SubmitError, Submitted};
 use crate::config::{Config, ConfigError};
 use crate::log;
 use crate::protocol::{
-    Batch, BatchNumber, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Halt, Input, Inputs, Mark, Message,
-    Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View, VsrState,
+    Batch, BatchNumber, CheckpointId, Checksum, ClientId, ClusterId, Core, Effects, Entry, Event, Halt, Input, Inputs,
+    Mark, Message, Monotonic, OpNumber, Options, Peer, ReadRequest, Refusal, ReplicaId, Request, Status, View,
+    VsrState,
 };
 use crate::traits::clock::{Alarm, Clock};
 use crate::traits::network::{Identity, Network, NetworkError, NetworkEvent};
@@ -213,7 +213,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
 ) -> Result<(), ReplicaError> {
     let Some(recovered) = start::recover(storage, shared).await? else { return Ok(()) };
     check_identity(&config, &recovered.state)?;
-    let Some((machine, checkpoint)) = checkpoint::restore(storage, &recovered, machine, shared).await else {
+    let Some((machine, checkpoint)) = start::restore(storage, &recovered, machine, shared).await else {
         return Ok(());
     };
     let (disk_id, starts) = (recovered.state.disk_id, recovered.state.starts + 1);
@@ -380,6 +380,13 @@ struct Driver<'a, S, D, N, C> {
     metrics: Metrics,
     requests: Vec<Request>,
     settled: Vec<(Caller, Submitted)>,
+}
+
+/// A checkpoint that is being written.
+struct Checkpointing<'a> {
+    op: OpNumber,
+    since: Monotonic,
+    write: BoxFuture<'a, Result<CheckpointId, StorageError>>,
 }
 
 type WriteFuture<'a> = BoxFuture<'a, Result<(), StorageError>>;
@@ -768,6 +775,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
 }
 
 mod checkpoint;
+#[cfg(test)]
+mod checkpoint_tests;
 mod full;
 mod publish;
 mod start;

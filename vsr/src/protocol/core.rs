@@ -534,6 +534,7 @@ impl Core {
             has_room: self.has_room_for_ops(),
             life: self.life(),
             known: self.state.known.clone(),
+            digests: self.own_digests(),
         };
         self.broadcast(&Message::Ping(ping));
     }
@@ -547,6 +548,12 @@ impl Core {
             return self.ignore("Ping", "a life of the sender that does not count");
         }
         self.on_known(&ping.known);
+        if !ping.digests.is_empty() {
+            self.on_digests(from, ping.digests.clone());
+            if self.halted.is_some() {
+                return;
+            }
+        }
         if let Some(member) = self.progress.get_mut(from) {
             member.on_ping(&ping, self.now);
         }

@@ -11,7 +11,7 @@
 //! - `log`: the log and its way to the disk. `log` (slots, headers, the hash chain), `body_cache`, `writes` (staged, in flight,
 //!   durable), `intake` (what comes by a primary or a repair goes into the log), `outbox` (messages wait for writes).
 //! - `normal`: normal operation. `pipeline` (what becomes of a request at the primary; its queue), `primary` (`Prepare`, commit), `backup`
-//!   (`PrepareOk`), `apply`, `sessions`, `checkpoints` (what is in one, which log one belongs to) with `checkpointing` (when one is due, when the record names it), `forwards` (requests that a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
+//!   (`PrepareOk`), `apply`, `sessions`, `checkpoints` (what is in one, which log one belongs to) with `checkpointing` (when one is due, when the record names it) and `digests` (whose state differs), `forwards` (requests that a backup has passed on), `reads` with `read_rounds`, `progress` (one struct a member), `agreed_clock`.
 //! - `view_change`: when the primary fails. `view_change` (`StartViewChange`, `DoViewChange`, `StartView`), `votes` (whose
 //!   counts, and until when), `phase` (where a replica stands between two views, and what may follow), `choose` (the choice of the log),
 //!   `decide` (what is done about it).
@@ -23,7 +23,7 @@
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `timers`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `forwards`, `sessions`, `pipeline`, `checkpoints`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
+//! `agreed_clock`, `forwards`, `sessions`, `pipeline`, `digests`, `checkpoints`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
 //! adds to `Core` what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;
@@ -52,7 +52,7 @@ pub(crate) use self::normal::forwards::CLIENT_PAUSE_MAX;
 pub use self::recovery::repair::ReadRequest;
 pub use self::turn::{Effects, Input, Inputs};
 pub use self::types::account::Account;
-pub use self::types::checkpoint::{CHUNK_BYTES_MAX, CheckpointId, Chunk, Manifest};
+pub use self::types::checkpoint::{CHUNK_BYTES_MAX, CheckpointId, Chunk, Manifest, StateDigest};
 pub use self::types::checksum::Checksum;
 pub use self::types::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,

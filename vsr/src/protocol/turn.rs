@@ -109,6 +109,7 @@ use crate::protocol::normal::apply::Machine;
 use crate::protocol::normal::checkpoints::TakeCheckpoint;
 use crate::protocol::recovery::repair::ReadRequest;
 use crate::protocol::types::checkpoint::CheckpointId;
+use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Entry;
 use crate::protocol::types::event::{Event, Mark};
 use crate::protocol::types::message::{Envelope, Message, Peer, Refusal, Reply, Request};
@@ -155,6 +156,13 @@ pub enum Input {
         nonce: u64,
         /// The reason that the client is told.
         refusal: Refusal,
+    },
+    /// The state machine's digest at a checkpoint of [`Effects::checkpoint`], where it gives one.
+    Digest {
+        /// The op of the checkpoint.
+        op: OpNumber,
+        /// The digest of the state after that op.
+        digest: Checksum,
     },
     /// A checkpoint of [`Effects::checkpoint`] has ended.
     Checkpoint {
@@ -343,6 +351,7 @@ impl Core {
                     Message::Answer { client, nonce, answer: Err(refusal), position, view },
                 );
             }
+            Input::Digest { op, digest } => self.on_own_digest(op, digest),
             Input::Checkpoint { op, written } => self.on_checkpoint(op, written),
             Input::HandOver => self.hand_over(),
         }

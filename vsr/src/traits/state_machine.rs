@@ -50,7 +50,9 @@ pub trait StateMachine: Sized + Send + 'static {
     /// When the bytes are not a snapshot of this machine.
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError>;
 
-    /// One number for the whole state, or `None` (the default). The simulator compares it between replicas where it is given.
+    /// One number for the whole state, or `None` (the default). Where it is given replicas compare it at every checkpoint, and one whose state
+    /// differs from that of a quorum stops ([`Halt::StateDiffers`]); the simulator compares it after every command. It is best kept up to date by
+    /// `apply`: what takes long here holds the replica up.
     fn digest(&self) -> Option<Checksum> {
         None
     }
@@ -226,6 +228,14 @@ impl<S: StateMachine> Typed<S> {
             to.write_all(&head)?;
             guarded(|| snapshot.write_to(to)).unwrap_or_else(|panic| Err(io::Error::other(panic)))
         }))
+    }
+
+    /// The machine's digest, if it gives one.
+    ///
+    /// # Errors
+    /// The words of its panic.
+    pub(crate) fn digest(&self) -> Result<Option<Checksum>, String> {
+        guarded(|| self.0.digest())
     }
 
     /// The machine that [`checkpoint`](Self::checkpoint) has written, behind its head.

@@ -1,12 +1,14 @@
-//! The start of a replica: what its disk says, and how long that may take.
+//! The start of a replica: what its disk says, however long that takes, and the state machine that it goes on with.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use super::full::{FULL_PAUSE, FULL_PAUSE_MAX};
 use crate::client::inbox::Shared;
 use crate::log;
-use crate::protocol::Recovered;
-use crate::traits::storage::{Storage, StorageError};
+use crate::protocol::{CheckpointHead, Recovered};
+use crate::traits::state_machine::{StateMachine, Typed, drop_guarded};
+use crate::traits::storage::{CheckpointReader, Storage, StorageError};
 
 /// What the disk says, however long it takes to say it. One that has no room for what a start writes again is asked until there
 /// is some. `None`: a shutdown was asked for.
@@ -31,8 +33,50 @@ pub(super) async fn recover<D: Storage>(storage: &D, shared: &Shared) -> Result<
     }
 }
 
+/// The state machine that a start goes on with: from the newest checkpoint that is whole and of this log, with what it has beside the machine;
+/// else as it was given. `None`: a shutdown was asked for.
+pub(super) async fn restore<S: StateMachine, D: Storage>(
+    storage: &D,
+    recovered: &Recovered,
+    first: S,
+    shared: &Shared,
+) -> Option<(S, Option<CheckpointHead>)> {
+    if !storage.keeps_checkpoints() {
+        return Some((first, None));
+    }
+    for id in recovered.state.checkpoints.iter().rev() {
+        let constants = recovered.state.membership.constants.clone();
+        let restored = Arc::new(Mutex::new(None));
+        let into = restored.clone();
+        let reader: CheckpointReader = Box::new(move |from| {
+            let head = CheckpointHead::read(from, &constants)?;
+            let machine = Typed::<S>::restore(from)?;
+            *into.lock().unwrap_or_else(PoisonError::into_inner) = Some((machine, head));
+            Ok(())
+        });
+        let words = "starting: a checkpoint is read";
+        let read = unless_shut_down(storage.read_checkpoint(*id, reader), shared, words).await?;
+        if let Err(error) = read {
+            log::warn!(%id, %error, "a checkpoint cannot be used: an older one, or the whole log, takes its place");
+            continue;
+        }
+        let restored = restored.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match restored {
+            Some((machine, head)) if recovered.continues(&head) => {
+                drop_guarded(first);
+                return Some((machine, Some(head)));
+            }
+            other => {
+                drop_guarded(other);
+                log::warn!(%id, "the log below a checkpoint is damaged: it is applied from its beginning, and repaired");
+            }
+        }
+    }
+    Some((first, None))
+}
+
 /// Waits for a step of a start; `explain` gives these words meanwhile. `None`: a shutdown was asked for.
-pub(super) async fn unless_shut_down<T>(step: impl Future<Output = T>, shared: &Shared, words: &str) -> Option<T> {
+async fn unless_shut_down<T>(step: impl Future<Output = T>, shared: &Shared, words: &str) -> Option<T> {
     let mut step = std::pin::pin!(step);
     std::future::poll_fn(|context| {
         if let Poll::Ready(done) = step.as_mut().poll(context) {

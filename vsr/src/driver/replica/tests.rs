@@ -93,7 +93,7 @@ struct Replicas<S> {
     handles: Vec<Handle<S>>,
 }
 
-fn config_of(id: usize, n: usize) -> Config {
+pub(super) fn config_of(id: usize, n: usize) -> Config {
     Config::new(ClusterId(1), ReplicaId(id as u8), (0..n).map(|id| format!("r{id}"))).unwrap()
 }
 
@@ -632,96 +632,4 @@ fn the_status_follows_within_a_poll_that_takes_long() {
     // op that is being applied.
     let behind = slow.behind.load(Ordering::Relaxed);
     assert!((8..=25).contains(&behind), "{behind} ops behind");
-}
-
-/// Adds up, and counts what it has applied in this life.
-struct Adds {
-    sum: u64,
-    applied: Arc<AtomicU64>,
-}
-
-thread_local! {
-    /// How often a machine was restored on this thread, and whether its snapshots fail.
-    static RESTORED: (std::cell::Cell<u64>, std::cell::Cell<bool>) = const { (std::cell::Cell::new(0), std::cell::Cell::new(false)) };
-}
-
-impl StateMachine for Adds {
-    type Command = u64;
-    type Reply = u64;
-    type Query = ();
-    type Answer = u64;
-    fn apply(&mut self, _: &ApplyContext, more: u64) -> u64 {
-        self.applied.fetch_add(1, Ordering::Relaxed);
-        self.sum += more;
-        self.sum
-    }
-    fn query(&self, _: &QueryContext, (): ()) -> u64 {
-        self.sum
-    }
-    fn snapshot(&self) -> Snapshot {
-        assert!(!RESTORED.with(|restored| restored.1.get()), "no snapshot");
-        Snapshot::of(self.sum)
-    }
-    fn restore(from: &mut dyn Read) -> Result<Adds, RestoreError> {
-        RESTORED.with(|restored| restored.0.set(restored.0.get() + 1));
-        Snapshot::read(from).map(|sum| Adds { sum, applied: Arc::default() })
-    }
-}
-
-/// Runs a cluster of one on this disk for some commands. The sum at its end, how many commands the given machine has applied, and the
-/// checkpoint that it leaves.
-fn add(storage: &MemoryStorage, config: &Config, commands: u64) -> (u64, u64, OpNumber) {
-    let (mut pool, applied) = (LocalPool::new(), Arc::new(AtomicU64::new(0)));
-    let machine = Adds { sum: 0, applied: applied.clone() };
-    let builder = Replica::builder(config.clone(), machine).storage(storage.clone());
-    let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(ReplicaId(0))).build().unwrap();
-    pool.spawner().spawn_local(async move { replica.run().await.unwrap() }).unwrap();
-    pool.run_until(async move {
-        for _ in 0..commands {
-            handle.submit(1).await.unwrap();
-        }
-        let sum = handle.query(()).await.unwrap();
-        let checkpoint = handle.status().checkpoint;
-        handle.shutdown().await;
-        (sum, applied.load(Ordering::Relaxed), checkpoint)
-    })
-}
-
-/// Rule 9.11: a start goes on from the newest checkpoint, and applies what came after it.
-#[test]
-fn a_start_restores_the_machine_and_applies_the_rest() {
-    let mut config = config_of(0, 1);
-    config.membership.constants.checkpoint_ops = 10;
-    let storage = MemoryStorage::format(&config);
-    let restored = || RESTORED.with(|restored| restored.0.take());
-    let (sum, applied, checkpoint) = add(&storage, &config, 35);
-    assert_eq!((sum, applied, checkpoint.0, restored()), (35, 35, 30, 0));
-    let (sum, applied, _) = add(&storage, &config, 1);
-    assert_eq!((sum, applied, restored()), (36, 0, 1), "the machine that was given has applied nothing");
-}
-
-/// A machine whose snapshots panic costs its checkpoints, not its replica.
-#[test]
-fn a_machine_without_snapshots_runs_without_checkpoints() {
-    let mut config = config_of(0, 1);
-    config.membership.constants.checkpoint_ops = 10;
-    let storage = MemoryStorage::format(&config);
-    RESTORED.with(|restored| restored.1.set(true));
-    let (sum, applied, checkpoint) = add(&storage, &config, 35);
-    RESTORED.with(|restored| restored.1.set(false));
-    assert_eq!((sum, applied, checkpoint), (35, 35, OpNumber::ZERO));
-    let (sum, applied, _) = add(&storage, &config, 0);
-    assert_eq!((sum, applied), (35, 35));
-}
-
-/// A state of another version of the machine: the log has all of it.
-#[test]
-fn a_checkpoint_that_the_machine_does_not_read_gives_way_to_the_log() {
-    let mut config = config_of(0, 1);
-    config.membership.constants.checkpoint_ops = 10;
-    let storage = MemoryStorage::format(&config);
-    add(&storage, &config, 35);
-    storage.harm_checkpoints();
-    let (sum, applied, _) = add(&storage, &config, 0);
-    assert_eq!((sum, applied), (35, 35));
 }

@@ -2,6 +2,7 @@
 
 use super::invariants::BrokenInvariant;
 use crate::protocol::log::log::Diverged;
+use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::number::{CommitNumber, DiskId, OpNumber, Position, ReplicaId, SessionId, View};
 use crate::protocol::view_change::phase::IllegalTransition;
 
@@ -137,6 +138,20 @@ pub enum Halt {
     NotAMember {
         /// The replica that the disk names.
         replica: ReplicaId,
+    },
+    /// The state machine has another digest than those of the others: its memory was damaged, or it is not deterministic.
+    #[error(
+        "after op {op} the state machine has the digest {own}, and those of the others have {other}: this state is wrong, or nobody's is known to be right. \
+         Start the replica again: it applies its whole log anew. If it stops in this way again, the state machine is not \
+         deterministic: run a version that is"
+    )]
+    StateDiffers {
+        /// The last op of the checkpoint at which they were compared.
+        op: OpNumber,
+        /// The digest here.
+        own: Checksum,
+        /// The digest of others.
+        other: Checksum,
     },
     /// The state machine was restored from a checkpoint that the log does not continue: a defect of what drives the core.
     #[error("the checkpoint after op {op} is none of this log, or of more than is committed in it")]

@@ -1,12 +1,16 @@
-//! Checkpoints of a running replica: when one is due, and when the record names it (rules 9.1, 9.10).
+//! Checkpoints of a running replica: when one is due, when the record names it, and whether the state at it is that of the others (rules 9.1,
+//! 9.8, 9.10).
 
 use super::checkpoints::{Checkpoints, Stage, TakeCheckpoint, encode};
+use super::digests::Verdict;
 use crate::protocol::core::Core;
-use crate::protocol::types::checkpoint::{CheckpointId, Span};
+use crate::protocol::health::halt::Halt;
+use crate::protocol::types::checkpoint::{CheckpointId, Span, StateDigest};
+use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Header;
 use crate::protocol::types::event::Event;
 use crate::protocol::types::membership::Constants;
-use crate::protocol::types::number::OpNumber;
+use crate::protocol::types::number::{OpNumber, ReplicaId};
 use crate::protocol::view_change::phase::Status;
 
 impl Core {
@@ -14,7 +18,7 @@ impl Core {
     /// is due while another is not done is skipped.
     pub(crate) fn note_applied(&mut self, header: &Header) {
         let Constants { checkpoint_ops, checkpoint_bytes, .. } = self.membership.constants;
-        let Checkpoints { since, stage, skipped } = &mut self.checkpoints;
+        let Checkpoints { since, stage, skipped, .. } = &mut self.checkpoints;
         since.add(header.body_len);
         let is_due = checkpoint_ops > 0 && (since.ops >= checkpoint_ops || since.bytes >= checkpoint_bytes);
         if !is_due {
@@ -62,6 +66,42 @@ impl Core {
         {
             self.checkpoints.stage = Stage::Idle;
             self.news.events.push(Event::Checkpointed { op: id.op });
+        }
+    }
+
+    /// The state machine has given its digest after the op of a checkpoint.
+    pub(crate) fn on_own_digest(&mut self, op: OpNumber, digest: Checksum) {
+        self.checkpoints.digests.note_own(StateDigest { op, digest });
+        self.compare_digests();
+    }
+
+    /// A member has reported its digests.
+    pub(crate) fn on_digests(&mut self, from: ReplicaId, digests: Vec<StateDigest>) {
+        self.checkpoints.digests.note_reported(from, digests);
+        self.compare_digests();
+    }
+
+    pub(crate) fn own_digests(&self) -> Vec<StateDigest> {
+        self.checkpoints.digests.own()
+    }
+
+    /// A state that differs from that of a quorum is wrong: the replica stops, and names no checkpoint any more, so that its next start
+    /// applies the whole log (rule 9.8).
+    fn compare_digests(&mut self) {
+        let members = self.membership.size();
+        let quorum = usize::from(self.membership.quorums.replication).max(members / 2 + 1);
+        match self.checkpoints.digests.verdict(members, quorum) {
+            Some(Verdict::Wrong { op, own, other }) if self.halted.is_none() => {
+                let mut record = self.state.clone();
+                record.checkpoints.clear();
+                self.writes.before_stop = Some(self.writes.next());
+                self.stage_state(record);
+                self.stop(Halt::StateDiffers { op, own, other });
+            }
+            Some(Verdict::Disputed { with, op, own, other }) => {
+                self.news.events.push(Event::StatesDiffer { with, op, own, other });
+            }
+            _ => {}
         }
     }
 

@@ -5,6 +5,7 @@ use std::io::{self, Read};
 
 use bytes::{Buf, BufMut};
 
+use super::digests::Digests;
 use super::sessions::SessionTable;
 use crate::protocol::types::checkpoint::{CheckpointId, Span};
 use crate::protocol::types::entry::Header;
@@ -98,6 +99,8 @@ pub(crate) struct Checkpoints {
     pub(super) stage: Stage,
     /// How many were due while another one was not done.
     pub(super) skipped: u64,
+    /// Of the states at the last ones.
+    pub(super) digests: Digests,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@ pub(super) mod apply;
 pub(super) mod backup;
 mod checkpointing;
 pub(super) mod checkpoints;
+pub(super) mod digests;
 pub(super) mod forwards;
 pub(super) mod pipeline;
 pub(super) mod primary;

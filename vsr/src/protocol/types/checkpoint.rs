@@ -98,6 +98,15 @@ impl Manifest {
     }
 }
 
+/// A state machine's digest after an op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDigest {
+    /// The last op that was applied.
+    pub op: OpNumber,
+    /// The digest that the state machine gave.
+    pub digest: Checksum,
+}
+
 /// How much of the log a checkpoint would save from being applied again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {

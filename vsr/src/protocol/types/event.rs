@@ -85,6 +85,17 @@ pub enum Event {
         /// The last op that it contains.
         op: OpNumber,
     },
+    /// At a checkpoint the state machine of another member has another digest, and it cannot be said yet whose is wrong.
+    StatesDiffer {
+        /// The other member.
+        with: ReplicaId,
+        /// The last op of the checkpoint.
+        op: OpNumber,
+        /// The digest of this replica's state.
+        own: Checksum,
+        /// The digest of the other's.
+        other: Checksum,
+    },
     /// Every replica has answered, and none of them holds an intact copy of an op that may be committed. The cluster waits: only an
     /// operator can give the op up (rule 7.16).
     Lost {

@@ -25,6 +25,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::StateDigest;
 use super::checksum::Checksum;
 use super::entry::{Entry, Header};
 use super::life::{Known, Life};
@@ -217,6 +218,8 @@ pub struct Ping {
     pub life: Life,
     /// What the sender remembers of the members.
     pub known: Vec<Known>,
+    /// The digests of the sender's state machine at its last checkpoints, where it gives any.
+    pub digests: Vec<StateDigest>,
 }
 
 /// One message between replicas, or between a client and a replica. `RequestStatus`, `Status`, `Query` and `Answer` are handled by the driver
@@ -485,7 +488,13 @@ impl Message {
             Message::Headers { headers } => headers.iter().all(header),
             Message::RequestEntries { wanted } => wanted.iter().all(|(o, _)| op(o)),
             Message::Entries { entries } => entries.iter().all(|entry| header(&entry.header)),
-            Message::Ping(ping) => view(&ping.view) && op(&ping.head) && ping.commit.0 < MAX && ping.wall.0 < 1 << 63,
+            Message::Ping(ping) => {
+                view(&ping.view)
+                    && op(&ping.head)
+                    && ping.commit.0 < MAX
+                    && ping.wall.0 < 1 << 63
+                    && ping.digests.len() <= 64
+            }
         }
     }
 
