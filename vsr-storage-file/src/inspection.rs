@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use vsr::protocol::{Header, OpNumber, Slot, VsrState};
+use vsr::checkpoints::CheckpointFolder;
+use vsr::protocol::{CheckpointId, Header, OpNumber, Slot, VsrState};
 use vsr::storage::StorageError;
 
 use crate::io_error;
@@ -16,7 +17,7 @@ use crate::scan::scan;
 use crate::sector::SECTOR;
 use crate::site::Site;
 use crate::state::{NOTHING, SeenState, StateCopy, StateFile, lost};
-use crate::storage::{FileOptions, check_not_empty, find_files, log_salt, missing};
+use crate::storage::{CHECKPOINTS, FileOptions, check_not_empty, find_files, log_salt, missing};
 use crate::usage::{Usage, usage};
 
 /// How often files that change are read until what was read fits together.
@@ -44,9 +45,21 @@ pub struct Inspection {
     pub state: Option<InspectedState>,
     /// The log, as that state describes it.
     pub log: Option<InspectedLog>,
+    /// The checkpoints that the vsr state names, in ascending order of their ops, each read whole.
+    pub checkpoints: Vec<InspectedCheckpoint>,
     /// Why no replica starts here. `None`: one does, as far as reading can tell, if this is its place. Another place than the recorded
     /// one is no refusal here; one of which no record can be read is.
     pub refusal: Option<StorageError>,
+}
+
+/// A checkpoint that the vsr state names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InspectedCheckpoint {
+    /// What names it.
+    pub id: CheckpointId,
+    /// How many bytes it has; or what is wrong with it: then a start takes the older one, or applies the whole log.
+    pub bytes: Result<u64, String>,
 }
 
 /// Where a folder is, and where it belongs.
@@ -163,6 +176,7 @@ impl Inspection {
             && self.place.as_ref().is_none_or(|place| place.copies_damaged == 0)
             && !self.copies.contains(&StateCopy::Damaged)
             && self.state.as_ref().is_some_and(|found| found.state.head_certain)
+            && self.checkpoints.iter().all(|checkpoint| checkpoint.bytes.is_ok())
             && self.log.as_ref().is_some_and(|log| log.head_certain && log.runs().all(|run| !run.verdict.is_damage()))
     }
 }
@@ -242,6 +256,12 @@ pub fn inspect(folder: impl AsRef<Path>) -> Result<Inspection, StorageError> {
         let site = site.map(|log| Site { log, state: own });
         let mut found = look(log.clone(), state.clone(), &name, site)?;
         found.usage = usage(&own);
+        let named = found.state.iter().flat_map(|found| found.state.checkpoints.iter().copied());
+        let check = |id| {
+            let bytes = CheckpointFolder::check(folder.join(CHECKPOINTS), id).map_err(|error| error.to_string());
+            InspectedCheckpoint { id, bytes }
+        };
+        found.checkpoints = named.map(check).collect();
         found.has_changed = stamps().map_err(&failed)? != before;
         // What does not fit together may have been written in between.
         if found.is_clean() || !found.has_changed || attempt == ATTEMPTS {
@@ -275,6 +295,7 @@ fn look<M: Medium>(log: Option<M>, state: M, name: &str, site: Option<Site>) -> 
         copies,
         state: None,
         log: None,
+        checkpoints: Vec::new(),
         refusal: log.is_none().then(|| missing(Path::new(name), "log")),
     };
     if let Some(FolderPlace { recorded: None, found: place, .. }) = &found.place {

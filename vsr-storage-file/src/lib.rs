@@ -225,7 +225,8 @@ mod usage;
 
 pub use inline::InlineFileStorage;
 pub use inspection::{
-    FolderPlace, InspectedLog, InspectedSlot, InspectedState, Inspection, SlotRun, Verdict, inspect, inspect_on,
+    FolderPlace, InspectedCheckpoint, InspectedLog, InspectedSlot, InspectedState, Inspection, SlotRun, Verdict,
+    inspect, inspect_on,
 };
 pub use state::StateCopy;
 pub use storage::{FileOptions, FileStorage, blocking_on};

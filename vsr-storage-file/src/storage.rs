@@ -49,7 +49,7 @@ impl FileOptions {
 }
 
 /// The folder of the checkpoints, in that of the storage. Made with the first of them.
-const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 const EXTENT_MAX: u64 = 64 << 20;
 /// Growth happens in steps of this size, so that a write in between waits for no more.

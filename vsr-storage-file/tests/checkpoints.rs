@@ -16,7 +16,7 @@ use vsr::{
     StateMachine, Storage,
 };
 use vsr_sim::conformance::storage::Disks;
-use vsr_storage_file::FileStorage;
+use vsr_storage_file::{FileStorage, inspect};
 
 struct Folders(Random);
 
@@ -147,8 +147,15 @@ fn a_replica_starts_from_a_checkpoint_or_from_its_log() {
         |path| fs::File::options().write(true).open(path).and_then(|file| file.set_len(30)).expect("cutting"),
         |path| fs::remove_file(path).expect("removing"),
     ];
+    let looked = || {
+        let found = inspect(&folder).expect("a folder");
+        let newest = found.checkpoints.last().expect("it is named").clone();
+        (newest.id.op.0, newest.bytes.is_ok(), found.is_clean())
+    };
+    assert_eq!(looked(), (checkpoint, true, true));
     for (at, harm) in harms.into_iter().enumerate() {
         harm(&file_of(&folder, checkpoint));
+        assert_eq!(looked(), (checkpoint, false, false), "{at}");
         let (sum, applied, _) = run(&folder, &config, 0);
         assert!(sum == 60 && applied >= 60, "{at}: {sum} {applied}");
     }

@@ -57,6 +57,9 @@ pub struct ClusterConfig {
     /// Bytes that the log of a replica may grow to, decided when its disk is formatted; 1 GiB if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit: Option<u64>,
+    /// Ops between two checkpoints, the same for all replicas, decided when their disks are formatted; 0 for none, a million if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_ops: Option<u64>,
     /// Where each replica serves its metrics; none if left out.
     #[serde(default)]
     pub metrics: Vec<String>,
@@ -141,6 +144,10 @@ impl ClusterConfig {
     /// When the cluster cannot work as configured.
     pub fn replica(&self, id: u8) -> Result<Config, Error> {
         let mut config = Config::new(self.cluster, ReplicaId(id), self.replicas.iter().cloned())?;
+        if let Some(ops) = self.checkpoint_ops {
+            config.membership.constants.checkpoint_ops = ops;
+            config.validate().map_err(|error| format!("`checkpoint_ops`: {error}"))?;
+        }
         if let Some(limit) = self.log_limit {
             config.log_bytes_max = limit;
             // Its name in the file.
@@ -313,6 +320,8 @@ mod tests {
         }
         let small = "cluster = 7\nfolder = \"data\"\nlog_limit = 5\nreplicas = [\"h:1\"]\n";
         assert!(read(small).expect_err("no op fits").contains("`log_limit`"));
+        let absurd = "cluster = 7\nfolder = \"data\"\ncheckpoint_ops = 9000000000000\nreplicas = [\"h:1\"]\n";
+        assert!(read(absurd).expect_err("never due").contains("`checkpoint_ops`"));
         let trusted = "cluster = 7\nfolder = \"data\"\nallow_insecure = true\nreplicas = [\"192.0.2.1:4000\"]\n";
         read(trusted).expect("it can work");
         let error = read("cluster = 7\nfolder = \"data\"\nreplicas = [\"h:1\"]\nmetrics = [\"h:1\"]\n");

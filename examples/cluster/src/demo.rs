@@ -203,6 +203,8 @@ impl<A: App> Stage<A> {
             folder: PathBuf::new(),
             storage: options.storage,
             log_limit: None,
+            // So that replicas which come back start from one.
+            checkpoint_ops: Some(1000),
             metrics: Vec::new(),
             allow_insecure: false,
         };

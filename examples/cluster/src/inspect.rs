@@ -74,6 +74,12 @@ fn summary(found: &Inspection) {
         Some(state) => about_state(state, &found.copies),
         None => row("vsr state", &format!("none can be read: {}", copies(&found.copies))),
     }
+    for checkpoint in &found.checkpoints {
+        match &checkpoint.bytes {
+            Ok(bytes) => row("checkpoint", &format!("after op {}, {bytes} bytes, whole", checkpoint.id.op)),
+            Err(why) => row("checkpoint", &format!("after op {}: {why}; a start does without it", checkpoint.id.op)),
+        }
+    }
     match &found.log {
         Some(log) => about_log(log, found.options.log_limit),
         None => row("log", "cannot be judged"),
@@ -251,6 +257,10 @@ fn damage(found: &Inspection) -> String {
     let rotten = found.copies.iter().filter(|copy| **copy == StateCopy::Damaged).count();
     if rotten > 0 {
         parts.push(format!("{rotten} of {} copies of the vsr state", found.copies.len()));
+    }
+    let useless = found.checkpoints.iter().filter(|checkpoint| checkpoint.bytes.is_err()).count();
+    if useless > 0 {
+        parts.push(count(useless as u64, "checkpoint"));
     }
     if let Some(log) = &found.log {
         let damaged: u64 =

@@ -258,6 +258,17 @@ impl CheckpointFolder {
         read.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
     }
 
+    /// Reads a checkpoint of a folder whole, at once, and compares every byte. How many there are, beside the manifest.
+    ///
+    /// # Errors
+    /// Those of the disk, and `InvalidData` for what is not that checkpoint, whole.
+    pub fn check(folder: impl AsRef<Path>, id: CheckpointId) -> io::Result<u64> {
+        let file = File::open(folder.as_ref().join(name_of(id)))?;
+        let chunks = ChunkReader::new(BufReader::new(file), id)?;
+        let bytes = chunks.manifest.bytes();
+        chunks.finish().map(|()| bytes)
+    }
+
     /// Ends what is under way, and waits for that.
     pub async fn close(&self) {
         self.jobs.closing.store(true, Ordering::Release);
@@ -427,6 +438,7 @@ mod tests {
         fs::write(path.join("17-3.new"), b"what a crash has left").unwrap();
         let third = write(30, &[second]);
         assert_eq!(files(&path), [name_of(second), name_of(third)]);
+        assert_eq!(CheckpointFolder::check(&path, third).unwrap(), 30);
         assert_eq!((read_all(&folder, second).unwrap(), read_all(&folder, third).unwrap()), (bytes(20), bytes(30)));
         let gone = read_all(&folder, first).unwrap_err();
         assert!(matches!(&gone, StorageError::CheckpointDamaged { id, .. } if *id == first), "{gone}");

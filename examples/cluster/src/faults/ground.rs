@@ -57,6 +57,7 @@ impl Ground {
             folder: PathBuf::new(),
             storage: StorageKind::File,
             log_limit,
+            checkpoint_ops: Some(500),
             metrics: Vec::new(),
             allow_insecure: false,
         };
