@@ -275,9 +275,15 @@ impl<S: Simulated> Run<S> {
         let is_by_state = message.contains("the state machine has the digest");
         world.trace.count(if is_by_state { "stopped with a wrong state" } else { "stopped by its disk" });
         world.fault(node, None, || message);
+        // A state that went wrong may be noticed when the rest is healed: somebody starts the replica again then, too.
+        let restarts_in_core = is_by_state && !world.faults_on;
         drop(world);
         self.stop(node, Unsynced::Lost);
-        self.plan_restart(node);
+        if restarts_in_core {
+            self.restart(node);
+        } else {
+            self.plan_restart(node);
+        }
     }
 
     /// Ends the processes that died while they were polled.

@@ -187,7 +187,7 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
     }
 
     fn digest(&self) -> Option<Checksum> {
-        self.inner.digest().map(|digest| Checksum(digest.0 ^ u128::from(self.wrong)))
+        self.inner.digest().map(|digest| Checksum(digest.0 ^ u128::from(self.wrong) << 127))
     }
 
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> {

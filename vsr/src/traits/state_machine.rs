@@ -51,7 +51,7 @@ pub trait StateMachine: Sized + Send + 'static {
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError>;
 
     /// One number for the whole state, or `None` (the default). Where it is given replicas compare it at every checkpoint, and one whose state
-    /// differs from that of a quorum stops ([`Halt::StateDiffers`]); the simulator compares it after every command. It is best kept up to date by
+    /// differs from that of the majority stops ([`Halt::StateDiffers`]); the simulator compares it after every command. It is best kept up to date by
     /// `apply`: what takes long here holds the replica up.
     fn digest(&self) -> Option<Checksum> {
         None

@@ -85,12 +85,11 @@ impl Core {
         self.checkpoints.digests.own()
     }
 
-    /// A state that differs from that of a quorum is wrong: the replica stops, and names no checkpoint any more, so that its next start
+    /// A state that differs from that of a majority is wrong: the replica stops, and names no checkpoint any more, so that its next start
     /// applies the whole log (rule 9.8).
     fn compare_digests(&mut self) {
         let members = self.membership.size();
-        let quorum = usize::from(self.membership.quorums.replication).max(members / 2 + 1);
-        match self.checkpoints.digests.verdict(members, quorum) {
+        match self.checkpoints.digests.verdict(members) {
             Some(Verdict::Wrong { op, own, other }) if self.halted.is_none() => {
                 let mut record = self.state.clone();
                 record.checkpoints.clear();

@@ -21,7 +21,7 @@ pub(crate) struct Digests {
 /// What the digests say of one op.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A quorum of the others has another state, or all members are heard and no quorum has the same one.
+    /// A majority of all members has another state, or all are heard and no majority has the same one.
     Wrong { op: OpNumber, own: Checksum, other: Checksum },
     /// This member has another state, and it cannot be said yet whose is wrong.
     Disputed { with: ReplicaId, op: OpNumber, own: Checksum, other: Checksum },
@@ -47,9 +47,10 @@ impl Digests {
         self.own.iter().copied().collect()
     }
 
-    /// Whether this state is wrong, of `members` of which `quorum` have to agree; else the first dispute that was not told yet.
-    pub(crate) fn verdict(&mut self, members: usize, quorum: usize) -> Option<Verdict> {
-        let mut disputed = None;
+    /// Whether this state is wrong, in a cluster of so many; else the first dispute that was not told yet. Larger quorums of the cluster do
+    /// not matter: two of three that agree are right, also where all three have to acknowledge an op.
+    pub(crate) fn verdict(&mut self, members: usize) -> Option<Verdict> {
+        let (mut disputed, majority) = (None, members / 2 + 1);
         for StateDigest { op, digest: own } in &self.own {
             let of_op =
                 |digests: &[StateDigest]| digests.iter().find(|other| other.op == *op).map(|other| other.digest);
@@ -57,9 +58,9 @@ impl Digests {
                 self.reported.iter().filter_map(|(id, digests)| Some((*id, of_op(digests)?))).collect();
             let Some((with, other)) = others.iter().copied().find(|(_, other)| other != own) else { continue };
             let count = |digest: Checksum| others.iter().filter(|(_, other)| *other == digest).count();
-            let wrong = others.iter().map(|(_, other)| *other).find(|other| other != own && count(*other) >= quorum);
-            let has_quorum = count(*own) + 1 >= quorum;
-            let nobody_has = !has_quorum && others.len() + 1 == members;
+            let wrong = others.iter().map(|(_, other)| *other).find(|other| other != own && count(*other) >= majority);
+            let has_majority = count(*own) + 1 >= majority;
+            let nobody_has = !has_majority && others.len() + 1 == members;
             if let Some(other) = wrong.or(nobody_has.then_some(other)) {
                 return Some(Verdict::Wrong { op: *op, own: *own, other });
             }
@@ -83,32 +84,32 @@ mod tests {
     }
 
     /// The verdict of replica 0 of `members`, whose digest after op 5 is 1, where the others report these.
-    fn verdict(members: usize, quorum: usize, others: &[u128]) -> Option<Verdict> {
+    fn verdict(members: usize, others: &[u128]) -> Option<Verdict> {
         let mut digests = Digests::default();
         digests.note_own(digest(5, 1));
         for (at, other) in others.iter().enumerate() {
             digests.note_reported(ReplicaId(at as u8 + 1), vec![digest(4, 9), digest(5, *other)]);
         }
-        digests.verdict(members, quorum)
+        digests.verdict(members)
     }
 
     fn is_wrong(verdict: Option<Verdict>) -> bool {
         matches!(verdict, Some(Verdict::Wrong { op: OpNumber(5), own: Checksum(1), .. }))
     }
 
-    /// Rule 9.8: the one that differs from a quorum is wrong; where none agrees, all are.
+    /// Rule 9.8: the one that differs from a majority is wrong; where none agrees, all are.
     #[test]
-    fn the_state_that_differs_from_a_quorum_is_wrong() {
-        assert_eq!(verdict(3, 2, &[]), None);
-        assert_eq!(verdict(3, 2, &[1, 1]), None);
-        assert!(is_wrong(verdict(3, 2, &[2, 2])));
-        let dispute = verdict(3, 2, &[2]);
+    fn the_state_that_differs_from_a_majority_is_wrong() {
+        assert_eq!(verdict(3, &[]), None);
+        assert_eq!(verdict(3, &[1, 1]), None);
+        assert!(is_wrong(verdict(3, &[2, 2])));
+        let dispute = verdict(3, &[2]);
         assert!(matches!(dispute, Some(Verdict::Disputed { with: ReplicaId(1), .. })), "{dispute:?}");
-        assert!(matches!(verdict(3, 2, &[1, 2]), Some(Verdict::Disputed { with: ReplicaId(2), .. })), "the other is");
-        assert!(is_wrong(verdict(3, 2, &[2, 3])), "nobody knows");
-        assert!(is_wrong(verdict(2, 2, &[2])), "of two nobody knows either");
-        assert!(!is_wrong(verdict(5, 3, &[2, 2, 1, 1])) && is_wrong(verdict(5, 3, &[2, 2, 2, 1])));
-        assert!(!is_wrong(verdict(4, 3, &[2, 2])) && is_wrong(verdict(4, 3, &[2, 2, 1])));
+        assert!(matches!(verdict(3, &[1, 2]), Some(Verdict::Disputed { with: ReplicaId(2), .. })), "the other is");
+        assert!(is_wrong(verdict(3, &[2, 3])), "nobody knows");
+        assert!(is_wrong(verdict(2, &[2])), "of two nobody knows either");
+        assert!(!is_wrong(verdict(5, &[2, 2, 1, 1])) && is_wrong(verdict(5, &[2, 2, 2, 1])));
+        assert!(!is_wrong(verdict(4, &[2, 2])) && is_wrong(verdict(4, &[2, 2, 1])));
     }
 
     #[test]
@@ -116,10 +117,10 @@ mod tests {
         let mut digests = Digests::default();
         digests.note_own(digest(5, 1));
         digests.note_reported(ReplicaId(1), vec![digest(5, 2)]);
-        assert!(digests.verdict(3, 2).is_some());
-        assert_eq!(digests.verdict(3, 2), None);
+        assert!(digests.verdict(3).is_some());
+        assert_eq!(digests.verdict(3), None);
         digests.note_reported(ReplicaId(1), vec![digest(5, 1)]);
-        assert_eq!(digests.verdict(3, 2), None, "its last word counts");
+        assert_eq!(digests.verdict(3), None, "its last word counts");
     }
 
     #[test]
