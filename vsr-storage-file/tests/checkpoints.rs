@@ -109,7 +109,7 @@ fn run(folder: &Path, config: &Config, commands: u64) -> (u64, u64, u64) {
     let storage = FileStorage::open(folder).expect("opening");
     let builder = Replica::builder(config.clone(), Adds(0, applied.clone())).storage(storage);
     let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(ReplicaId(0))).build().expect("a replica");
-    let running = std::thread::spawn(move || block_on(replica.run()));
+    let running = std::thread::Builder::new().spawn(move || block_on(replica.run())).expect("a thread");
     for _ in 0..commands {
         block_on(handle.submit(1)).expect("a reply");
     }

@@ -108,9 +108,9 @@ impl One {
 
     /// What is on the disk.
     fn recovered(&self) -> Recovered {
-        let states = self.disk.iter().filter_map(|batch| batch.state.clone());
+        let mut states = self.disk.iter().filter_map(|batch| batch.state.clone());
         let headers = self.disk.iter().flat_map(|batch| &batch.entries).map(|entry| Slot::Clean(entry.header));
-        Recovered { state: states.last().expect("a state"), slots: headers.collect(), head_certain: true }
+        Recovered { state: states.next_back().expect("a state"), slots: headers.collect(), head_certain: true }
     }
 
     fn named(&self) -> Vec<u64> {
