@@ -548,7 +548,8 @@ impl Core {
             return self.ignore("Ping", "a life of the sender that does not count");
         }
         self.on_known(&ping.known);
-        if !ping.digests.is_empty() {
+        // Another version of the state machine may have another way to compute it.
+        if !ping.digests.is_empty() && ping.machine_version == self.options.machine_version {
             self.on_digests(from, ping.digests.clone());
             if self.halted.is_some() {
                 return;

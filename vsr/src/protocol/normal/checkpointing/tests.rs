@@ -1,15 +1,16 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::protocol::documented::Nothing;
+use crate::protocol::documented::{Nothing, any_core};
 use crate::protocol::health::halt::Halt;
 use crate::protocol::normal::checkpoints::CheckpointHead;
 use crate::protocol::turn::{Effects, Input, Inputs};
 use crate::protocol::types::checksum::Checksum;
+use crate::protocol::types::life::Life;
 use crate::protocol::types::membership::Membership;
-use crate::protocol::types::message::{Outcome, Request};
+use crate::protocol::types::message::{Message, Outcome, Peer, Ping, Request};
 use crate::protocol::types::number::{
-    ClientId, ClusterId, DiskId, Monotonic, ReplicaId, RequestNumber, SessionId, Timestamp,
+    ClientId, ClusterId, CommitNumber, DiskId, Monotonic, ReplicaId, RequestNumber, SessionId, Timestamp, View,
 };
 use crate::protocol::types::options::{Options, Timing};
 use crate::protocol::types::vsr_state::{Batch, Recovered, Slot, VsrState};
@@ -266,4 +267,33 @@ fn what_is_no_head_of_a_checkpoint_is_refused() {
     let mut rest = &followed[..];
     CheckpointHead::read(&mut rest, constants).expect("a head");
     assert_eq!(rest, b"the machine");
+}
+
+/// Rule 9.8: a version that computes its digest in another way stops nobody.
+#[test]
+fn digests_of_another_version_of_the_machine_do_not_count() {
+    for (machine_version, stops) in [(2, false), (1, true)] {
+        let mut core = any_core();
+        core.on_own_digest(OpNumber(5), Checksum(1));
+        for from in [0, 2] {
+            let ping = Ping {
+                view: View::default(),
+                normal: true,
+                commit: CommitNumber(0),
+                head: OpNumber::ZERO,
+                wall: Timestamp(1),
+                checkpoint: OpNumber::ZERO,
+                machine_version,
+                head_certain: true,
+                has_room: true,
+                life: Life { starts: 1, ..Life::default() },
+                known: Vec::new(),
+                digests: vec![StateDigest { op: OpNumber(5), digest: Checksum(2) }],
+            };
+            core.on_message(Peer::Replica(ReplicaId(from)), Message::Ping(ping), &Nothing);
+        }
+        let (op, own, other) = (OpNumber(5), Checksum(1), Checksum(2));
+        assert_eq!(core.halted, stops.then_some(Halt::StateDiffers { op, own, other }), "version {machine_version}");
+        assert_eq!(core.writes.before_stop.is_some(), stops);
+    }
 }
