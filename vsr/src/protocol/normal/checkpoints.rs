@@ -147,8 +147,11 @@ impl VsrState {
         self.checkpoints.last().map_or(OpNumber::ZERO, |newest| newest.op)
     }
 
-    pub(super) fn name(&mut self, checkpoint: CheckpointId) {
+    pub(in crate::protocol::normal) fn name(&mut self, checkpoint: CheckpointId) {
+        // One that is taken again in a replay is no newer than those that are named.
+        self.checkpoints.retain(|named| named.op != checkpoint.op);
         self.checkpoints.push(checkpoint);
+        self.checkpoints.sort();
         let more = self.checkpoints.len().saturating_sub(NAMED);
         self.checkpoints.drain(..more);
     }

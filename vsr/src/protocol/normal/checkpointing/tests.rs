@@ -297,3 +297,17 @@ fn digests_of_another_version_of_the_machine_do_not_count() {
         assert_eq!(core.writes.before_stop.is_some(), stops);
     }
 }
+
+/// Rule 9.10: what a replay takes again takes the place of the one of its op, and of no newer one.
+#[test]
+fn the_newest_checkpoints_stay_named_when_older_ones_are_taken_again() {
+    let mut state = formatted(1 << 30);
+    let named = |state: &VsrState| state.checkpoints.iter().map(|id| id.op.0).collect::<Vec<_>>();
+    for (op, expected) in [(3, vec![3]), (6, vec![3, 6]), (9, vec![6, 9]), (3, vec![6, 9]), (12, vec![9, 12])] {
+        state.name(id(op));
+        assert_eq!((named(&state), state.checkpoint().0), (expected.clone(), expected[expected.len() - 1]));
+    }
+    let again = CheckpointId { manifest: Checksum(99), ..id(9) };
+    state.name(again);
+    assert_eq!(state.checkpoints, [again, id(12)]);
+}
