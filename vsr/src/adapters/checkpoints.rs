@@ -33,18 +33,23 @@ pub struct ChunkWriter<W> {
     to: W,
     chunk: Vec<u8>,
     manifest: Manifest,
+    /// Something was not written: what is written after it makes no checkpoint, also where the state machine did not look.
+    has_failed: bool,
 }
 
 impl<W: Write> ChunkWriter<W> {
     /// The beginning of a checkpoint after this op.
     pub fn new(to: W, op: OpNumber) -> ChunkWriter<W> {
-        ChunkWriter { to, chunk: Vec::new(), manifest: Manifest { op, chunks: Vec::new() } }
+        ChunkWriter { to, chunk: Vec::new(), manifest: Manifest { op, chunks: Vec::new() }, has_failed: false }
     }
 
     fn end_chunk(&mut self) -> io::Result<()> {
+        if self.has_failed {
+            return Err(io::Error::other("an earlier write of this checkpoint has failed"));
+        }
         if !self.chunk.is_empty() {
             let (checksum, len) = (Checksum::of(&self.chunk), self.chunk.len() as u32);
-            self.to.write_all(&self.chunk)?;
+            self.to.write_all(&self.chunk).inspect_err(|_| self.has_failed = true)?;
             self.manifest.chunks.push(Chunk { checksum, len });
             self.chunk.clear();
         }
@@ -68,6 +73,9 @@ impl<W: Write> ChunkWriter<W> {
 
 impl<W: Write> Write for ChunkWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.has_failed {
+            return self.end_chunk().map(|()| 0);
+        }
         let take = bytes.len().min(CHUNK_BYTES_MAX - self.chunk.len());
         self.chunk.extend_from_slice(&bytes[..take]);
         if self.chunk.len() == CHUNK_BYTES_MAX {
@@ -310,8 +318,12 @@ fn write(
     fs::create_dir_all(folder)?;
     let keep: Vec<String> = keep.iter().copied().map(name_of).collect();
     for file in fs::read_dir(folder)? {
+        // A disk that hung here may answer when a successor has checkpoints of its own.
+        jobs.check()?;
         let file = file?;
-        if !keep.iter().any(|name| OsStr::new(name) == file.file_name()) {
+        // A folder (`lost+found`, where this is the root of a file system) is none of ours.
+        let is_file = file.file_type()?.is_file();
+        if is_file && !keep.iter().any(|name| OsStr::new(name) == file.file_name()) {
             fs::remove_file(file.path())?;
         }
     }
@@ -436,12 +448,32 @@ mod tests {
         let first = write(10, &[]);
         let second = write(20, &[first]);
         fs::write(path.join("17-3.new"), b"what a crash has left").unwrap();
+        fs::create_dir(path.join("lost+found")).unwrap();
         let third = write(30, &[second]);
-        assert_eq!(files(&path), [name_of(second), name_of(third)]);
+        assert_eq!(files(&path), [name_of(second), name_of(third), "lost+found".to_owned()]);
         assert_eq!(CheckpointFolder::check(&path, third).unwrap(), 30);
         assert_eq!((read_all(&folder, second).unwrap(), read_all(&folder, third).unwrap()), (bytes(20), bytes(30)));
         let gone = read_all(&folder, first).unwrap_err();
         assert!(matches!(&gone, StorageError::CheckpointDamaged { id, .. } if *id == first), "{gone}");
+    }
+
+    /// A state machine that does not look at an error leaves no checkpoint without what was lost by it.
+    #[test]
+    fn a_write_that_failed_is_not_forgotten() {
+        struct Full(u32);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 += 1;
+                if self.0 == 2 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(bytes.len()) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut to = ChunkWriter::new(Full(0), OpNumber(1));
+        let written = to.write_all(&bytes(2 * CHUNK_BYTES_MAX)).map_err(|error| error.kind());
+        assert_eq!(written, Err(io::ErrorKind::StorageFull));
+        assert!(to.write_all(&[1]).is_err() && to.finish().is_err());
     }
 
     /// A write that fails leaves what was there, and no file; nor does a panic of the state machine hang anybody.

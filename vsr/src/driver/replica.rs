@@ -266,6 +266,10 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         requests: Vec::new(),
         settled: Vec::new(),
     };
+    if driver.core.applied() > OpNumber::ZERO {
+        // What was restored is compared like what was applied.
+        driver.take_digest(driver.core.applied());
+    }
     let span = log::info_span!("replica", id = %driver.core.id());
     let result = std::future::poll_fn(|context| span.in_scope(|| driver.poll(context))).await;
     if let Err(error) = &result {

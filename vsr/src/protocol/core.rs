@@ -522,6 +522,7 @@ impl Core {
 
     pub(crate) fn on_ping_due(&mut self) {
         self.timers.ping_at = self.now.after(self.options.timing.ping);
+        let digests = self.digests_to_report();
         let ping = Ping {
             view: self.view,
             normal: self.status() == Status::Normal,
@@ -534,12 +535,12 @@ impl Core {
             has_room: self.has_room_for_ops(),
             life: self.life(),
             known: self.state.known.clone(),
-            digests: self.own_digests(),
+            digests,
         };
         self.broadcast(&Message::Ping(ping));
     }
 
-    fn on_ping(&mut self, from: ReplicaId, ping: Ping) {
+    fn on_ping(&mut self, from: ReplicaId, mut ping: Ping) {
         self.check_own(from, ping.life, &ping.known);
         if self.halted.is_some() {
             return;
@@ -548,12 +549,13 @@ impl Core {
             return self.ignore("Ping", "a life of the sender that does not count");
         }
         self.on_known(&ping.known);
-        // Another version of the state machine may have another way to compute it.
-        if !ping.digests.is_empty() && ping.machine_version == self.options.machine_version {
-            self.on_digests(from, ping.digests.clone());
-            if self.halted.is_some() {
-                return;
-            }
+        if ping.machine_version != self.options.machine_version {
+            // Another version may have another way to compute them.
+            ping.digests.clear();
+        }
+        self.on_digests(from, std::mem::take(&mut ping.digests));
+        if self.halted.is_some() {
+            return;
         }
         if let Some(member) = self.progress.get_mut(from) {
             member.on_ping(&ping, self.now);

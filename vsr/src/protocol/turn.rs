@@ -6,7 +6,7 @@
 //!    last turn.
 //! 2. Call [`Core::turn`].
 //! 3. Carry out the [`Effects`], in the order of the fields: tell replies, answer queries, start the write and the reads,
-//!    take a checkpoint, hand the messages to the network, show events and marks to observers. Leave every buffer empty.
+//!    take the digest and the checkpoint, hand the messages to the network, show events and marks to observers. Leave every buffer empty.
 //! 4. Look at [`Core::halted`]: after `Some` there is no further turn. Else make the next turn at once if
 //!    [`Effects::again`] says so, and else when something arrives or [`Core::next_deadline`] has come.
 //!
@@ -157,9 +157,9 @@ pub enum Input {
         /// The reason that the client is told.
         refusal: Refusal,
     },
-    /// The state machine's digest at a checkpoint of [`Effects::checkpoint`], where it gives one.
+    /// The state machine's digest that [`Effects::digest`] has asked for; and, at a start from a checkpoint, that of the restored one.
     Digest {
-        /// The op of the checkpoint.
+        /// The op after which it is the digest.
         op: OpNumber,
         /// The digest of the state after that op.
         digest: Checksum,
@@ -236,6 +236,9 @@ pub struct Effects {
     pub write: Option<(BatchNumber, Batch)>,
     /// Entries to read from storage, beside the write.
     pub reads: Vec<ReadRequest>,
+    /// The state machine's digest is wanted before the next turn, as it is after this op; [`Input::Digest`] gives it. A state machine that has
+    /// none, or a caller that does not compare states, leaves it out.
+    pub digest: Option<OpNumber>,
     /// A checkpoint to take of the state machine before the next turn, and to write beside everything else. At most one is under way; its end
     /// is [`Input::Checkpoint`]. None comes without [`Options::checkpoints`](crate::protocol::Options::checkpoints).
     pub checkpoint: Option<TakeCheckpoint>,
@@ -286,6 +289,7 @@ impl Core {
             || !effects.queries.is_empty()
             || effects.write.is_some()
             || !effects.reads.is_empty()
+            || effects.digest.is_some()
             || effects.checkpoint.is_some();
         self.rests = self.has_nothing_left();
     }
@@ -381,7 +385,7 @@ impl Core {
         let runs = self.halted.is_none();
         move_all(&mut self.news.replies, &mut effects.replies);
         if runs && self.checkpoints.is_due() {
-            effects.checkpoint = self.checkpoints.take_due();
+            (effects.digest, effects.checkpoint) = self.checkpoints.take_due();
         }
         if runs && self.is_between_ops() {
             self.take_ready_queries(&mut effects.queries);

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::{self, Read};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -272,76 +273,47 @@ impl StorageError {
 /// Takes a checkpoint from its first byte on.
 pub type CheckpointReader = Box<dyn FnOnce(&mut dyn Read) -> io::Result<()> + Send>;
 
-#[async_trait]
-impl<T: Storage + ?Sized> Storage for std::sync::Arc<T> {
-    async fn recover(&self) -> Result<Recovered, StorageError> {
-        (**self).recover().await
-    }
-    async fn write(&self, batch: Batch) -> Result<(), StorageError> {
-        (**self).write(batch).await
-    }
-    async fn read(
-        &self,
-        ops: RangeInclusive<OpNumber>,
-        bytes_max: usize,
-    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
-        (**self).read(ops, bytes_max).await
-    }
-    fn keeps_checkpoints(&self) -> bool {
-        (**self).keeps_checkpoints()
-    }
-    async fn write_checkpoint(
-        &self,
-        op: OpNumber,
-        keep: Vec<CheckpointId>,
-        content: Snapshot,
-    ) -> Result<CheckpointId, StorageError> {
-        (**self).write_checkpoint(op, keep, content).await
-    }
-    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
-        (**self).read_checkpoint(id, reader).await
-    }
-    fn room(&self) -> u64 {
-        (**self).room()
-    }
-    async fn close(&self) {
-        (**self).close().await;
-    }
+/// A pointer to a storage is one.
+macro_rules! storage_behind {
+    ($pointer:ident) => {
+        #[async_trait]
+        impl<T: Storage + ?Sized> Storage for $pointer<T> {
+            async fn recover(&self) -> Result<Recovered, StorageError> {
+                (**self).recover().await
+            }
+            async fn write(&self, batch: Batch) -> Result<(), StorageError> {
+                (**self).write(batch).await
+            }
+            async fn read(
+                &self,
+                ops: RangeInclusive<OpNumber>,
+                bytes_max: usize,
+            ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
+                (**self).read(ops, bytes_max).await
+            }
+            fn keeps_checkpoints(&self) -> bool {
+                (**self).keeps_checkpoints()
+            }
+            async fn write_checkpoint(
+                &self,
+                op: OpNumber,
+                keep: Vec<CheckpointId>,
+                content: Snapshot,
+            ) -> Result<CheckpointId, StorageError> {
+                (**self).write_checkpoint(op, keep, content).await
+            }
+            async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
+                (**self).read_checkpoint(id, reader).await
+            }
+            fn room(&self) -> u64 {
+                (**self).room()
+            }
+            async fn close(&self) {
+                (**self).close().await;
+            }
+        }
+    };
 }
 
-#[async_trait]
-impl<T: Storage + ?Sized> Storage for Box<T> {
-    async fn recover(&self) -> Result<Recovered, StorageError> {
-        (**self).recover().await
-    }
-    async fn write(&self, batch: Batch) -> Result<(), StorageError> {
-        (**self).write(batch).await
-    }
-    async fn read(
-        &self,
-        ops: RangeInclusive<OpNumber>,
-        bytes_max: usize,
-    ) -> Result<Vec<(OpNumber, Option<Entry>)>, StorageError> {
-        (**self).read(ops, bytes_max).await
-    }
-    fn keeps_checkpoints(&self) -> bool {
-        (**self).keeps_checkpoints()
-    }
-    async fn write_checkpoint(
-        &self,
-        op: OpNumber,
-        keep: Vec<CheckpointId>,
-        content: Snapshot,
-    ) -> Result<CheckpointId, StorageError> {
-        (**self).write_checkpoint(op, keep, content).await
-    }
-    async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
-        (**self).read_checkpoint(id, reader).await
-    }
-    fn room(&self) -> u64 {
-        (**self).room()
-    }
-    async fn close(&self) {
-        (**self).close().await;
-    }
-}
+storage_behind!(Arc);
+storage_behind!(Box);

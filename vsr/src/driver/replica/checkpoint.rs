@@ -4,20 +4,27 @@ use std::task::{Context, Poll};
 
 use super::{Checkpointing, Driver};
 use crate::log;
-use crate::protocol::{Input, Monotonic, TakeCheckpoint};
+use crate::protocol::{Input, Monotonic, OpNumber, TakeCheckpoint};
 use crate::traits::clock::Clock;
 use crate::traits::network::Network;
 use crate::traits::state_machine::StateMachine;
 use crate::traits::storage::Storage;
 
 impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
-    /// Takes the checkpoint that the last turn has asked for: the state is that after its op until the next turn.
-    pub(super) fn take_checkpoint(&mut self, now: Monotonic) {
-        let Some(TakeCheckpoint { op, head, keep }) = self.effects.checkpoint.take() else { return };
+    /// Gives the core the digest of the state, which is that after this op.
+    pub(super) fn take_digest(&mut self, op: OpNumber) {
         match self.machine.digest() {
             Ok(digest) => self.inputs.arrived.extend(digest.map(|digest| Input::Digest { op, digest })),
             Err(panic) => log::error!(%op, %panic, "no digest: the state machine panicked while it was asked for it"),
         }
+    }
+
+    /// Takes the digest and the checkpoint that the last turn has asked for: the state is that after their op until the next turn.
+    pub(super) fn take_checkpoint(&mut self, now: Monotonic) {
+        if let Some(op) = self.effects.digest.take() {
+            self.take_digest(op);
+        }
+        let Some(TakeCheckpoint { op, head, keep }) = self.effects.checkpoint.take() else { return };
         match self.machine.checkpoint(head) {
             Ok(content) => {
                 let write = self.storage.write_checkpoint(op, keep, content);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::executor::LocalPool;
+use futures::executor::{LocalPool, LocalSpawner};
 use futures::task::LocalSpawnExt;
 
 use super::tests::config_of;
@@ -144,58 +144,122 @@ impl StateMachine for Flips {
     }
 }
 
-/// Rule 9.8: of three replicas one goes wrong at the twentieth command. It stops, alone, with both digests; its next start applies the whole log, and has
-/// the state of the others again.
+/// A cluster with a checkpoint every ten ops, whose last replica goes wrong at the fifteenth command.
+struct Cluster {
+    spawner: LocalSpawner,
+    network: MemoryNetwork,
+    configs: Vec<Config>,
+    disks: Vec<MemoryStorage>,
+    flip_at: Arc<AtomicU64>,
+    /// Those that have stopped, with their words.
+    ended: Rc<RefCell<Vec<(usize, String)>>>,
+}
+
+impl Cluster {
+    fn new(pool: &LocalPool, members: usize) -> Cluster {
+        let config = |id: usize| {
+            let mut config = config_of(id, members);
+            config.membership.constants.checkpoint_ops = 10;
+            config.timing.ping = Duration::from_millis(5);
+            config
+        };
+        let configs: Vec<Config> = (0..members).map(config).collect();
+        let disks = configs.iter().map(MemoryStorage::format).collect();
+        let (network, flip_at) = (MemoryNetwork::new(members), Arc::new(AtomicU64::new(15)));
+        Cluster { spawner: pool.spawner(), network, configs, disks, flip_at, ended: Rc::default() }
+    }
+
+    fn start(&self, id: usize) -> Handle<Flips> {
+        let flip_at = (id + 1 == self.configs.len()).then(|| self.flip_at.clone());
+        let builder =
+            Replica::builder(self.configs[id].clone(), Flips { sum: 0, flip_at }).storage(self.disks[id].clone());
+        let (replica, handle) = builder.network(self.network.endpoint(ReplicaId(id as u8))).build().unwrap();
+        let ended = self.ended.clone();
+        let run = async move {
+            if let Err(error) = replica.run().await {
+                ended.borrow_mut().push((id, error.to_string()));
+            }
+        };
+        self.spawner.spawn_local(run).unwrap();
+        handle
+    }
+
+    /// The replicas that have stopped, each with a wrong state.
+    fn wrong(&self) -> Vec<usize> {
+        let ended = self.ended.borrow();
+        assert!(ended.iter().all(|(_, words)| words.contains("has the digest")), "{ended:?}");
+        let mut ids: Vec<usize> = ended.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Submits a command to a replica, if it answers soon, until something holds.
+    async fn submit_until(&self, handle: &Handle<Flips>, is_over: impl Fn(u64) -> bool) -> u64 {
+        let (clock, mut sum) = (SystemClock::new(), 0);
+        for _ in 0..5_000 {
+            if is_over(sum) {
+                return sum;
+            }
+            let reply = handle.submit_within(1, Duration::from_millis(50)).await;
+            sum = reply.map_or(sum, |reply| reply.value);
+            clock.sleep_until(clock.now().after(Duration::from_millis(1))).await;
+        }
+        panic!("{sum} commands are executed, and {:?} have stopped", self.ended.borrow());
+    }
+}
+
+/// Rule 9.8: the one that goes wrong stops, alone; its next start applies the whole log, and has the state of the others again.
 #[test]
 fn a_replica_whose_state_differs_stops_alone_and_is_healed_by_its_log() {
-    let (mut pool, network, flip_at) = (LocalPool::new(), MemoryNetwork::new(3), Arc::new(AtomicU64::new(20)));
-    let spawner = pool.spawner();
-    let ended = Rc::new(RefCell::new(Vec::new()));
-    let config = |id: usize| {
-        let mut config = config_of(id, 3);
-        config.membership.constants.checkpoint_ops = 10;
-        config.timing.ping = Duration::from_millis(5);
-        config
-    };
-    let configs: Vec<Config> = (0..3).map(config).collect();
-    let disks: Vec<MemoryStorage> = configs.iter().map(MemoryStorage::format).collect();
-    let start = |id: usize| {
-        let machine = Flips { sum: 0, flip_at: (id == 2).then(|| flip_at.clone()) };
-        let builder = Replica::builder(configs[id].clone(), machine).storage(disks[id].clone());
-        let (replica, handle) = builder.network(network.endpoint(ReplicaId(id as u8))).build().unwrap();
-        let ended = ended.clone();
-        let run = async move {
-            let result = replica.run().await;
-            ended.borrow_mut().push((id, result.map_err(|error| error.to_string())));
-        };
-        spawner.spawn_local(run).unwrap();
-        handle
-    };
-    let mut handles: Vec<Handle<Flips>> = (0..3).map(start).collect();
-    let clock = SystemClock::new();
-    let pause = || clock.sleep_until(clock.now().after(Duration::from_millis(1)));
+    let mut pool = LocalPool::new();
+    let cluster = Cluster::new(&pool, 3);
+    let mut handles: Vec<Handle<Flips>> = (0..3).map(|id| cluster.start(id)).collect();
     pool.run_until(async {
-        let mut sum = 0;
-        while ended.borrow().is_empty() {
-            assert_eq!(handles[0].submit(1).await, Ok(sum + 1));
-            sum += 1;
-            pause().await;
-            assert!(sum < 5_000, "it is not noticed");
-        }
-        let (id, stopped) = ended.borrow_mut().pop().unwrap();
-        let words = stopped.unwrap_err();
-        assert!(id == 2 && words.contains("has the digest") && words.contains("Start the replica again"), "{words}");
-        assert!(handles[2].status().stopped);
-        handles[2] = start(2);
+        let sum = cluster.submit_until(&handles[0], |_| !cluster.wrong().is_empty()).await;
+        assert!(cluster.wrong() == [2] && handles[2].status().stopped);
+        assert!(cluster.ended.borrow()[0].1.contains("Start the replica again"), "{:?}", cluster.ended.borrow());
+        handles[2] = cluster.start(2);
         // It passes further checkpoints, and answers as the others do.
-        for _ in 0..50 {
-            sum = handles[0].submit(1).await.unwrap();
-            pause().await;
-        }
-        assert_eq!(handles[2].query(()).await, Ok(sum));
-        assert!(handles[2].status().checkpoint > OpNumber::ZERO && ended.borrow().is_empty(), "{:?}", ended.borrow());
+        let has_checkpoint = |handles: &[Handle<Flips>]| handles[2].status().checkpoint > OpNumber(sum + 20);
+        let sum = cluster.submit_until(&handles[0], |_| has_checkpoint(&handles)).await;
+        assert_eq!((handles[2].query(()).await, cluster.wrong()), (Ok(sum), vec![2]));
         for handle in &handles {
             handle.shutdown().await;
         }
+    });
+}
+
+/// Rule 9.8: where nobody can say whose state is right nobody goes on: each hears it before the other stops.
+#[test]
+fn of_two_whose_states_differ_both_stop() {
+    let mut pool = LocalPool::new();
+    let cluster = Cluster::new(&pool, 2);
+    let handles: Vec<Handle<Flips>> = (0..2).map(|id| cluster.start(id)).collect();
+    pool.run_until(async {
+        cluster.submit_until(&handles[0], |_| cluster.wrong() == [0, 1]).await;
+    });
+}
+
+/// Rule 9.8: a wrong state that was saved before the others could say so is found when it is restored, not at the next checkpoint.
+#[test]
+fn a_state_that_is_restored_is_compared() {
+    let mut pool = LocalPool::new();
+    let cluster = Cluster::new(&pool, 3);
+    let (first, last) = (cluster.start(0), cluster.start(2));
+    pool.run_until(async {
+        // With one member away it cannot be said whose state is wrong.
+        cluster.submit_until(&first, |sum| sum >= 20 && last.status().checkpoint >= OpNumber(20)).await;
+        assert_eq!(cluster.wrong(), []);
+        last.shutdown().await;
+        let restored = cluster.start(2);
+        let _second = cluster.start(1);
+        let clock = SystemClock::new();
+        let deadline = clock.now().after(Duration::from_secs(20));
+        // No command is submitted: there is no other checkpoint.
+        while cluster.wrong().is_empty() {
+            clock.sleep_until(clock.now().after(Duration::from_millis(1))).await;
+            assert!(clock.now() < deadline, "{}", restored.explain().await);
+        }
+        assert_eq!(cluster.wrong(), [2]);
     });
 }

@@ -2,7 +2,7 @@
 //! 9.8, 9.10).
 
 use super::checkpoints::{Checkpoints, Stage, TakeCheckpoint, encode};
-use super::digests::Verdict;
+use super::digests::{Difference, Verdict};
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::types::checkpoint::{CheckpointId, Span, StateDigest};
@@ -15,16 +15,17 @@ use crate::protocol::view_change::phase::Status;
 
 impl Core {
     /// An op was applied. Whether a checkpoint is due is decided by the log alone, so that all replicas take theirs at the same ops; one that
-    /// is due while another is not done is skipped.
+    /// is due while another is not done is skipped. The state's digest is wanted in any case: it costs no write.
     pub(crate) fn note_applied(&mut self, header: &Header) {
         let Constants { checkpoint_ops, checkpoint_bytes, .. } = self.membership.constants;
-        let Checkpoints { since, stage, skipped, .. } = &mut self.checkpoints;
+        let Checkpoints { since, stage, skipped, digest_due, .. } = &mut self.checkpoints;
         since.add(header.body_len);
         let is_due = checkpoint_ops > 0 && (since.ops >= checkpoint_ops || since.bytes >= checkpoint_bytes);
         if !is_due {
             return;
         }
         *since = Span::default();
+        *digest_due = Some(header.op);
         if !self.options.checkpoints {
             return;
         }
@@ -69,7 +70,7 @@ impl Core {
         }
     }
 
-    /// The state machine has given its digest after the op of a checkpoint.
+    /// The state machine has given its digest after an op at which a checkpoint is due, or after that of the one from which it was restored.
     pub(crate) fn on_own_digest(&mut self, op: OpNumber, digest: Checksum) {
         self.checkpoints.digests.note_own(StateDigest { op, digest });
         self.compare_digests();
@@ -81,27 +82,34 @@ impl Core {
         self.compare_digests();
     }
 
-    pub(crate) fn own_digests(&self) -> Vec<StateDigest> {
+    /// What a ping reports; nothing, and the replica stops, when what nobody can decide was reported often enough.
+    pub(crate) fn digests_to_report(&mut self) -> Vec<StateDigest> {
+        if let Some(undecidable) = self.checkpoints.digests.on_ping_due() {
+            self.stop_with_wrong_state(undecidable);
+        }
         self.checkpoints.digests.own()
     }
 
-    /// A state that differs from that of a majority is wrong: the replica stops, and names no checkpoint any more, so that its next start
-    /// applies the whole log (rule 9.8).
     fn compare_digests(&mut self) {
-        let members = self.membership.size();
-        match self.checkpoints.digests.verdict(members) {
-            Some(Verdict::Wrong { op, own, other }) if self.halted.is_none() => {
-                let mut record = self.state.clone();
-                record.checkpoints.clear();
-                self.writes.before_stop = Some(self.writes.next());
-                self.stage_state(record);
-                self.stop(Halt::StateDiffers { op, own, other });
-            }
-            Some(Verdict::Disputed { with, op, own, other }) => {
+        match self.checkpoints.digests.verdict(self.membership.size()) {
+            Some(Verdict::Wrong(difference)) => self.stop_with_wrong_state(difference),
+            Some(Verdict::Disputed(with, Difference { op, own, other })) => {
                 self.news.events.push(Event::StatesDiffer { with, op, own, other });
             }
-            _ => {}
+            None => {}
         }
+    }
+
+    /// Names no checkpoint any more, so that the next start applies the whole log (rule 9.8).
+    fn stop_with_wrong_state(&mut self, Difference { op, own, other }: Difference) {
+        if self.halted.is_some() {
+            return;
+        }
+        let mut record = self.state.clone();
+        record.checkpoints.clear();
+        self.writes.before_stop = Some(self.writes.next());
+        self.stage_state(record);
+        self.stop(Halt::StateDiffers { op, own, other });
     }
 
     /// The op of the newest checkpoint that the record names; 0 for none.

@@ -99,6 +99,8 @@ pub(crate) struct Checkpoints {
     pub(super) stage: Stage,
     /// How many were due while another one was not done.
     pub(super) skipped: u64,
+    /// After this op the state machine's digest is wanted, at the end of this turn.
+    pub(super) digest_due: Option<OpNumber>,
     /// Of the states at the last ones.
     pub(super) digests: Digests,
 }
@@ -118,18 +120,24 @@ pub(super) enum Stage {
 }
 
 impl Checkpoints {
-    /// Whether one has to be handed out before anything more is applied.
+    /// Whether the state as it is now is wanted, before anything more is applied.
     pub(crate) fn is_due(&self) -> bool {
-        matches!(self.stage, Stage::Due(_))
+        self.digest_due.is_some()
     }
 
-    pub(crate) fn take_due(&mut self) -> Option<TakeCheckpoint> {
-        if !self.is_due() {
-            return None;
-        }
-        let Stage::Due(due) = std::mem::take(&mut self.stage) else { return None };
-        self.stage = Stage::Writing(due.op);
-        Some(due)
+    /// What is wanted of the state: its digest after this op, and perhaps a checkpoint.
+    pub(crate) fn take_due(&mut self) -> (Option<OpNumber>, Option<TakeCheckpoint>) {
+        let checkpoint = match std::mem::take(&mut self.stage) {
+            Stage::Due(due) => {
+                self.stage = Stage::Writing(due.op);
+                Some(due)
+            }
+            other => {
+                self.stage = other;
+                None
+            }
+        };
+        (self.digest_due.take(), checkpoint)
     }
 
     /// The end of what storage was asked for.

@@ -9,6 +9,9 @@ use crate::protocol::types::number::{OpNumber, ReplicaId};
 /// Digests that a replica keeps, and reports: those of its last checkpoints.
 pub(crate) const DIGESTS_MAX: usize = 4;
 
+/// Pings with which a replica tells a difference that nobody can decide, before it stops: so that those it differs from hear it, too.
+const LAST_WORDS: u32 = 3;
+
 /// The own digests, and those that each of the others reported last.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Digests {
@@ -16,15 +19,25 @@ pub(crate) struct Digests {
     reported: Vec<(ReplicaId, Vec<StateDigest>)>,
     /// The last op of which a difference was told.
     told: OpNumber,
+    /// All members are heard on an op, and no majority agrees; and how many pings have told so.
+    undecidable: Option<(Difference, u32)>,
 }
 
-/// What the digests say of one op.
+/// Two digests of one op.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub(crate) op: OpNumber,
+    pub(crate) own: Checksum,
+    pub(crate) other: Checksum,
+}
+
+/// What the digests say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// A majority of all members has another state, or all are heard and no majority has the same one.
-    Wrong { op: OpNumber, own: Checksum, other: Checksum },
-    /// This member has another state, and it cannot be said yet whose is wrong.
-    Disputed { with: ReplicaId, op: OpNumber, own: Checksum, other: Checksum },
+    /// A majority of all members has another state.
+    Wrong(Difference),
+    /// This member has another state, and it cannot be said whose is wrong.
+    Disputed(ReplicaId, Difference),
 }
 
 impl Digests {
@@ -35,43 +48,55 @@ impl Digests {
         }
     }
 
-    /// A member's last word takes the place of what it said before.
+    /// A member's last word takes the place of what it said before: after a restart it may have none.
     pub(crate) fn note_reported(&mut self, from: ReplicaId, digests: Vec<StateDigest>) {
         match self.reported.iter_mut().find(|(id, _)| *id == from) {
             Some((_, before)) => *before = digests,
+            None if digests.is_empty() => {}
             None => self.reported.push((from, digests)),
         }
     }
 
+    /// What this replica reports: also what nobody can decide, however many checkpoints came after it.
     pub(crate) fn own(&self) -> Vec<StateDigest> {
-        self.own.iter().copied().collect()
+        let undecidable = self.undecidable.map(|(Difference { op, own, .. }, _)| StateDigest { op, digest: own });
+        let older = undecidable.filter(|digest| !self.own.contains(digest));
+        older.into_iter().chain(self.own.iter().copied()).collect()
     }
 
-    /// Whether this state is wrong, in a cluster of so many; else the first dispute that was not told yet. Larger quorums of the cluster do
-    /// not matter: two of three that agree are right, also where all three have to acknowledge an op.
+    /// Compares, in a cluster of so many. Larger quorums of the cluster do not matter: two of three that agree are right, also where all three
+    /// have to acknowledge an op. A dispute is told once an op.
     pub(crate) fn verdict(&mut self, members: usize) -> Option<Verdict> {
-        let (mut disputed, majority) = (None, members / 2 + 1);
-        for StateDigest { op, digest: own } in &self.own {
-            let of_op =
-                |digests: &[StateDigest]| digests.iter().find(|other| other.op == *op).map(|other| other.digest);
-            let others: Vec<(ReplicaId, Checksum)> =
-                self.reported.iter().filter_map(|(id, digests)| Some((*id, of_op(digests)?))).collect();
-            let Some((with, other)) = others.iter().copied().find(|(_, other)| other != own) else { continue };
-            let count = |digest: Checksum| others.iter().filter(|(_, other)| *other == digest).count();
-            let wrong = others.iter().map(|(_, other)| *other).find(|other| other != own && count(*other) >= majority);
-            let has_majority = count(*own) + 1 >= majority;
-            let nobody_has = !has_majority && others.len() + 1 == members;
-            if let Some(other) = wrong.or(nobody_has.then_some(other)) {
-                return Some(Verdict::Wrong { op: *op, own: *own, other });
+        let (mut disputed, mut undecidable, majority) = (None, None, members / 2 + 1);
+        for StateDigest { op, digest: own } in self.own() {
+            let of_op = |digests: &[StateDigest]| digests.iter().find(|other| other.op == op).map(|other| other.digest);
+            let others = || self.reported.iter().filter_map(|(id, digests)| Some((*id, of_op(digests)?)));
+            let Some((with, other)) = others().find(|(_, other)| *other != own) else { continue };
+            let count = |digest: Checksum| others().filter(|(_, other)| *other == digest).count();
+            if let Some((_, other)) = others().find(|(_, other)| *other != own && count(*other) >= majority) {
+                return Some(Verdict::Wrong(Difference { op, own, other }));
             }
-            if *op > self.told {
-                disputed.get_or_insert(Verdict::Disputed { with, op: *op, own: *own, other });
+            let difference = Difference { op, own, other };
+            if count(own) + 1 < majority && others().count() + 1 == members {
+                undecidable.get_or_insert(difference);
+            }
+            if op > self.told {
+                disputed.get_or_insert(Verdict::Disputed(with, difference));
             }
         }
-        if let Some(Verdict::Disputed { op, .. }) = disputed {
+        let told = self.undecidable.map_or(0, |(_, told)| told);
+        self.undecidable = undecidable.map(|difference| (difference, told));
+        if let Some(Verdict::Disputed(_, Difference { op, .. })) = disputed {
             self.told = op;
         }
         disputed
+    }
+
+    /// A ping is due. What nobody can decide, once it was told often enough.
+    pub(crate) fn on_ping_due(&mut self) -> Option<Difference> {
+        let (difference, told) = self.undecidable.as_mut()?;
+        *told += 1;
+        (*told > LAST_WORDS).then_some(*difference)
     }
 }
 
@@ -83,33 +108,65 @@ mod tests {
         StateDigest { op: OpNumber(op), digest: Checksum(digest) }
     }
 
-    /// The verdict of replica 0 of `members`, whose digest after op 5 is 1, where the others report these.
-    fn verdict(members: usize, others: &[u128]) -> Option<Verdict> {
+    /// Of replica 0 of a cluster, whose digest after op 5 is 1, where the others report these.
+    fn compared(members: usize, others: &[u128]) -> (Digests, Option<Verdict>) {
         let mut digests = Digests::default();
         digests.note_own(digest(5, 1));
         for (at, other) in others.iter().enumerate() {
             digests.note_reported(ReplicaId(at as u8 + 1), vec![digest(4, 9), digest(5, *other)]);
         }
-        digests.verdict(members)
+        let verdict = digests.verdict(members);
+        (digests, verdict)
     }
 
-    fn is_wrong(verdict: Option<Verdict>) -> bool {
-        matches!(verdict, Some(Verdict::Wrong { op: OpNumber(5), own: Checksum(1), .. }))
+    /// "same", "wrong", "undecidable", or "disputed": with whom it cannot be said yet, or ever, and nobody stops.
+    fn verdict(members: usize, others: &[u128]) -> &'static str {
+        let (mut digests, verdict) = compared(members, others);
+        let stops = (0..LAST_WORDS).all(|_| digests.on_ping_due().is_none()) && digests.on_ping_due().is_some();
+        match verdict {
+            Some(Verdict::Wrong(Difference { op: OpNumber(5), own: Checksum(1), .. })) if !stops => "wrong",
+            Some(Verdict::Disputed(..)) if stops => "undecidable",
+            Some(Verdict::Disputed(..)) => "disputed",
+            None if !stops => "same",
+            other => panic!("{other:?}, and it stops: {stops}"),
+        }
     }
 
-    /// Rule 9.8: the one that differs from a majority is wrong; where none agrees, all are.
+    /// Rule 9.8: the one that differs from a majority is wrong; where none agrees, nobody knows.
     #[test]
     fn the_state_that_differs_from_a_majority_is_wrong() {
-        assert_eq!(verdict(3, &[]), None);
-        assert_eq!(verdict(3, &[1, 1]), None);
-        assert!(is_wrong(verdict(3, &[2, 2])));
-        let dispute = verdict(3, &[2]);
-        assert!(matches!(dispute, Some(Verdict::Disputed { with: ReplicaId(1), .. })), "{dispute:?}");
-        assert!(matches!(verdict(3, &[1, 2]), Some(Verdict::Disputed { with: ReplicaId(2), .. })), "the other is");
-        assert!(is_wrong(verdict(3, &[2, 3])), "nobody knows");
-        assert!(is_wrong(verdict(2, &[2])), "of two nobody knows either");
-        assert!(!is_wrong(verdict(5, &[2, 2, 1, 1])) && is_wrong(verdict(5, &[2, 2, 2, 1])));
-        assert!(!is_wrong(verdict(4, &[2, 2])) && is_wrong(verdict(4, &[2, 2, 1])));
+        let cases: [(usize, &[u128], &str); 14] = [
+            (3, &[], "same"),
+            (3, &[1, 1], "same"),
+            (3, &[2], "disputed"),
+            (3, &[2, 2], "wrong"),
+            (3, &[1, 2], "disputed"),
+            (3, &[2, 3], "undecidable"),
+            (2, &[1], "same"),
+            (2, &[2], "undecidable"),
+            (4, &[2, 2], "disputed"),
+            (4, &[2, 2, 1], "undecidable"),
+            (4, &[2, 2, 2], "wrong"),
+            (5, &[2, 2, 1], "disputed"),
+            (5, &[2, 2, 1, 1], "disputed"),
+            (5, &[2, 2, 2, 1], "wrong"),
+        ];
+        for (members, others, expected) in cases {
+            assert_eq!(verdict(members, others), expected, "1 among {others:?} of {members}");
+        }
+    }
+
+    /// The others have to hear it as well, whatever comes after it; and it is over when one of them is healed.
+    #[test]
+    fn what_nobody_can_decide_is_reported_until_it_is_over() {
+        let (mut digests, _) = compared(2, &[2]);
+        (6..=20).for_each(|op| digests.note_own(digest(op, 1)));
+        assert!(digests.own().contains(&digest(5, 1)), "{:?}", digests.own());
+        assert_eq!(digests.verdict(2), None);
+        assert!(digests.own().contains(&digest(5, 1)), "it is still so");
+        digests.note_reported(ReplicaId(1), Vec::new());
+        digests.verdict(2);
+        assert!((0..9).all(|_| digests.on_ping_due().is_none()), "the other one has started again");
     }
 
     #[test]
