@@ -35,6 +35,7 @@ fn largest(replica: u8, addresses: &[String]) -> Config {
         constants.batch_bytes_max = BATCH_BYTES_MAX.max as u32;
         config.query_max = QUERY_MAX.max as u32;
         config.answer_max = ANSWER_MAX.max as u32;
+        config.log_bytes_max = 2 << 30;
         // A machine that is busy with messages of 64 MiB is not a dead one.
         config.timing.heartbeat = Duration::from_secs(1);
         config.timing.primary_timeout = Duration::from_secs(60);

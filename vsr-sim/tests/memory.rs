@@ -25,7 +25,8 @@ vsr_sim::storage_conformance!(Memory);
 
 /// Those of its checkpoints that need no harm.
 #[test]
-fn clauses_15_and_16_of_checkpoints() {
-    vsr_sim::conformance::storage::whole_checkpoints(&mut Memory);
-    vsr_sim::conformance::storage::kept_checkpoints(&mut Memory);
+fn clauses_15_16_and_18_of_checkpoints() {
+    vsr_sim::conformance::checkpoints::whole_checkpoints(&mut Memory);
+    vsr_sim::conformance::checkpoints::kept_checkpoints(&mut Memory);
+    vsr_sim::conformance::checkpoints::parts_of_checkpoints(&mut Memory);
 }

@@ -13,9 +13,11 @@ use vsr::storage::StorageError;
 use crate::io_error;
 use crate::log::Place;
 use crate::medium::{Disk, Medium};
+use crate::ring::Ring;
 use crate::scan::scan;
 use crate::sector::SECTOR;
 use crate::site::Site;
+use crate::slots::Slots;
 use crate::state::{NOTHING, SeenState, StateCopy, StateFile, lost};
 use crate::storage::{CHECKPOINTS, FileOptions, check_not_empty, find_files, log_salt, missing};
 use crate::usage::{Usage, usage};
@@ -94,19 +96,21 @@ pub struct InspectedState {
 /// The log on the disk.
 #[non_exhaustive]
 pub struct InspectedLog {
+    /// The last op that was dropped from it; 0 while it begins with op 1.
+    pub base: OpNumber,
     /// Its highest op.
     pub head: OpNumber,
     /// False when ops above the head may have been lost.
     pub head_certain: bool,
     /// Bytes of the file.
     pub len: u64,
-    /// Bytes up to where the next record begins.
+    /// Bytes from the first record that is needed to where the next one begins.
     pub used: u64,
-    /// Bytes that are durably prepared: the watermark.
+    /// Bytes from there that are durably prepared: the watermark.
     pub prepared: u64,
     /// Stretches, from and to in bytes, that are bad and were stepped over.
     pub skipped: Vec<(u64, u64)>,
-    places: Vec<Place>,
+    places: Slots,
 }
 
 /// What is left of a slot.
@@ -182,18 +186,18 @@ impl Inspection {
 }
 
 impl InspectedLog {
-    /// Every slot in the order of the ops, from op 1 to the head.
+    /// Every slot in the order of the ops, from the one after the base to the head.
     pub fn slots(&self) -> impl Iterator<Item = InspectedSlot> + '_ {
-        self.places.iter().zip(1..).map(|(place, op)| inspected(op, place))
+        self.places.iter().map(|(op, place)| inspected(op, place))
     }
 
     /// The slots of a range of ops, as far as there are some. Finding the first takes no time.
     pub fn slots_of(&self, first: OpNumber, last: OpNumber) -> impl Iterator<Item = InspectedSlot> + '_ {
-        let from = first.0.max(1);
+        let from = first.0.max(self.places.base() + 1);
         let count = last.0.saturating_add(1).saturating_sub(from);
-        let skip = usize::try_from(from - 1).unwrap_or(usize::MAX);
-        let of = self.places.get(skip..).unwrap_or_default().iter();
-        of.take(usize::try_from(count).unwrap_or(usize::MAX)).zip(from..).map(|(place, op)| inspected(op, place))
+        let skip = usize::try_from(from - 1 - self.places.base()).unwrap_or(usize::MAX);
+        let of = self.places.iter().skip(skip).take(usize::try_from(count).unwrap_or(usize::MAX));
+        of.map(|(op, place)| inspected(op, place))
     }
 
     /// The slots as runs of one verdict: few, where the log is long and whole.
@@ -213,7 +217,7 @@ impl InspectedLog {
 impl fmt::Debug for InspectedLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut all = f.debug_struct("InspectedLog");
-        all.field("head", &self.head).field("head_certain", &self.head_certain);
+        all.field("base", &self.base).field("head", &self.head).field("head_certain", &self.head_certain);
         all.field("len", &self.len).field("used", &self.used).field("prepared", &self.prepared);
         // Not the slots: there may be millions.
         all.field("skipped", &self.skipped).finish_non_exhaustive()
@@ -306,16 +310,19 @@ fn look<M: Medium>(log: Option<M>, state: M, name: &str, site: Option<Site>) -> 
         found.refusal.get_or_insert_with(|| lost(name));
         return Ok(found);
     };
-    match log.map(|log| Ok((scan(&log, log_salt(superblock.salt), name, &record, None)?, bytes_of(&log, name)?))) {
+    let ring = |log| Ring::new(log, superblock.log_limit);
+    let scanned = |log: &Ring<M>| scan(log, log_salt(superblock.salt), name, &record, None);
+    match log.map(ring).map(|log| Ok((scanned(&log)?, bytes_of(&log, name)?))) {
         Some(Ok((scanned, len))) => {
             // The log was written under a state that is not here: a start refuses it as well.
             is_newest &= scanned.newest <= record.generation;
             found.log = Some(InspectedLog {
-                head: OpNumber(scanned.places.len() as u64),
+                base: OpNumber(scanned.places.base()),
+                head: OpNumber(scanned.places.head()),
                 head_certain: record.certain && scanned.head_certain,
                 len,
-                used: scanned.tail * SECTOR as u64,
-                prepared: scanned.prepared * SECTOR as u64,
+                used: (scanned.tail - record.start) * SECTOR as u64,
+                prepared: scanned.prepared.saturating_sub(record.start) * SECTOR as u64,
                 skipped: record.skipped.iter().map(|(from, to)| (from * SECTOR as u64, to * SECTOR as u64)).collect(),
                 places: scanned.places,
             });

@@ -135,8 +135,9 @@
 //! On the hot path a batch is one contiguous write and one sync, and a small op one sector of 512 bytes, at most
 //! two. A state is written beside at a start, by the replica, and in the rare cases of 4 and 5.
 //!
-//! Nothing is dropped from the log yet: it grows by extents that are written and synced
-//! before they are used, up to the limit given when the disk was formatted. Checkpoints ([`CheckpointFolder`](vsr::checkpoints::CheckpointFolder)) lie in a
+//! The log grows by extents that are written and synced before they are used, up to the limit given when the disk was formatted; where it comes to that it goes on
+//! at the beginning of the file, over what the replica has dropped (the base of the vsr state). A state says at which sector the first record
+//! begins that is needed; what is before is given back to the file system, where that can make holes. Checkpoints ([`CheckpointFolder`](vsr::checkpoints::CheckpointFolder)) lie in a
 //! folder `checkpoints` beside it; a start goes on from the newest that is whole.
 //!
 //! # Options
@@ -170,8 +171,8 @@
 //! | [`Full`](vsr::storage::StorageError::Full) | the log is at its limit, or the disk has no room | make room; the replica goes on by itself |
 //! | [`Io`](vsr::storage::StorageError::Io), [`Poisoned`](vsr::storage::StorageError::Poisoned) | the disk refused a write or a sync | start the replica again once the disk works |
 //!
-//! A log that was cut, emptied, or has bad sectors is not an error: the replica fetches from its peers what is lost. "Replace the replica" has to wait for
-//! checkpoints: until then the cluster goes on without it.
+//! A log that was cut, emptied, or has bad sectors is not an error: the replica fetches from its peers what is lost. "Replace the replica" is not built
+//! yet: until then the cluster goes on without it.
 //!
 //! # A look at a folder
 //!
@@ -216,9 +217,11 @@ pub mod medium;
 mod ranges;
 mod record;
 mod recover;
+mod ring;
 mod scan;
 mod sector;
 mod site;
+mod slots;
 mod state;
 mod storage;
 mod usage;

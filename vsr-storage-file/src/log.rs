@@ -61,6 +61,9 @@ pub(crate) struct LogFile<M> {
     pub(crate) medium: M,
     pub(crate) path: String,
     pub(crate) salt: u64,
+    /// The sector at which the first record begins that is needed, and the last write before it.
+    pub(crate) start: u64,
+    pub(crate) before: u64,
     /// The sector at which the next record begins.
     pub(crate) tail: u64,
     /// The last complete write.
@@ -99,6 +102,8 @@ impl<M: Medium> LogFile<M> {
             medium,
             path: path.to_owned(),
             salt,
+            start: 0,
+            before: 0,
             tail: 0,
             last: 0,
             next: 1,
@@ -125,17 +130,22 @@ impl<M: Medium> LogFile<M> {
         self.tail
     }
 
-    /// Bytes up to the next record.
+    /// Bytes from the first record that is needed to where the next one begins.
     pub(crate) fn used(&self) -> u64 {
+        self.end() - self.start * SECTOR as u64
+    }
+
+    /// Where the next record begins.
+    pub(crate) fn end(&self) -> u64 {
         self.tail * SECTOR as u64
     }
 
-    /// Bytes that are prepared.
+    /// Where what is prepared ends.
     pub(crate) fn prepared(&self) -> u64 {
         self.prepared * SECTOR as u64
     }
 
-    /// Bytes that are prepared, as a durable state or record says.
+    /// Where that ends, as a durable state or record says.
     pub(crate) fn watermark(&self) -> u64 {
         self.watermark * SECTOR as u64
     }
@@ -149,6 +159,43 @@ impl<M: Medium> LogFile<M> {
     pub(crate) fn cost(&self, entries: &[Entry], apart: bool) -> u64 {
         let bodies: usize = entries.iter().map(|entry| entry.body.len()).sum();
         (sectors_of(own(entries.len()), self.copy.len(), bodies, apart) * SECTOR) as u64
+    }
+
+    /// Where the first record begins that holds an entry of one of these slots, and the last write before it: what was there before is not
+    /// needed any more. Where that cannot be said for certain all is needed that was.
+    pub(crate) fn first_needed(&self, slots: impl Iterator<Item = Place>) -> (u64, u64) {
+        let all = (self.start, self.before);
+        let mut first = self.tail;
+        for place in slots {
+            match place {
+                Place { body: Some(Location { record, .. }), .. } => first = first.min(record),
+                // That nothing was ever put there is known from the records before.
+                Place { damaged: false, .. } => return all,
+                Place { .. } => {}
+            }
+        }
+        if first == self.tail {
+            return (self.tail, self.last);
+        }
+        let mut sector = [0; SECTOR];
+        let is_read = self.medium.read_at(&mut sector, first * SECTOR as u64).is_ok();
+        let is_first = matches!(judge(self.salt, first, &sector), Sector::Valid(Stamp { index: 0, .. }));
+        match RecordHeader::decode(&sector).filter(|_| is_read && is_first) {
+            Some(record) => (first, record.previous),
+            None => all,
+        }
+    }
+
+    /// What is before the first record that is needed may be written over: a durable state says so.
+    pub(crate) fn drop_before(&mut self, (start, before): (u64, u64)) {
+        if start > self.start {
+            let (from, to) = (self.start * SECTOR as u64, start * SECTOR as u64);
+            if let Err(error) = self.medium.discard(from, to - from) {
+                tracing::debug!(path = self.path, %error, "no room was given back: it is used again");
+            }
+        }
+        (self.start, self.before) = (start, before);
+        self.skipped.retain(|(_, to)| *to > start);
     }
 
     /// A state is durable that says where the log stands: the records after it are its generation.

@@ -10,7 +10,7 @@ use crate::sector::SECTOR;
 use crate::site::FileSite;
 
 /// The grain at which a kernel reads, and disks fail.
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// Sectors of a page.
 pub(crate) const PAGE_SECTORS: u64 = (PAGE / SECTOR) as u64;
@@ -89,6 +89,14 @@ pub trait Medium: Send + Sync + 'static {
     /// Those of the operating system.
     fn len(&self) -> io::Result<u64>;
 
+    /// These bytes are not needed any more, and may be given back to the file system. What is read there from now on may be anything.
+    ///
+    /// # Errors
+    /// Those of the disk: none of them does harm.
+    fn discard(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Whether it has no bytes.
     ///
     /// # Errors
@@ -153,6 +161,13 @@ impl Medium for Disk {
     fn len(&self) -> io::Result<u64> {
         self.0.metadata().map(|metadata| metadata.len())
     }
+
+    /// A hole, where the file system can make one. Where it cannot, the file takes its room until it is written over.
+    #[cfg(target_os = "linux")]
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        use rustix::fs::{FallocateFlags, fallocate};
+        Ok(fallocate(&self.0, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len)?)
+    }
 }
 
 impl<M: Medium> Medium for std::sync::Arc<M> {
@@ -170,5 +185,9 @@ impl<M: Medium> Medium for std::sync::Arc<M> {
 
     fn len(&self) -> io::Result<u64> {
         (**self).len()
+    }
+
+    fn discard(&self, offset: u64, len: u64) -> io::Result<()> {
+        (**self).discard(offset, len)
     }
 }

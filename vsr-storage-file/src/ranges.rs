@@ -39,6 +39,12 @@ impl LostSlots {
         self.0.split_off(&op.saturating_add(1));
     }
 
+    /// Removes what is not above `op`.
+    pub(crate) fn drop_up_to(&mut self, op: u64) {
+        self.split(op.saturating_add(1));
+        self.0 = self.0.split_off(&op.saturating_add(1));
+    }
+
     /// The runs, but `most` of them at most: where there are more, what lies between two is taken in.
     pub(crate) fn runs(&self, most: usize) -> Vec<Lost> {
         let mut runs: Vec<Lost> = Vec::new();
@@ -85,6 +91,12 @@ mod tests {
         {
             add(&mut slots, &mut model, first, last, since);
             check(&slots, &model);
+        }
+        let (mut above, mut of_model) = (slots.clone(), model.clone());
+        for op in [0, 1, 5, 7, 20] {
+            above.drop_up_to(op);
+            of_model = of_model.split_off(&(op + 1));
+            check(&above, &of_model);
         }
         for above in [39, 20, 7, 6, 1, 0] {
             slots.truncate(above);

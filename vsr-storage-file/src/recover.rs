@@ -1,25 +1,29 @@
 //! The log at a start: what a scan of it has found is made durable, and the log goes on behind it.
 
+use std::sync::Arc;
+
 use vsr::storage::StorageError;
 
-use crate::log::{LogFile, Place};
+use crate::log::LogFile;
 use crate::medium::{Medium, read_sectors};
+use crate::ring::Ring;
 use crate::scan::{Candidate, scan};
 use crate::sector::{SECTOR, Sector, Stamp, judge};
+use crate::slots::Slots;
 use crate::state::{StateRecord, lost};
 use crate::write_error;
 
 /// The log as it was found.
 #[derive(Debug)]
 pub(crate) struct Scan {
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Slots,
     pub(crate) head_certain: bool,
     /// Ops of a lost record of which this start knows, and the next one does not.
     pub(crate) orphans: Vec<u64>,
 }
 
-impl<M: Medium> LogFile<M> {
-    /// Reads the whole file, judges every sector, and makes durable what is relied on.
+impl<M: Medium> LogFile<Arc<Ring<M>>> {
+    /// Reads what is needed of the file, judges every sector, and makes durable what is relied on.
     pub(crate) fn recover(&mut self, state: &StateRecord) -> Result<Scan, StorageError> {
         let mut found = scan(&self.medium, self.salt, &self.path, state, None)?;
         if found.newest > state.generation {
@@ -37,6 +41,7 @@ impl<M: Medium> LogFile<M> {
             tracing::warn!(path, %error, "the end of the log cannot be written again, and is taken for damaged");
             found = scan(&self.medium, self.salt, &self.path, state, Some((record.start, record.end())))?;
         }
+        (self.start, self.before) = (state.start, state.before);
         (self.tail, self.last, self.copy) = (found.tail, found.last, found.copy);
         (self.prepared, self.watermark, self.gap) = (found.prepared, found.prepared, None);
         self.skipped.clone_from(&state.skipped);

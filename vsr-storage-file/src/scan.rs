@@ -11,17 +11,22 @@ use crate::log::{Location, Place, STEP, read};
 use crate::medium::{Medium, read_sectors};
 use crate::ranges::Lost;
 use crate::record::{GENERATION, RECORD, RecordHeader, front};
+use crate::ring::Ring;
 use crate::sector::{PAYLOAD, SECTOR, Sector, Stamp, judge};
+use crate::slots::Slots;
 use crate::state::{SKIPPED_MAX, StateRecord};
 
 /// Rotten sectors at the end of the log that are left alone: they may go bad again. More than that is no bad spot of
 /// a disk, but a file that was cut or overwritten, and is prepared anew.
 const SKIP_MAX: usize = 128;
 
+/// Sectors behind those that a state calls prepared, in which there may be records of its generation: before there are more a state says so.
+pub(crate) const AHEAD: u64 = (64 << 20) / SECTOR as u64;
+
 /// What was found.
 #[derive(Debug)]
 pub(crate) struct Found {
-    pub(crate) places: Vec<Place>,
+    pub(crate) places: Slots,
     pub(crate) head_certain: bool,
     /// The newest generation that a sector names.
     pub(crate) newest: u64,
@@ -64,6 +69,8 @@ impl Candidate {
 }
 
 struct Sectors {
+    /// The first.
+    from: u64,
     list: Vec<Sector>,
     /// Of the sectors that begin a record: where, the write before it, what was prepared.
     firsts: Vec<(u64, RecordHeader)>,
@@ -79,13 +86,28 @@ impl Sectors {
         self.list.push(judged);
     }
 
+    fn get(&self, at: u64) -> Option<Sector> {
+        self.list.get(usize::try_from(at.checked_sub(self.from)?).ok()?).copied()
+    }
+
+    fn end(&self) -> u64 {
+        self.from + self.list.len() as u64
+    }
+
+    /// Those from one to another, as far as they are here.
+    fn range_mut(&mut self, from: u64, to: u64) -> &mut [Sector] {
+        let place = |at: u64| at.clamp(self.from, self.end()) - self.from;
+        let (from, to) = (place(from) as usize, place(to.max(from)) as usize);
+        &mut self.list[from..to]
+    }
+
     fn first(&self, at: u64) -> Option<RecordHeader> {
         let found = self.firsts.binary_search_by_key(&at, |(at, _)| *at).ok()?;
         self.firsts.get(found).map(|(_, record)| *record)
     }
 
     fn of_generation(&self, generation: u64) -> impl Iterator<Item = &RecordHeader> {
-        let is_of = move |at: u64| match self.list.get(at as usize) {
+        let is_of = move |at: u64| match self.get(at) {
             Some(Sector::Valid(stamp)) => stamp.write >> GENERATION == generation,
             _ => false,
         };
@@ -93,14 +115,19 @@ impl Sectors {
     }
 }
 
-/// Reads the whole file and judges every sector.
-fn judge_all<M: Medium>(medium: &M, salt: u64, path: &str) -> Result<Sectors, StorageError> {
+/// Judges every sector from the first that is needed on, as far as there can be records.
+fn judge_all<M: Medium>(medium: &Ring<M>, salt: u64, path: &str, state: &StateRecord) -> Result<Sectors, StorageError> {
     let len = medium.len().map_err(io_error(format!("reading {path}/log")))?;
-    // A last piece of a sector is what a crash left of a new extent.
-    let whole = len - len % SECTOR as u64;
-    let mut sectors = Sectors { list: Vec::with_capacity((whole / SECTOR as u64) as usize), firsts: Vec::new() };
-    let mut buffer = vec![0; whole.min(STEP as u64) as usize];
-    let (mut offset, mut unreadable, mut error, mut written) = (0, 0, None, 0);
+    let (size, from) = (medium.size() / SECTOR as u64, state.start);
+    // As long as the file was never full, nothing stands at its beginning that belongs behind its end. (A last piece of a sector is what a
+    // crash left of a new extent.)
+    let is_full = len >= medium.size() || state.prepared > size;
+    let to = if is_full { (state.prepared + AHEAD).min(from + size) } else { (len / SECTOR as u64).max(from) };
+    let mut sectors = Sectors { from, list: Vec::with_capacity((to - from) as usize), firsts: Vec::new() };
+    let whole = to * SECTOR as u64;
+    let mut offset = from * SECTOR as u64;
+    let mut buffer = vec![0; (whole - offset).min(STEP as u64) as usize];
+    let (mut unreadable, mut error, mut written) = (0, None, 0);
     while offset < whole {
         let take = (whole - offset).min(STEP as u64) as usize;
         let read = &mut buffer[..take];
@@ -114,7 +141,8 @@ fn judge_all<M: Medium>(medium: &M, salt: u64, path: &str) -> Result<Sectors, St
         }
         offset += take as u64;
     }
-    if sectors.list.iter().any(|sector| *sector != Sector::Rotten) {
+    // Where everything was dropped, and nothing is prepared, there is nothing to be seen.
+    if state.prepared <= from && from > 0 || sectors.list.iter().any(|sector| *sector != Sector::Rotten) {
         return Ok(sectors);
     }
     let what = match error {
@@ -132,24 +160,21 @@ fn judge_all<M: Medium>(medium: &M, salt: u64, path: &str) -> Result<Sectors, St
 
 /// Judges the log as the state describes it. `given_up`: sectors, from and to, that are not believed.
 pub(crate) fn scan<M: Medium>(
-    medium: &M,
+    medium: &Ring<M>,
     salt: u64,
     path: &str,
     state: &StateRecord,
     given_up: Option<(u64, u64)>,
 ) -> Result<Found, StorageError> {
-    let mut sectors = judge_all(medium, salt, path)?;
+    let mut sectors = judge_all(medium, salt, path, state)?;
     let newest = sectors.list.iter().filter_map(|sector| match sector {
         Sector::Valid(stamp) => Some(stamp.write >> GENERATION),
         Sector::Rotten => None,
     });
     let newest = newest.max().unwrap_or(0);
     for &(from, to) in state.skipped.iter().chain(&given_up) {
-        let to = to.min(sectors.list.len() as u64);
-        if let Some(skipped) = sectors.list.get_mut(from as usize..to as usize) {
-            // Unreadable once is lost for good.
-            skipped.fill(Sector::Rotten);
-        }
+        // Unreadable once is lost for good.
+        sectors.range_mut(from, to).fill(Sector::Rotten);
     }
     let mut lost = state.lost.runs(usize::MAX);
     lost.sort_unstable_by_key(|&(first, _, since)| std::cmp::Reverse((since, first)));
@@ -160,13 +185,13 @@ pub(crate) fn scan<M: Medium>(
         sectors: &sectors,
         state,
         prepared: prepared.unwrap_or(0).max(state.prepared),
-        places: Vec::new(),
+        places: Slots::after(state.state.base().0),
         has_blanks: false,
         head_certain: true,
         is_reverted: false,
-        last: 0,
-        taken: 0,
-        end: 0,
+        last: state.before,
+        taken: state.before,
+        end: state.start,
         copy: None,
         unproved: None,
         lost,
@@ -185,13 +210,13 @@ pub(crate) fn scan<M: Medium>(
 }
 
 struct Scanning<'a, M> {
-    medium: &'a M,
+    medium: &'a Ring<M>,
     salt: u64,
     sectors: &'a Sectors,
     state: &'a StateRecord,
     /// Sectors that are durably prepared: what is not there was there.
     prepared: u64,
-    places: Vec<Place>,
+    places: Slots,
     /// Whether a slot may be absent.
     has_blanks: bool,
     head_certain: bool,
@@ -215,7 +240,8 @@ impl<M: Medium> Scanning<'_, M> {
     /// What lies before the state (rule 2). `next`: the first record after it.
     fn settled(&mut self, next: Option<&Candidate>) {
         let (tail, log_write) = (self.state.tail, self.state.log_write);
-        let mut found = self.candidates(0, tail, |write| write <= log_write);
+        let before = self.state.before;
+        let mut found = self.candidates(self.state.start, tail, |write| write > before && write <= log_write);
         // Downwards: each record names the one before it. What is not named had never completed, or was lost
         // when the state was written.
         let mut named = log_write;
@@ -239,7 +265,7 @@ impl<M: Medium> Scanning<'_, M> {
                 _ => self.hole(log_write >> GENERATION),
             }
         }
-        self.places.truncate(self.state.head as usize);
+        self.places.truncate(self.state.head);
         // A state that names an absurd head is not the protocol's; its log is not believed any further.
         let head = self.state.head.min(self.most());
         self.head_certain &= head == self.state.head;
@@ -254,8 +280,9 @@ impl<M: Medium> Scanning<'_, M> {
             let last = last.min(self.most());
             // The log was as long as that.
             self.extend(last, Place::LOST);
-            let (skip, count) = (first.saturating_sub(1), (last + 1).saturating_sub(first));
-            self.places.iter_mut().skip(skip as usize).take(count as usize).for_each(|place| *place = Place::LOST);
+            let first = first.max(self.places.base() + 1);
+            let count = (last + 1).saturating_sub(first);
+            self.places.from(first).take(count as usize).for_each(|place| *place = Place::LOST);
         }
     }
 
@@ -311,8 +338,8 @@ impl<M: Medium> Scanning<'_, M> {
     }
 
     fn sector(&self, at: u64) -> Sector {
-        match self.sectors.list.get(at as usize) {
-            Some(&sector) => sector,
+        match self.sectors.get(at) {
+            Some(sector) => sector,
             // It was prepared, and the file ends before it: it was cut (rule 4).
             None if at < self.prepared => Sector::Rotten,
             None => Sector::Valid(Stamp::BLANK),
@@ -330,7 +357,7 @@ impl<M: Medium> Scanning<'_, M> {
     /// The records between `from` and `to` whose numbers count, whatever is left of them.
     fn candidates(&self, from: u64, to: u64, counts: impl Fn(u64) -> bool) -> Vec<Candidate> {
         let (mut from, mut at, mut found) = (from, from, Vec::new());
-        while at < to.min(self.sectors.list.len() as u64) {
+        while at < to.min(self.sectors.end()) {
             let Some((start, stamp)) = self.owner(at, from, to, &counts) else {
                 at += 1;
                 continue;
@@ -371,7 +398,7 @@ impl<M: Medium> Scanning<'_, M> {
 
     /// No op above is believed of a record.
     fn most(&self) -> u64 {
-        self.places.len() as u64 + LEAP_MAX
+        self.places.head() + LEAP_MAX
     }
 
     /// Takes in a record, as far as it can be read. `is_complete`: it is certain that it completed. Whether
@@ -431,10 +458,10 @@ impl<M: Medium> Scanning<'_, M> {
             self.hole(write >> GENERATION);
         }
         if is_complete {
-            self.places.truncate(record.base as usize);
+            self.places.truncate(record.base);
         } else {
             // Whether it dropped them is not known: it may never have completed.
-            self.places.iter_mut().skip(record.base as usize).for_each(|place| *place = Place::LOST);
+            self.places.from(record.base + 1).for_each(|place| *place = Place::LOST);
         }
         self.extend(record.base, Place::LOST);
         let mut offset = Some(record.own() as u64 + u64::from(record.copied));
@@ -453,11 +480,7 @@ impl<M: Medium> Scanning<'_, M> {
             let body = body.filter(|body| self.is_readable(body, header.body_len));
             offset = offset.map(|offset| offset + u64::from(header.body_len));
             self.extend(header.op.0 - 1, if is_known { Place::ABSENT } else { Place::LOST });
-            let place = Place { header: Some(header), body, damaged: body.is_none() };
-            match self.places.get_mut((header.op.0 - 1) as usize) {
-                Some(slot) => *slot = place,
-                None => self.places.push(place),
-            }
+            self.places.put(header.op.0, Place { header: Some(header), body, damaged: body.is_none() });
         }
         if !is_known {
             self.extend(record.head, Place::LOST);
@@ -465,10 +488,7 @@ impl<M: Medium> Scanning<'_, M> {
     }
 
     fn extend(&mut self, head: u64, with: Place) {
-        if head > self.places.len() as u64 {
-            self.has_blanks |= with == Place::ABSENT;
-            self.places.resize(head as usize, with);
-        }
+        self.has_blanks |= self.places.extend(head, with) && with == Place::ABSENT;
     }
 
     /// Records are missing after the last one, of generations up to `to`. Slots that they can have filled,
@@ -476,9 +496,9 @@ impl<M: Medium> Scanning<'_, M> {
     /// exception: a stale slot below that number is replaced where it stands.
     fn hole(&mut self, to: u64) {
         let floor = self.state.lowest(self.last, to);
-        self.places.iter_mut().skip(floor.saturating_sub(1) as usize).for_each(|place| *place = Place::LOST);
+        self.places.from(floor).for_each(|place| *place = Place::LOST);
         if std::mem::take(&mut self.has_blanks) {
-            let absent = self.places.iter_mut().filter(|place| **place == Place::ABSENT);
+            let absent = self.places.from(0).filter(|place| **place == Place::ABSENT);
             absent.for_each(|place| *place = Place::LOST);
         }
     }

@@ -24,7 +24,7 @@ use crate::site::Site;
 use crate::{io_error, write_error};
 
 /// The version of the format of both files.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 const MAGIC: &[u8; 8] = b"vsr disk";
 const SUPERBLOCK_SALT: u64 = 0x7673_7220_6469_736b;
@@ -85,6 +85,9 @@ pub(crate) struct StateRecord {
     /// The last complete write to the log before this state. What else was found up to `tail` never completed,
     /// or was lost: it never counts again.
     pub(crate) log_write: u64,
+    /// The sector at which the first record begins that holds anything that was not dropped, and the last write before it.
+    pub(crate) start: u64,
+    pub(crate) before: u64,
     /// The head of the log that this state left: what the log held above it is truncated.
     pub(crate) head: u64,
     /// The sector at which the next record of the log begins. Rot before it is old news.
@@ -103,7 +106,7 @@ pub(crate) struct StateRecord {
 }
 
 /// A [`StateRecord`] without its generation, as it is encoded.
-type Parts<L, R, K, S> = (u64, u64, u64, u64, bool, L, R, K, S);
+type Parts<L, R, K, S> = ((u64, u64, u64, u64, u64, u64), bool, L, R, K, S);
 type OwnedParts = Parts<Vec<Lost>, Vec<ReachParts>, Vec<(u64, u64)>, VsrState>;
 type ReachParts = (u64, u64, u64, bool, u64);
 
@@ -112,6 +115,8 @@ impl StateRecord {
         StateRecord {
             generation,
             log_write: 0,
+            start: 0,
+            before: 0,
             head: 0,
             tail: 0,
             prepared,
@@ -160,8 +165,9 @@ impl StateRecord {
             (LOST_RUNS_MAX as u64, 5 + 3 * 9),
             (REACHES_MAX as u64, 5 + 3 * 9 + 1),
             (SKIPPED_MAX as u64, 5 + 2 * 9),
-            // The checkpoints that are named.
+            // The checkpoints that are named, and the header of what was dropped.
             (2, 5 + 9 + 18),
+            (1, Header::LEN as u64 + 5),
             // The numbers that are there already, and grow.
             (64, 9),
         ];
@@ -174,8 +180,8 @@ impl StateRecord {
         let reaches: Vec<ReachParts> =
             self.reaches.iter().map(|reach| (reach.first, reach.last, reach.floor, reach.inside, reach.end)).collect();
         let (certain, lost) = (self.certain, self.lost.runs(LOST_RUNS_MAX));
-        let parts: Parts<_, _, _, _> =
-            (self.log_write, self.head, self.tail, self.prepared, certain, lost, reaches, &self.skipped, &self.state);
+        let numbers = (self.log_write, self.start, self.before, self.head, self.tail, self.prepared);
+        let parts: Parts<_, _, _, _> = (numbers, certain, lost, reaches, &self.skipped, &self.state);
         let bytes =
             rmp_serde::to_vec(&parts).map_err(|error| io_error("encoding the state")(std::io::Error::other(error)))?;
         let mut out = Vec::with_capacity(16 + bytes.len());
@@ -188,13 +194,27 @@ impl StateRecord {
 
     fn decode(generation: u64, bytes: &[u8]) -> Option<StateRecord> {
         let parts: OwnedParts = rmp_serde::from_slice(bytes).ok()?;
-        let (log_write, head, tail, prepared, certain, lost, reaches, skipped, state) = parts;
+        let ((log_write, start, before, head, tail, prepared), certain, lost, reaches, skipped, state) = parts;
         let lost = LostSlots::of(&lost);
         let reaches = reaches
             .into_iter()
             .map(|(first, last, floor, inside, end)| Reach { first, last, floor, inside, end })
             .collect();
-        Some(StateRecord { generation, log_write, head, tail, prepared, certain, lost, reaches, skipped, state })
+        let record = StateRecord {
+            generation,
+            log_write,
+            start,
+            before,
+            head,
+            tail,
+            prepared,
+            certain,
+            lost,
+            reaches,
+            skipped,
+            state,
+        };
+        Some(record)
     }
 }
 

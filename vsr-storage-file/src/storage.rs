@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use vsr::checkpoints::CheckpointFolder;
 use vsr::protocol::{Batch, CheckpointId, Entry, OpNumber, Recovered, Slot, VsrState};
 use vsr::storage::{CheckpointReader, StorageError};
@@ -15,10 +16,13 @@ use vsr::{Config, Snapshot, Storage};
 
 use crate::io_error;
 use crate::log::{Append, LogFile, Place, read};
-use crate::medium::{Disk, Medium, PAGE_SECTORS};
+use crate::medium::{Disk, Medium, PAGE, PAGE_SECTORS};
 use crate::ranges::LostSlots;
+use crate::ring::Ring;
+use crate::scan::AHEAD;
 use crate::sector::SECTOR;
 use crate::site::Site;
+use crate::slots::Slots;
 use crate::state::{Reach, StateFile, StateRecord, Superblock};
 
 /// What is decided when a disk is formatted. Made by `FileOptions::default()`, and changed field by field, or by
@@ -68,10 +72,10 @@ pub struct FileStorage {
 
 /// Where the entries are: written by the writer, looked up by the reader.
 #[derive(Clone, Default)]
-struct Index(Arc<Mutex<Vec<Place>>>);
+struct Index(Arc<Mutex<Slots>>);
 
 impl Index {
-    fn lock(&self) -> MutexGuard<'_, Vec<Place>> {
+    fn lock(&self) -> MutexGuard<'_, Slots> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -250,7 +254,7 @@ pub(crate) fn log_salt(salt: u64) -> u64 {
 
 pub(crate) fn parts<M: Medium>(log: M, state: M, name: &str) -> Result<(Writer<M>, Reader<M>), StorageError> {
     let (state, superblock) = open_state(&log, state, name)?;
-    let (index, log) = (Index::default(), Arc::new(log));
+    let (index, log) = (Index::default(), Arc::new(Ring::new(log, superblock.log_limit)));
     let salt = log_salt(superblock.salt);
     let reader = Reader { index: index.clone(), log: log.clone(), salt };
     let writer = Writer {
@@ -291,7 +295,7 @@ fn format<M: Medium>(
     StateRecord::check_room(first)?;
     let sector = SECTOR as u64;
     let extent = options.extent.clamp(1 << 16, EXTENT_MAX) / sector * sector;
-    let log_limit = options.log_limit.max(extent) / sector * sector;
+    let log_limit = options.log_limit.max(extent).next_multiple_of(PAGE as u64);
     let salt = first.disk_id.0 as u64 ^ (first.disk_id.0 >> 64) as u64;
     LogFile::<M>::format(log, log_salt(salt), extent)?;
     log.sync().map_err(io_error("formatting"))?;
@@ -336,6 +340,26 @@ impl Storage for FileStorage {
         }
     }
 
+    async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+        match &self.checkpoints {
+            Some(checkpoints) => checkpoints.read_part(id, part).await,
+            None => Err(StorageError::Contract("a part of a checkpoint on a medium that keeps none")),
+        }
+    }
+
+    async fn write_part(
+        &self,
+        id: CheckpointId,
+        part: u32,
+        bytes: Bytes,
+        keep: Vec<CheckpointId>,
+    ) -> Result<u32, StorageError> {
+        match &self.checkpoints {
+            Some(checkpoints) => checkpoints.write_part(id, part, bytes, keep).await,
+            None => Err(StorageError::Contract("a part of a checkpoint on a medium that keeps none")),
+        }
+    }
+
     fn room(&self) -> u64 {
         self.threads.room()
     }
@@ -350,7 +374,7 @@ impl Storage for FileStorage {
 
 pub(crate) struct Reader<M> {
     index: Index,
-    log: Arc<M>,
+    log: Arc<Ring<M>>,
     salt: u64,
 }
 
@@ -359,7 +383,7 @@ impl<M: Medium> BlockingReader for Reader<M> {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for op in ops.start().0..=ops.end().0 {
-            let place = op.checked_sub(1).and_then(|at| self.index.lock().get(at as usize).copied());
+            let place = self.index.lock().get(op).copied();
             let entry = match place {
                 Some(Place { header: Some(header), body: Some(location), .. }) => {
                     // A sector that cannot be read is one damaged entry, not a broken disk (hazard SF-20).
@@ -383,7 +407,7 @@ impl<M: Medium> BlockingReader for Reader<M> {
 
 pub(crate) struct Writer<M: Medium> {
     index: Index,
-    log: LogFile<Arc<M>>,
+    log: LogFile<Arc<Ring<M>>>,
     state: StateFile<M>,
     superblock: Superblock,
     /// The last durable state; `None` before `recover`.
@@ -406,13 +430,26 @@ impl<M: Medium> Writer<M> {
     /// generation of records.
     fn begin(&mut self, base: u64, state: Option<VsrState>, floor: Option<u64>) -> Result<(), StorageError> {
         let Some(record) = &self.record else { return Err(StorageError::Contract("a write before recover")) };
-        let head = self.index.lock().len() as u64;
+        let index = self.index.lock();
+        let head = index.head();
         let generation = self.state.next_generation();
+        let dropped = state.as_ref().map_or(index.base(), |state| state.base().0).max(index.base());
+        let base = base.max(dropped);
+        let needed = if dropped > index.base() {
+            let slots = index.iter().filter(|(op, _)| (dropped + 1..=base).contains(op)).map(|(_, place)| *place);
+            self.log.first_needed(slots)
+        } else {
+            (self.log.start, self.log.before)
+        };
+        drop(index);
         let mut lost = self.lost.clone();
         lost.truncate(base);
+        lost.drop_up_to(dropped);
         let mut next = StateRecord {
             generation,
             log_write: self.log.last(),
+            start: needed.0,
+            before: needed.1,
             head: base,
             tail: self.log.tail(),
             prepared: self.log.prepared() / SECTOR as u64,
@@ -437,7 +474,11 @@ impl<M: Medium> Writer<M> {
         self.has_no_room = matches!(written, Err(StorageError::Full { .. }));
         written?;
         self.log.begin(&next);
-        self.index.lock().truncate(base as usize);
+        self.log.drop_before(needed);
+        let mut index = self.index.lock();
+        index.truncate(base);
+        index.drop_up_to(dropped);
+        drop(index);
         (self.record, self.has_begun, self.floor, self.lost) = (Some(next), true, floor, lost);
         Ok(())
     }
@@ -451,9 +492,9 @@ impl<M: Medium> Writer<M> {
     /// The lowest op that such a record drops or replaces.
     fn reach(&self, base: u64, entries: &[Entry]) -> Option<u64> {
         let index = self.index.lock();
-        let dropped = (base < index.len() as u64).then_some(base + 1);
+        let dropped = (base < index.head()).then_some(base + 1);
         let replaced = entries.iter().filter_map(|entry| {
-            let Place { header, .. } = index.get(entry.header.op.0.checked_sub(1)? as usize)?;
+            let Place { header, .. } = index.get(entry.header.op.0)?;
             header.is_some_and(|header| header != entry.header).then_some(entry.header.op.0)
         });
         dropped.into_iter().chain(replaced).min()
@@ -462,7 +503,9 @@ impl<M: Medium> Writer<M> {
     /// Whether a state has to be durable before a record that ends at `end`, and how far down the records after
     /// it reach.
     fn must_begin(&self, end: u64, reach: Option<u64>) -> Option<Option<u64>> {
-        let is_settled = end <= self.log.watermark();
+        // A start looks for records so far, and no further.
+        let seen = self.record.as_ref().map_or(0, |record| record.prepared + AHEAD) * SECTOR as u64;
+        let is_settled = end <= self.log.watermark() && end <= seen;
         match (reach, self.floor) {
             (None, None) => (!is_settled).then_some(None),
             // Such records come in groups; afterwards the reach is taken back.
@@ -481,7 +524,7 @@ impl<M: Medium> Writer<M> {
         if used + need > limit {
             return Err(StorageError::Full { used, limit });
         }
-        let head = self.index.lock().len() as u64;
+        let head = self.index.lock().head();
         if !self.has_begun {
             // What the start has found is durable before anything of it is written over.
             self.begin(head, None, reach.into_iter().chain(self.floor).min())?;
@@ -497,14 +540,12 @@ impl<M: Medium> Writer<M> {
         }
         let places = places?;
         let mut index = self.index.lock();
-        index.truncate(base as usize);
+        index.truncate(base);
         self.lost.truncate(base);
         for (entry, place) in entries.iter().zip(places) {
-            let at = (entry.header.op.0 - 1) as usize;
-            if index.len() <= at {
-                index.resize(at + 1, Place::ABSENT);
-            }
-            index[at] = place;
+            let op = entry.header.op.0;
+            index.extend(op - 1, Place::ABSENT);
+            index.put(op, place);
         }
         Ok(())
     }
@@ -515,13 +556,13 @@ impl<M: Medium> Writer<M> {
         let limit = self.superblock.log_limit;
         let mut stride = 0;
         loop {
-            let used = self.log.used();
-            let end = used + need;
-            if end > limit {
+            let (used, limit_at) = (self.log.used(), self.limit_at());
+            let end = self.log.end() + need;
+            if end > limit_at {
                 return Err(StorageError::Full { used, limit });
             }
             if end > self.log.prepared() {
-                self.grow(end.next_multiple_of(GROWTH_STEP).min(limit))?;
+                self.grow(end.next_multiple_of(GROWTH_STEP).min(limit_at))?;
             }
             if end <= self.log.prepared() {
                 return Ok(end);
@@ -535,6 +576,11 @@ impl<M: Medium> Writer<M> {
     pub(crate) fn check_site(&self, found: &Site) -> Result<(), StorageError> {
         self.state.check_site(found)
     }
+
+    /// Where the log may reach: behind it stands what is still needed.
+    fn limit_at(&self) -> u64 {
+        self.log.start * SECTOR as u64 + self.superblock.log_limit
+    }
 }
 
 impl<M: Medium> BlockingWriter for Writer<M> {
@@ -542,12 +588,12 @@ impl<M: Medium> BlockingWriter for Writer<M> {
         let mut record = self.state.recover()?;
         let scan = self.log.recover(&record)?;
         record.certain &= scan.head_certain;
-        let slots = scan.places.iter().map(Place::slot);
+        let slots = scan.places.iter().map(|(_, place)| place.slot());
         let recovered = Recovered { state: record.state.clone(), slots: slots.collect(), head_certain: record.certain };
         self.lost = record.lost.clone();
-        let (next, lost) = (self.state.next_generation(), (1..).zip(&scan.places));
-        let lost = lost.filter(|(_, place)| **place == Place::LOST).map(|(op, _)| op);
-        for op in lost.chain(scan.orphans) {
+        let next = self.state.next_generation();
+        let lost = scan.places.iter().filter(|(_, place)| **place == Place::LOST).map(|(op, _)| op);
+        for op in lost.chain(scan.orphans.into_iter().filter(|op| *op > recovered.state.base().0)) {
             self.lost.add(op, op, next);
         }
         let damaged = recovered.slots.iter().filter(|slot| matches!(slot, Slot::Corrupt(_))).count();
@@ -565,10 +611,11 @@ impl<M: Medium> BlockingWriter for Writer<M> {
         if self.record.is_none() {
             return Err(StorageError::Contract("a write before recover"));
         }
-        if entries.iter().any(|entry| entry.header.op == OpNumber::ZERO) {
-            return Err(StorageError::Contract("an entry of op 0"));
+        let dropped = self.index.lock().base();
+        if entries.iter().any(|entry| entry.header.op.0 <= dropped) {
+            return Err(StorageError::Contract("an entry of op 0, or of one that was dropped"));
         }
-        let head = self.index.lock().len() as u64;
+        let head = self.index.lock().head();
         let base = truncate_above.map_or(head, |above| above.0.min(head));
         match state {
             Some(state) => self.begin(base, Some(state), None),
@@ -580,24 +627,24 @@ impl<M: Medium> BlockingWriter for Writer<M> {
         if self.has_no_room {
             return 0;
         }
-        let limit = if self.disk_is_full { self.log.prepared() } else { self.superblock.log_limit };
-        limit.saturating_sub(self.log.used())
+        let limit = if self.disk_is_full { self.log.prepared() } else { self.limit_at() };
+        limit.saturating_sub(self.log.end())
     }
 
     /// Prepares the next extent in small steps, long before it is needed.
     fn after_write(&mut self) -> Result<(), StorageError> {
         if self.has_no_room {
             // A state is the smallest thing to try with.
-            let head = self.index.lock().len() as u64;
+            let head = self.index.lock().head();
             return self.begin(head, None, self.floor);
         }
         if !self.has_begun {
             // What is prepared again may be all that shows what was lost.
             return Ok(());
         }
-        let (used, prepared, limit) = (self.log.used(), self.log.prepared(), self.superblock.log_limit);
+        let (used, prepared, limit) = (self.log.used(), self.log.prepared(), self.limit_at());
         let ahead = (used / 2).clamp(self.superblock.extent / 2, EXTENT_MAX / 2);
-        if prepared < limit && prepared.saturating_sub(used) < ahead {
+        if prepared < limit && prepared.saturating_sub(self.log.end()) < ahead {
             self.grow((prepared + GROWTH_STEP).min(limit))?;
         }
         Ok(())

@@ -358,7 +358,7 @@ fn another_format_version_is_refused_in_words() {
         sector[504..].copy_from_slice(&checksum.to_le_bytes());
     }
     let opened = disks.open(&disk).map(|_| ());
-    assert_eq!(opened, Err(StorageError::Version { path: "the disk under test".to_owned(), found: 9, known: 3 }));
+    assert_eq!(opened, Err(StorageError::Version { path: "the disk under test".to_owned(), found: 9, known: 4 }));
 }
 
 /// Hazard SF-13: the disk has no space for a while, then it has.

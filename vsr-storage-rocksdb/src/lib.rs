@@ -146,7 +146,7 @@
 //! | [`Full`](vsr::storage::StorageError::Full) | the log is at its limit, or entries would take of the last 128 MiB of the disk | make room; the replica goes on by itself |
 //! | [`Io`](vsr::storage::StorageError::Io), [`Poisoned`](vsr::storage::StorageError::Poisoned) | the disk refused, or the process may not write files of 256 MiB (`ulimit -f`) | start the replica again once the cause is gone |
 //!
-//! "Replace the replica" has to wait for checkpoints: until then the cluster goes on without it.
+//! "Replace the replica" is not built yet: until then the cluster goes on without it.
 //!
 //! # Metrics
 //!

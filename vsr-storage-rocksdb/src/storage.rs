@@ -1,5 +1,6 @@
 //! The database as a [`Storage`].
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::fs;
 use std::ops::RangeInclusive;
@@ -61,7 +62,7 @@ const STATE_KEY: &[u8] = b"state";
 const META_KEY: &[u8] = b"meta";
 /// Bytes of disk that an entry is reckoned to take beside its body.
 const OVERHEAD: u64 = 512;
-/// More ops than any log can hold before something is dropped from it.
+/// More ops than any log can hold after what was dropped from it.
 const HEAD_MAX: u64 = 1 << 32;
 /// The batch number before a header or entry.
 const STAMP: usize = 8;
@@ -136,10 +137,9 @@ fn fingerprint(op: u64, batch: u64) -> u64 {
     if batch == 0 { 0 } else { xxhash_rust::xxh3::xxh3_64(&bytes) }
 }
 
-fn fingerprints(batches: &[u64], above: u64) -> u64 {
-    (above + 1..)
-        .zip(batches.iter().skip(above as usize))
-        .fold(0, |fingerprints, (op, batch)| fingerprints ^ fingerprint(op, *batch))
+/// Of the ops from `first` on, and the batch of each.
+fn fingerprints<'a>(first: u64, batches: impl Iterator<Item = &'a u64>) -> u64 {
+    (first..).zip(batches).fold(0, |fingerprints, (op, batch)| fingerprints ^ fingerprint(op, *batch))
 }
 
 impl RocksStorage {
@@ -228,8 +228,9 @@ impl RocksStorage {
             seal_file,
             seal,
             meta: Meta { log_limit: u64::MAX, ..Meta::default() },
-            sizes: Vec::new(),
-            batches: Vec::new(),
+            base: 0,
+            sizes: VecDeque::new(),
+            batches: VecDeque::new(),
             used: 0,
             dropped,
             folder: folder.to_owned(),
@@ -312,6 +313,20 @@ impl Storage for RocksStorage {
         self.checkpoints.read(id, reader).await
     }
 
+    async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+        self.checkpoints.read_part(id, part).await
+    }
+
+    async fn write_part(
+        &self,
+        id: CheckpointId,
+        part: u32,
+        bytes: Bytes,
+        keep: Vec<CheckpointId>,
+    ) -> Result<u32, StorageError> {
+        self.checkpoints.write_part(id, part, bytes, keep).await
+    }
+
     fn room(&self) -> u64 {
         self.threads.room()
     }
@@ -353,10 +368,12 @@ struct Writer {
     seal_file: SealFile,
     seal: Seal,
     meta: Meta,
-    /// Bytes reckoned for each op.
-    sizes: Vec<u64>,
-    /// The batch that wrote each op; 0 for none.
-    batches: Vec<u64>,
+    /// The last op that was dropped.
+    base: u64,
+    /// Bytes reckoned for each op after it.
+    sizes: VecDeque<u64>,
+    /// The batch that wrote each of them; 0 for none.
+    batches: VecDeque<u64>,
     used: u64,
     /// Hangs up when the storage is dropped.
     dropped: Receiver<()>,
@@ -378,7 +395,8 @@ impl BlockingWriter for Writer {
         let meta = db.get_cf(states, META_KEY).ok().flatten().ok_or_else(lost)?;
         let mut meta = Meta::decode(&meta).ok_or_else(lost)?;
         // A slot is kept for each op up to the head: an absurd one is not the protocol's.
-        if meta.batch < self.seal.state_batch || meta.head > HEAD_MAX {
+        let base = state.base().0;
+        if meta.batch < self.seal.state_batch || !(base..=base.saturating_add(HEAD_MAX)).contains(&meta.head) {
             return Err(lost());
         }
         if u64::from_le_bytes(*state_batch) != meta.state_batch {
@@ -390,10 +408,11 @@ impl BlockingWriter for Writer {
             tracing::warn!(found = meta.batch, sealed = self.seal.batch, "the tail of the log was lost");
             meta.lose(state.commit.0, self.seal.batch);
         }
-        let (found, damaged) = self.find(meta.head)?;
+        let (found, damaged) = self.find(base, meta.head)?;
         let batch = |(header, entry): &(Found, Found)| header.or(*entry).map_or(0, |(batch, _)| batch);
+        self.base = base;
         self.batches = found.iter().map(batch).collect();
-        let fingerprints = fingerprints(&self.batches, 0);
+        let fingerprints = fingerprints(base + 1, self.batches.iter());
         if fingerprints != meta.fingerprints && damaged {
             // What is missing is taken to be what cannot be read.
             meta.unsure = 1;
@@ -403,7 +422,7 @@ impl BlockingWriter for Writer {
         }
         let nothing_missing = fingerprints == meta.fingerprints && meta.unsure == 0;
         meta.fingerprints = fingerprints;
-        let slots = verdicts(found, nothing_missing, &meta);
+        let slots = verdicts(base, found, nothing_missing, &meta);
         self.sizes = slots.iter().map(|(_, size)| *size).collect();
         self.used = self.sizes.iter().sum();
         let slots = slots.into_iter().map(|(slot, _)| slot).collect();
@@ -417,9 +436,15 @@ impl BlockingWriter for Writer {
 
     fn write(&mut self, batch: Batch) -> Result<(), StorageError> {
         let Batch { state, truncate_above, entries } = batch;
-        let kept = truncate_above.map_or(self.meta.head, |above| above.0.min(self.meta.head));
+        let base = state.as_ref().map_or(self.base, |state| state.base().0).max(self.base);
+        if entries.iter().any(|entry| entry.header.op.0 <= self.base) {
+            return Err(StorageError::Contract("an entry of op 0, or of one that was dropped"));
+        }
+        let kept = truncate_above.map_or(self.meta.head, |above| above.0.clamp(self.base, self.meta.head));
         let need: u64 = entries.iter().map(cost).sum();
-        let freed: u64 = self.sizes.iter().skip(kept as usize).sum();
+        let kept_slots = (kept - self.base) as usize;
+        let dropped_slots = ((base - self.base) as usize).min(kept_slots);
+        let freed: u64 = self.sizes.iter().skip(kept_slots).chain(self.sizes.iter().take(dropped_slots)).sum();
         if !entries.is_empty() && self.used - freed + need > self.meta.log_limit {
             return Err(StorageError::Full { used: self.used - freed, limit: self.meta.log_limit });
         }
@@ -430,14 +455,15 @@ impl BlockingWriter for Writer {
             return Err(StorageError::Full { used, limit: used.saturating_add(free) });
         }
         let has_state = state.is_some();
-        let mut meta = Meta { batch: self.meta.batch + 1, head: kept, ..self.meta };
+        let mut meta = Meta { batch: self.meta.batch + 1, head: kept.max(base), ..self.meta };
         if has_state {
             meta.state_batch = meta.batch;
         }
-        meta.fingerprints ^= fingerprints(&self.batches, kept);
+        meta.fingerprints ^= fingerprints(kept + 1, self.batches.iter().skip(kept_slots));
+        meta.fingerprints ^= fingerprints(self.base + 1, self.batches.iter().take(dropped_slots));
         for entry in &entries {
             let op = entry.header.op.0;
-            let before = if op <= kept { self.batches.get((op - 1) as usize).copied() } else { None };
+            let before = if op <= kept { self.batches.get((op - self.base - 1) as usize).copied() } else { None };
             meta.fingerprints ^= fingerprint(op, before.unwrap_or(0)) ^ fingerprint(op, meta.batch);
             meta.head = meta.head.max(op);
         }
@@ -465,10 +491,13 @@ impl BlockingWriter for Writer {
         }
         self.meta = meta;
         self.used -= freed;
-        self.sizes.truncate(kept as usize);
-        self.batches.truncate(kept as usize);
+        self.sizes.truncate(kept_slots);
+        self.batches.truncate(kept_slots);
+        self.sizes.drain(..dropped_slots);
+        self.batches.drain(..dropped_slots);
+        self.base = base;
         for entry in &entries {
-            let at = (entry.header.op.0 - 1) as usize;
+            let at = (entry.header.op.0 - base - 1) as usize;
             if self.sizes.len() <= at {
                 self.sizes.resize(at + 1, 0);
                 self.batches.resize(at + 1, 0);
@@ -510,6 +539,12 @@ impl Writer {
                 write.delete_range_cf(family, key(kept + 1), key(u64::MAX));
             }
         }
+        let base = state.map_or(0, |state| state.base().0);
+        if base > self.base {
+            for family in [log, headers] {
+                write.delete_range_cf(family, key(self.base + 1), key(base + 1));
+            }
+        }
         for entry in entries {
             let op = entry.header.op.0;
             let mut value = Vec::with_capacity(STAMP + Header::LEN + entry.body.len());
@@ -540,14 +575,14 @@ impl Writer {
         }
     }
 
-    /// The header and the entry of each op up to the head, and whether there is anything that cannot be read.
-    fn find(&self, head: u64) -> Result<(Vec<(Found, Found)>, bool), StorageError> {
+    /// The header and the entry of each op after the base, up to the head, and whether there is anything that cannot be read.
+    fn find(&self, base: u64, head: u64) -> Result<(Vec<(Found, Found)>, bool), StorageError> {
         let mut damaged = false;
-        let headers = self.scan(HEADERS, head, &mut damaged, |op, value| {
+        let headers = self.scan(HEADERS, (base, head), &mut damaged, |op, value| {
             let header = decode_header(&value)?;
             (header.1.op.0 == op).then_some(header)
         })?;
-        let entries = self.scan(LOG, head, &mut damaged, |op, value| {
+        let entries = self.scan(LOG, (base, head), &mut damaged, |op, value| {
             let header = decode_header(&value)?;
             let body = Bytes::from(value).slice(STAMP + Header::LEN..);
             (header.1.op.0 == op && Entry { header: header.1, body }.is_intact()).then_some(header)
@@ -555,34 +590,35 @@ impl Writer {
         Ok((headers.into_iter().zip(entries).collect(), damaged))
     }
 
-    /// Reads a column family op by op up to the head; what cannot be read is passed over and noted.
+    /// Reads a column family op by op from behind the base up to the head; what cannot be read is passed over and noted.
     fn scan(
         &self,
         name: &'static str,
-        head: u64,
+        (base, head): (u64, u64),
         damaged: &mut bool,
         decode: impl Fn(u64, Vec<u8>) -> Found,
     ) -> Result<Vec<Found>, StorageError> {
         let db = self.db.opened()?;
         let family = column(db, name)?;
-        let mut found = vec![None; head as usize];
-        let mut seen = vec![false; head as usize];
+        let mut found = vec![None; (head - base) as usize];
+        let mut seen = vec![false; (head - base) as usize];
         let mut broke_off = false;
-        for item in db.iterator_cf(family, IteratorMode::From(&key(1), Direction::Forward)) {
+        for item in db.iterator_cf(family, IteratorMode::From(&key(base + 1), Direction::Forward)) {
             let Ok((at, value)) = item else {
                 broke_off = true;
                 break;
             };
             let Ok(op) = <[u8; 8]>::try_from(&at[..]).map(u64::from_be_bytes) else { continue };
-            let Some(slot) = op.checked_sub(1).and_then(|at| found.get_mut(at as usize)) else { continue };
+            let Some(at) = op.checked_sub(base + 1).map(|at| at as usize) else { continue };
+            let Some(slot) = found.get_mut(at) else { continue };
             *slot = decode(op, value.into_vec());
             *damaged |= slot.is_none();
-            seen[(op - 1) as usize] = true;
+            seen[at] = true;
         }
         if broke_off {
             *damaged = true;
-            for op in 1..=head {
-                let at = (op - 1) as usize;
+            for op in base + 1..=head {
+                let at = (op - base - 1) as usize;
                 if !seen[at]
                     && let Ok(Some(value)) = db.get_cf(family, key(op))
                 {
@@ -595,7 +631,7 @@ impl Writer {
 }
 
 /// A verdict for each op, and the bytes reckoned for it. `nothing_missing`: what was found, in either column family, is all that there was.
-fn verdicts(found: Vec<(Found, Found)>, nothing_missing: bool, meta: &Meta) -> Vec<(Slot, u64)> {
+fn verdicts(base: u64, found: Vec<(Found, Found)>, nothing_missing: bool, meta: &Meta) -> Vec<(Slot, u64)> {
     let lost = meta.lost_batch > 0;
     let may_be_lost = |op: u64, batch: u64| lost && op > meta.lost_above && batch <= meta.lost_batch;
     let verdict = |(op, (header, entry)): (u64, (Found, Found))| match (header, entry) {
@@ -614,7 +650,7 @@ fn verdicts(found: Vec<(Found, Found)>, nothing_missing: bool, meta: &Meta) -> V
         Slot::Clean(header) | Slot::Corrupt(Some(header)) => u64::from(header.body_len) + OVERHEAD,
         Slot::Corrupt(None) | Slot::Absent => 0,
     };
-    (1..).zip(found).map(verdict).map(|slot| (slot.clone(), size(&slot))).collect()
+    (base + 1..).zip(found).map(verdict).map(|slot| (slot.clone(), size(&slot))).collect()
 }
 
 /// The batch that wrote a header, and the header.

@@ -22,7 +22,8 @@ pub struct Config {
     /// How long the replica waits before it acts. Each replica may have its own.
     pub timing: Timing,
     /// Bytes of entries that the log may hold; beyond them requests are answered `LogFull`. Default 1 GiB. At least
-    /// [`Constants::log_room_min`]; a storage that holds less sets the limit instead. Until checkpoints exist nothing is dropped.
+    /// [`Constants::log_room_min`], and three times `checkpoint_bytes` beside it where checkpoints are on: the log is dropped behind them. A storage
+    /// that holds less sets the limit instead.
     pub log_bytes_max: u64,
     /// Bytes of applied entries that are kept in memory for slow peers. Default 64 MiB. Entries that are not kept are read from the disk.
     pub cache_bytes: u64,
@@ -205,6 +206,13 @@ impl Config {
         // What formatting asks of a storage: with less, hardly a request would be taken in.
         let log_room_min = self.membership.constants.log_room_min();
         check_holds(("log_bytes_max", self.log_bytes_max), batch, log_room_min)?;
+        let Constants { checkpoint_ops, checkpoint_bytes, .. } = self.membership.constants;
+        if checkpoint_ops > 0 {
+            // The log from the older of two checkpoints on, and what comes while the next one is written.
+            let least = checkpoint_bytes.saturating_mul(3).saturating_add(log_room_min);
+            let intervals = ("checkpoint_bytes", checkpoint_bytes);
+            check_holds(("log_bytes_max", self.log_bytes_max), intervals, least)?;
+        }
         check_holds(("queue_bytes_max", self.queue_bytes_max as u64), batch, batch.1)?;
         check_holds(("handle_bytes_max", self.handle_bytes_max as u64), request, request.1 + Config::OVERHEAD)?;
         check_holds(("queries_bytes_max", self.queries_bytes_max as u64), query, query.1 + Config::OVERHEAD)?;
@@ -376,7 +384,18 @@ mod tests {
         let mut config = config();
         config.membership.constants.request_max = 1000;
         config.membership.constants.batch_bytes_max = 4096;
-        let least = config.membership.constants.log_room_min();
+        config.membership.constants.checkpoint_bytes = 1 << 20;
+        let room = config.membership.constants.log_room_min();
+        // Between the older of two checkpoints and the next one, the log has to have room.
+        let least = room + (3 << 20);
+        config.log_bytes_max = least;
+        assert_eq!(config.validate(), Ok(()));
+        config.log_bytes_max = least - 1;
+        let (field, other) = ("log_bytes_max", "checkpoint_bytes");
+        let misfit = ConfigError::Misfit { field, value: least - 1, other, other_value: 1 << 20, least };
+        assert_eq!(config.validate(), Err(misfit));
+        config.membership.constants.checkpoint_ops = 0;
+        let least = room;
         config.log_bytes_max = least;
         assert_eq!(config.validate(), Ok(()));
         config.log_bytes_max = least - 1;

@@ -158,7 +158,7 @@
 //!   [`Handle::explain`] and [`ReplicaStatus::health`](handle::ReplicaStatus::health).
 //!
 //! Not covered: replicas or clients that lie (messages are checked against damage, not against forgery; nothing is encrypted). Not built yet:
-//! dropping what a checkpoint contains (the log grows up to [`Config::log_bytes_max`]), state transfer, changes of the membership.
+//! replacing a replica whose disk is lost, changes of the membership.
 //!
 //! # What each error means
 //!

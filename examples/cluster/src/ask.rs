@@ -135,10 +135,25 @@ pub(crate) fn rows<S>(client: &Client<S>, said: &[Said]) -> Vec<String> {
 
 fn row(id: usize, status: &ReplicaStatus, explain: &str) -> String {
     let role = if status.is_primary { "primary" } else { "backup" };
-    let ReplicaStatus { health, view, commit, applied, head, sessions, starts, log_bytes, checkpoint, .. } = status;
+    let ReplicaStatus {
+        health,
+        view,
+        commit,
+        applied,
+        head,
+        sessions,
+        starts,
+        log_bytes,
+        log_base,
+        checkpoint,
+        transfer,
+        ..
+    } = status;
+    let fetched =
+        transfer.map_or_else(String::new, |(op, parts, of)| format!(" fetching checkpoint {op} ({parts} of {of}),"));
     format!(
         "replica {id}: {role}, {health}, view {view}, commit {commit}, applied {applied}, head {head}, {sessions} sessions, \
-         {log_bytes} bytes of log, checkpoint {checkpoint}, start {starts}: {explain}"
+         {log_bytes} bytes of log after op {log_base}, checkpoint {checkpoint},{fetched} start {starts}: {explain}"
     )
 }
 

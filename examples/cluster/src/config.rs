@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use vsr::protocol::limits::CHECKPOINT_BYTES;
 use vsr::{ClusterId, Config, ReplicaId, Storage};
 use vsr_storage_file::{FileOptions, FileStorage};
 
@@ -150,6 +151,10 @@ impl ClusterConfig {
         }
         if let Some(limit) = self.log_limit {
             config.log_bytes_max = limit;
+            // Three intervals of checkpoints fit into the log.
+            let constants = &mut config.membership.constants;
+            let interval = limit.saturating_sub(constants.log_room_min()) / 3;
+            constants.checkpoint_bytes = constants.checkpoint_bytes.min(interval).max(CHECKPOINT_BYTES.min);
             // Its name in the file.
             config.validate().map_err(|error| format!("`log_limit`: {error}"))?;
         }

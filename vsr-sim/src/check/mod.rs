@@ -38,6 +38,8 @@
 //! | `views-are-left-by-quorums` | a view is left for a later one, or by a quorum that votes to | hazard I18 |
 //! | `time-moves-on` | no replica is busy without end while next to no time passes | hazard I18 |
 //! | `members-are-believed-again` | a member that says that its log holds what it has acknowledged counts, whatever it said before | hazard I18 |
+//! | `dropped-is-covered` | nothing is dropped from a log before checkpoints of a replication quorum have it | hazard CP-02 |
+//! | `transfer-counts-for-nothing` | no acknowledgement while a checkpoint is fetched | hazard ST-01 |
 //! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | hazard I7 |
 //!
 //! The configuration in force (hazard I15) waits for changes of membership. Linearizability (hazard I16) is checked over the whole
@@ -51,6 +53,7 @@ mod chain;
 mod clients;
 mod clock;
 mod content;
+mod drops;
 mod durability;
 mod exactly_once;
 mod honesty;
@@ -127,6 +130,8 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(timers::ViewsAreLeftByQuorums::default()),
         Box::new(pace::TimeMovesOn::default()),
         Box::new(trust::BelievedAgain::default()),
+        Box::new(drops::DroppedIsCovered::default()),
+        Box::new(drops::TransferIsSilent::default()),
         Box::new(stops::ReplicaRuns::default()),
     ]
 }

@@ -336,7 +336,8 @@ pub struct ClockRange {
 }
 
 impl Scene<'_> {
-    /// How many disks hold this very entry, rotten or not (rot comes after the acknowledgement); and how many others
+    /// How many disks hold this very entry, rotten or not (rot comes after the acknowledgement), or have dropped it for a checkpoint that contains
+    /// it; and how many others
     /// may have held it: lost ones, and those where a torn write left the slot unreadable.
     #[must_use]
     pub fn copies(&self, op: OpNumber, checksum: Checksum) -> (usize, usize) {
@@ -344,6 +345,7 @@ impl Scene<'_> {
         for disk in self.disks {
             match disk.durable(op) {
                 Some(durable) => held += usize::from(durable == checksum),
+                None if !disk.is_lost() && disk.state().base() >= op => held += 1,
                 None => perhaps += usize::from(disk.is_lost() || disk.is_damaged(op)),
             }
         }

@@ -33,7 +33,8 @@ impl UncertainIsSilent {
         }
         let recovered = disk.recover();
         let readable = recovered.slots.iter().rposition(|slot| !matches!(slot, Slot::Corrupt(_)));
-        let readable = OpNumber(readable.map_or(0, |at| at as u64 + 1));
+        let base = recovered.state.base();
+        let readable = OpNumber(readable.map_or(base.0, |at| base.0 + at as u64 + 1));
         *self.uncertain.of(replica) = Some(Uncertain { starts: recovered.state.starts, readable });
     }
 

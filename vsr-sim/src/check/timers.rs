@@ -160,7 +160,8 @@ impl Checker for TimeOutsAreKept {
 }
 
 /// A replica leaves its view because it has heard of a later one, or because it votes to leave exactly this view and so many
-/// others do of late that they are a view-change quorum. Only at a start it may move on by itself.
+/// others do of late that they are a view-change quorum. Only at a start it may move on by itself, and a primary that says that it
+/// hands on.
 #[derive(Debug, Default)]
 pub(super) struct ViewsAreLeftByQuorums {
     replicas: ByReplica<Voter>,
@@ -177,6 +178,8 @@ struct Voter {
     votes: [Option<Vote>; MEMBERS_MAX],
     /// The last view that it voted to leave itself.
     own: Option<View>,
+    /// The last view that it has left to the next primary.
+    handed_on: Option<View>,
 }
 
 /// When a vote was taken in.
@@ -242,6 +245,13 @@ impl Checker for ViewsAreLeftByQuorums {
             Observation::Event { replica, event: Event::Voted { view, .. }, .. } => {
                 self.replicas.of(replica).own = Some(*view);
             }
+            Observation::Event { replica, event: Event::HandedOn { view }, .. } => {
+                self.replicas.of(replica).handed_on = Some(*view);
+                let (of, members) = (view.number % scene.disks.len() as u64, replica as u64);
+                if of != members {
+                    return Err(format!("r{replica} hands on view {view}, whose primary is r{of}"));
+                }
+            }
             Observation::Event { replica, core, event: Event::ViewEntered { view } } => {
                 let voter = self.replicas.of(replica);
                 // A replica that was formatted anew leaves the first view of all, too.
@@ -249,6 +259,9 @@ impl Checker for ViewsAreLeftByQuorums {
                     return Ok(());
                 }
                 let before = View { number: view.number - 1, ..*view };
+                if voter.handed_on == Some(before) {
+                    return Ok(());
+                }
                 let lasts = core.options().timing.retry * 6;
                 let others = voter.others(replica, before, core.time(), lasts);
                 let (own, quorum) = (usize::from(voter.own == Some(before)), usize::from(scene.quorums.view_change));

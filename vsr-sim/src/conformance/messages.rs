@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Busy, CommitNumber, Constants, DiskId, DoViewChange, Entry, Epoch, Header, Known, Life, Message, OpNumber, Outcome,
-    Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView, StateDigest,
-    Timestamp, View,
+    Busy, CHUNK_BYTES_MAX, CheckpointId, CommitNumber, Constants, DiskId, DoViewChange, Entry, Epoch, Header, Known,
+    Life, Message, OpNumber, Outcome, Past, Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId,
+    SlotEvidence, StartView, StateDigest, Timestamp, View,
 };
 use vsr::{Checksum, ClientId, ReplicaId};
 
@@ -47,27 +47,38 @@ fn headers(count: usize) -> Vec<Header> {
 const LIFE: Life = Life { disk_id: DiskId(u128::MAX - 1), starts: 1 << 40, nonce: u64::MAX };
 const KNOWN: Known = Known { replica: ReplicaId(1), life: LIFE, acknowledged: OpNumber(9) };
 
+fn checkpoint() -> CheckpointId {
+    CheckpointId { op: OpNumber(1 << 40), manifest: Checksum(u128::MAX - 7) }
+}
+
+fn past() -> Past {
+    Past { base: OpNumber(1 << 39), checkpoints: vec![checkpoint(), checkpoint()], is_whole: true }
+}
+
 fn do_view_change(headers: Vec<Header>) -> Message {
     let evidence = (0..headers.len()).map(|at| SlotEvidence { present: at % 2 == 0, nack: at % 3 == 0 }).collect();
     let (commit, head) = (CommitNumber(0), OpNumber(headers.len() as u64));
-    let (log_view, checkpoint) = (View::default(), OpNumber(0));
-    Message::DoViewChange(DoViewChange {
-        view: VIEW,
-        log_view,
-        commit,
-        head,
-        head_certain: false,
-        headers,
-        evidence,
-        checkpoint,
-        life: LIFE,
-        known: vec![KNOWN, Known { replica: ReplicaId(2), ..KNOWN }],
-    })
+    let log_view = View::default();
+    Message::DoViewChange(
+        DoViewChange {
+            view: VIEW,
+            log_view,
+            commit,
+            head,
+            head_certain: false,
+            headers,
+            evidence,
+            past: past(),
+            life: LIFE,
+            known: vec![KNOWN, Known { replica: ReplicaId(2), ..KNOWN }],
+        }
+        .into(),
+    )
 }
 
 fn start_view(headers: Vec<Header>) -> Message {
     let head = OpNumber(headers.len() as u64);
-    Message::StartView(StartView { view: VIEW, commit: CommitNumber(0), head, headers, nonce: 7, checkpoint: head })
+    Message::StartView(StartView { view: VIEW, commit: CommitNumber(0), head, headers, nonce: 7, past: past() })
 }
 
 /// What a client sends.
@@ -106,7 +117,7 @@ pub(super) fn of_every_kind() -> Vec<Message> {
         commit,
         head: op,
         wall: Timestamp(1 << 60),
-        checkpoint: OpNumber(1),
+        past: past(),
         machine_version: 3,
         head_certain: true,
         has_room: false,
@@ -119,6 +130,9 @@ pub(super) fn of_every_kind() -> Vec<Message> {
     messages.extend(entries([0, 1, 5000]).into_iter().map(|entry| Message::Prepare { view, commit, entry }));
     messages.extend([
         Message::PrepareOk { view, op, checksum, life: LIFE },
+        Message::RequestCheckpoint { id: checkpoint(), parts: vec![0, 7, u32::MAX] },
+        Message::CheckpointPart { id: checkpoint(), part: 1, bytes: Some(noise(11, CHUNK_BYTES_MAX)) },
+        Message::CheckpointPart { id: checkpoint(), part: 2, bytes: None },
         Message::Commit { view, commit, head: op, number: 5 },
         Message::CommitOk { view, number: 5, life: LIFE },
         Message::StartViewChange { leaving: view, life: LIFE },

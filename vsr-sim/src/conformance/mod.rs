@@ -1,6 +1,7 @@
 //! Contracts of the traits as tests that any implementation can run: of a storage, a network and a clock by their clauses, of a
 //! state machine by what [`determinism`] asks of it.
 
+pub mod checkpoints;
 pub mod clock;
 pub mod determinism;
 mod messages;

@@ -4,8 +4,6 @@
 //! `vsr_sim::storage_conformance!(MyDisks::default())` writes one `#[test]` for each clause.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -13,8 +11,8 @@ use vsr::protocol::{
     Batch, CheckpointId, CommitNumber, DiskId, Entry, Epoch, Header, HeaderFields, OpKind, OpNumber, Random, Recovered,
     Slot, Suffix, Timestamp, View, VsrState,
 };
-use vsr::storage::{CheckpointReader, StorageError};
-use vsr::{Checksum, ClusterId, Membership, ReplicaId, Snapshot, Storage};
+use vsr::storage::StorageError;
+use vsr::{Checksum, ClusterId, Membership, ReplicaId, Storage};
 
 /// A kind of disk, and what can be done to it.
 pub trait Disks {
@@ -76,7 +74,7 @@ pub trait Disks {
 
 /// Writes a test for each clause that any storage can be held to; then those that need harm which the [`Disks`] can do, named behind a
 /// comma: `crashes` (clauses 4 to 7), `format` (12), `lost_tail` (8), `damage` and `state_copies` (9), `poison` (10), `limit` (13),
-/// `checkpoints` (15 to 17). What is not named is not tested: the list says what a storage was held to.
+/// `checkpoints` (15 to 18). What is not named is not tested: the list says what a storage was held to.
 #[macro_export]
 macro_rules! storage_conformance {
     ($disks:expr $(, $harm:ident)*) => {
@@ -86,6 +84,7 @@ macro_rules! storage_conformance {
             clause_03_a_truncated_entry_never_comes_back => truncation,
             clause_11_reads_run_beside_a_write => reads_beside_a_write,
             clause_14_recover_changes_nothing => recover_is_idempotent,
+            clause_19_what_was_dropped_is_gone_and_its_room_is_free => dropped,
         }
         $($crate::storage_conformance! { @$harm $disks })*
     };
@@ -111,26 +110,30 @@ macro_rules! storage_conformance {
         $crate::storage_conformance! { @tests $disks; clause_12_opening_never_creates => formatted_once, }
     };
     (@checkpoints $disks:expr) => {
-        $crate::storage_conformance! { @tests $disks;
+        $crate::storage_conformance! { @tests_of checkpoints $disks;
             clause_15_a_checkpoint_is_whole_or_none => whole_checkpoints,
             clause_16_what_is_kept_stays => kept_checkpoints,
             clause_17_a_damaged_checkpoint_is_an_error => damaged_checkpoints,
+            clause_18_parts_make_the_same_checkpoint => parts_of_checkpoints,
         }
     };
     (@limit $disks:expr) => {
         $crate::storage_conformance! { @tests $disks; clause_13_full_is_an_error => full, }
     };
     (@tests $disks:expr; $($name:ident => $check:ident,)*) => {
+        $crate::storage_conformance! { @tests_of storage $disks; $($name => $check,)* }
+    };
+    (@tests_of $clauses:ident $disks:expr; $($name:ident => $check:ident,)*) => {
         $(#[test]
         fn $name() {
-            $crate::conformance::storage::$check(&mut $disks);
+            $crate::conformance::$clauses::$check(&mut $disks);
         })*
     };
 }
 
-const LIMIT: u64 = 64 << 20;
+pub(super) const LIMIT: u64 = 64 << 20;
 
-fn first_state() -> VsrState {
+pub(super) fn first_state() -> VsrState {
     let membership = Membership::new(["a", "b", "c"]).expect("three members are a cluster");
     VsrState::formatted(ClusterId(7), ReplicaId(1), DiskId(99), membership)
 }
@@ -155,14 +158,14 @@ pub fn entry(op: u64, view: u64, parent: Checksum, body: Bytes) -> Entry {
 
 /// What the disk must hold.
 #[derive(Clone)]
-struct Expected {
+pub(super) struct Expected {
     state: VsrState,
     entries: BTreeMap<OpNumber, Entry>,
     head: OpNumber,
 }
 
 impl Expected {
-    fn new() -> Expected {
+    pub(super) fn new() -> Expected {
         Expected { state: first_state(), entries: BTreeMap::new(), head: OpNumber::ZERO }
     }
 
@@ -172,6 +175,8 @@ impl Expected {
             self.head = self.head.min(above);
         }
         if let Some(state) = &batch.state {
+            self.entries = self.entries.split_off(&state.base().next());
+            self.head = self.head.max(state.base());
             self.state = state.clone();
         }
         for entry in &batch.entries {
@@ -184,6 +189,21 @@ impl Expected {
         self.entries.get(&op).map(|entry| entry.header)
     }
 
+    fn base(&self) -> u64 {
+        self.state.base().0
+    }
+
+    /// A state that drops everything up to this op, which may be above the head.
+    fn next_base(&self, op: u64) -> Batch {
+        let mut batch = self.next_state(None);
+        let base = self.slot(OpNumber(op)).unwrap_or_else(|| self.entry(op, 0, 1).header);
+        if let Some(state) = &mut batch.state {
+            state.base = Some(base);
+            state.suffix.headers.retain(|header| header.op > base.op);
+        }
+        batch
+    }
+
     fn entry(&self, op: u64, view: u64, len: usize) -> Entry {
         let mut random = Random::new(op << 32 | view);
         let body: Vec<u8> = (0..len).map(|_| random.next_u64() as u8).collect();
@@ -192,7 +212,7 @@ impl Expected {
         entry(op, view, parent, body)
     }
 
-    fn puts(&self, ops: std::ops::RangeInclusive<u64>, view: u64, len: usize) -> Batch {
+    pub(super) fn puts(&self, ops: std::ops::RangeInclusive<u64>, view: u64, len: usize) -> Batch {
         let mut to = self.clone();
         for op in ops.clone() {
             let entry = to.entry(op, view, len);
@@ -212,26 +232,26 @@ impl Expected {
     }
 }
 
-fn write<S: Storage>(storage: &S, expected: &mut Expected, batch: Batch) {
+pub(super) fn write<S: Storage>(storage: &S, expected: &mut Expected, batch: Batch) {
     expected.apply(&batch);
     block_on(storage.write(batch)).expect("the write is within the contract");
 }
 
-fn recover<S: Storage>(storage: &S) -> Recovered {
+pub(super) fn recover<S: Storage>(storage: &S) -> Recovered {
     block_on(storage.recover()).expect("the disk can be recovered")
 }
 
 fn verdict(recovered: &Recovered, op: OpNumber) -> Slot {
-    recovered.slots.get((op.0 - 1) as usize).cloned().unwrap_or(Slot::Absent)
+    recovered.slot(op).cloned().unwrap_or(Slot::Absent)
 }
 
 /// Everything is exactly as expected.
-fn assert_exact<S: Storage>(storage: &S, expected: &Expected) {
+pub(super) fn assert_exact<S: Storage>(storage: &S, expected: &Expected) {
     let recovered = recover(storage);
     assert!(recovered.head_certain, "nothing was damaged, and the head is uncertain");
     assert_eq!(recovered.state, expected.state);
-    assert_eq!(recovered.slots.len() as u64, expected.head.0, "the head");
-    for (op, slot) in (1..).map(OpNumber).zip(&recovered.slots) {
+    assert_eq!(recovered.head(), expected.head, "the head");
+    for (op, slot) in (expected.base() + 1..).map(OpNumber).zip(&recovered.slots) {
         assert_eq!(*slot, expected.slot(op).map_or(Slot::Absent, Slot::Clean), "op {op}");
     }
     assert_readable(storage, &recovered, |op| vec![expected.entries.get(&op).cloned()]);
@@ -239,9 +259,9 @@ fn assert_exact<S: Storage>(storage: &S, expected: &Expected) {
 
 /// Every entry that is called clean can be read, and is one that was put.
 fn assert_readable<S: Storage>(storage: &S, recovered: &Recovered, put: impl Fn(OpNumber) -> Vec<Option<Entry>>) {
-    let mut op = OpNumber(1);
-    while op.0 <= recovered.slots.len() as u64 {
-        let last = OpNumber(recovered.slots.len() as u64);
+    let mut op = recovered.state.base().next();
+    let last = recovered.head();
+    while op <= last {
         let read = block_on(storage.read(op..=last, 1000)).expect("reading");
         assert!(!read.is_empty(), "a read gives at least one entry");
         for (at, entry) in read {
@@ -266,7 +286,8 @@ fn assert_old_or_new<S: Storage>(storage: &S, old: &Expected, new: &Expected, wh
     let is_new = recovered.state == new.state;
     assert!(is_new || recovered.state == old.state, "{what}: a state that is neither the old nor the new one");
     let state_changed = old.state != new.state;
-    for op in (1..=old.head.max(new.head).0).map(OpNumber) {
+    let base = recovered.state.base();
+    for op in (base.0 + 1..=old.head.max(new.head).0).map(OpNumber) {
         let (before, after) = (old.slot(op), new.slot(op));
         match verdict(&recovered, op) {
             Slot::Clean(header) => {
@@ -286,7 +307,7 @@ fn assert_old_or_new<S: Storage>(storage: &S, old: &Expected, new: &Expected, wh
             }
         }
     }
-    assert!(recovered.slots.len() as u64 <= old.head.max(new.head).0, "{what}: a head that nobody wrote");
+    assert!(recovered.head() <= old.head.max(new.head), "{what}: a head that nobody wrote");
     let put = |op: OpNumber| vec![old.entries.get(&op).cloned(), new.entries.get(&op).cloned()];
     assert_readable(storage, &recovered, put);
     recovered
@@ -294,23 +315,29 @@ fn assert_old_or_new<S: Storage>(storage: &S, old: &Expected, new: &Expected, wh
 
 /// A batch of a kind that a replica writes.
 fn any_batch(expected: &Expected, random: &mut Random, step: u64) -> Batch {
-    let head = expected.head.0;
+    let (head, base) = (expected.head.0, expected.base());
+    let length = head - base;
     let len = [0, 20, 487, 488, 489, 3000][random.below(6) as usize];
-    match random.below(6) {
+    match random.below(7) {
         0 => expected.next_state(None),
-        1 if head > 0 => expected.next_state(Some(head - random.below(head.min(3) + 1))),
+        1 if length > 0 => expected.next_state(Some(head - random.below(length.min(3) + 1))),
         // A gap: an op that came before the one below it.
         2 => expected.puts(head + 2..=head + 2, step, len),
         // A hole is filled, or an entry that did not fit the log is replaced.
-        3 if head > 0 => {
-            let op = 1 + random.below(head);
+        3 if length > 0 => {
+            let op = base + 1 + random.below(length);
             expected.puts(op..=op, step, len)
         }
-        4 if head > 2 => {
+        4 if length > 2 => {
             let above = head - 1 - random.below(2);
             let mut to = expected.clone();
             to.apply(&Batch { truncate_above: Some(OpNumber(above)), ..Batch::default() });
             Batch { truncate_above: Some(OpNumber(above)), ..to.puts(above + 1..=above + 2, step, len) }
+        }
+        // What checkpoints have is dropped: all but the end of the log mostly, and now and then all of it and more.
+        5 if random.chance(1, 2) => {
+            let more = if random.chance(1, 4) { head + random.below(3) } else { base + random.below(length + 1) };
+            expected.next_base(more.max(base + 1))
         }
         _ => expected.puts(head + 1..=head + 1 + random.below(3), step, len),
     }
@@ -421,9 +448,9 @@ pub fn crash_upon_crash<D: Disks>(disks: &mut D) {
             // What the crash has left is what the next step begins with.
             let new = expected.clone();
             expected.state = recovered.state.clone();
-            expected.head = OpNumber(recovered.slots.len() as u64);
+            expected.head = recovered.head();
             expected.entries.clear();
-            for (op, slot) in (1..).map(OpNumber).zip(&recovered.slots) {
+            for (op, slot) in (expected.base() + 1..).map(OpNumber).zip(&recovered.slots) {
                 let Slot::Clean(header) = slot else {
                     assert!(*slot == Slot::Absent, "{what}: op {op}: {slot:?}; no storage here tears slots");
                     continue;
@@ -621,108 +648,38 @@ pub fn recover_is_idempotent<D: Disks>(disks: &mut D) {
     }
 }
 
-fn checkpoint_bytes(op: u64, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at as u64 * op / 3) as u8).collect()
-}
-
-fn write_checkpoint(
-    storage: &impl Storage,
-    op: u64,
-    keep: &[CheckpointId],
-    len: usize,
-) -> Result<CheckpointId, StorageError> {
-    // In pieces of any length, as a state machine writes.
-    let content = Snapshot::with(move |to| {
-        let bytes = checkpoint_bytes(op, len);
-        bytes.chunks(7777).try_for_each(|piece| to.write_all(piece))
-    });
-    block_on(storage.write_checkpoint(OpNumber(op), keep.to_vec(), content))
-}
-
-fn read_checkpoint(storage: &impl Storage, id: CheckpointId) -> Result<Vec<u8>, StorageError> {
-    let found = Arc::new(Mutex::new(Vec::new()));
-    let into = found.clone();
-    let reader: CheckpointReader = Box::new(move |from| {
-        let mut into = into.lock().unwrap_or_else(PoisonError::into_inner);
-        io::Read::read_to_end(from, &mut into).map(|_| ())
-    });
-    block_on(storage.read_checkpoint(id, reader))?;
-    let found = found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(found)
-}
-
-/// More than two chunks.
-const LONG: usize = 2 * vsr::protocol::CHUNK_BYTES_MAX + 12_345;
-
-/// Clause 15.
-pub fn whole_checkpoints<D: Disks>(disks: &mut D) {
-    let disk = disks.format(&first_state(), LIMIT);
+/// Clause 19: a log whose beginning is dropped takes far more than its limit in all, and what is left of it is there at each start.
+pub fn dropped<D: Disks>(disks: &mut D) {
+    let disk = disks.format(&first_state(), 1 << 20);
     let mut expected = Expected::new();
     let mut storage = disks.open(&disk).expect("opening");
     recover(&storage);
-    assert!(storage.keeps_checkpoints());
-    let mut kept = Vec::new();
-    for (op, len) in [(10, 0), (20, 1), (30, LONG)] {
-        let batch = expected.puts(op..=op, 1, 100);
+    let mut random = Random::new(19);
+    for round in 0..60 {
+        for _ in 0..4 {
+            let head = expected.head.0;
+            let batch = expected.puts(head + 1..=head + 2, round, 20_000);
+            write(&storage, &mut expected, batch);
+        }
+        let head = expected.head.0;
+        let batch = expected.next_base(head - random.below(6));
         write(&storage, &mut expected, batch);
-        let id = write_checkpoint(&storage, op, &kept, len).expect("a checkpoint");
-        assert_eq!(id.op, OpNumber(op));
-        kept.push(id);
-        // One that the state machine does not finish changes nothing.
-        let unfinished = Snapshot::with(|to| {
-            to.write_all(&[1; 100_000])?;
-            Err(io::Error::other("it does not finish"))
-        });
-        let failed = block_on(storage.write_checkpoint(OpNumber(op + 1), kept.clone(), unfinished));
-        assert!(failed.is_err(), "{failed:?}");
-        for again in [false, true] {
-            if again {
-                drop(storage);
-                storage = disks.open(&disk).expect("opening again");
-                recover(&storage);
-            }
-            for (id, len) in kept.iter().zip([0, 1, LONG]) {
-                let found = read_checkpoint(&storage, *id).expect("it was written");
-                assert!(found == checkpoint_bytes(id.op.0, len), "the checkpoint after {id} has other bytes");
-            }
-            assert_exact(&storage, &expected);
+        let gone =
+            block_on(storage.read(OpNumber(expected.base())..=OpNumber(expected.base()), 1000)).expect("reading");
+        assert_eq!(gone, [(OpNumber(expected.base()), None)], "what was dropped is not read");
+        if random.chance(1, 4) {
+            drop(storage);
+            storage = disks.open(&disk).expect("opening again");
         }
+        assert_exact(&storage, &expected);
     }
-}
-
-/// Clause 16.
-pub fn kept_checkpoints<D: Disks>(disks: &mut D) {
-    let disk = disks.format(&first_state(), LIMIT);
-    let storage = disks.open(&disk).expect("opening");
-    recover(&storage);
-    let mut named: Vec<CheckpointId> = Vec::new();
-    for op in 1..12 {
-        let keep: Vec<CheckpointId> = named.iter().rev().take(2).copied().collect();
-        let id = write_checkpoint(&storage, op, &keep, 1000).expect("a checkpoint");
-        for old in &named {
-            let found = read_checkpoint(&storage, *old);
-            if keep.contains(old) {
-                assert_eq!(found, Ok(checkpoint_bytes(old.op.0, 1000)), "{old} is kept");
-            } else {
-                assert!(matches!(found, Err(StorageError::CheckpointDamaged { .. })), "{old} is removed: {found:?}");
-            }
-        }
-        named.push(id);
-    }
-}
-
-/// Clause 17.
-pub fn damaged_checkpoints<D: Disks>(disks: &mut D) {
-    let disk = disks.format(&first_state(), LIMIT);
-    let storage = disks.open(&disk).expect("opening");
-    recover(&storage);
-    let id = write_checkpoint(&storage, 3, &[], LONG).expect("a checkpoint");
+    // One that was fetched reaches further than the log.
+    let batch = expected.next_base(expected.head.0 + 1000);
+    write(&storage, &mut expected, batch);
+    let head = expected.head.0;
+    let batch = expected.puts(head + 1..=head + 3, 1, 100);
+    write(&storage, &mut expected, batch);
+    assert_exact(&storage, &expected);
     drop(storage);
-    for _ in 0..20 {
-        let rotten = disks.rot_checkpoint(&disk, id).expect("a disk whose checkpoints can be damaged");
-        let storage = disks.open(&rotten).expect("opening");
-        recover(&storage);
-        let found = read_checkpoint(&storage, id).map(|found| found.len());
-        assert!(matches!(found, Err(StorageError::CheckpointDamaged { .. })), "{found:?}");
-    }
+    assert_exact(&disks.open(&disk).expect("opening again"), &expected);
 }

@@ -80,7 +80,7 @@ impl SimDisk {
     #[must_use]
     pub fn head(&self) -> OpNumber {
         let torn = self.torn.last_key_value().map_or(OpNumber::ZERO, |(op, ())| *op);
-        self.entries.last_key_value().map_or(OpNumber::ZERO, |(op, _)| *op).max(torn)
+        self.entries.last_key_value().map_or(OpNumber::ZERO, |(op, _)| *op).max(torn).max(self.state.base())
     }
 
     /// The checksum of the durable entry of an op, rotten or not.
@@ -134,6 +134,9 @@ impl SimDisk {
             self.noted.take_if(|noted| *noted > op);
         }
         if let Some(state) = batch.state {
+            if state.base() > self.state.base() {
+                self.drop_up_to(state.base());
+            }
             self.noted = self.told.or(self.noted);
             if self.certain.is_some() && state.head_certain {
                 self.certain = Some(true);
@@ -143,6 +146,15 @@ impl SimDisk {
         for entry in batch.entries {
             self.put(entry);
         }
+    }
+
+    /// What is not above this op is gone: checkpoints have it.
+    fn drop_up_to(&mut self, base: OpNumber) {
+        self.entries = self.entries.split_off(&base.next());
+        self.torn = self.torn.split_off(&base.next());
+        self.bad = self.bad.split_off(&base.next());
+        self.told.take_if(|told| *told <= base);
+        self.noted.take_if(|noted| *noted <= base);
     }
 
     fn put(&mut self, entry: Entry) {
@@ -287,9 +299,10 @@ impl SimDisk {
         self.torn.clear();
         // What was at a lost end counts as written, as a rotten copy does.
         // It still does at later starts, at which the storage is certain of its end: only the replica knows of the loss then.
-        let mut above = self.entries.split_off(&OpNumber(recovered.slots.len() as u64 + 1));
+        self.drop_up_to(recovered.state.base());
+        let mut above = self.entries.split_off(&recovered.head().next());
         above.retain(|_, stored| !recovered.head_certain || stored.damage == Damage::End);
-        for (op, slot) in (1..).map(OpNumber).zip(&recovered.slots) {
+        for (op, slot) in (recovered.state.base().0 + 1..).map(OpNumber).zip(&recovered.slots) {
             let damage = match slot {
                 Slot::Clean(_) => Damage::Intact,
                 Slot::Corrupt(Some(_)) => Damage::Body,
@@ -334,9 +347,10 @@ impl SimDisk {
     #[must_use]
     pub fn recover(&self) -> Recovered {
         let (head, head_certain) = self.end();
-        let mut entries = self.entries.range(OpNumber(1)..).peekable();
+        let base = self.state.base();
+        let mut entries = self.entries.range(base.next()..).peekable();
         let mut stored = |op: OpNumber| entries.next_if(|(at, _)| **at == op).map(|(_, stored)| stored);
-        let slots = (1..=head.0).map(OpNumber).map(|op| match stored(op) {
+        let slots = (base.0 + 1..=head.0).map(OpNumber).map(|op| match stored(op) {
             Some(Stored { entry, damage: Damage::Intact }) => Slot::Clean(entry.header),
             Some(Stored { entry, damage: Damage::Body }) => Slot::Corrupt(Some(entry.header)),
             Some(Stored { damage: Damage::Both | Damage::End, .. }) => Slot::Corrupt(None),

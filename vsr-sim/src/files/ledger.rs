@@ -158,12 +158,19 @@ impl Ledger {
             self.head = self.head.min(above.0);
         }
         if let Some(state) = batch.state {
+            self.drop_up_to(state.base().0);
             self.state = state;
         }
         for entry in batch.entries {
             self.head = self.head.max(entry.header.op.0);
             self.facts.insert(entry.header.op.0, Fact::of(entry));
         }
+    }
+
+    /// Checkpoints have what is not above this op.
+    fn drop_up_to(&mut self, base: u64) {
+        self.facts = self.facts.split_off(&(base + 1));
+        self.head = self.head.max(base);
     }
 
     /// A later write proves that one was lost: it may have held anything, and nothing is absent because of it.
@@ -371,11 +378,15 @@ impl Ledger {
             above.is_some_and(|above| op > above.0)
         };
         let in_batch = pending.iter().flat_map(|batch| &batch.entries).map(|entry| entry.header.op.0).max();
-        let slots = recovered.slots.len() as u64;
+        let base = recovered.state.base().0;
+        let slots = recovered.head().0;
+        if base > self.state.base().0 {
+            self.drop_up_to(base);
+        }
         let last = self.head.max(in_batch.unwrap_or(0)).max(slots);
-        let (mut stood, mut changed) = (self.facts.range(1..).peekable(), Vec::new());
-        for op in 1..=last {
-            let slot = recovered.slots.get(op as usize - 1).unwrap_or(&Slot::Absent);
+        let (mut stood, mut changed) = (self.facts.range(base + 1..).peekable(), Vec::new());
+        for op in base + 1..=last {
+            let slot = recovered.slot(OpNumber(op)).unwrap_or(&Slot::Absent);
             let touch = match put(op) {
                 Some(entry) => Touch::Put(entry),
                 None if truncated(op) => Touch::Truncated,
@@ -398,7 +409,7 @@ impl Ledger {
             }
         }
         self.facts.split_off(&(last + 1));
-        let known = self.facts.last_key_value().map_or(0, |(op, _)| *op);
+        let known = self.facts.last_key_value().map_or(base, |(op, _)| *op);
         self.head = if recovered.head_certain { slots } else { slots.max(known) };
         if !is_old {
             self.state = recovered.state.clone();

@@ -105,8 +105,8 @@ impl Subject {
 
     /// Every entry that is called clean can be read, and no other one.
     fn read_all<S: Storage>(&self, storage: &S, recovered: &Recovered) -> Result<(), Stop> {
-        let last = recovered.slots.len() as u64;
-        let mut op = 1;
+        let last = recovered.head().0;
+        let mut op = recovered.state.base().0 + 1;
         while op <= last {
             let read = now(storage.read(OpNumber(op)..=OpNumber(last), 8000))?;
             if read.is_empty() {
@@ -116,7 +116,7 @@ impl Subject {
                 if at.0 != op {
                     return Err(Stop::Wrong(format!("a read gives op {at} in the place of op {op}")));
                 }
-                let clean = matches!(recovered.slots.get(op as usize - 1), Some(Slot::Clean(_)));
+                let clean = matches!(recovered.slot(at), Some(Slot::Clean(_)));
                 let known = self.ledger.entry(at);
                 match found {
                     Some(entry) if clean && known == Some(&entry) => {}
@@ -202,14 +202,20 @@ impl Subject {
 
     /// A batch of a kind that a replica writes.
     pub(super) fn next_batch(&mut self, random: &mut Random) -> Batch {
-        let head = self.ledger.head().0;
+        let (head, base) = (self.ledger.head().0, self.ledger.state().base().0);
         let is_whole = |op: &u64| self.ledger.is_sure(OpNumber(*op));
-        let whole = (1..=head).take_while(is_whole).count() as u64;
-        let hole = (1..=head).find(|op| !self.ledger.is_sure(OpNumber(*op)));
+        let whole = base + (base + 1..=head).take_while(is_whole).count() as u64;
+        let hole = (base + 1..=head).find(|op| !self.ledger.is_sure(OpNumber(*op)));
         match random.below(10) {
             0 => {
                 self.chain.commit = self.chain.commit.max(random.below(whole + 1));
-                Batch { state: Some(self.next_state()), ..Batch::default() }
+                let mut state = self.next_state();
+                // What is committed may be in a checkpoint, and is dropped.
+                let dropped = base + random.below(self.chain.commit.saturating_sub(base) + 1);
+                if dropped > base && random.chance(1, 2) {
+                    state.base = self.chain.get(dropped).map(|entry| entry.header).or(state.base);
+                }
+                Batch { state: Some(state), ..Batch::default() }
             }
             1 => {
                 let above = self.chain.commit + random.below(head.saturating_sub(self.chain.commit) + 1);
@@ -218,9 +224,9 @@ impl Subject {
                 Batch { state, truncate_above: Some(OpNumber(above)), entries: Vec::new() }
             }
             2 => Batch { entries: self.puts(head + 2..=head + 2, random), ..Batch::default() },
-            3 | 4 if head > 0 => {
+            3 | 4 if head > base => {
                 // A hole is filled, a damaged entry repaired, or one is put again.
-                let op = hole.unwrap_or(1 + random.below(head));
+                let op = hole.unwrap_or(base + 1 + random.below(head - base));
                 Batch { entries: self.puts(op..=op, random), ..Batch::default() }
             }
             5 if head > self.chain.commit => {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vsr::protocol::limits::{CHECKPOINT_BYTES, CHECKPOINT_OPS};
 use vsr::protocol::{Constants, Quorums, Random};
 use vsr::{Config, Membership, Timing};
 
@@ -139,11 +140,22 @@ impl Limits {
         constants.batch_requests_max = self.batch_requests_max;
         constants.batch_bytes_max = self.batch_bytes_max;
         constants.checkpoint_ops = self.checkpoint_ops;
+        if self.log_may_be_full() {
+            // With checkpoints three intervals fit into the log; without, it may become full.
+            let interval = self.log_bytes_max.saturating_sub(constants.log_room_min()) / 3;
+            constants.checkpoint_bytes = interval.max(CHECKPOINT_BYTES.min);
+            if self.checkpoint_ops == CHECKPOINT_OPS.default {
+                constants.checkpoint_ops = 0;
+            }
+        }
     }
 
     pub(crate) fn set_config(&self, config: &mut Config) {
         config.timing = self.timing;
-        config.log_bytes_max = self.log_bytes_max;
+        let constants = &config.membership.constants;
+        let least = constants.log_room_min() + 3 * constants.checkpoint_bytes;
+        let may_be_full = self.log_may_be_full() && constants.checkpoint_ops > 0;
+        config.log_bytes_max = if may_be_full { self.log_bytes_max.max(least) } else { self.log_bytes_max };
         config.cache_bytes = self.cache_bytes;
         config.queue_bytes_max = self.queue_bytes_max;
         config.handle_queue_max = self.queue_max;

@@ -419,7 +419,10 @@ impl<S: Simulated> Run<S> {
             let text = format!("r{replica} stopped: {error}");
             Some(match error {
                 // What it holds is not to be used any more, on the disk or in memory.
-                ReplicaError::Storage(_) | ReplicaError::Halt(Halt::StateDiffers { .. }) => Stopped::Storage(text),
+                ReplicaError::Storage(_)
+                | ReplicaError::Halt(Halt::StateDiffers { .. } | Halt::SoloCheckpointLost { .. }) => {
+                    Stopped::Storage(text)
+                }
                 _ => Stopped::Other(text),
             })
         };

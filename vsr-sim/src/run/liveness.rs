@@ -262,7 +262,8 @@ impl<S: Simulated> Run<S> {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let committed = recorder.executed.last_key_value().map_or(0, |(position, _)| position.op.0);
         let disks: Vec<_> = core.iter().map(|&at| &world.disks[at]).collect();
-        unrecoverable(&disks, OpNumber(committed), world.quorums)
+        let checkpoint = core.iter().map(|&at| world.newest_whole_checkpoint(at)).max().unwrap_or_default();
+        unrecoverable(&disks, OpNumber(committed), checkpoint, world.quorums)
     }
 
     /// The whole history is linearizable, and every reply is the model's.

@@ -178,7 +178,7 @@ pub const PATHS: &[&str] = &[
     "truncations",
     "views started",
     "checkpoints named",
-    "starts from a checkpoint",
+    "states from a checkpoint",
     "a checkpoint is skipped, as the one before is not done",
     "busy: the queue is full",
     "busy: the table is full of sessions in use",

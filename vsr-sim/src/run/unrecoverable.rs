@@ -26,6 +26,12 @@ pub enum Unrecoverable {
         /// The disks in the core.
         disks: usize,
     },
+    /// A log in the core was dropped up to an op, and no checkpoint that reaches so far can be read there.
+    #[error("a log in the core begins after op {op}, and no checkpoint that reaches so far is whole there")]
+    NoCheckpoint {
+        /// The last op that was dropped.
+        op: OpNumber,
+    },
     /// An op that is committed has no intact copy in the core.
     #[error("op {op} is committed and has no intact copy in the core")]
     NoCopy {
@@ -42,9 +48,15 @@ pub enum Unrecoverable {
     },
 }
 
-/// Whether, and by which rule, a core of these disks may be stuck, when ops up to `committed` are known to be committed.
+/// Whether, and by which rule, a core of these disks may be stuck, when ops up to `committed` are known to be committed, and `checkpoint` is the op of
+/// the newest checkpoint that is whole on one of them; 0 for none.
 #[must_use]
-pub fn unrecoverable(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) -> Option<Unrecoverable> {
+pub fn unrecoverable(
+    disks: &[&SimDisk],
+    committed: OpNumber,
+    checkpoint: OpNumber,
+    quorums: Quorums,
+) -> Option<Unrecoverable> {
     let quorum = usize::from(quorums.view_change.max(quorums.replication));
     if disks.len() < quorum {
         return Some(Unrecoverable::TooFewDisks { disks: disks.len(), quorum });
@@ -53,6 +65,11 @@ pub fn unrecoverable(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) 
     let recorded = disks.iter().map(|disk| disk.state().commit.op()).max().unwrap_or_default();
     let committed = committed.max(recorded);
     let uncertain = disks.iter().filter(|disk| !is_certain(disk)).count();
+    // What a log does not hold any more is in a checkpoint, or nowhere.
+    let base = disks.iter().map(|disk| disk.state().base()).max().unwrap_or_default();
+    if base > checkpoint {
+        return Some(Unrecoverable::NoCheckpoint { op: base });
+    }
     // An end that is lost hides an op of the newest log only where that log is the one which has lost it; and a nack quorum, or a
     // view-change quorum, of logs with certain ends rules the op out.
     let newest = NewestLog::of(disks);
@@ -61,7 +78,7 @@ pub fn unrecoverable(disks: &[&SimDisk], committed: OpNumber, quorums: Quorums) 
         return Some(Unrecoverable::RottenEnds { uncertain, disks: disks.len() });
     }
     // A view takes the logs of the newest view: an op above all that these name is not asked for, whatever older ones doubt.
-    for op in (1..=committed.max(newest.end).0).map(OpNumber) {
+    for op in (checkpoint.0 + 1..=committed.max(newest.end).0).map(OpNumber) {
         // The content that the newest logs name, or else the newest; an intact entry of an older view is another op.
         let named = newest.headers.get(&op).filter(|_| op > committed).copied();
         let durable = || disks.iter().filter_map(|disk| disk.durable_header(op)).max_by_key(|header| header.view);
@@ -199,7 +216,7 @@ mod tests {
                 disk.begin(Batch { state: Some(state), ..Batch::default() });
                 disk.complete();
             }
-            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), Quorums::of(3))
+            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), OpNumber::ZERO, Quorums::of(3))
         };
         assert_eq!(verdict(3), None);
         assert_eq!(verdict(4), Some(Unrecoverable::NoCopy { op: OpNumber(4) }));
@@ -212,7 +229,7 @@ mod tests {
             install(&mut disks[0], 2, prepared_in);
             install(&mut disks[1], 1, &[]);
             assert!(!is_lost || disks[1].rot(OpNumber(3), Damage::End));
-            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), Quorums::of(3))
+            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), OpNumber::ZERO, Quorums::of(3))
         };
         let stuck = Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 1 });
         assert_eq!(verdict(&[1], true), stuck, "it may have acknowledged op 4 in view 1, and the third has it");
@@ -233,7 +250,7 @@ mod tests {
             disks[1].complete();
             assert!(disks[1].rot(OpNumber(5), Damage::End));
             assert!(!is_damaged || disks[1].rot(OpNumber(4), Damage::Body));
-            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), Quorums::of(3))
+            unrecoverable(&[&disks[0], &disks[1]], OpNumber(3), OpNumber::ZERO, Quorums::of(3))
         };
         assert_eq!(verdict(false), None, "two deny op 4, and op 5 goes with it");
         assert_eq!(verdict(true), Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 1 }));
@@ -254,7 +271,9 @@ mod tests {
 
     #[test]
     fn a_copy_at_a_rotten_end_and_one_in_doubt_are_an_excuse_where_two_of_four_can_deny() {
-        let verdict = |disks: &[SimDisk]| unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(4));
+        let verdict = |disks: &[SimDisk]| {
+            unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(3), OpNumber::ZERO, Quorums::of(4))
+        };
         let mut disks = disks(&[4, 3, 3, 3]);
         assert!(disks[0].rot(OpNumber(4), Damage::End));
         assert_eq!(verdict(&disks), None, "three certain ends deny op 4");
@@ -274,7 +293,7 @@ mod tests {
             disks[0].complete();
             install(&mut disks[2], 3, prepared_in);
             // Three of five: all that a view takes, and a nack takes all three.
-            unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(3), Quorums::of(5))
+            unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(3), OpNumber::ZERO, Quorums::of(5))
         };
         let stuck = Some(Unrecoverable::NoVerdict { op: OpNumber(4), silent: 2 });
         assert_eq!(newest(&[]), None, "view 3 has dropped op 4");
@@ -296,7 +315,7 @@ mod tests {
     }
 
     fn verdict(disks: &[SimDisk], committed: u64) -> Option<Unrecoverable> {
-        unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(committed), Quorums::of(3))
+        unrecoverable(&disks.iter().collect::<Vec<_>>(), OpNumber(committed), OpNumber::ZERO, Quorums::of(3))
     }
 
     #[test]
@@ -366,9 +385,9 @@ mod tests {
         assert!(disks[0].rot(OpNumber(4), Damage::Both));
         let all: Vec<&SimDisk> = disks.iter().collect();
         let quorums = |view_change, nack| Quorums { view_change, nack, ..Quorums::of(3) };
-        assert_eq!(unrecoverable(&all, OpNumber(3), quorums(2, 3)), None);
+        assert_eq!(unrecoverable(&all, OpNumber(3), OpNumber::ZERO, quorums(2, 3)), None);
         assert_eq!(
-            unrecoverable(&all, OpNumber(3), quorums(3, 3)),
+            unrecoverable(&all, OpNumber(3), OpNumber::ZERO, quorums(3, 3)),
             Some(Unrecoverable::RottenEnds { uncertain: 1, disks: 3 })
         );
     }

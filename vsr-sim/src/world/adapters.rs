@@ -5,6 +5,7 @@ use std::panic::resume_unwind;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::poll_fn;
 use vsr::network::{NetworkError, NetworkEvent};
 use vsr::protocol::{
@@ -120,6 +121,20 @@ impl Storage for SimStorage {
 
     async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
         checkpoints::read(&self.0, id, reader).await
+    }
+
+    async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+        checkpoints::read_part(&self.0, id, part).await
+    }
+
+    async fn write_part(
+        &self,
+        id: CheckpointId,
+        part: u32,
+        bytes: Bytes,
+        keep: Vec<CheckpointId>,
+    ) -> Result<u32, StorageError> {
+        checkpoints::write_part(&self.0, id, part, bytes, keep).await
     }
 
     fn room(&self) -> u64 {
@@ -273,8 +288,16 @@ impl Observer for CheckerObserver {
                 }
             }
             Event::Restored { op, .. } => {
-                world.trace.count("starts from a checkpoint");
-                world.say(replica, || format!("r{replica} goes on from its checkpoint after op {op}"));
+                world.trace.count("states from a checkpoint");
+                world.say(replica, || format!("r{replica} goes on from the checkpoint after op {op}"));
+            }
+            Event::LogDropped { base } => {
+                world.trace.count("logs dropped");
+                world.say(replica, || format!("r{replica} drops its log up to op {base}"));
+            }
+            Event::TransferBegan { op } => {
+                world.trace.count("transfers begun");
+                world.say(replica, || format!("r{replica} fetches the checkpoint after op {op}"));
             }
             Event::Checkpointed { op } => {
                 world.trace.count("checkpoints named");

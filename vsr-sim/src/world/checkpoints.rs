@@ -1,10 +1,11 @@
 //! The checkpoints of the simulated disks: how long they take, which fail, and what becomes of their bytes.
 
 use std::cell::RefCell;
-use std::io::Cursor;
+use std::io::{self, Cursor};
 
+use bytes::Bytes;
 use vsr::Snapshot;
-use vsr::checkpoints::{ChunkReader, ChunkWriter};
+use vsr::checkpoints::{ChunkReader, ChunkWriter, PartWriter};
 use vsr::protocol::{CheckpointId, OpNumber};
 use vsr::storage::{CheckpointReader, StorageError};
 
@@ -14,7 +15,9 @@ use crate::check::{Observation, Violation};
 
 /// Of so many checkpoints one is not written.
 const FAIL_ONE_OF: u64 = 12;
-/// Of so many that are read one has rotted.
+/// Of so many parts one is not stored, and of so many that are read for another replica one cannot be read.
+const PART_FAILS_ONE_OF: u64 = 24;
+/// Of so many that are read one has rotted, where it may.
 const ROT_ONE_OF: u64 = 10;
 
 thread_local! {
@@ -35,17 +38,13 @@ pub(crate) async fn write(
     content: Snapshot,
 ) -> Result<CheckpointId, StorageError> {
     let node = life.node;
-    let mut to = ChunkWriter::new(Vec::new(), op);
+    let longest = 128 << lock(&life.world).draw(site::PART, u64::MAX, 0).below(6);
+    let mut to = ChunkWriter::with_chunks_of(Vec::new(), op, longest);
     let written = content.write_to(&mut to).and_then(|()| to.finish());
     let (id, file) = written.map_err(|error| StorageError::io("writing a checkpoint", error))?;
     let (due, fails) = {
         let mut world = lock(&life.world);
-        let named = world.disks[node].state().checkpoints.clone();
-        if let Some(dropped) = named.iter().find(|named| !keep.contains(named)) {
-            let message = format!("r{node} does not keep the checkpoint after {dropped}, which its record names");
-            let at = world.now;
-            world.breach(Violation { checker: "named-checkpoints-are-kept", message, at });
-        }
+        world.keeps_named(node, &keep);
         world.checkpoints.retain(|(of, id), _| *of != node || keep.contains(id));
         let mut random = world.draw(site::CHECKPOINT, node as u64, op.0 ^ life.life << 40);
         let times = 1 + random.below(20);
@@ -77,7 +76,9 @@ pub(crate) async fn read(life: &Life, id: CheckpointId, reader: CheckpointReader
     let file = {
         let mut world = lock(&life.world);
         let mut random = world.draw(site::CHECKPOINT, node as u64, id.op.0 ^ life.life << 40 ^ 1 << 63);
-        let rots = world.faults_on && random.chance(1, ROT_ONE_OF);
+        // Of each checkpoint as many copies as of an op.
+        let may_rot = world.replicas == 1 || world.atlas.may_rot(id.op, node);
+        let rots = world.faults_on && random.chance(1, ROT_ONE_OF) && may_rot;
         let file = world.checkpoints.get_mut(&(node, id)).map(|file| {
             if rots {
                 let at = random.below(file.len() as u64) as usize;
@@ -103,10 +104,114 @@ pub(crate) async fn read(life: &Life, id: CheckpointId, reader: CheckpointReader
         chunks.finish()
     });
     READING.take();
+    let mut world = lock(&life.world);
+    if read.is_err() && world.replicas == 1 {
+        let how = "a checkpoint has rotted, and no other replica has one";
+        world.observe(&Observation::Broke { replica: node, must: false, how });
+    }
+    drop(world);
     read.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
 }
 
+/// As [`vsr::Storage::read_part`].
+pub(crate) async fn read_part(life: &Life, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+    let node = life.node;
+    let (due, fails) = {
+        let world = lock(&life.world);
+        let mut random = world.draw(site::PART, node as u64, world.now ^ u64::from(part) << 48);
+        (
+            world.now + world.write_latency(node, site::PART, part.into()),
+            world.faults_on && random.chance(1, PART_FAILS_ONE_OF),
+        )
+    };
+    until(life, due).await;
+    let mut world = lock(&life.world);
+    world.trace.count("parts of checkpoints read");
+    let damaged = |what: String| StorageError::CheckpointDamaged { id, what };
+    if fails {
+        return Err(damaged("an injected error".to_owned()));
+    }
+    let file = world.checkpoints.get(&(node, id)).cloned().ok_or_else(|| damaged("it is not there".to_owned()))?;
+    vsr::checkpoints::read_part(Cursor::new(file), id, part).map_err(|error| damaged(error.to_string()))
+}
+
+/// As [`vsr::Storage::write_part`].
+pub(crate) async fn write_part(
+    life: &Life,
+    id: CheckpointId,
+    part: u32,
+    bytes: Bytes,
+    keep: Vec<CheckpointId>,
+) -> Result<u32, StorageError> {
+    let node = life.node;
+    let (due, fails) = {
+        let mut world = lock(&life.world);
+        world.keeps_named(node, &keep);
+        let mut random = world.draw(site::PART, node as u64, !world.now ^ u64::from(part) << 48);
+        (
+            world.now + world.write_latency(node, site::PART, u64::from(part)),
+            world.faults_on && random.chance(1, PART_FAILS_ONE_OF),
+        )
+    };
+    until(life, due).await;
+    let mut world = lock(&life.world);
+    if world.nodes[node].poisoned {
+        return Err(StorageError::Poisoned("an injected error".to_owned()));
+    }
+    if fails {
+        world.trace.count("parts of checkpoints that are not stored");
+        return Err(io_error("a part of a checkpoint"));
+    }
+    world.trace.count("parts of checkpoints stored");
+    let wrong = |error: io::Error| StorageError::CheckpointDamaged { id, what: error.to_string() };
+    let parts = match (part, world.coming.remove(&node)) {
+        (0, left) => {
+            let left = left.filter(|(of, _)| *of == id).map(|(_, parts)| parts.unfinished());
+            PartWriter::new(left.unwrap_or_default(), id, &bytes).map_err(wrong)?
+        }
+        (_, Some((of, mut parts))) if of == id => {
+            let added = parts.add(part, &bytes).map_err(wrong);
+            if added.is_err() {
+                world.coming.insert(node, (of, parts));
+                return added.map(|()| 0);
+            }
+            parts
+        }
+        _ => return Err(wrong(io::ErrorKind::InvalidData.into())),
+    };
+    let next = parts.next();
+    if parts.is_whole() {
+        let file = parts.finish().map_err(wrong)?.into_inner();
+        world.checkpoints.insert((node, id), file);
+    } else {
+        world.coming.insert(node, (id, parts));
+    }
+    Ok(next)
+}
+
 impl World {
+    /// What the durable record of this replica names has to stay.
+    fn keeps_named(&mut self, node: usize, keep: &[CheckpointId]) {
+        let named = self.disks[node].state().checkpoints.clone();
+        if let Some(dropped) = named.iter().find(|named| !keep.contains(named)) {
+            let message = format!("r{node} does not keep the checkpoint after {dropped}, which its record names");
+            let at = self.now;
+            self.breach(Violation { checker: "named-checkpoints-are-kept", message, at });
+        }
+    }
+
+    /// The op of the newest checkpoint that the record of this replica names and that can be read; 0 for none.
+    pub(crate) fn newest_whole_checkpoint(&self, node: usize) -> OpNumber {
+        let named = self.disks[node].state().checkpoints.iter().rev();
+        let is_whole = |id: &&CheckpointId| {
+            let file = self.checkpoints.get(&(node, **id)).filter(|_| !self.disks[node].is_lost());
+            file.is_some_and(|file| {
+                ChunkReader::new(Cursor::new(file), **id).is_ok_and(|chunks| chunks.finish().is_ok())
+            })
+        };
+        named.into_iter().find(is_whole).map_or(OpNumber::ZERO, |id| id.op)
+    }
+
     /// Whether a bit of the state of this replica flips as it applies this op: once in a run, in some runs.
     pub(crate) fn goes_wrong(&mut self, node: usize, op: OpNumber) -> bool {
         let Some((victim, from)) = self.options.wrong_state else { return false };

@@ -39,10 +39,12 @@ mod traffic;
 use std::any::Any;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
+use vsr::checkpoints::PartWriter;
 use vsr::network::NetworkEvent;
 use vsr::protocol::{CheckpointId, OpNumber, Peer, Quorums, Random, RequestNumber, SessionId};
 use vsr::{Checksum, ClientId};
@@ -70,6 +72,9 @@ pub(crate) use self::on_files::{FileDisks, OnFiles, Open};
 pub(crate) use self::pace::Endless;
 pub(crate) use self::socket::{NetworkOf, OnSocket};
 
+/// What has come of another replica's checkpoint.
+type Coming = PartWriter<Cursor<Vec<u8>>>;
+
 /// What a random number is for; see [`draw`].
 pub(crate) mod site {
     pub(crate) const DELAY: u64 = 1;
@@ -95,6 +100,7 @@ pub(crate) mod site {
     pub(crate) const NAMED: u64 = 21;
     pub(crate) const START: u64 = 22;
     pub(crate) const CHECKPOINT: u64 = 23;
+    pub(crate) const PART: u64 = 24;
 }
 
 /// A task's "poll me".
@@ -248,6 +254,8 @@ pub(crate) struct World {
     pub(crate) disks: Vec<SimDisk>,
     /// The files of the checkpoints on each disk.
     pub(crate) checkpoints: BTreeMap<(usize, CheckpointId), Vec<u8>>,
+    /// The beginning of another replica's, on each disk: what has come of it.
+    pub(crate) coming: BTreeMap<usize, (CheckpointId, Coming)>,
     /// A bit of a state has flipped.
     went_wrong: bool,
     /// What a state machine that is restored is watched by.
@@ -316,6 +324,7 @@ impl World {
             traffic: Traffic::default(),
             clocks: (u64::MAX, Vec::new()),
             checkpoints: BTreeMap::new(),
+            coming: BTreeMap::new(),
             went_wrong: false,
             watch: None,
             has_leapt: false,

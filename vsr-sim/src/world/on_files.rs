@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use vsr::protocol::{Batch, CheckpointId, OpNumber, Random, Recovered, VsrState};
 use vsr::storage::{CheckpointReader, StorageError};
 use vsr::threaded::Entries;
@@ -486,6 +487,20 @@ impl Storage for OnFiles {
 
     async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
         checkpoints::read(&self.life, id, reader).await
+    }
+
+    async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+        checkpoints::read_part(&self.life, id, part).await
+    }
+
+    async fn write_part(
+        &self,
+        id: CheckpointId,
+        part: u32,
+        bytes: Bytes,
+        keep: Vec<CheckpointId>,
+    ) -> Result<u32, StorageError> {
+        checkpoints::write_part(&self.life, id, part, bytes, keep).await
     }
 
     fn room(&self) -> u64 {

@@ -68,7 +68,7 @@ fn ping(starts: u64, head: u64, known: Vec<Known>) -> Message {
         commit: CommitNumber(0),
         head: OpNumber(head),
         wall: Timestamp(1),
-        checkpoint: OpNumber::ZERO,
+        past: vsr::protocol::Past::default(),
         machine_version: 1,
         head_certain: true,
         has_room: true,

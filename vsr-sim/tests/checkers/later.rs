@@ -15,6 +15,25 @@ cases! {
         bench.change_state(1, |state| (state.view, state.log_view) = (view(1), view(u64::from(!broken))));
         bench.sent(1, &Message::ReadIndexOk { nonce: 1, index: OpNumber(1) })
     };
+    a_log_that_is_dropped_before_a_quorum_has_it_in_checkpoints_is_noticed: "dropped-is-covered", |bench, broken| {
+        let checkpoint = |op| CheckpointId { op: OpNumber(op), manifest: Checksum(1) };
+        bench.names(&[&"r0", &"op 1", &"1 of 2 disks"]);
+        bench.change_state(2, |state| state.checkpoints = vec![checkpoint(if broken { 0 } else { 1 })]);
+        bench.change_state(0, |state| {
+            state.checkpoints = vec![checkpoint(1), checkpoint(2)];
+            state.base = Some(first(1));
+        });
+        bench.written(0)
+    };
+    an_acknowledgement_in_a_transfer_is_noticed: "transfer-counts-for-nothing", |bench, broken| {
+        if broken {
+            bench.change_state(1, |state| state.base = Some(first(1)));
+        }
+        let core = Replica::on(bench.disks[1].clone(), 100).core;
+        bench.names(&[&"r1", &"lacks"]);
+        bench.turn(1, &core)?;
+        bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })
+    };
     a_prepare_that_does_not_fit_the_one_before_is_noticed: "hash-chain", |bench, broken| {
         let parent = first(if broken { 2 } else { 1 }).checksum();
         bench.names(&[&"r0", &"op 2", &parent, &first(1).checksum()]);
@@ -74,6 +93,7 @@ cases! {
         bench.turn(1, &Replica::heir(if broken { 2 } else { 5 }).core)
     };
     a_log_over_its_bound_is_noticed: "queues-are-bounded", |bench, broken| {
+        bench.change_state(1, |state| state.membership.constants.checkpoint_ops = 0);
         bench.names(&[&"r1", &"100 bytes in its log", &"99 are allowed"]);
         let long = Header::new(HeaderFields { body_len: 100, ..fields(1, 0, Header::root(CLUSTER), 1) });
         bench.put(&[1], long);

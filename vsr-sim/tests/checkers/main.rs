@@ -5,10 +5,10 @@ use std::fmt::Display;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    Account, ApplyContext, Batch, BodyBuilder, CommitNumber, Core, DiskId, DoViewChange, Effects, Entry, Event, Halt,
-    Header, HeaderFields, Input, Inputs, Life, Machine, Message, Monotonic, OpKind, OpNumber, Options, Outcome, Peer,
-    Position, Quorums, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView, Timestamp, View,
-    VsrState,
+    Account, ApplyContext, Batch, BodyBuilder, CheckpointId, CommitNumber, Core, DiskId, DoViewChange, Effects, Entry,
+    Event, Halt, Header, HeaderFields, Input, Inputs, Life, Machine, Message, Monotonic, OpKind, OpNumber, Options,
+    Outcome, Peer, Position, Quorums, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView,
+    Timestamp, View, VsrState,
 };
 use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};
 use vsr_sim::check::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene};
@@ -71,7 +71,7 @@ fn start_view(of: u64, headers: &[Header]) -> Message {
         head: headers.last().map(|last| last.op).unwrap_or_default(),
         headers: headers.to_vec(),
         nonce: 0,
-        checkpoint: OpNumber::ZERO,
+        past: vsr::protocol::Past::default(),
     })
 }
 
@@ -85,7 +85,7 @@ fn do_view_change(headers: &[Header], nack: bool) -> DoViewChange {
         head_certain: true,
         headers: headers.to_vec(),
         evidence: headers.iter().map(|_| SlotEvidence { present: !nack, nack }).collect(),
-        checkpoint: OpNumber::ZERO,
+        past: vsr::protocol::Past::default(),
         life: Life::default(),
         known: Vec::new(),
     }
@@ -183,7 +183,10 @@ impl Replica {
     fn heir_of(of: u64, pipeline_max: u32) -> Replica {
         let (mut replica, _) = Replica::with_five_ops(pipeline_max);
         let other = DoViewChange { view: view(of), ..do_view_change(&[], false) };
-        replica.turn(Some(Input::Message { from: Peer::Replica(ReplicaId(2)), message: Message::DoViewChange(other) }));
+        replica.turn(Some(Input::Message {
+            from: Peer::Replica(ReplicaId(2)),
+            message: Message::DoViewChange(other.into()),
+        }));
         assert!(replica.core.is_primary() && replica.core.head() == OpNumber(5));
         replica
     }
@@ -192,7 +195,7 @@ impl Replica {
     fn heir_of_what_another_has() -> Replica {
         let (mut replica, mut headers) = Replica::with_five_ops(32);
         headers.push(header(6, 0, headers[4].checksum(), 0));
-        let message = Message::DoViewChange(do_view_change(&headers, false));
+        let message = Message::DoViewChange(do_view_change(&headers, false).into());
         replica.turn(Some(Input::Message { from: Peer::Replica(ReplicaId(2)), message }));
         assert!(!replica.core.is_primary() && replica.core.head() == OpNumber(6));
         replica
@@ -547,14 +550,14 @@ cases! {
     a_message_with_a_log_view_that_is_not_durable_is_noticed: "nothing-leaves-before-it-is-durable", |bench, broken| {
         bench.names(&[&"r2", &"DoViewChange", &"log_view 0", &"log_view 1"]);
         bench.change_state(2, |state| (state.view, state.log_view) = (view(1), view(u64::from(broken))));
-        bench.sent(2, &Message::DoViewChange(do_view_change(&[], false)))
+        bench.sent(2, &Message::DoViewChange(do_view_change(&[], false).into()))
     };
     a_second_story_in_a_do_view_change_is_noticed: "one-do-view-change-per-view", |bench, broken| {
         let (a, b) = (first(1), first(if broken { 2 } else { 1 }));
         bench.names(&[&"r1", &"view 1", &a.checksum(), &b.checksum()]);
-        bench.sent(1, &Message::DoViewChange(do_view_change(&[a], false)))?;
+        bench.sent(1, &Message::DoViewChange(do_view_change(&[a], false).into()))?;
         // The facts are of the moment; the headers are not.
-        bench.sent(1, &Message::DoViewChange(do_view_change(&[b], true)))
+        bench.sent(1, &Message::DoViewChange(do_view_change(&[b], true).into()))
     };
     a_nack_of_an_acknowledged_op_is_noticed: "nacked-never-acknowledged", |bench, broken| {
         let second = header(2, 0, first(1).checksum(), 1);
@@ -562,14 +565,14 @@ cases! {
         bench.put(&[1], second);
         bench.names(&[&"r1", &"op 1", &"up to op 2"]);
         bench.sent(1, &prepare_ok(0, second))?;
-        bench.sent(1, &Message::DoViewChange(do_view_change(&[first(1), second], broken)))
+        bench.sent(1, &Message::DoViewChange(do_view_change(&[first(1), second], broken).into()))
     };
     a_log_that_ends_before_what_was_acknowledged_is_noticed: "nacked-never-acknowledged", |bench, broken| {
         let held = [first(1)];
         bench.put(&[1], first(1));
         bench.names(&[&"r1", &"op 1", &"ends at 0"]);
         bench.sent(1, &prepare_ok(0, first(1)))?;
-        bench.sent(1, &Message::DoViewChange(do_view_change(if broken { &[] } else { &held }, false)))
+        bench.sent(1, &Message::DoViewChange(do_view_change(if broken { &[] } else { &held }, false).into()))
     };
     an_acknowledgement_with_an_uncertain_head_is_noticed: "uncertain-head-counts-for-nothing", |bench, broken| {
         bench.put(&[1], first(1));
@@ -588,7 +591,7 @@ cases! {
         bench.names(&[&"r1", &"head 1 certain", &"view 1", &"op 0"]);
         bench.started(1)?;
         let dvc = DoViewChange { head_certain: broken, ..do_view_change(&[first(1)], false) };
-        bench.sent(1, &Message::DoViewChange(dvc))
+        bench.sent(1, &Message::DoViewChange(dvc.into()))
     };
     a_nack_above_an_uncertain_head_is_noticed: "uncertain-head-counts-for-nothing", |bench, broken| {
         let second = header(2, 0, first(1).checksum(), 1);
@@ -599,7 +602,7 @@ cases! {
         bench.started(1)?;
         let mut dvc = DoViewChange { head_certain: false, ..do_view_change(&[first(1), second], true) };
         dvc.evidence[1].nack = broken;
-        bench.sent(1, &Message::DoViewChange(dvc))
+        bench.sent(1, &Message::DoViewChange(dvc.into()))
     };
     a_primary_that_makes_itself_certain_is_noticed: "uncertain-head-counts-for-nothing", |bench, broken| {
         bench.change_state(1, |state| state.head_certain = false);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::executor::block_on;
 use futures::future::{join, join_all};
 use vsr::memory::{MemoryNetwork, MemoryStorage};
-use vsr::protocol::{Busy, Message, OpNumber, Outcome, Ping, Random, Timestamp};
+use vsr::protocol::{Busy, Message, Outcome, Ping, Random, Timestamp};
 use vsr::{
     ApplyContext, ClientId, Clock, ClusterId, Config, Handle, QueryContext, Replica, ReplicaId, RestoreError, Snapshot,
     StateMachine, SubmitError, SystemClock, Timing,
@@ -654,7 +654,7 @@ fn ck_01_wall_clocks_that_are_off_harm_nothing() {
                 commit: core.commit(),
                 head: core.head(),
                 wall: Timestamp(wall),
-                checkpoint: OpNumber::ZERO,
+                past: vsr::protocol::Past::default(),
                 machine_version: 1,
                 head_certain: true,
                 has_room: true,

@@ -544,7 +544,7 @@ fn d24_timestamps_are_inherited_and_never_go_back() {
             commit: CommitNumber(0),
             head: OpNumber(1),
             wall: tomorrow,
-            checkpoint: OpNumber::ZERO,
+            past: vsr::protocol::Past::default(),
             machine_version: 1,
             head_certain: true,
             has_room: true,

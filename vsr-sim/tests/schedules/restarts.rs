@@ -392,7 +392,7 @@ fn d09_the_answer_of_a_deposed_primary_is_not_adopted() {
     let (commit, head) = (s.core(0).commit(), s.core(0).head());
     let headers = (1..=head.0).filter_map(|op| s.disk(0).durable_header(OpNumber(op))).collect();
     let view = Script::view_of(0);
-    let start = StartView { view, commit, head, headers, nonce, checkpoint: OpNumber::ZERO };
+    let start = StartView { view, commit, head, headers, nonce, past: vsr::protocol::Past::default() };
     s.inject(Script::flight(0, 4, Message::StartView(start)));
     s.run();
     assert_eq!((s.view(4), s.core(4).log_view().number, s.core(4).head().0), (1, 1, 3));

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use vsr::protocol::{DoViewChange, Message, OpNumber, Outcome, Peer, Ping, Refusal, Request, RequestNumber, Timestamp};
+use vsr::protocol::{DoViewChange, Message, Outcome, Peer, Ping, Refusal, Request, RequestNumber, Timestamp};
 use vsr::{ClientId, Membership, ReplicaId};
 use vsr_sim::script::{Flight, Script};
 
@@ -52,7 +52,7 @@ pub(crate) fn between_replicas(flight: &Flight) -> bool {
 
 pub(crate) fn log_of(flight: Flight) -> Option<DoViewChange> {
     match flight.message {
-        Message::DoViewChange(dvc) => Some(dvc),
+        Message::DoViewChange(dvc) => Some(*dvc),
         _ => None,
     }
 }
@@ -186,7 +186,7 @@ pub(crate) fn ping(s: &Script, from: usize, change: impl FnOnce(&mut Ping)) -> M
         commit: core.commit(),
         head: core.head(),
         wall: Timestamp(0),
-        checkpoint: OpNumber::ZERO,
+        past: vsr::protocol::Past::default(),
         machine_version: 1,
         head_certain: true,
         has_room: true,

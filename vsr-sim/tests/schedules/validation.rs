@@ -78,7 +78,7 @@ fn h5_04_only_the_primary_of_a_view_is_believed() {
         head: OpNumber::ZERO,
         headers: Vec::new(),
         nonce: 0,
-        checkpoint: OpNumber::ZERO,
+        past: vsr::protocol::Past::default(),
     };
     s.inject(Script::flight(1, 2, prepare));
     s.inject(Script::flight(1, 2, Message::Commit { view, commit: CommitNumber(head.0), head, number: 99 }));
@@ -125,7 +125,7 @@ fn h5_11_absurd_messages_are_ignored() {
         commit,
         head: huge,
         wall: Timestamp(HUGE),
-        checkpoint: huge,
+        past: vsr::protocol::Past { base: huge, ..Default::default() },
         machine_version: u32::MAX,
         head_certain: true,
         has_room: true,
@@ -141,7 +141,7 @@ fn h5_11_absurd_messages_are_ignored() {
         head_certain: true,
         headers: Vec::new(),
         evidence: Vec::new(),
-        checkpoint: OpNumber::ZERO,
+        past: vsr::protocol::Past::default(),
         life: Life::default(),
         known: Vec::new(),
     };
@@ -151,7 +151,7 @@ fn h5_11_absurd_messages_are_ignored() {
         head: OpNumber(op),
         headers: vec![header(op, 0)],
         nonce: 0,
-        checkpoint: OpNumber::ZERO,
+        past: vsr::protocol::Past::default(),
     };
     let messages = |life: Life| {
         [
@@ -162,7 +162,7 @@ fn h5_11_absurd_messages_are_ignored() {
             Message::Commit { view, commit: CommitNumber(5), head: OpNumber(4), number: HUGE },
             Message::CommitOk { view, number: HUGE, life },
             Message::StartViewChange { leaving: absurd, life },
-            Message::DoViewChange(DoViewChange { life, ..dvc.clone() }),
+            Message::DoViewChange(DoViewChange { life, ..dvc.clone() }.into()),
             Message::StartView(start(HUGE)),
             Message::StartView(start(far)),
             Message::RequestStartView { view: absurd, nonce: 0 },

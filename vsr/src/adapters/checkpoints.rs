@@ -4,7 +4,6 @@
 //! It is written under another name, synced, and renamed: under its name it is whole, unless the disk damages it. Its name is that of the
 //! checkpoint, so that what a folder holds can be told without opening anything.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::future::poll_fn;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -13,11 +12,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures::channel::oneshot;
 
+use super::system_clock::SystemClock;
 use crate::log;
-use crate::protocol::{CHUNK_BYTES_MAX, CheckpointId, Checksum, Chunk, Manifest, OpNumber};
+use crate::protocol::{CHUNK_BYTES_MAX, CheckpointId, Checksum, Chunk, Manifest, Monotonic, OpNumber};
+use crate::traits::clock::Clock;
 use crate::traits::state_machine::Snapshot;
 use crate::traits::storage::{CheckpointReader, StorageError};
 
@@ -32,6 +35,8 @@ const MANIFEST_MAX: u32 = 32 << 20;
 pub struct ChunkWriter<W> {
     to: W,
     chunk: Vec<u8>,
+    /// Bytes of a chunk, at most.
+    longest: usize,
     manifest: Manifest,
     /// Something was not written: what is written after it makes no checkpoint, also where the state machine did not look.
     has_failed: bool,
@@ -40,7 +45,13 @@ pub struct ChunkWriter<W> {
 impl<W: Write> ChunkWriter<W> {
     /// The beginning of a checkpoint after this op.
     pub fn new(to: W, op: OpNumber) -> ChunkWriter<W> {
-        ChunkWriter { to, chunk: Vec::new(), manifest: Manifest { op, chunks: Vec::new() }, has_failed: false }
+        ChunkWriter::with_chunks_of(to, op, CHUNK_BYTES_MAX)
+    }
+
+    /// The same, in chunks of so many bytes, [`CHUNK_BYTES_MAX`] at most: for tests, whose states are small.
+    pub fn with_chunks_of(to: W, op: OpNumber, bytes: usize) -> ChunkWriter<W> {
+        let (manifest, longest) = (Manifest { op, chunks: Vec::new() }, bytes.clamp(1, CHUNK_BYTES_MAX));
+        ChunkWriter { to, chunk: Vec::new(), longest, manifest, has_failed: false }
     }
 
     fn end_chunk(&mut self) -> io::Result<()> {
@@ -62,11 +73,7 @@ impl<W: Write> ChunkWriter<W> {
     /// Those of the writer.
     pub fn finish(mut self) -> io::Result<(CheckpointId, W)> {
         self.end_chunk()?;
-        let manifest = self.manifest.encode();
-        self.to.write_all(&manifest)?;
-        self.to.write_all(&(manifest.len() as u32).to_le_bytes())?;
-        self.to.write_all(END)?;
-        self.to.flush()?;
+        write_end(&mut self.to, &self.manifest)?;
         Ok((self.manifest.id(), self.to))
     }
 }
@@ -76,9 +83,9 @@ impl<W: Write> Write for ChunkWriter<W> {
         if self.has_failed {
             return self.end_chunk().map(|()| 0);
         }
-        let take = bytes.len().min(CHUNK_BYTES_MAX - self.chunk.len());
+        let take = bytes.len().min(self.longest - self.chunk.len());
         self.chunk.extend_from_slice(&bytes[..take]);
-        if self.chunk.len() == CHUNK_BYTES_MAX {
+        if self.chunk.len() == self.longest {
             self.end_chunk()?;
         }
         Ok(take)
@@ -126,6 +133,11 @@ impl<R: Read + Seek> ChunkReader<R> {
         Ok(ChunkReader { from, manifest, next: 0, chunk: Vec::new(), at: 0 })
     }
 
+    /// What it says of its chunks.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
     /// Compares what was not read yet, too.
     ///
     /// # Errors
@@ -154,6 +166,125 @@ impl<R: Read> Read for ChunkReader<R> {
     }
 }
 
+/// A part of a checkpoint file, after its checksum was compared: part 0 is the manifest, the others are the chunks, counted from 1.
+///
+/// # Errors
+/// Those of the reader, and `InvalidData` when this is not that checkpoint, or not that part of it.
+pub fn read_part<R: Read + Seek>(from: R, id: CheckpointId, part: u32) -> io::Result<Bytes> {
+    let ChunkReader { mut from, manifest, .. } = ChunkReader::new(from, id)?;
+    let Some(at) = part.checked_sub(1) else { return Ok(manifest.encode().into()) };
+    let Some(chunk) = manifest.chunks.get(at as usize) else { return Err(damaged("it has no such part")) };
+    let before: u64 = manifest.chunks[..at as usize].iter().map(|chunk| u64::from(chunk.len)).sum();
+    from.seek(SeekFrom::Start(before))?;
+    read_chunk(&mut from, *chunk)?
+        .ok_or_else(|| damaged(&format!("chunk {part} of {} is damaged", manifest.chunks.len())))
+}
+
+/// The bytes of the next chunk; `None` when they are others.
+fn read_chunk(from: &mut impl Read, chunk: Chunk) -> io::Result<Option<Bytes>> {
+    let mut bytes = vec![0; chunk.len as usize];
+    from.read_exact(&mut bytes)?;
+    Ok((Checksum::of(&bytes) == chunk.checksum).then(|| bytes.into()))
+}
+
+/// Puts a checkpoint together from its parts, in their order.
+#[derive(Debug)]
+pub struct PartWriter<W> {
+    to: W,
+    manifest: Manifest,
+    next: u32,
+}
+
+impl<W: Read + Write + Seek> PartWriter<W> {
+    /// Begins with the manifest, and goes on behind what an earlier attempt has left, as far as that is right.
+    ///
+    /// # Errors
+    /// Those of the file, and `InvalidData` for bytes that are not the manifest of that checkpoint.
+    pub fn new(mut to: W, id: CheckpointId, manifest: &[u8]) -> io::Result<PartWriter<W>> {
+        let manifest = Manifest::decode(manifest).filter(|manifest| manifest.id() == id);
+        let manifest = manifest.ok_or_else(|| damaged("the bytes are not its manifest"))?;
+        to.seek(SeekFrom::Start(0))?;
+        let mut left = 0;
+        for chunk in &manifest.chunks {
+            match read_chunk(&mut to, *chunk) {
+                Ok(Some(_)) => left += 1,
+                Ok(None) => break,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
+                Err(error) => return Err(error),
+            }
+        }
+        let mut parts = PartWriter { to, manifest, next: left + 1 };
+        let at = parts.len();
+        parts.to.seek(SeekFrom::Start(at))?;
+        Ok(parts)
+    }
+
+    /// What was written to, as far as it has come: for another [`new`](Self::new).
+    pub fn unfinished(self) -> W {
+        self.to
+    }
+
+    /// The bytes that are there.
+    pub fn len(&self) -> u64 {
+        self.manifest.chunks[..self.next as usize - 1].iter().map(|chunk| u64::from(chunk.len)).sum()
+    }
+
+    /// Whether no chunk is there yet.
+    pub fn is_empty(&self) -> bool {
+        self.next == 1
+    }
+
+    /// The part that is wanted next: one more than the last when all are there.
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
+    /// Whether all chunks are there.
+    pub fn is_whole(&self) -> bool {
+        self.next as usize > self.manifest.chunks.len()
+    }
+
+    /// Adds the next chunk.
+    ///
+    /// # Errors
+    /// Those of the file, and `InvalidData` for another part than the next one, or other bytes than those of that part.
+    pub fn add(&mut self, part: u32, bytes: &[u8]) -> io::Result<()> {
+        let chunk = (part == self.next).then(|| self.manifest.chunks.get(part as usize - 1)).flatten();
+        let Some(chunk) = chunk else { return Err(damaged("a part that is not the next one")) };
+        if bytes.len() != chunk.len as usize || Checksum::of(bytes) != chunk.checksum {
+            return Err(damaged(&format!("the bytes are not those of part {part}")));
+        }
+        // A write that failed midway is written over.
+        let at = self.len();
+        self.to.seek(SeekFrom::Start(at))?;
+        self.to.write_all(bytes)?;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// Ends it: what [`ChunkWriter`] would have written.
+    ///
+    /// # Errors
+    /// Those of the file, and `InvalidData` while a part is missing.
+    pub fn finish(mut self) -> io::Result<W> {
+        if !self.is_whole() {
+            return Err(damaged("a part is missing"));
+        }
+        let at = self.len();
+        self.to.seek(SeekFrom::Start(at))?;
+        write_end(&mut self.to, &self.manifest)?;
+        Ok(self.to)
+    }
+}
+
+fn write_end(to: &mut impl Write, manifest: &Manifest) -> io::Result<()> {
+    let manifest = manifest.encode();
+    to.write_all(&manifest)?;
+    to.write_all(&(manifest.len() as u32).to_le_bytes())?;
+    to.write_all(END)?;
+    to.flush()
+}
+
 fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
@@ -164,7 +295,11 @@ fn damaged(what: &str) -> io::Error {
 pub struct CheckpointFolder {
     folder: PathBuf,
     jobs: Arc<Jobs>,
+    /// What has come of another replica's checkpoint.
+    coming: Arc<Mutex<Coming>>,
 }
+
+type Coming = Option<(CheckpointId, PartWriter<File>)>;
 
 #[derive(Debug, Default)]
 struct Jobs {
@@ -208,17 +343,42 @@ impl Drop for CheckpointFolder {
     }
 }
 
-/// Ends a write when the storage is closed.
-struct UnlessClosed<'a, W>(W, &'a Jobs);
+/// Bytes of a checkpoint that are written within a second, at most: the log has the disk, and the replica the processors, most of the time.
+const BYTES_PER_SECOND: u64 = 128 << 20;
+/// Bytes that are written at a time, and synced: a sync of the log that comes meanwhile waits behind no more than these.
+const SLICE: usize = 256 << 10;
 
-impl<W: Write> Write for UnlessClosed<'_, W> {
+/// A checkpoint file that leaves room for others, and whose writing ends when the storage is closed.
+struct Paced<'a> {
+    to: File,
+    jobs: &'a Jobs,
+    clock: SystemClock,
+    begin: Monotonic,
+    written: u64,
+}
+
+impl Paced<'_> {
+    fn new(to: File, jobs: &Jobs) -> Paced<'_> {
+        let clock = SystemClock::new();
+        let begin = clock.now();
+        Paced { to, jobs, clock, begin, written: 0 }
+    }
+}
+
+impl Write for Paced<'_> {
+    #[allow(clippy::disallowed_methods, reason = "a thread of its own, which has nothing else to do")]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.1.check()?;
-        self.0.write(bytes)
+        self.jobs.check()?;
+        let due = Duration::from_micros(self.written.saturating_mul(1_000_000) / BYTES_PER_SECOND);
+        std::thread::sleep(due.saturating_sub(self.clock.now().since(self.begin)));
+        let written = self.to.write(&bytes[..bytes.len().min(SLICE)])?;
+        self.to.sync_data()?;
+        self.written += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.to.flush()
     }
 }
 
@@ -232,7 +392,7 @@ fn name_of(id: CheckpointId) -> String {
 impl CheckpointFolder {
     /// The checkpoints in this folder, which is made with the first of them.
     pub fn new(folder: impl Into<PathBuf>) -> CheckpointFolder {
-        CheckpointFolder { folder: folder.into(), jobs: Arc::default() }
+        CheckpointFolder { folder: folder.into(), jobs: Arc::default(), coming: Arc::default() }
     }
 
     /// As [`Storage::write_checkpoint`](crate::Storage::write_checkpoint).
@@ -248,11 +408,40 @@ impl CheckpointFolder {
         let folder = self.folder.clone();
         let doing = format!("writing a checkpoint to {}", folder.display());
         let written = self.run(move |jobs| write(&folder, op, &keep, content, jobs)).await?;
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                StorageError::Full { used: 0, limit: 0 }
-            }
-            _ => StorageError::io(doing, error),
+        written.map_err(|error| write_error(doing, error))
+    }
+
+    /// As [`Storage::read_part`](crate::Storage::read_part).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+        let path = self.folder.join(name_of(id));
+        let read = self.run(move |_| read_part(BufReader::new(File::open(path)?), id, part)).await?;
+        read.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
+    }
+
+    /// As [`Storage::write_part`](crate::Storage::write_part).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_part(
+        &self,
+        id: CheckpointId,
+        part: u32,
+        bytes: Bytes,
+        keep: Vec<CheckpointId>,
+    ) -> Result<u32, StorageError> {
+        let (folder, coming) = (self.folder.clone(), self.coming.clone());
+        let doing = format!("writing a part of a checkpoint to {}", folder.display());
+        let written = self.run(move |_| {
+            // One that panicked has left nothing that counts.
+            let mut coming = coming.lock().unwrap_or_else(PoisonError::into_inner);
+            write_part(&folder, &mut coming, (id, part), &bytes, &keep)
+        });
+        written.await?.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => StorageError::CheckpointDamaged { id, what: error.to_string() },
+            _ => write_error(doing, error),
         })
     }
 
@@ -308,6 +497,67 @@ impl CheckpointFolder {
     }
 }
 
+fn write_error(doing: String, error: io::Error) -> StorageError {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            StorageError::Full { used: 0, limit: 0 }
+        }
+        _ => StorageError::io(doing, error),
+    }
+}
+
+/// Behind the name of a checkpoint that is fetched and not whole.
+const COMING: &str = ".part";
+
+fn write_part(
+    folder: &Path,
+    coming: &mut Coming,
+    (id, part): (CheckpointId, u32),
+    bytes: &[u8],
+    keep: &[CheckpointId],
+) -> io::Result<u32> {
+    let (whole, unfinished) = (folder.join(name_of(id)), folder.join(name_of(id) + COMING));
+    if part == 0 {
+        *coming = None;
+        fs::create_dir_all(folder)?;
+        let keep: Vec<String> = keep.iter().chain([&id]).map(|id| name_of(*id) + COMING).collect();
+        for file in fs::read_dir(folder)? {
+            let (path, name) = file.map(|file| (file.path(), file.file_name()))?;
+            let is_coming = name.to_string_lossy().ends_with(COMING);
+            if is_coming && !keep.iter().any(|name| path.ends_with(name)) {
+                fs::remove_file(path)?;
+            }
+        }
+        // An earlier life may have ended before it was named.
+        if let Ok(chunks) = File::open(&whole).and_then(|file| ChunkReader::new(BufReader::new(file), id)) {
+            let parts = chunks.manifest.chunks.len() as u32 + 1;
+            if chunks.finish().is_ok() {
+                return Ok(parts);
+            }
+        }
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&unfinished)?;
+        let parts = PartWriter::new(file, id, bytes)?;
+        parts.to.set_len(parts.len())?;
+        *coming = Some((id, parts));
+    } else {
+        match coming {
+            Some((of, parts)) if *of == id => parts.add(part, bytes)?,
+            _ => return Err(damaged("a part that is not the next one")),
+        }
+    }
+    let Some((_, parts)) = coming.as_ref() else { return Err(damaged("a part that is not the next one")) };
+    let next = parts.next();
+    if parts.is_whole()
+        && let Some((_, parts)) = coming.take()
+    {
+        parts.finish()?.sync_all()?;
+        fs::rename(unfinished, whole)?;
+        File::open(folder)?.sync_all()?;
+        folder.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
+    }
+    Ok(next)
+}
+
 fn write(
     folder: &Path,
     op: OpNumber,
@@ -323,7 +573,9 @@ fn write(
         let file = file?;
         // A folder (`lost+found`, where this is the root of a file system) is none of ours.
         let is_file = file.file_type()?.is_file();
-        if is_file && !keep.iter().any(|name| OsStr::new(name) == file.file_name()) {
+        let name = file.file_name();
+        let name = name.to_str().map(|name| name.strip_suffix(COMING).unwrap_or(name));
+        if is_file && !name.is_some_and(|name| keep.iter().any(|keep| keep == name)) {
             fs::remove_file(file.path())?;
         }
     }
@@ -344,9 +596,9 @@ fn write(
 
 fn write_file(path: &Path, op: OpNumber, content: Snapshot, jobs: &Jobs) -> io::Result<CheckpointId> {
     let file = File::options().write(true).create_new(true).open(path)?;
-    let mut to = ChunkWriter::new(UnlessClosed(file, jobs), op);
+    let mut to = ChunkWriter::new(Paced::new(file, jobs), op);
     content.write_to(&mut to)?;
-    let (id, UnlessClosed(file, _)) = to.finish()?;
+    let (id, Paced { to: file, .. }) = to.finish()?;
     file.sync_all()?;
     Ok(id)
 }
@@ -363,151 +615,4 @@ fn read(path: &Path, id: CheckpointId, reader: CheckpointReader) -> io::Result<(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Cursor;
-
-    use futures::executor::block_on;
-    use futures::future::join;
-
-    use super::*;
-
-    fn content(bytes: Vec<u8>) -> Snapshot {
-        Snapshot::with(move |to| to.write_all(&bytes))
-    }
-
-    fn bytes(len: usize) -> Vec<u8> {
-        (0..len).map(|at| (at / 7) as u8).collect()
-    }
-
-    fn chunked(content: &[u8]) -> (CheckpointId, Vec<u8>) {
-        let mut to = ChunkWriter::new(Vec::new(), OpNumber(3));
-        to.write_all(content).unwrap();
-        to.finish().unwrap()
-    }
-
-    fn read_back(file: &[u8], id: CheckpointId) -> io::Result<Vec<u8>> {
-        let mut chunks = ChunkReader::new(Cursor::new(file), id)?;
-        let mut found = Vec::new();
-        chunks.read_to_end(&mut found)?;
-        chunks.finish()?;
-        Ok(found)
-    }
-
-    #[test]
-    fn what_is_written_in_chunks_is_read_as_it_was() {
-        for len in [0, 1, CHUNK_BYTES_MAX - 1, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1, 3 * CHUNK_BYTES_MAX + 5] {
-            let content = bytes(len);
-            let (id, file) = chunked(&content);
-            assert_eq!(read_back(&file, id).unwrap(), content, "{len} bytes");
-        }
-    }
-
-    /// Clause 17: whatever is changed, cut or added, no byte of it is given as good.
-    #[test]
-    fn every_changed_byte_and_every_cut_is_noticed() {
-        let content = bytes(300);
-        let (id, file) = chunked(&content);
-        for at in 0..file.len() {
-            let mut harmed = file.clone();
-            harmed[at] ^= 0x10;
-            assert!(read_back(&harmed, id).is_err(), "byte {at} of {}", file.len());
-            assert!(read_back(&file[..at], id).is_err(), "cut at {at}");
-        }
-        let longer = [&file[..], &[0]].concat();
-        assert!(read_back(&longer, id).is_err());
-        let other = CheckpointId { op: OpNumber(4), ..id };
-        assert!(read_back(&file, other).is_err(), "the checkpoint of another op");
-    }
-
-    fn files(folder: &Path) -> Vec<String> {
-        let mut names: Vec<String> = fs::read_dir(folder)
-            .map(|found| found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect())
-            .unwrap_or_default();
-        names.sort();
-        names
-    }
-
-    fn read_all(folder: &CheckpointFolder, id: CheckpointId) -> Result<Vec<u8>, StorageError> {
-        let found = Arc::new(Mutex::new(Vec::new()));
-        let into = found.clone();
-        let reader: CheckpointReader = Box::new(move |from| from.read_to_end(&mut into.lock().unwrap()).map(|_| ()));
-        block_on(folder.read(id, reader))?;
-        let found = found.lock().unwrap().clone();
-        Ok(found)
-    }
-
-    /// Clauses 15 and 16.
-    #[test]
-    fn g21_a_folder_keeps_what_it_is_told_to_and_removes_the_rest() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("checkpoints");
-        let folder = CheckpointFolder::new(&path);
-        let write = |op: u64, keep: &[CheckpointId]| {
-            block_on(folder.write(OpNumber(op), keep.to_vec(), content(bytes(op as usize)))).unwrap()
-        };
-        let first = write(10, &[]);
-        let second = write(20, &[first]);
-        fs::write(path.join("17-3.new"), b"what a crash has left").unwrap();
-        fs::create_dir(path.join("lost+found")).unwrap();
-        let third = write(30, &[second]);
-        assert_eq!(files(&path), [name_of(second), name_of(third), "lost+found".to_owned()]);
-        assert_eq!(CheckpointFolder::check(&path, third).unwrap(), 30);
-        assert_eq!((read_all(&folder, second).unwrap(), read_all(&folder, third).unwrap()), (bytes(20), bytes(30)));
-        let gone = read_all(&folder, first).unwrap_err();
-        assert!(matches!(&gone, StorageError::CheckpointDamaged { id, .. } if *id == first), "{gone}");
-    }
-
-    /// A state machine that does not look at an error leaves no checkpoint without what was lost by it.
-    #[test]
-    fn a_write_that_failed_is_not_forgotten() {
-        struct Full(u32);
-        impl Write for Full {
-            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0 += 1;
-                if self.0 == 2 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(bytes.len()) }
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let mut to = ChunkWriter::new(Full(0), OpNumber(1));
-        let written = to.write_all(&bytes(2 * CHUNK_BYTES_MAX)).map_err(|error| error.kind());
-        assert_eq!(written, Err(io::ErrorKind::StorageFull));
-        assert!(to.write_all(&[1]).is_err() && to.finish().is_err());
-    }
-
-    /// A write that fails leaves what was there, and no file; nor does a panic of the state machine hang anybody.
-    #[test]
-    fn a_checkpoint_that_fails_leaves_the_others() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = CheckpointFolder::new(parent.path().join("checkpoints"));
-        let first = block_on(folder.write(OpNumber(1), Vec::new(), content(bytes(9)))).unwrap();
-        let fails = Snapshot::with(|to| {
-            to.write_all(&[1; 100])?;
-            Err(io::ErrorKind::StorageFull.into())
-        });
-        let failed = block_on(folder.write(OpNumber(2), vec![first], fails));
-        assert!(matches!(failed, Err(StorageError::Full { .. })), "{failed:?}");
-        assert_eq!(files(&parent.path().join("checkpoints")), [name_of(first)]);
-        let panics: CheckpointReader = Box::new(|_| panic!("while it is restored"));
-        let failed = block_on(folder.read(first, panics)).unwrap_err();
-        assert!(failed.to_string().contains("panicked"), "{failed}");
-        assert_eq!(read_all(&folder, first).unwrap(), bytes(9));
-    }
-
-    /// Closing ends a long checkpoint, and waits until its thread has let go of the folder.
-    #[test]
-    fn closing_ends_what_is_under_way() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = CheckpointFolder::new(parent.path().join("checkpoints"));
-        let endless = Snapshot::with(|to| {
-            loop {
-                to.write_all(&[0; 1 << 16])?;
-                std::thread::yield_now();
-            }
-        });
-        let (written, ()) = block_on(join(folder.write(OpNumber(1), Vec::new(), endless), folder.close()));
-        assert!(written.is_err(), "{written:?}");
-        assert_eq!(files(&parent.path().join("checkpoints")), Vec::<String>::new());
-    }
-}
+mod tests;

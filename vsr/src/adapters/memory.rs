@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 
-use super::checkpoints::{ChunkReader, ChunkWriter};
+use super::checkpoints::{ChunkReader, ChunkWriter, PartWriter, read_part};
 use crate::protocol::{Batch, CheckpointId, Entry, Envelope, OpNumber, Peer, Recovered, ReplicaId, Slot, VsrState};
 use crate::traits::network::{Network, NetworkError, NetworkEvent};
 use crate::traits::state_machine::Snapshot;
@@ -31,6 +31,8 @@ struct Disk {
     head: OpNumber,
     /// The file of each.
     checkpoints: BTreeMap<CheckpointId, Bytes>,
+    /// What has come of another replica's.
+    coming: Option<(CheckpointId, PartWriter<Cursor<Vec<u8>>>)>,
 }
 
 impl MemoryStorage {
@@ -43,7 +45,8 @@ impl MemoryStorage {
     /// A freshly formatted storage with the given state.
     #[must_use]
     pub fn with_state(state: VsrState) -> MemoryStorage {
-        let disk = Disk { state, entries: BTreeMap::new(), head: OpNumber::ZERO, checkpoints: BTreeMap::new() };
+        let (entries, checkpoints) = (BTreeMap::new(), BTreeMap::new());
+        let disk = Disk { state, entries, head: OpNumber::ZERO, checkpoints, coming: None };
         MemoryStorage { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -66,7 +69,7 @@ impl MemoryStorage {
 impl Storage for MemoryStorage {
     async fn recover(&self) -> Result<Recovered, StorageError> {
         let disk = self.disk();
-        let slots = (1..=disk.head.0).map(|op| match disk.entries.get(&OpNumber(op)) {
+        let slots = (disk.state.base().0 + 1..=disk.head.0).map(|op| match disk.entries.get(&OpNumber(op)) {
             Some(entry) => Slot::Clean(entry.header),
             None => Slot::Absent,
         });
@@ -84,6 +87,8 @@ impl Storage for MemoryStorage {
             disk.head = disk.head.min(op);
         }
         if let Some(state) = state {
+            disk.entries = disk.entries.split_off(&state.base().next());
+            disk.head = disk.head.max(state.base());
             disk.state = state;
         }
         for entry in entries {
@@ -139,6 +144,53 @@ impl Storage for MemoryStorage {
             chunks.finish()
         });
         read.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
+    }
+
+    async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+        let file = self.disk().checkpoints.get(&id).cloned().unwrap_or_default();
+        read_part(Cursor::new(file), id, part)
+            .map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
+    }
+
+    async fn write_part(
+        &self,
+        id: CheckpointId,
+        part: u32,
+        bytes: Bytes,
+        _keep: Vec<CheckpointId>,
+    ) -> Result<u32, StorageError> {
+        let mut disk = self.disk();
+        let written = match (part, disk.coming.take()) {
+            (0, left) => {
+                let left = left.filter(|(of, _)| *of == id).map(|(_, parts)| parts.unfinished());
+                let there = Cursor::new(disk.checkpoints.get(&id).cloned().unwrap_or_default());
+                if let Ok(chunks) = ChunkReader::new(there, id) {
+                    let parts = chunks.manifest().chunks.len() as u32 + 1;
+                    if chunks.finish().is_ok() {
+                        return Ok(parts);
+                    }
+                }
+                PartWriter::new(left.unwrap_or_default(), id, &bytes)
+            }
+            (_, Some((of, mut parts))) if of == id => match parts.add(part, &bytes) {
+                Ok(()) => Ok(parts),
+                Err(error) => {
+                    disk.coming = Some((of, parts));
+                    Err(error)
+                }
+            },
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        };
+        let wrong = |error: io::Error| StorageError::CheckpointDamaged { id, what: error.to_string() };
+        let parts = written.map_err(wrong)?;
+        let next = parts.next();
+        if parts.is_whole() {
+            let file = parts.finish().map_err(wrong)?.into_inner();
+            disk.checkpoints.insert(id, file.into());
+        } else {
+            disk.coming = Some((id, parts));
+        }
+        Ok(next)
     }
 }
 

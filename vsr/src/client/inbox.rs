@@ -91,6 +91,10 @@ pub struct ReplicaStatus {
     pub log_bytes: u64,
     /// The last op of the newest checkpoint that a start goes on from; 0 without one.
     pub checkpoint: OpNumber,
+    /// The last op that was dropped from its log; 0 while it begins with op 1.
+    pub log_base: OpNumber,
+    /// The checkpoint that it fetches from others: its last op, the parts that are here, and how many there are.
+    pub transfer: Option<(OpNumber, u32, u32)>,
     /// Whether commands can commit, as far as this replica sees it, and what stands in the way if not.
     pub health: Health,
     /// The members that refuse this replica, each with its reason; an operator has to act.
@@ -115,6 +119,8 @@ impl ReplicaStatus {
             starts: 0,
             log_bytes: 0,
             checkpoint: OpNumber::ZERO,
+            log_base: OpNumber::ZERO,
+            transfer: None,
             health: Health::default(),
             refused_by: Vec::new(),
             stopped: false,

@@ -25,6 +25,10 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     ),
     ("vsr_checkpoint_op", "gauge", "last op of the newest checkpoint that a start goes on from; 0 without one"),
     ("vsr_checkpoints_skipped", "gauge", "checkpoints that were due while one was not done, since the start"),
+    ("vsr_checkpoints_failed_total", "counter", "checkpoints that could not be written"),
+    ("vsr_log_base", "gauge", "last op that was dropped from the log: checkpoints have it"),
+    ("vsr_transfers_total", "counter", "checkpoints of other replicas that were begun to be fetched"),
+    ("vsr_transfer_progress", "gauge", "part of the checkpoint that is being fetched, from 0 to 1; 1 while none is"),
     ("vsr_view_changes_total", "counter", "views entered"),
     ("vsr_votes_total", "counter", "votes to leave a view"),
     ("vsr_view", "gauge", "number of the view"),
@@ -52,6 +56,10 @@ pub(crate) struct Metrics {
     checkpoint_seconds: Histogram,
     checkpoint_op: Gauge,
     checkpoints_skipped: Gauge,
+    checkpoints_failed: Counter,
+    log_base: Gauge,
+    transfers: Counter,
+    transfer_progress: Gauge,
     view_changes: Counter,
     votes: Counter,
     ignored: Counter,
@@ -93,6 +101,10 @@ impl Metrics {
             checkpoint_seconds: histogram!("vsr_checkpoint_seconds", &label()),
             checkpoint_op: gauge!("vsr_checkpoint_op", &label()),
             checkpoints_skipped: gauge!("vsr_checkpoints_skipped", &label()),
+            checkpoints_failed: counter!("vsr_checkpoints_failed_total", &label()),
+            log_base: gauge!("vsr_log_base", &label()),
+            transfers: counter!("vsr_transfers_total", &label()),
+            transfer_progress: gauge!("vsr_transfer_progress", &label()),
             view_changes: counter!("vsr_view_changes_total", &label()),
             votes: counter!("vsr_votes_total", &label()),
             ignored: counter!("vsr_messages_ignored_total", &label()),
@@ -127,8 +139,9 @@ impl Metrics {
         self.sync_seconds.record(now.since(self.write_since));
     }
 
-    pub(crate) fn checkpoint_ended(&mut self, now: Monotonic, since: Monotonic) {
+    pub(crate) fn checkpoint_ended(&mut self, now: Monotonic, since: Monotonic, is_written: bool) {
         self.checkpoint_seconds.record(now.since(since));
+        self.checkpoints_failed.increment((!is_written).into());
     }
 
     pub(crate) fn turn_ended(&mut self, now: Monotonic, core: &Core, events: &[Event], marks: &[Mark]) {
@@ -158,6 +171,9 @@ impl Metrics {
                     self.votes.increment(1);
                     log::info!(replica = %core.id(), %view, %why, "voted to leave the view");
                 }
+                Event::HandedOn { view } => {
+                    log::info!(replica = %core.id(), %view, "its view is left to the next primary: this one lacks the state");
+                }
                 Event::Lost { op } => {
                     log::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");
                 }
@@ -174,7 +190,14 @@ impl Metrics {
                     );
                 }
                 Event::Restored { op, .. } => {
-                    log::info!(replica = %core.id(), %op, "the state is that of a checkpoint; the rest of the log is applied");
+                    log::info!(replica = %core.id(), %op, "the state is that of a checkpoint; what came after it is applied from the log");
+                }
+                Event::LogDropped { base } => {
+                    log::info!(replica = %core.id(), %base, "the log is dropped up to this op: checkpoints have it");
+                }
+                Event::TransferBegan { op } => {
+                    self.transfers.increment(1);
+                    log::warn!(replica = %core.id(), %op, "what is missing here is in no log any more: a checkpoint of the others is fetched");
                 }
                 Event::Checkpointed { op } => log::info!(replica = %core.id(), %op, "checkpoint"),
                 Event::Committed { .. } | Event::Applied { .. } => {}
@@ -225,6 +248,8 @@ impl Metrics {
             self.log_bytes.set(core.log_bytes() as f64);
             self.checkpoint_op.set(core.checkpoint().0 as f64);
             self.checkpoints_skipped.set(core.skipped_checkpoints() as f64);
+            self.log_base.set(core.log_base().0 as f64);
+            self.transfer_progress.set(core.transfer().map_or(1.0, |(_, done, of)| f64::from(done) / f64::from(of)));
         }
     }
 }

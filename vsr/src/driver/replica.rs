@@ -16,6 +16,7 @@ use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
 use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, keep};
+use self::parts::Transferring;
 use super::handle::Handle;
 use super::metrics::Metrics;
 use crate::adapters::system_clock::SystemClock;
@@ -259,6 +260,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         full_pause: FULL_PAUSE,
         reads: Vec::new(),
         checkpoint: None,
+        transfer: Transferring::default(),
         recv: None,
         refused_by: BTreeMap::new(),
         alarm: Alarm::default(),
@@ -266,7 +268,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         requests: Vec::new(),
         settled: Vec::new(),
     };
-    if driver.core.applied() > OpNumber::ZERO {
+    if driver.core.applied() > OpNumber::ZERO && !driver.core.lacks_state() {
         // What was restored is compared like what was applied.
         driver.take_digest(driver.core.applied());
     }
@@ -376,6 +378,8 @@ struct Driver<'a, S, D, N, C> {
     reads: Vec<(ReadRequest, u32, BoxFuture<'a, ReadResult>)>,
     /// The checkpoint that is being written.
     checkpoint: Option<Checkpointing<'a>>,
+    /// A checkpoint that is fetched, or lent.
+    transfer: Transferring<'a, S>,
     recv: Option<BoxFuture<'a, Result<Vec<NetworkEvent>, NetworkError>>>,
     /// The peers that refuse this replica, each with its reason, for status, `explain`, log and metrics.
     refused_by: BTreeMap<ReplicaId, String>,
@@ -444,6 +448,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.inputs.room = self.storage.room();
         progress |= self.poll_reads(context)?;
         progress |= self.poll_checkpoint(context, now);
+        progress |= self.poll_transfer(context);
         progress |= self.poll_network(context, now)?;
         progress |= self.poll_inbox(context, now);
         self.inputs.reads_max = READS_MAX.saturating_sub(self.reads.len());
@@ -458,6 +463,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.answer_questions();
         self.start_io(now);
         self.take_checkpoint(now);
+        self.go_on_with_transfer();
         self.network.send(&mut self.effects.messages);
         if !is_idle {
             self.publish(now);
@@ -782,7 +788,9 @@ mod checkpoint;
 #[cfg(test)]
 mod checkpoint_tests;
 mod full;
+mod parts;
 mod publish;
 mod start;
 #[cfg(test)]
 mod tests;
+mod transfer;

@@ -27,6 +27,7 @@ use crate::protocol::normal::pipeline::Primary;
 use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;
+use crate::protocol::recovery::fetching::Transfer;
 use crate::protocol::recovery::lives::ThisLife;
 use crate::protocol::recovery::repair::Repair;
 use crate::protocol::timers::Timers;
@@ -86,6 +87,7 @@ pub struct Core {
     pub(crate) reads: ReadRounds,
     pub(crate) applying: Applying,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) transfer: Transfer,
     pub(crate) progress: Tracker,
     pub(crate) random: Random,
     pub(crate) now: Monotonic,
@@ -160,6 +162,12 @@ impl Core {
     #[must_use]
     pub fn head(&self) -> OpNumber {
         self.log.head()
+    }
+
+    /// The last op that was dropped from the log; 0 while it begins with op 1.
+    #[must_use]
+    pub fn log_base(&self) -> OpNumber {
+        self.log.base()
     }
 
     /// The checksum that names the log up to `op`, if the header is known.
@@ -284,13 +292,15 @@ impl Core {
             Message::Commit { view, commit, head, number } => self.on_commit(from, view, commit, head, number),
             Message::CommitOk { view, number, .. } => self.on_commit_ok(from, view, number),
             Message::StartViewChange { leaving: view, .. } => self.on_start_view_change(index, view),
-            Message::DoViewChange(dvc) => self.on_do_view_change(index, dvc),
+            Message::DoViewChange(dvc) => self.on_do_view_change(index, *dvc),
             Message::StartView(start) => self.on_start_view(from, start),
             Message::RequestStartView { view, nonce } => self.on_request_start_view(from, view, nonce),
             Message::RequestHeaders { op, checksum, count } => self.on_request_headers(from, op, checksum, count),
             Message::Headers { headers } => self.on_headers(headers),
             Message::RequestEntries { wanted } => self.on_request_entries(from, wanted),
             Message::Entries { entries } => self.on_entries(entries),
+            Message::RequestCheckpoint { id, parts } => self.on_request_checkpoint(from, id, parts),
+            Message::CheckpointPart { id, part, bytes } => self.on_checkpoint_part(from, id, part, bytes),
             Message::Ping(ping) => self.on_ping(from, ping),
             Message::ReadIndex { nonce } => self.on_read_index(from, nonce),
             Message::ReadIndexOk { nonce, index } => self.on_read_index_ok(nonce, index),
@@ -395,6 +405,7 @@ impl Core {
             applied: self.applied,
             durable: self.writes.durable,
             head: self.log.head(),
+            base: self.log.base(),
             issued: self.writes.issued,
             completed: self.writes.completed,
             in_flight: self.writes.in_flight.map(|(batch, _)| batch),
@@ -529,7 +540,7 @@ impl Core {
             commit: self.commit,
             head: self.log.head(),
             wall: self.wall,
-            checkpoint: self.state.checkpoint(),
+            past: self.past(),
             machine_version: self.options.machine_version,
             head_certain: self.head_certain,
             has_room: self.has_room_for_ops(),
@@ -560,6 +571,7 @@ impl Core {
         if let Some(member) = self.progress.get_mut(from) {
             member.on_ping(&ping, self.now);
         }
+        self.note_past(from, ping.past);
         self.on_first_ping();
         if ping.view > self.view || (ping.view == self.view && ping.normal && self.status() == Status::ViewChange) {
             self.ask_for_start_view(ping.view);

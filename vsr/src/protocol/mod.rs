@@ -16,14 +16,15 @@
 //!   counts, and until when), `phase` (where a replica stands between two views, and what may follow), `choose` (the choice of the log),
 //!   `decide` (what is done about it).
 //! - `recovery`: what is lost or forgotten. `restart` (a start on what the disk holds), `repair` (what is missing is asked for and served),
-//!   `questions` (what is missing, and was not asked for of late), `lives` (whose word counts).
+//!   `questions` (what is missing, and was not asked for of late), `lives` (whose word counts), `transfer` (a checkpoint of another member takes the place
+//!   of what was dropped) with `fetching` (what has come of one, what is lent).
 //! - `health`: `invariants` (what must hold of all numbers together), `halt` (why a replica has stopped), `explain` (why there is no
 //!   progress), `audit` (running counts, to be counted anew).
 //!
 //! The way of a request: `primary` → `core` (the batch, `outbox`) → `backup` → `primary` → `apply` (`sessions`, reply).
 //!
 //! `Core` composes parts that know nothing of it, each with its tests: all of `types`, `timers`, `log`, `body_cache`, `writes`, `outbox`, `progress`,
-//! `agreed_clock`, `forwards`, `sessions`, `pipeline`, `digests`, `checkpoints`, `read_rounds`, `questions`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
+//! `agreed_clock`, `forwards`, `sessions`, `pipeline`, `digests`, `checkpoints`, `read_rounds`, `questions`, `fetching`, `votes`, `phase`, `choose`, `invariants`, `halt`. The others are the roles: each
 //! adds to `Core` what it does in that role, so they and `core` use each other. `tests` plays three cores on three disks in memory, message by message.
 
 mod core;
@@ -49,10 +50,11 @@ pub use self::log::log::Diverged;
 pub use self::normal::apply::{ApplyContext, Machine};
 pub use self::normal::checkpoints::{CheckpointHead, TakeCheckpoint};
 pub(crate) use self::normal::forwards::CLIENT_PAUSE_MAX;
+pub use self::recovery::fetching::{ReadPart, StorePart};
 pub use self::recovery::repair::ReadRequest;
 pub use self::turn::{Effects, Input, Inputs};
 pub use self::types::account::Account;
-pub use self::types::checkpoint::{CHUNK_BYTES_MAX, CheckpointId, Chunk, Manifest, StateDigest};
+pub use self::types::checkpoint::{CHUNK_BYTES_MAX, CheckpointId, Chunk, Manifest, Past, StateDigest};
 pub use self::types::checksum::Checksum;
 pub use self::types::entry::{
     BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,

@@ -17,6 +17,8 @@ impl Core {
         }
         self.retry_reads();
         self.retry_repair();
+        self.retry_transfer();
+        self.retry_checkpoint();
     }
 
     /// A backup's reasons to act against, or to ask, its primary.

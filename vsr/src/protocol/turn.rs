@@ -6,7 +6,7 @@
 //!    last turn.
 //! 2. Call [`Core::turn`].
 //! 3. Carry out the [`Effects`], in the order of the fields: tell replies, answer queries, start the write and the reads,
-//!    take the digest and the checkpoint, hand the messages to the network, show events and marks to observers. Leave every buffer empty.
+//!    take the digest and the checkpoint, take up a state machine that was restored, hand the messages to the network, show events and marks to observers. Leave every buffer empty.
 //! 4. Look at [`Core::halted`]: after `Some` there is no further turn. Else make the next turn at once if
 //!    [`Effects::again`] says so, and else when something arrives or [`Core::next_deadline`] has come.
 //!
@@ -104,9 +104,12 @@
 //! assert_eq!(run(vec![command])[0].outcome, Outcome::Reply(Bytes::from_static(b"3")));
 //! ```
 
+use bytes::Bytes;
+
 use super::core::Core;
 use crate::protocol::normal::apply::Machine;
-use crate::protocol::normal::checkpoints::TakeCheckpoint;
+use crate::protocol::normal::checkpoints::{CheckpointHead, TakeCheckpoint};
+use crate::protocol::recovery::fetching::{ReadPart, StorePart};
 use crate::protocol::recovery::repair::ReadRequest;
 use crate::protocol::types::checkpoint::CheckpointId;
 use crate::protocol::types::checksum::Checksum;
@@ -117,7 +120,7 @@ use crate::protocol::types::number::{BatchNumber, ClientId, Monotonic, OpNumber,
 use crate::protocol::types::vsr_state::Batch;
 
 /// Something that has arrived since the last turn.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// A message, from a sender that the transport vouches for. What a client may not send, what is no member's, and what
     /// is implausible is ignored, with a [`Mark::Ignored`].
@@ -170,6 +173,29 @@ pub enum Input {
         op: OpNumber,
         /// What names it, once it is durable and whole. `None` when it could not be taken or written: another one is, later.
         written: Option<CheckpointId>,
+    },
+    /// A read of [`Effects::read_parts`] has ended.
+    PartRead {
+        /// As it was handed out.
+        request: ReadPart,
+        /// The bytes of the part; `None` when storage cannot give them.
+        bytes: Option<Bytes>,
+    },
+    /// [`Effects::store_part`] has ended.
+    PartStored {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// The part.
+        part: u32,
+        /// The part that storage wants next; one more than the last when the checkpoint is whole and durable. `None` when it could not be stored.
+        next: Option<u32>,
+    },
+    /// The checkpoint of [`Effects::restore`] was read. The caller holds the state machine until [`Effects::take_up`].
+    Restored {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// What it has beside the state machine; `None` when it cannot be read.
+        head: Option<CheckpointHead>,
     },
     /// The process is going to stop: a primary gives up its role, so that the cluster loses no time-out.
     HandOver,
@@ -242,6 +268,14 @@ pub struct Effects {
     /// A checkpoint to take of the state machine before the next turn, and to write beside everything else. At most one is under way; its end
     /// is [`Input::Checkpoint`]. None comes without [`Options::checkpoints`](crate::protocol::Options::checkpoints).
     pub checkpoint: Option<TakeCheckpoint>,
+    /// Parts of checkpoints to read from storage for peers, beside everything else. Each ends with an [`Input::PartRead`].
+    pub read_parts: Vec<ReadPart>,
+    /// A part of another member's checkpoint, to be stored beside everything else. One at a time; its end is [`Input::PartStored`].
+    pub store_part: Option<StorePart>,
+    /// A checkpoint to restore another state machine from, beside the one in use. Its end is [`Input::Restored`].
+    pub restore: Option<CheckpointId>,
+    /// The state machine that was restored takes the place of the one in use, before the next turn: its state is that after this op.
+    pub take_up: Option<OpNumber>,
     /// Messages that may leave now. Their order is that in which they should leave; none depends on it.
     pub messages: Vec<Envelope>,
     /// What happened, for observers, in order.
@@ -290,7 +324,11 @@ impl Core {
             || effects.write.is_some()
             || !effects.reads.is_empty()
             || effects.digest.is_some()
-            || effects.checkpoint.is_some();
+            || effects.checkpoint.is_some()
+            || !effects.read_parts.is_empty()
+            || effects.store_part.is_some()
+            || effects.restore.is_some()
+            || effects.take_up.is_some();
         self.rests = self.has_nothing_left();
     }
 
@@ -316,6 +354,7 @@ impl Core {
             && !self.record_due
             && !self.repair.due
             && self.repair.reads.is_empty()
+            && !self.transfer.serves()
             && (self.writes.in_flight.is_some() || self.writes.staging.is_empty())
     }
 
@@ -357,6 +396,9 @@ impl Core {
             }
             Input::Digest { op, digest } => self.on_own_digest(op, digest),
             Input::Checkpoint { op, written } => self.on_checkpoint(op, written),
+            Input::PartRead { request, bytes } => self.on_part_read(request, bytes),
+            Input::PartStored { id, part, next } => self.on_part_stored(id, part, next),
+            Input::Restored { id, head } => self.on_restored(id, head),
             Input::HandOver => self.hand_over(),
         }
     }
@@ -372,6 +414,8 @@ impl Core {
             self.prepare_queued();
             self.flush_reads();
             self.name_checkpoint();
+            self.drop_covered();
+            self.run_transfer();
             self.refresh_record();
             self.note_stall();
             self.run_repair();
@@ -390,6 +434,9 @@ impl Core {
         if runs && self.is_between_ops() {
             self.take_ready_queries(&mut effects.queries);
         }
+        if runs {
+            self.hand_out_transfer(effects);
+        }
         if (runs || self.writes.before_stop.is_some())
             && let Some(write) = self.writes.take(self.now)
         {
@@ -407,6 +454,25 @@ impl Core {
         move_all(&mut self.news.marks, &mut effects.marks);
     }
 }
+
+impl Core {
+    fn hand_out_transfer(&mut self, effects: &mut Effects) {
+        while effects.read_parts.len() < PARTS_AT_ONCE
+            && let Some(part) = self.transfer.next_served()
+        {
+            effects.read_parts.push(part);
+        }
+        if self.transfer.may_store() {
+            let kept = self.kept_checkpoints();
+            effects.store_part = self.transfer.part_to_store(&kept);
+        }
+        effects.restore = self.transfer.restore_due();
+        effects.take_up = self.transfer.take_up();
+    }
+}
+
+/// Parts of checkpoints that are handed out to be read in one turn, at most.
+const PARTS_AT_ONCE: usize = 2;
 
 /// Moves everything from one buffer to the end of another. Where the other one is empty they change places, so that neither
 /// has to allocate anew in the next turn.

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use crate::cause::Cause;
 use crate::config::ConfigError;
@@ -50,14 +51,19 @@ use crate::traits::state_machine::Snapshot;
 ///     as one in the middle of it does.
 /// 14. **`recover` changes nothing** that a second `recover` would see, the power being lost in between or not.
 ///
-/// A storage that [keeps checkpoints](Self::keeps_checkpoints) has three more:
+/// 19. **What was dropped is gone, and nothing else.** From a state on whose [`base`](crate::protocol::VsrState::base) is higher, `recover`
+///     reports the slots after the base, and `read` gives nothing of those up to it. Their room is free again, sooner or later.
+///
+/// A storage that [keeps checkpoints](Self::keeps_checkpoints) has four more:
 ///
 /// 15. **A checkpoint is whole, or it is none.** What [`write_checkpoint`](Self::write_checkpoint) has named is durable, byte by byte, also
 ///     after a crash in the middle of a later one.
-/// 16. **What is kept stays.** `write_checkpoint` removes every checkpoint that is not among those to keep, and nothing else does: no more
-///     than three take room at a time, one of them unfinished.
+/// 16. **What is kept stays.** `write_checkpoint` removes every checkpoint that is not among those to keep, and nothing else does: beside those
+///     no more than two take room at a time, unfinished ones.
 /// 17. **A damaged checkpoint is an error.** [`read_checkpoint`](Self::read_checkpoint) gives a byte only after the checksum of its chunk was
 ///     compared, and an error where that differs.
+/// 18. **Parts make the same checkpoint.** What [`read_part`](Self::read_part) gives, put together by [`write_part`](Self::write_part) elsewhere,
+///     is that checkpoint; parts that were stored before a crash need not be sent again; a wrong part changes nothing.
 #[async_trait]
 pub trait Storage: Send + Sync + 'static {
     /// Reads everything once, after opening.
@@ -114,6 +120,35 @@ pub trait Storage: Send + Sync + 'static {
     async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
         let _ = (id, reader);
         Err(StorageError::Contract("a checkpoint of a storage that keeps none"))
+    }
+
+    /// Reads a part of a checkpoint, for another replica: part 0 is the encoded [`Manifest`](crate::protocol::Manifest), the others are its chunks,
+    /// counted from 1. Runs beside every other call.
+    ///
+    /// # Errors
+    /// [`StorageError::CheckpointDamaged`] when that part is not there, or is not what it was; or the disk's refusal.
+    async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+        let _ = (id, part);
+        Err(StorageError::Contract("a part of a checkpoint of a storage that keeps none"))
+    }
+
+    /// Adds a part of another replica's checkpoint: its manifest first, as part 0, then its chunks in their order. Returns the part that it
+    /// wants next; after the manifest that is the first one of which an earlier, unfinished attempt has left nothing. When it is one more than the
+    /// last, the checkpoint is whole and durable, as one of [`write_checkpoint`](Self::write_checkpoint). Part 0 removes what is left of other
+    /// unfinished ones. Runs beside every other call; one call at a time.
+    ///
+    /// # Errors
+    /// [`StorageError::CheckpointDamaged`] for bytes that are not that part, and for one that is not the next. Whatever the error, the log and the
+    /// checkpoints are as good as before.
+    async fn write_part(
+        &self,
+        id: CheckpointId,
+        part: u32,
+        bytes: Bytes,
+        keep: Vec<CheckpointId>,
+    ) -> Result<u32, StorageError> {
+        let _ = (id, part, bytes, keep);
+        Err(StorageError::Contract("a part of a checkpoint for a storage that keeps none"))
     }
 
     /// Bytes that the log can still take, for entries with all that the storage adds to them. The replica
@@ -304,6 +339,18 @@ macro_rules! storage_behind {
             }
             async fn read_checkpoint(&self, id: CheckpointId, reader: CheckpointReader) -> Result<(), StorageError> {
                 (**self).read_checkpoint(id, reader).await
+            }
+            async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+                (**self).read_part(id, part).await
+            }
+            async fn write_part(
+                &self,
+                id: CheckpointId,
+                part: u32,
+                bytes: Bytes,
+                keep: Vec<CheckpointId>,
+            ) -> Result<u32, StorageError> {
+                (**self).write_part(id, part, bytes, keep).await
             }
             fn room(&self) -> u64 {
                 (**self).room()

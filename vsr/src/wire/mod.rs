@@ -12,7 +12,7 @@ use crate::protocol::limits::{ANSWER_MAX, BATCH_BYTES_MAX, QUERY_MAX, REPLY_MAX}
 use crate::protocol::{Checksum, Constants, Message};
 
 /// The version of the frame format. A peer of another version is refused with a typed error.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The length of a frame's header in bytes.
 pub const HEADER_LEN: usize = 40;

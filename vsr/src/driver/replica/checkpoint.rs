@@ -42,10 +42,10 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
         let Some(Checkpointing { op, since, write }) = &mut self.checkpoint else { return false };
         let Poll::Ready(result) = write.as_mut().poll(context) else { return false };
         let op = *op;
-        self.metrics.checkpoint_ended(now, *since);
+        self.metrics.checkpoint_ended(now, *since, result.is_ok());
         self.checkpoint = None;
         let written = result.map_err(
-            |error| log::warn!(%op, %error, "a checkpoint is not written; the next one is tried when it is due"),
+            |error| log::warn!(%op, %error, "a checkpoint is not written, and the log is not dropped; another is tried when it is due, or when the log is full"),
         );
         self.inputs.arrived.push(Input::Checkpoint { op, written: written.ok() });
         true

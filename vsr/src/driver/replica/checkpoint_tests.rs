@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::executor::{LocalPool, LocalSpawner};
 use futures::task::LocalSpawnExt;
 
 use super::tests::config_of;
 use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
-use crate::protocol::OpNumber;
+use crate::client::inbox::WatchEvent;
+use crate::protocol::{Event, OpNumber};
+use crate::traits::network::Network;
 use crate::{
     ApplyContext, Checksum, Clock, Config, Handle, QueryContext, Replica, ReplicaId, RestoreError, Snapshot,
     StateMachine, SystemClock,
@@ -98,16 +101,16 @@ fn a_machine_without_snapshots_runs_without_checkpoints() {
     assert_eq!((sum, applied), (35, 35));
 }
 
-/// A state of another version of the machine: the log has all of it.
+/// A state of another version of the machine: as long as nothing is dropped, the log has all of it.
 #[test]
 fn a_checkpoint_that_the_machine_does_not_read_gives_way_to_the_log() {
     let mut config = config_of(0, 1);
     config.membership.constants.checkpoint_ops = 10;
     let storage = MemoryStorage::format(&config);
-    add(&storage, &config, 35);
+    add(&storage, &config, 15);
     storage.harm_checkpoints();
     let (sum, applied, _) = add(&storage, &config, 0);
-    assert_eq!((sum, applied), (35, 35));
+    assert_eq!((sum, applied), (15, 15));
 }
 
 /// Adds up. One of them may flip a bit of its sum behind everybody's back, once.
@@ -206,6 +209,66 @@ impl Cluster {
         }
         panic!("{sum} commands are executed, and {:?} have stopped", self.ended.borrow());
     }
+}
+
+/// Rule 9.9: what is kept of the past does not grow with it.
+#[test]
+fn a_cluster_under_endless_load_keeps_its_log_short() {
+    let mut pool = LocalPool::new();
+    let cluster = Cluster::new(&pool, 3);
+    cluster.flip_at.store(0, Ordering::Relaxed);
+    let handles: Vec<Handle<Flips>> = (0..3).map(|id| cluster.start(id)).collect();
+    pool.run_until(async {
+        for round in 1..=8 {
+            cluster.submit_until(&handles[0], |sum| sum >= 60 * round).await;
+            for handle in &handles {
+                let status = handle.status();
+                let kept = status.head.0 - status.log_base.0;
+                assert!(kept <= 60, "round {round}, replica {}: {kept} ops are kept", status.replica);
+            }
+        }
+    });
+}
+
+/// Rules 9.2, 9.3: the others drop what one that is away lacks, and it takes a checkpoint. So does one whose checkpoints are damaged.
+#[test]
+fn a_replica_that_was_away_begins_with_a_checkpoint_of_the_others() {
+    let mut pool = LocalPool::new();
+    let cluster = Cluster::new(&pool, 3);
+    cluster.flip_at.store(0, Ordering::Relaxed);
+    let mut handles: Vec<Handle<Flips>> = (0..3).map(|id| cluster.start(id)).collect();
+    let clock = SystemClock::new();
+    pool.run_until(async {
+        cluster.submit_until(&handles[0], |sum| sum >= 5).await;
+        handles[2].shutdown().await;
+        let has_dropped =
+            |handles: &[Handle<Flips>]| handles[..2].iter().all(|handle| handle.status().log_base.0 >= 40);
+        let sum = cluster.submit_until(&handles[0], |_| has_dropped(&handles)).await;
+        for damaged in [false, true] {
+            if damaged {
+                handles[2].shutdown().await;
+                cluster.disks[2].harm_checkpoints();
+            }
+            // What was sent to it while it was away is lost.
+            let _ = cluster.network.endpoint(ReplicaId(2)).recv().now_or_never();
+            handles[2] = cluster.start(2);
+            let mut events = handles[2].watch();
+            let deadline = clock.now().after(Duration::from_secs(20));
+            while handles[2].status().applied < handles[0].status().applied {
+                assert!(clock.now() < deadline, "{}", handles[2].explain().await);
+                clock.sleep_until(clock.now().after(Duration::from_millis(1))).await;
+            }
+            assert_eq!(handles[2].query(()).await, Ok(sum), "damaged: {damaged}");
+            let mut seen = Vec::new();
+            while let Some(Some(event)) = events.next().now_or_never() {
+                seen.push(event);
+            }
+            let began = |event: &WatchEvent| matches!(event, WatchEvent::Event(Event::TransferBegan { .. }));
+            assert!(seen.iter().any(began), "{seen:?}");
+            assert!(handles[2].status().log_base >= OpNumber(40) && handles[2].status().transfer.is_none());
+        }
+        assert_eq!(cluster.wrong(), []);
+    });
 }
 
 /// Rule 9.8: the one that goes wrong stops, alone; its next start applies the whole log, and has the state of the others again.

@@ -62,6 +62,8 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
             starts,
             log_bytes: self.core.log_bytes(),
             checkpoint: self.core.checkpoint(),
+            log_base: self.core.log_base(),
+            transfer: self.core.transfer(),
             health: self.core.health(&self.refused_by),
             refused_by: if self.refused_by.is_empty() {
                 Vec::new()

@@ -6,7 +6,7 @@ use std::task::Poll;
 use super::full::{FULL_PAUSE, FULL_PAUSE_MAX};
 use crate::client::inbox::Shared;
 use crate::log;
-use crate::protocol::{CheckpointHead, Recovered};
+use crate::protocol::{CheckpointHead, CheckpointId, Constants, Recovered};
 use crate::traits::state_machine::{StateMachine, Typed, drop_guarded};
 use crate::traits::storage::{CheckpointReader, Storage, StorageError};
 
@@ -44,35 +44,44 @@ pub(super) async fn restore<S: StateMachine, D: Storage>(
     if !storage.keeps_checkpoints() {
         return Some((first, None));
     }
-    for id in recovered.state.checkpoints.iter().rev() {
-        let constants = recovered.state.membership.constants.clone();
-        let restored = Arc::new(Mutex::new(None));
-        let into = restored.clone();
-        let reader: CheckpointReader = Box::new(move |from| {
-            let head = CheckpointHead::read(from, &constants)?;
-            let machine = Typed::<S>::restore(from)?;
-            *into.lock().unwrap_or_else(PoisonError::into_inner) = Some((machine, head));
-            Ok(())
-        });
+    for id in recovered.state.checkpoints.iter().rev().copied() {
         let words = "starting: a checkpoint is read";
-        let read = unless_shut_down(storage.read_checkpoint(*id, reader), shared, words).await?;
-        if let Err(error) = read {
-            log::warn!(%id, %error, "a checkpoint cannot be used: an older one, or the whole log, takes its place");
-            continue;
-        }
-        let restored = restored.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match restored {
-            Some((machine, head)) if recovered.continues(&head) => {
+        let constants = recovered.state.membership.constants.clone();
+        let read = unless_shut_down(read::<S, D>(storage, id, constants), shared, words).await?;
+        match read {
+            Ok((machine, head)) if recovered.continues(&head) => {
                 drop_guarded(first);
                 return Some((machine, Some(head)));
             }
-            other => {
+            Ok(other) => {
                 drop_guarded(other);
-                log::warn!(%id, "the log below a checkpoint is damaged: it is applied from its beginning, and repaired");
+                log::warn!(%id, "a checkpoint is none of this log: an older one, the whole log, or one of another replica takes its place");
+            }
+            Err(error) => {
+                log::warn!(%id, %error, "a checkpoint cannot be used: an older one, the whole log, or one of another replica takes its place");
             }
         }
     }
     Some((first, None))
+}
+
+/// The state machine of a checkpoint, and what it has beside the machine.
+pub(super) async fn read<S: StateMachine, D: Storage>(
+    storage: &D,
+    id: CheckpointId,
+    constants: Constants,
+) -> Result<(S, CheckpointHead), StorageError> {
+    let restored = Arc::new(Mutex::new(None));
+    let into = restored.clone();
+    let reader: CheckpointReader = Box::new(move |from| {
+        let head = CheckpointHead::read(from, &constants)?;
+        let machine = Typed::<S>::restore(from)?;
+        *into.lock().unwrap_or_else(PoisonError::into_inner) = Some((machine, head));
+        Ok(())
+    });
+    storage.read_checkpoint(id, reader).await?;
+    let restored = restored.lock().unwrap_or_else(PoisonError::into_inner).take();
+    restored.ok_or(StorageError::Contract("a checkpoint that was read without its reader"))
 }
 
 /// Waits for a step of a start; `explain` gives these words meanwhile. `None`: a shutdown was asked for.

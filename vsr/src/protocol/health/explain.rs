@@ -38,6 +38,8 @@ pub enum Health {
     ViewChange,
     /// A committed op has no intact copy here yet.
     Repairing,
+    /// What is missing here is in no log any more: a checkpoint of another member is fetched.
+    Transferring,
     /// The primary is not heard, although a quorum is.
     PrimarySilent,
     /// Ops wait for their commit for longer than `timing.disk_stall_timeout`.
@@ -72,6 +74,7 @@ impl std::fmt::Display for Health {
             Health::DamagedHead => "damaged log",
             Health::ViewChange => "view change",
             Health::Repairing => "repairing",
+            Health::Transferring => "state transfer",
             Health::PrimarySilent => "primary silent",
             Health::Stalled => "stalled",
         })
@@ -130,6 +133,8 @@ impl Core {
             Health::NoRoom
         } else if !self.head_certain {
             Health::DamagedHead
+        } else if self.needs_transfer() || self.transfer().is_some() {
+            Health::Transferring
         } else if self.status() == Status::ViewChange || self.is_abdicating() {
             Health::ViewChange
         } else if self.missing_op().is_some() {
@@ -256,6 +261,9 @@ impl Core {
                 self.primary_id()
             );
         }
+        if self.needs_transfer() || self.transfer().is_some() {
+            return self.explain_transfer();
+        }
         match self.status() {
             Status::ViewChange => self.explain_view_change(),
             Status::Normal if self.is_abdicating() && !self.hears_quorum() => "primary without a quorum".to_owned(),
@@ -294,7 +302,8 @@ impl Core {
         if !self.has_room() {
             let room = self.log_room();
             found.push(format!(
-                "no room for further ops: {room} bytes are left; make room on the disk, or raise the limit"
+                "no room for further ops: {room} bytes are left; {}; make room on the disk, or raise the limit",
+                self.explain_kept()
             ));
         }
         let stalled = self.commit_stalled();
@@ -303,6 +312,51 @@ impl Core {
             found.push(format!("nothing has committed for {}: commit {commit}, head {head}", seconds(stalled)));
         }
         found
+    }
+
+    /// Why the log is not dropped further (rule 9.2).
+    fn explain_kept(&self) -> String {
+        if !self.options.checkpoints || self.membership.constants.checkpoint_ops == 0 {
+            return "no checkpoints are taken, so nothing is dropped from the log".to_owned();
+        }
+        let (base, newest) = (self.log.base(), self.checkpoint());
+        if self.checkpoint_failed() {
+            return format!(
+                "the log begins after op {base}, and the last checkpoint could not be written here: what this replica logs says why; it is taken again"
+            );
+        }
+        if newest <= base {
+            return format!(
+                "the log begins after op {base}, and this replica has no newer checkpoint: is its disk full, or too slow?"
+            );
+        }
+        let is_behind = |member: &&Progress| member.id != self.id && member.checkpoint() <= base;
+        let behind: Vec<ReplicaId> = self.progress.iter().filter(is_behind).map(|member| member.id).collect();
+        let (have, need) = (self.membership.size() - behind.len(), self.membership.quorums.replication);
+        if have < usize::from(need) {
+            format!(
+                "the log begins after op {base}, and is not dropped further before {need} replicas have newer checkpoints: {} have not",
+                list(&behind)
+            )
+        } else {
+            format!("the log begins after op {base}, and is dropped up to op {newest} at most")
+        }
+    }
+
+    /// It acknowledges nothing meanwhile.
+    fn explain_transfer(&self) -> String {
+        let lacks = if self.lacks_state() {
+            format!("no checkpoint can be read here, and the log begins after op {}", self.log.base())
+        } else {
+            let missing = self.lacks().unwrap_or(self.applied.next());
+            format!("op {missing} is missing here, and no log that can be reached has it any more")
+        };
+        match self.transfer() {
+            Some((op, done, of)) => {
+                format!("{lacks}: fetching the checkpoint after op {op}, {done} of {of} parts are here")
+            }
+            None => format!("{lacks}: no member that is heard has a checkpoint to fetch; {}", self.silent_peers()),
+        }
     }
 
     fn explain_view_change(&self) -> String {

@@ -142,7 +142,7 @@ pub enum Halt {
     /// The state machine has another digest than those of the others: its memory was damaged, or it is not deterministic.
     #[error(
         "after op {op} the state machine has the digest {own}, and those of the others have {other}: this state is wrong, or nobody's is known to be right. \
-         Start the replica again: it applies its whole log anew. If it stops in this way again, the state machine is not \
+         Start the replica again: it applies its whole log anew, or fetches a checkpoint of another member. If it stops in this way again, the state machine is not \
          deterministic: run a version that is"
     )]
     StateDiffers {
@@ -157,6 +157,15 @@ pub enum Halt {
     #[error("the checkpoint after op {op} is none of this log, or of more than is committed in it")]
     ForeignCheckpoint {
         /// The last op of the checkpoint.
+        op: OpNumber,
+    },
+    /// A cluster of one whose checkpoints are damaged, and whose log does not reach back to its beginning: there is no peer to fetch one from.
+    #[error(
+        "no checkpoint can be read on the only disk of the cluster, and the log begins after op {op}: restore the disk from a \
+         backup"
+    )]
+    SoloCheckpointLost {
+        /// The last op that was dropped from the log.
         op: OpNumber,
     },
     /// A cluster of one whose disk is damaged: there is no peer to repair it from.

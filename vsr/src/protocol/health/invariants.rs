@@ -36,6 +36,14 @@ pub enum BrokenInvariant {
         /// The last op of the log.
         head: OpNumber,
     },
+    /// Only what is applied, or what a checkpoint has to be fetched for, is dropped from the log.
+    #[error("op {base} is dropped from the log, and op {applied} is the last that is applied")]
+    DroppedUnapplied {
+        /// The last op that was dropped.
+        base: OpNumber,
+        /// The last applied op.
+        applied: OpNumber,
+    },
     /// The log is never that of a later view; in normal operation it is that of the view.
     #[error("the log is that of view {log_view}, in view {view}, normal operation: {is_normal}")]
     LogViewMismatch {
@@ -147,6 +155,8 @@ pub(crate) struct Numbers {
     pub(crate) applied: OpNumber,
     pub(crate) durable: OpNumber,
     pub(crate) head: OpNumber,
+    /// The last op that was dropped from the log.
+    pub(crate) base: OpNumber,
     pub(crate) issued: BatchNumber,
     pub(crate) completed: BatchNumber,
     pub(crate) in_flight: Option<BatchNumber>,
@@ -162,6 +172,9 @@ impl Numbers {
         let Promises { view, log_view, commit } = to;
         if !applied.is_committed(commit) || applied > head {
             return Err(BrokenInvariant::AppliedAhead { applied, commit, head });
+        }
+        if self.base > applied {
+            return Err(BrokenInvariant::DroppedUnapplied { base: self.base, applied });
         }
         let is_normal = self.is_normal;
         if log_view > view || (is_normal && log_view != view) {
@@ -223,6 +236,7 @@ mod tests {
             applied: OpNumber(6),
             durable: OpNumber(8),
             head: OpNumber(9),
+            base: OpNumber::ZERO,
             issued: BatchNumber(4),
             completed: BatchNumber(3),
             in_flight: Some(BatchNumber(4)),

@@ -30,6 +30,10 @@ impl BodyCache {
             return;
         }
         self.bytes += weight(log, applied);
+        self.evict(applied, log, completed, bytes_max);
+    }
+
+    fn evict(&mut self, applied: OpNumber, log: &mut Log, completed: BatchNumber, bytes_max: u64) {
         self.looked_at = completed;
         while self.bytes > bytes_max && self.from < applied {
             let op = self.from;
@@ -43,6 +47,22 @@ impl BodyCache {
             }
             self.bytes = self.bytes.saturating_sub(len);
             self.from = op.next();
+        }
+    }
+
+    /// Ops up to this one were dropped from the log. One of them may have been what the others waited for.
+    pub(crate) fn drop_up_to(
+        &mut self,
+        op: OpNumber,
+        log: &mut Log,
+        applied: OpNumber,
+        completed: BatchNumber,
+        bytes_max: u64,
+    ) {
+        if self.from <= op {
+            self.from = op.next();
+            self.bytes = self.held(applied, log);
+            self.evict(applied, log, completed, bytes_max);
         }
     }
 
@@ -102,6 +122,20 @@ mod tests {
         (1..=3).for_each(|op| put(&mut log, op, 1));
         (1..=3).for_each(|op| cache.on_applied(OpNumber(op), &mut log, BatchNumber(1), 0));
         assert_eq!(in_memory(&log, 3), [3]);
+    }
+
+    /// What was not durable here kept all in memory, and is dropped.
+    #[test]
+    fn what_is_left_when_the_log_is_dropped_keeps_to_its_bound() {
+        let mut log = log_of(5, BODY as usize);
+        (1..=5).for_each(|op| put(&mut log, op, if op == 1 { 2 } else { 1 }));
+        let mut cache = BodyCache::after(OpNumber::ZERO);
+        (1..=5).for_each(|op| cache.on_applied(OpNumber(op), &mut log, BatchNumber(1), WEIGHT));
+        assert_eq!(in_memory(&log, 5), [1, 2, 3, 4, 5]);
+        let base = *log.header(OpNumber(1)).unwrap();
+        log.drop_up_to(base);
+        cache.drop_up_to(OpNumber(1), &mut log, OpNumber(5), BatchNumber(1), WEIGHT);
+        assert_eq!((in_memory(&log, 5), cache.bytes()), (vec![5], WEIGHT));
     }
 
     #[test]

@@ -52,10 +52,13 @@ impl LogSlot {
     }
 }
 
-/// The ops from 1 to the head.
+/// The ops after the base, up to the head. What came before the base was dropped: a checkpoint has taken its place (rule 9.2).
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     slots: VecDeque<LogSlot>,
+    /// The header of the last op that was dropped; `None` while all are here.
+    base: Option<Header>,
+    /// The name of the log before op 1.
     root: Checksum,
     /// The lowest op from which the headers are unbroken up to the head. Everything below it is
     /// unproven, however well it fits to what was applied (rule 6.6, schedule F1).
@@ -66,12 +69,30 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    pub(crate) fn new(root: Checksum) -> Log {
-        Log { slots: VecDeque::new(), root, proven_from: OpNumber(1), bytes: 0, blanks: 0 }
+    /// An empty log, of which all up to a base was dropped.
+    pub(crate) fn new(root: Checksum, base: Option<Header>) -> Log {
+        let proven_from = base.map_or(OpNumber(1), |base| base.op.next());
+        Log { slots: VecDeque::new(), base, root, proven_from, bytes: 0, blanks: 0 }
     }
 
     pub(crate) fn head(&self) -> OpNumber {
-        OpNumber(self.slots.len() as u64)
+        OpNumber(self.base().0 + self.slots.len() as u64)
+    }
+
+    /// The last op that was dropped; 0 while all are here.
+    pub(crate) fn base(&self) -> OpNumber {
+        self.base.map_or(OpNumber::ZERO, |base| base.op)
+    }
+
+    /// Drops every op up to this one, which is committed: a checkpoint contains it. Where the log ends below, it ends there from now on.
+    pub(crate) fn drop_up_to(&mut self, base: Header) {
+        let count = self.place(base.op).map_or(0, |last| (last + 1).min(self.slots.len()));
+        for slot in self.slots.drain(..count) {
+            self.bytes -= slot.header.map_or(0, |own| u64::from(own.body_len));
+            self.blanks -= u64::from(slot.header.is_none());
+        }
+        self.base = Some(base);
+        self.proven_from = self.proven_from.max(base.op.next());
     }
 
     /// Bytes of all bodies in the log whose headers are known.
@@ -84,16 +105,25 @@ impl Log {
         self.bytes.saturating_add(self.blanks.saturating_mul(longest))
     }
 
+    fn place(&self, op: OpNumber) -> Option<usize> {
+        usize::try_from(op.0.checked_sub(self.base().0 + 1)?).ok()
+    }
+
     pub(crate) fn slot(&self, op: OpNumber) -> Option<&LogSlot> {
-        self.slots.get(usize::try_from(op.0.checked_sub(1)?).ok()?)
+        self.slots.get(self.place(op)?)
     }
 
     pub(crate) fn slot_mut(&mut self, op: OpNumber) -> Option<&mut LogSlot> {
-        self.slots.get_mut(usize::try_from(op.0.checked_sub(1)?).ok()?)
+        let place = self.place(op)?;
+        self.slots.get_mut(place)
     }
 
+    /// The header of an op of the log, or of the last one that was dropped.
     pub(crate) fn header(&self, op: OpNumber) -> Option<&Header> {
-        self.slot(op)?.header.as_ref()
+        match &self.base {
+            Some(base) if base.op == op => Some(base),
+            _ => self.slot(op)?.header.as_ref(),
+        }
     }
 
     /// The checksum that names the log up to `op`.
@@ -113,7 +143,7 @@ impl Log {
     /// The highest commit number that a header here names, not above the head.
     pub(crate) fn commit_known(&self) -> CommitNumber {
         let named = self.slots.iter().filter_map(|slot| slot.header).map(|header| header.commit);
-        named.max().unwrap_or_default().min(CommitNumber(self.head().0))
+        named.max().unwrap_or_default().max(CommitNumber(self.base().0)).min(CommitNumber(self.head().0))
     }
 
     /// Appends a header at head + 1, or further up with blanks between.
@@ -173,7 +203,7 @@ impl Log {
 
     /// Above `op`: what is not here may have been, and was lost.
     pub(crate) fn mark_missing_as_damaged(&mut self, op: OpNumber) {
-        let from = usize::try_from(op.0).unwrap_or(usize::MAX).min(self.slots.len());
+        let from = usize::try_from(op.0.saturating_sub(self.base().0)).unwrap_or(usize::MAX).min(self.slots.len());
         for slot in self.slots.range_mut(from..) {
             slot.corrupt |= !slot.is_present();
         }
@@ -181,7 +211,8 @@ impl Log {
 
     /// The first op above `op` whose slot is damaged.
     pub(crate) fn first_damaged(&self, op: OpNumber) -> Option<OpNumber> {
-        (op.0 + 1..=self.head().0).map(OpNumber).find(|op| self.slot(*op).is_some_and(|slot| slot.corrupt))
+        let from = op.max(self.base());
+        (from.0 + 1..=self.head().0).map(OpNumber).find(|op| self.slot(*op).is_some_and(|slot| slot.corrupt))
     }
 
     /// Of the ops that a record with this commit number calls lost, perhaps, the range in which some are not on the disk again.
@@ -192,7 +223,7 @@ impl Log {
         completed: BatchNumber,
     ) -> Option<Doubted> {
         // An op that is known to be committed is never denied.
-        let above = doubted.above.max(commit.op());
+        let above = doubted.above.max(commit.op()).max(self.base());
         let to = doubted.to.min(self.head());
         let is_missing = |op: &OpNumber| !self.slot(*op).is_some_and(|slot| slot.is_durable(completed));
         let first = (above.0 + 1..=to.0).map(OpNumber).find(is_missing)?;
@@ -232,13 +263,13 @@ impl Log {
 
     /// Drops every op above `op`.
     pub(crate) fn truncate(&mut self, op: OpNumber) {
-        while self.head() > op {
+        while self.head() > op.max(self.base()) {
             if let Some(slot) = self.slots.pop_back() {
                 self.bytes -= slot.header.map_or(0, |own| u64::from(own.body_len));
                 self.blanks -= u64::from(slot.header.is_none());
             }
         }
-        self.proven_from = self.proven_from.min(op.next());
+        self.proven_from = self.proven_from.min(op.max(self.base()).next());
     }
 
     /// Everything below the head is to be proven again, from the head down.
@@ -309,7 +340,9 @@ impl Log {
             .any(|named| named.op == last_committed && self.checksum(last_committed) == Some(named.checksum()));
         let known = last_committed <= applied || of_log_view || of_record || self.is_proven(last_committed);
         let from = if known { last_committed.0.max(1) } else { last_committed.0 + 1 };
-        Suffix { head, headers: (from..=head.0).filter_map(|op| self.header(OpNumber(op)).copied()).collect() }
+        let headers = (from..=head.0).filter_map(|op| self.header(OpNumber(op)).copied());
+        // An op of a checkpoint that was fetched may be of a later view than the log: it is committed, and says nothing of this log's.
+        Suffix { head, headers: headers.filter(|header| header.view <= log_view).collect() }
     }
 
     /// What is known here of an op that may be named among these headers: whether its body is here, and whether the op was
@@ -382,7 +415,7 @@ pub(crate) mod tests {
 
     /// A log of so many ops, each with a body of so many bytes in memory, of which none was put yet.
     pub(crate) fn log_of(ops: u64, body_len: usize) -> Log {
-        let mut log = Log::new(Checksum(1));
+        let mut log = Log::new(Checksum(1), None);
         for op in 1..=ops {
             let body = Bytes::from(vec![op as u8; body_len]);
             let header = header(op, log.checksum(log.head()).unwrap(), &body);
@@ -446,6 +479,33 @@ pub(crate) mod tests {
         assert_eq!((log.proven_from(), log.bytes()), (OpNumber(1), 20));
         assert!(!log.adopt(header(4, Checksum(1), &Bytes::new())), "repair never moves the head");
         assert_eq!(log.head(), OpNumber(3));
+    }
+
+    /// Rule 9.2.
+    #[test]
+    fn a_log_goes_on_after_what_was_dropped() {
+        let mut log = log_of(5, 10);
+        let (second, third) = (*log.header(OpNumber(2)).unwrap(), *log.header(OpNumber(3)).unwrap());
+        log.drop_up_to(second);
+        assert_eq!((log.base(), log.head(), log.bytes()), (OpNumber(2), OpNumber(5), 30));
+        assert_eq!((log.header(OpNumber(1)), log.header(OpNumber(2))), (None, Some(&second)));
+        assert!(log.slot(OpNumber(2)).is_none() && log.slot(OpNumber(3)).is_some());
+        assert!(!log.adopt(second) && !log.fill(Entry { header: second, body: Bytes::new() }));
+        log.doubt();
+        assert_eq!(
+            (log.prove(OpNumber(2)), log.proven_from()),
+            (Ok(()), OpNumber(3)),
+            "it begins with what op 2 names"
+        );
+        log.truncate(OpNumber(1));
+        assert_eq!((log.head(), log.checksum(OpNumber(2))), (OpNumber(2), Some(second.checksum())));
+        assert_eq!(log.commit_known(), CommitNumber(2), "what was dropped is committed");
+        let tenth = header(10, Checksum(7), &Bytes::new());
+        log.extend(third);
+        log.drop_up_to(tenth);
+        assert_eq!((log.base(), log.head(), log.bytes(), log.bytes_at_most(9)), (OpNumber(10), OpNumber(10), 0, 0));
+        log.extend(header(11, tenth.checksum(), &Bytes::from(vec![0; 4])));
+        assert!(log.is_proven(OpNumber(11)) && log.bytes() == 4);
     }
 
     /// Rule 6.8: content that came anew is durable by a put of its own; that an equal or another content was durable in this
@@ -563,7 +623,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_commit_number_that_headers_name_ends_at_the_head() {
-        let mut log = Log::new(Checksum(1));
+        let mut log = Log::new(Checksum(1), None);
         assert_eq!(log.commit_known(), CommitNumber(0));
         for (op, commit) in [(1, 0), (2, 1), (3, 0)] {
             let mut fields = fields(op, log.checksum(log.head()).unwrap(), &Bytes::new());

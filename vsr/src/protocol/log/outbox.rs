@@ -84,9 +84,18 @@ impl Outbox {
 
     /// A log was chosen or taken over: a `DoViewChange` that still waits names the log before it, and is not needed any more.
     pub(crate) fn withdraw_do_view_changes(&mut self) {
+        self.withdraw(|message| matches!(message, Message::DoViewChange(_)));
+    }
+
+    /// This replica lacks what others have dropped: it takes back what it has acknowledged and not said yet.
+    pub(crate) fn withdraw_acknowledgements(&mut self) {
+        self.withdraw(|message| matches!(message, Message::PrepareOk { .. } | Message::CommitOk { .. }));
+    }
+
+    fn withdraw(&mut self, is_withdrawn: impl Fn(&Message) -> bool) {
         let Outbox { waiting, waiting_bytes, .. } = self;
         waiting.retain(|Bound { envelope: Envelope { message, .. }, .. }| {
-            let stays = !matches!(message, Message::DoViewChange(_));
+            let stays = !is_withdrawn(message);
             *waiting_bytes -= if stays { 0 } else { message.weight() };
             stays
         });

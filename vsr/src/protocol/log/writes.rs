@@ -154,6 +154,8 @@ impl Writes {
             | Message::Headers { .. }
             | Message::RequestEntries { .. }
             | Message::Entries { .. }
+            | Message::RequestCheckpoint { .. }
+            | Message::CheckpointPart { .. }
             | Message::RequestStatus { .. }
             | Message::Status { .. }
             | Message::Query { .. } => BatchNumber(0),
@@ -202,6 +204,12 @@ impl Writes {
     pub(crate) fn truncate(&mut self, above: OpNumber) {
         let gone = self.unstaged.split_off(&above.next());
         self.unstaged_bytes -= gone.into_values().sum::<u64>();
+    }
+
+    /// Ops up to this one were dropped.
+    pub(crate) fn drop_up_to(&mut self, op: OpNumber) {
+        let left = self.unstaged.split_off(&op.next());
+        self.unstaged_bytes -= std::mem::replace(&mut self.unstaged, left).into_values().sum::<u64>();
     }
 
     /// Whether a slow disk lets too much wait in memory.

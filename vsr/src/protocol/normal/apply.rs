@@ -81,14 +81,14 @@ impl Core {
     /// Whether the state is that after a whole op: only then queries are served.
     #[must_use]
     pub fn is_between_ops(&self) -> bool {
-        self.applying.partial.is_none()
+        self.applying.partial.is_none() && self.transfer.has_state()
     }
 
     /// Applies committed ops until `requests_max` requests are done or nothing is left that can be
     /// applied. Returns whether there is more: the next turn goes on, after a look at the network.
     pub(crate) fn apply(&mut self, machine: &mut dyn Machine, requests_max: usize) -> bool {
         let mut done = 0;
-        while self.halted.is_none() && done < requests_max && !self.checkpoints.is_due() {
+        while self.halted.is_none() && done < requests_max && !self.checkpoints.is_due() && self.transfer.has_state() {
             if self.applying.partial.is_none()
                 && let Some((header, body)) = self.next_to_apply()
             {
@@ -110,7 +110,7 @@ impl Core {
     /// The next op, if it is committed, proven to belong to the log of log_view, and in memory.
     fn next_to_apply(&mut self) -> Option<(Header, Bytes)> {
         let op = self.applied.next();
-        if !op.is_committed(self.commit) || op > self.log.head() {
+        if !op.is_committed(self.commit) || op > self.log.head() || !self.transfer.has_state() {
             return None;
         }
         if !self.log.is_proven(op) {

@@ -102,8 +102,10 @@ impl Core {
             self.send_prepare_ok();
         }
         self.raise_commit(commit);
-        let life = self.life();
-        self.send(from, Message::CommitOk { view, number, life });
+        if self.transfer.is_over() {
+            let life = self.life();
+            self.send(from, Message::CommitOk { view, number, life });
+        }
         if head > self.log.head() {
             self.repair.note_lag(self.now);
         } else {
@@ -141,7 +143,7 @@ impl Core {
             return;
         }
         let (op, primary) = (self.writes.durable, self.primary_id());
-        if op == OpNumber::ZERO || primary == self.id || !self.head_certain {
+        if op == OpNumber::ZERO || primary == self.id || !self.head_certain || !self.transfer.is_over() {
             return;
         }
         let Some(checksum) = self.log.checksum(op) else { return };

@@ -11,14 +11,20 @@ use crate::protocol::types::entry::Header;
 use crate::protocol::types::event::Event;
 use crate::protocol::types::membership::Constants;
 use crate::protocol::types::number::{OpNumber, ReplicaId};
+use crate::protocol::types::quorum;
 use crate::protocol::view_change::phase::Status;
+
+/// Pings for which a new checkpoint waits for the digests of the others, before it is offered without them.
+const COMPARED_PINGS: u32 = 4;
+/// Retries until another attempt, when a checkpoint could not be written and the log is full.
+const FAILED_RETRIES: u32 = 64;
 
 impl Core {
     /// An op was applied. Whether a checkpoint is due is decided by the log alone, so that all replicas take theirs at the same ops; one that
     /// is due while another is not done is skipped. The state's digest is wanted in any case: it costs no write.
     pub(crate) fn note_applied(&mut self, header: &Header) {
         let Constants { checkpoint_ops, checkpoint_bytes, .. } = self.membership.constants;
-        let Checkpoints { since, stage, skipped, digest_due, .. } = &mut self.checkpoints;
+        let Checkpoints { since, digest_due, .. } = &mut self.checkpoints;
         since.add(header.body_len);
         let is_due = checkpoint_ops > 0 && (since.ops >= checkpoint_ops || since.bytes >= checkpoint_bytes);
         if !is_due {
@@ -29,17 +35,52 @@ impl Core {
         if !self.options.checkpoints {
             return;
         }
-        if !matches!(stage, Stage::Idle) {
-            *skipped += 1;
+        if !matches!(self.checkpoints.stage, Stage::Idle) {
+            self.checkpoints.skipped += 1;
             return self.mark("a checkpoint is skipped, as the one before is not done");
         }
-        let (op, keep) = (header.op, self.state.checkpoints.clone());
-        *stage = Stage::Due(TakeCheckpoint { op, head: encode(header, &self.sessions), keep });
+        self.want_checkpoint(header);
+    }
+
+    /// A checkpoint of the state as it is, which is that after this op.
+    fn want_checkpoint(&mut self, header: &Header) {
+        let (op, keep) = (header.op, self.kept_checkpoints());
+        self.checkpoints.stage = Stage::Due(TakeCheckpoint { op, head: encode(header, &self.sessions), keep });
+        self.checkpoints.digest_due = Some(op);
+    }
+
+    /// Called at each retry. In a full log no op comes with which another checkpoint would be due: one that could not be written is taken again,
+    /// of the state as it is now, or nothing would ever make room (rule 9.1).
+    pub(crate) fn retry_checkpoint(&mut self) {
+        let pause = self.options.timing.retry * FAILED_RETRIES;
+        let has_failed = self.checkpoints.failed_at.is_some_and(|at| self.now.since(at) >= pause);
+        if !has_failed
+            || self.has_room_for_ops()
+            || !matches!(self.checkpoints.stage, Stage::Idle)
+            || !self.is_between_ops()
+            || !self.transfer.is_over()
+        {
+            return;
+        }
+        if let Some(header) = self.log.header(self.applied).copied().filter(|header| header.op > self.checkpoint()) {
+            self.mark("a checkpoint is taken for room");
+            self.want_checkpoint(&header);
+        }
+    }
+
+    /// What storage has to keep: what the durable record names, and the one that is staged, what is fetched, and what is lent.
+    pub(crate) fn kept_checkpoints(&self) -> Vec<CheckpointId> {
+        let mut kept = self.checkpoints.durable.clone();
+        kept.extend_from_slice(&self.state.checkpoints);
+        kept.extend(self.transfer.kept());
+        kept.sort_unstable();
+        kept.dedup();
+        kept
     }
 
     /// Storage has written a checkpoint, or could not.
     pub(crate) fn on_checkpoint(&mut self, op: OpNumber, written: Option<CheckpointId>) {
-        self.checkpoints.on_written(op, written);
+        self.checkpoints.on_written(op, written, self.now);
         if written.is_none() {
             self.mark("a checkpoint is not written");
         }
@@ -55,6 +96,7 @@ impl Core {
             return;
         }
         let mut record = self.present_record();
+        record.checkpoints.retain(|named| !self.checkpoints.is_doubted(named));
         record.name(id);
         self.stage_state(record);
         self.checkpoints.stage = Stage::Naming(id, self.writes.next());
@@ -66,13 +108,72 @@ impl Core {
             && batch <= self.writes.completed
         {
             self.checkpoints.stage = Stage::Idle;
+            let named = self.state.checkpoints.clone();
+            self.checkpoints.are_named(&named, self.now);
             self.news.events.push(Event::Checkpointed { op: id.op });
         }
+    }
+
+    /// The checkpoints that this replica can give to others.
+    pub(crate) fn offered(&self) -> Vec<CheckpointId> {
+        let wait = self.options.timing.ping * COMPARED_PINGS;
+        self.checkpoints.offered(self.membership.size(), self.now, wait)
+    }
+
+    /// The op up to which the checkpoints of a replication quorum reach, this replica's included: what a loss of some of them does not take.
+    pub(crate) fn covered(&self) -> OpNumber {
+        let own = self.offered().last().map_or(0, |newest| newest.op.0);
+        let ops = self.progress.iter().map(|member| if member.id == self.id { own } else { member.checkpoint().0 });
+        OpNumber(quorum::reached(self.membership.quorums.replication, ops))
+    }
+
+    /// Drops what a replication quorum has checkpoints of from the log. What came after the older of the two checkpoints here stays, for members
+    /// that are slower, and for the day on which the newest one is damaged: as long as there is room (rule 9.2).
+    pub(crate) fn drop_covered(&mut self) {
+        if !std::mem::take(&mut self.checkpoints.drop_due)
+            || self.status() != Status::Normal
+            || !self.views_are_durable()
+            || !self.transfer.is_over()
+        {
+            return;
+        }
+        let offered = self.offered();
+        let [.., newest] = offered[..] else { return };
+        let has_room = self.has_room_for_ops();
+        let kept = match offered[..] {
+            _ if !has_room => newest.op,
+            [.., older, _] => older.op.min(self.lent().unwrap_or(older.op)),
+            _ => return,
+        };
+        let op = kept.min(self.covered());
+        if op <= self.log.base() {
+            return;
+        }
+        let Some(header) = self.log.header(op).copied() else { return };
+        let mut record = self.present_record();
+        if !op.is_committed(record.commit) {
+            return;
+        }
+        record.base = Some(header);
+        self.stage_state(record);
+        self.log.drop_up_to(header);
+        self.note_dropped(op);
+        self.news.events.push(Event::LogDropped { base: op });
+    }
+
+    /// What is kept of ops up to this one, beside the log, is of no use any more.
+    pub(crate) fn note_dropped(&mut self, op: OpNumber) {
+        self.writes.drop_up_to(op);
+        self.repair.drop_up_to(op);
+        let (completed, bytes_max) = (self.writes.completed, self.options.cache_bytes);
+        self.applying.cache.drop_up_to(op, &mut self.log, self.applied, completed, bytes_max);
     }
 
     /// The state machine has given its digest after an op at which a checkpoint is due, or after that of the one from which it was restored.
     pub(crate) fn on_own_digest(&mut self, op: OpNumber, digest: Checksum) {
         self.checkpoints.digests.note_own(StateDigest { op, digest });
+        // Checkpoints may come faster than pings: the others shall hear of each while they still know their own digest after it.
+        self.timers.ping_at = self.now;
         self.compare_digests();
     }
 
@@ -85,14 +186,14 @@ impl Core {
     /// What a ping reports; nothing, and the replica stops, when what nobody can decide was reported often enough.
     pub(crate) fn digests_to_report(&mut self) -> Vec<StateDigest> {
         if let Some(undecidable) = self.checkpoints.digests.on_ping_due() {
-            self.stop_with_wrong_state(undecidable);
+            self.stop_with_wrong_state(undecidable, false);
         }
         self.checkpoints.digests.own()
     }
 
     fn compare_digests(&mut self) {
         match self.checkpoints.digests.verdict(self.membership.size()) {
-            Some(Verdict::Wrong(difference)) => self.stop_with_wrong_state(difference),
+            Some(Verdict::Wrong(difference)) => self.stop_with_wrong_state(difference, true),
             Some(Verdict::Disputed(with, Difference { op, own, other })) => {
                 self.news.events.push(Event::StatesDiffer { with, op, own, other });
             }
@@ -100,13 +201,16 @@ impl Core {
         }
     }
 
-    /// Names no checkpoint any more, so that the next start applies the whole log (rule 9.8).
-    fn stop_with_wrong_state(&mut self, Difference { op, own, other }: Difference) {
+    /// Names no checkpoint any more, so that the next start applies the whole log, or fetches a checkpoint of another member (rule 9.8).
+    fn stop_with_wrong_state(&mut self, Difference { op, own, other }: Difference, is_decided: bool) {
         if self.halted.is_some() {
             return;
         }
         let mut record = self.state.clone();
-        record.checkpoints.clear();
+        if self.log.base() == OpNumber::ZERO || is_decided {
+            // Where nobody knows whose state is right, and the log does not reach back, there is nothing better than what there is.
+            record.checkpoints.clear();
+        }
         self.writes.before_stop = Some(self.writes.next());
         self.stage_state(record);
         self.stop(Halt::StateDiffers { op, own, other });
@@ -116,6 +220,11 @@ impl Core {
     #[must_use]
     pub fn checkpoint(&self) -> OpNumber {
         self.state.checkpoint()
+    }
+
+    /// Whether the last checkpoint could not be written.
+    pub(crate) fn checkpoint_failed(&self) -> bool {
+        self.checkpoints.failed_at.is_some()
     }
 
     /// How many checkpoints were due while another one was not done.

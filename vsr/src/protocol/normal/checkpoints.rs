@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::io::{self, Read};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 
-use super::digests::Digests;
+use super::digests::{Digests, Standing};
 use super::sessions::SessionTable;
 use crate::protocol::types::checkpoint::{CheckpointId, Span};
 use crate::protocol::types::entry::Header;
 use crate::protocol::types::membership::Constants;
-use crate::protocol::types::number::{BatchNumber, OpNumber};
+use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber};
 use crate::protocol::types::vsr_state::{Recovered, Slot, VsrState};
 
 /// Checkpoints that the record names at most: the newest, and the one before, should the newest be damaged.
@@ -99,10 +100,20 @@ pub(crate) struct Checkpoints {
     pub(super) stage: Stage,
     /// How many were due while another one was not done.
     pub(super) skipped: u64,
+    /// When the last one could not be written; `None` once one was.
+    pub(super) failed_at: Option<Monotonic>,
     /// After this op the state machine's digest is wanted, at the end of this turn.
     pub(super) digest_due: Option<OpNumber>,
     /// Of the states at the last ones.
     pub(super) digests: Digests,
+    /// Those that the durable record names, in ascending order of their ops.
+    pub(super) durable: Vec<CheckpointId>,
+    /// Those of them that could not be read.
+    doubted: Vec<CheckpointId>,
+    /// When they were named, or this life began.
+    named_at: Vec<(CheckpointId, Monotonic)>,
+    /// What can be dropped from the log may be more than before.
+    pub(crate) drop_due: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -120,6 +131,63 @@ pub(super) enum Stage {
 }
 
 impl Checkpoints {
+    /// Those that the record of a start names, which goes on after the op of one of them: the newer ones could not be used.
+    pub(crate) fn of(state: &VsrState, restored: Option<OpNumber>, now: Monotonic) -> Checkpoints {
+        let is_unusable = |id: &CheckpointId| restored.is_none_or(|restored| id.op > restored);
+        let doubted = state.checkpoints.iter().copied().filter(is_unusable).collect();
+        // What the others say of them was forgotten.
+        let named_at = state.checkpoints.iter().map(|id| (*id, now)).collect();
+        Checkpoints { durable: state.checkpoints.clone(), doubted, named_at, ..Checkpoints::default() }
+    }
+
+    /// Those that this replica can give to others: durable, not known to be damaged, and of a state that the digests of the others do not
+    /// dispute. One that they say nothing of is held back for this wait after it was named: a wrong state that spreads could outvote the right one
+    /// (rule 9.8).
+    pub(crate) fn offered(&self, members: usize, now: Monotonic, wait: Duration) -> Vec<CheckpointId> {
+        let has_waited =
+            |id: &CheckpointId| self.named_at.iter().all(|(named, at)| named != id || now.since(*at) >= wait);
+        let may = |id: &&CheckpointId| {
+            !self.is_doubted(id)
+                && match self.digests.standing(id.op, members) {
+                    Standing::Confirmed | Standing::NoDigests => true,
+                    Standing::Unknown => has_waited(id),
+                    Standing::Differs => false,
+                }
+        };
+        self.durable.iter().filter(may).copied().collect()
+    }
+
+    /// One could not be read. Whether it was offered until now.
+    pub(crate) fn doubt(&mut self, id: CheckpointId) -> bool {
+        let is_news = self.durable.contains(&id) && !self.doubted.contains(&id);
+        if is_news {
+            self.doubted.push(id);
+        }
+        is_news
+    }
+
+    /// A checkpoint of another member was installed: it is the newest once this batch is durable, and the next one is as far away as after one
+    /// that was taken here.
+    pub(crate) fn installed(&mut self, newest: CheckpointId, batch: BatchNumber) {
+        (self.since, self.digest_due) = (Span::default(), None);
+        self.stage = Stage::Naming(newest, batch);
+    }
+
+    /// Whether one could not be read.
+    pub(super) fn is_doubted(&self, id: &CheckpointId) -> bool {
+        self.doubted.contains(id)
+    }
+
+    /// These are what the durable record names from now on.
+    pub(super) fn are_named(&mut self, named: &[CheckpointId], now: Monotonic) {
+        self.drop_due = true;
+        self.named_at.retain(|(id, _)| named.contains(id));
+        let news = named.iter().filter(|id| !self.durable.contains(id));
+        self.named_at.extend(news.map(|id| (*id, now)));
+        self.durable = named.to_vec();
+        self.doubted.retain(|id| named.contains(id));
+    }
+
     /// Whether the state as it is now is wanted, before anything more is applied.
     pub(crate) fn is_due(&self) -> bool {
         self.digest_due.is_some()
@@ -141,8 +209,9 @@ impl Checkpoints {
     }
 
     /// The end of what storage was asked for.
-    pub(super) fn on_written(&mut self, op: OpNumber, written: Option<CheckpointId>) {
+    pub(super) fn on_written(&mut self, op: OpNumber, written: Option<CheckpointId>, now: Monotonic) {
         if matches!(self.stage, Stage::Writing(writing) if writing == op) {
+            self.failed_at = written.is_none().then_some(now);
             self.stage = written.map_or(Stage::Idle, Stage::Written);
         }
     }
@@ -166,22 +235,17 @@ impl VsrState {
 }
 
 impl Recovered {
-    /// Whether a replica can go on from this checkpoint: it is one of this log, all of which is here up to its op, and committed. Where a
-    /// part of it is damaged the replica applies the log from its beginning, and fetches on the way what others may need of it.
+    /// Whether a replica can go on from this checkpoint: it is of no more than the record calls committed, and of no less than what was dropped
+    /// from the log; and what the log has at its op, if it can be read, is that op. The record has named it: that it is of this log was certain
+    /// then.
     #[must_use]
     pub fn continues(&self, checkpoint: &CheckpointHead) -> bool {
         let header = checkpoint.header();
-        if !header.op.is_committed(self.state.commit) {
-            return false;
-        }
-        let Some(below) = usize::try_from(header.op.0).ok().and_then(|op| self.slots.get(..op)) else { return false };
-        let mut name = Header::root(self.state.cluster);
-        for slot in below {
-            match slot {
-                Slot::Clean(header) if header.parent == name => name = header.checksum(),
-                _ => return false,
-            }
-        }
-        name == header.checksum()
+        let is_within = header.op.is_committed(self.state.commit) && header.op >= self.state.base();
+        let own = match self.slot(header.op) {
+            Some(Slot::Clean(own) | Slot::Corrupt(Some(own))) => Some(own),
+            _ => self.state.base.as_ref().filter(|base| base.op == header.op),
+        };
+        is_within && own.is_none_or(|own| own.checksum() == header.checksum())
     }
 }

@@ -40,6 +40,19 @@ pub(crate) enum Verdict {
     Disputed(ReplicaId, Difference),
 }
 
+/// What the others say of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// With this replica a majority of all members has it.
+    Confirmed,
+    /// Too few have said anything of it.
+    Unknown,
+    /// One has another, and there is no majority for this one.
+    Differs,
+    /// The state machine gives no digests.
+    NoDigests,
+}
+
 impl Digests {
     pub(crate) fn note_own(&mut self, digest: StateDigest) {
         self.own.push_back(digest);
@@ -90,6 +103,23 @@ impl Digests {
             self.told = op;
         }
         disputed
+    }
+
+    /// What the digests of the others say of the state after an op, in a cluster of so many.
+    pub(crate) fn standing(&self, op: OpNumber, members: usize) -> Standing {
+        let of_op = |digests: &[StateDigest]| digests.iter().find(|digest| digest.op == op).map(|digest| digest.digest);
+        let own = self.own();
+        let Some(own) = of_op(&own) else {
+            return if own.is_empty() { Standing::NoDigests } else { Standing::Unknown };
+        };
+        let others = || self.reported.iter().filter_map(|(_, digests)| of_op(digests));
+        if others().filter(|other| *other == own).count() >= members / 2 {
+            Standing::Confirmed
+        } else if others().any(|other| other != own) {
+            Standing::Differs
+        } else {
+            Standing::Unknown
+        }
     }
 
     /// A ping is due. What nobody can decide, once it was told often enough.
@@ -154,6 +184,26 @@ mod tests {
         for (members, others, expected) in cases {
             assert_eq!(verdict(members, others), expected, "1 among {others:?} of {members}");
         }
+    }
+
+    /// Rule 9.8: a state that is disputed is given to nobody.
+    #[test]
+    fn a_state_is_confirmed_by_a_majority_and_disputed_by_one() {
+        let standing = |members, others: &[u128]| compared(members, others).0.standing(OpNumber(5), members);
+        for (members, others, expected) in [
+            (1, &[][..], Standing::Confirmed),
+            (3, &[], Standing::Unknown),
+            (3, &[1], Standing::Confirmed),
+            (3, &[2], Standing::Differs),
+            (3, &[1, 2], Standing::Confirmed),
+            (5, &[1], Standing::Unknown),
+            (5, &[1, 2], Standing::Differs),
+            (5, &[1, 1, 2], Standing::Confirmed),
+        ] {
+            assert_eq!(standing(members, others), expected, "1 among {others:?} of {members}");
+        }
+        assert_eq!(compared(3, &[1]).0.standing(OpNumber(4), 3), Standing::Unknown, "an op of which it has none");
+        assert_eq!(Digests::default().standing(OpNumber(5), 3), Standing::NoDigests);
     }
 
     /// The others have to hear it as well, whatever comes after it; and it is over when one of them is healed.

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use super::agreed_clock::Sample;
+use crate::protocol::types::checkpoint::Past;
 use crate::protocol::types::life::{Distrust, Life};
 use crate::protocol::types::message::Ping;
 use crate::protocol::types::number::{Monotonic, OpNumber, ReplicaId, View};
@@ -31,6 +32,8 @@ pub(crate) struct Progress {
     pub(crate) machine_version: Option<u32>,
     /// The view that it is in, in normal operation, and the head of its log there.
     pub(crate) log: Option<(View, OpNumber)>,
+    /// What it has of the past, and when it said so.
+    pub(crate) past: Option<(Past, Monotonic)>,
     /// Whether it has room for more ops, and when it said so.
     pub(crate) has_room: Option<(bool, Monotonic)>,
 
@@ -84,6 +87,7 @@ impl Progress {
             clock: None,
             machine_version: None,
             log: None,
+            past: None,
             has_room: None,
             reach: OpNumber::ZERO,
             older: None,
@@ -121,6 +125,11 @@ impl Progress {
         self.log = ping.normal.then_some((ping.view, ping.head));
         self.clock = Some(Sample { wall: ping.wall, heard_at: now });
         self.machine_version = Some(ping.machine_version);
+    }
+
+    /// The op of the newest checkpoint that it has, as it said last; 0 for none.
+    pub(crate) fn checkpoint(&self) -> OpNumber {
+        self.past.as_ref().map_or(OpNumber::ZERO, |(past, _)| past.newest())
     }
 
     /// The log of its present life reaches so far.

@@ -193,6 +193,8 @@ impl Core {
     fn on_new_life(&mut self, of: ReplicaId) {
         if let Some(member) = self.progress.get_mut(of) {
             member.reach = OpNumber::ZERO;
+            // Its disk may be another one.
+            member.past = None;
         }
         self.record_due = true;
         self.forget_votes(of);

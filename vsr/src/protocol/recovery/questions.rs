@@ -87,6 +87,12 @@ impl Questions {
         self.asked.retain(|_, (at, _)| pace.now.since(*at) < forget);
     }
 
+    /// Ops up to this one were dropped.
+    pub(crate) fn drop_up_to(&mut self, op: OpNumber) {
+        self.asked = self.asked.split_off(&op.next());
+        self.damaged = self.damaged.split_off(&op.next());
+    }
+
     /// A stored entry turned out to be damaged.
     pub(crate) fn note_damaged(&mut self, op: OpNumber) {
         self.damaged.insert(op);
@@ -148,17 +154,19 @@ impl Questions {
             op = op.next();
         }
         // What turned out to be damaged after it was applied is fetched as well: others may need this copy.
-        self.damaged.retain(|op| *op < from && missing(log, *op).is_some());
-        for op in &self.damaged {
-            let Some(header) = missing(log, *op) else { continue };
-            let with = bytes + disk_bytes(header.body_len.into());
+        self.damaged.retain(|op| *op < from && log.slot(*op).is_some_and(|slot| slot.body == Body::Missing));
+        // From the highest down: each names the one below.
+        for op in self.damaged.iter().rev() {
+            let Some(checksum) = log.name(*op) else { continue };
+            let len = log.header(*op).map_or(0, |header| header.body_len);
+            let with = bytes + disk_bytes(len.into());
             // What finds no room is not asked for, and takes no room from one that would find some.
             if !writes.has_room(with) {
                 continue;
             }
             bytes = with;
             if wanted.len() < ENTRIES_MAX && !self.is_asked(*op, pace) {
-                wanted.push((*op, header.checksum()));
+                wanted.push((*op, checksum));
             }
         }
         for (op, _) in &wanted {
@@ -178,6 +186,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::protocol::log::log::LogSlot;
     use crate::protocol::log::log::tests::{header, log_of};
 
     const TIMEOUT: Duration = Duration::from_millis(100);
@@ -258,9 +267,26 @@ mod tests {
             ops(&questions.wanted(&log, &writes, OpNumber(applied), at(0)))
         };
         assert!(wanted(&[], 4).is_empty(), "op 5 finds no room, and op 6 is of no use before it");
-        assert_eq!(wanted(&[2, 3], 4), [2, 3], "nor does op 5 take any");
+        assert_eq!(wanted(&[2, 3], 4), [3, 2], "nor does op 5 take any");
         assert_eq!(wanted(&[5, 6], 6), [6], "nor does it where it is damaged itself");
-        assert_eq!(wanted(&[2, 3, 6], 6), [2, 3], "two find room");
+        assert_eq!(wanted(&[2, 3, 6], 6), [6, 3], "two find room");
+    }
+
+    /// Rule 9.11: below a checkpoint a header may be lost as well; the one above names it.
+    #[test]
+    fn a_damaged_entry_without_a_header_is_wanted_by_the_name_that_the_one_above_gives_it() {
+        let mut log = log_of(4, 10);
+        let name = log.checksum(OpNumber(2)).unwrap();
+        for op in [1, 2] {
+            *log.slot_mut(OpNumber(op)).unwrap() = LogSlot { header: None, ..log.slot(OpNumber(4)).unwrap().clone() };
+            log.slot_mut(OpNumber(op)).unwrap().body = Body::Missing;
+        }
+        let mut questions = Questions::default();
+        [1, 2].into_iter().for_each(|op| questions.note_damaged(OpNumber(op)));
+        let wanted = questions.wanted(&log, &with_room(u64::MAX), OpNumber(4), at(0));
+        assert_eq!(wanted, [(OpNumber(2), name)], "op 1 has no name before op 2 is here");
+        questions.drop_up_to(OpNumber(2));
+        assert!(!questions.has_damaged(), "what was dropped is not wanted");
     }
 
     /// Rule 6.9.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use super::questions::{ENTRIES_MAX, HEADERS_MAX, Pace, Questions};
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
-use crate::protocol::log::log::{Body, LogSlot};
+use crate::protocol::log::log::{Body, Log, LogSlot};
 use crate::protocol::normal::forwards::Forwards;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
@@ -81,6 +81,20 @@ impl Tried {
 }
 
 impl Repair {
+    /// Of a start on this log, with the state after `applied`: what is damaged below is fetched as well, as others may need this copy.
+    pub(crate) fn after_start(log: &Log, applied: OpNumber) -> Repair {
+        let mut repair = Repair::default();
+        let below = (log.base().0 + 1..=applied.0).map(OpNumber);
+        let damaged = below.filter(|op| !log.slot(*op).is_some_and(LogSlot::is_present));
+        damaged.for_each(|op| repair.questions.note_damaged(op));
+        repair
+    }
+
+    /// Ops up to this one were dropped.
+    pub(crate) fn drop_up_to(&mut self, op: OpNumber) {
+        self.questions.drop_up_to(op);
+    }
+
     pub(crate) fn note_lag(&mut self, now: Monotonic) {
         self.lagging_since.get_or_insert(now);
     }

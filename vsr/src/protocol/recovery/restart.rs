@@ -1,5 +1,6 @@
 //! Starting from a disk: what was promised there is kept, and no primary resumes (rule 7.6).
 
+use super::fetching::Transfer;
 use super::lives::ThisLife;
 use super::repair::Repair;
 use crate::protocol::core::{Core, News};
@@ -17,10 +18,9 @@ use crate::protocol::normal::progress::Tracker;
 use crate::protocol::normal::read_rounds::ReadRounds;
 use crate::protocol::normal::sessions::SessionTable;
 use crate::protocol::timers::Timers;
-use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Header;
 use crate::protocol::types::event::Event;
-use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber, Timestamp, View};
+use crate::protocol::types::number::{BatchNumber, CommitNumber, Monotonic, OpNumber, Timestamp, View};
 use crate::protocol::types::options::Options;
 use crate::protocol::types::random::Random;
 use crate::protocol::types::vsr_state::{Doubted, Recovered, Slot, VsrState};
@@ -63,24 +63,22 @@ impl Core {
         let membership = state.membership.clone();
         let members = membership.size();
         let index = membership.index_of(state.replica).ok_or(Halt::NotAMember { replica: state.replica })?;
-        refuse_disk(&state, &slots, head_certain)?;
-        let log = rebuild(Header::root(state.cluster), slots, &state, head_certain);
+        let restored = checkpoint.as_ref().map(|(header, _)| *header);
+        refuse_disk(&state, &slots, head_certain, restored.map(|header| header.op))?;
+        let log = rebuild(slots, &state, head_certain, restored);
         let head = log.head();
         let (view, log_view) = (state.view, state.log_view);
-        let mut commit = state.commit;
-        if log_view == view {
-            // Each header says what was committed when its op was prepared: a fact, also of an op that
-            // was dropped since.
-            commit = commit.max(log.commit_known());
-        }
+        let commit = known_commit(&state, &log);
         if !head_certain {
             state.doubted = lost_end(&log, &state);
         }
         let mut random = Random::new(options.seed);
         let nonce = random.next_u64().max(1);
         let this_life = ThisLife { nonce, began_with: if head_certain { head } else { OpNumber(u64::MAX) } };
-        let restored = checkpoint.as_ref().map(|(header, _)| *header);
-        let (applied, timestamp) = restored.map_or_else(Default::default, |header| (header.op, header.timestamp));
+        // Without a checkpoint of what was dropped there is no state: nothing is applied before one was fetched (rule 9.3).
+        let has_state = restored.is_some() || state.base.is_none();
+        let begins_at = restored.or(state.base);
+        let (applied, timestamp) = begins_at.map_or_else(Default::default, |header| (header.op, header.timestamp));
         let sessions = checkpoint.map(|(_, sessions)| sessions);
         let mut core = Core {
             id: state.replica,
@@ -93,18 +91,18 @@ impl Core {
             commit,
             applied,
             head_certain,
-            log,
             writes: Writes { durable: commit.op().min(head), room: u64::MAX, ..Writes::default() },
             outbox: Outbox::default(),
             timers: Timers::new(now, commit),
             primary: Primary::new(),
             backup: Backup { heard_at: now, last_heartbeat: 0 },
             view_change: ViewChange::new(members),
-            repair: Repair::default(),
+            repair: Repair::after_start(&log, applied),
             this_life,
             reads: ReadRounds::default(),
             applying: Applying::after(applied, timestamp),
-            checkpoints: Checkpoints::default(),
+            checkpoints: Checkpoints::of(&state, restored.map(|header| header.op), now),
+            transfer: Transfer::new(has_state),
             progress: Tracker::new(membership.members.iter().map(|member| member.id)),
             random,
             now,
@@ -117,6 +115,7 @@ impl Core {
             stall: Stall::new(commit, now),
             membership,
             state,
+            log,
         };
         if let Some(header) = restored {
             core.news.events.push(Event::Restored { op: header.op, checksum: header.checksum() });
@@ -166,10 +165,18 @@ impl Core {
     }
 }
 
+/// What is committed, as far as the disk says. Each header says what was when its op was prepared: a fact, also of an op that was dropped since.
+fn known_commit(state: &VsrState, log: &Log) -> CommitNumber {
+    if state.log_view == state.view { state.commit.max(log.commit_known()) } else { state.commit }
+}
+
 /// A disk that nobody can repair, or that the others have called an old one.
-fn refuse_disk(state: &VsrState, slots: &[Slot], head_certain: bool) -> Result<(), Halt> {
+fn refuse_disk(state: &VsrState, slots: &[Slot], head_certain: bool, restored: Option<OpNumber>) -> Result<(), Halt> {
     if state.membership.size() == 1 {
-        refuse_damage(slots, head_certain)?;
+        if restored.is_none() && state.base.is_some() {
+            return Err(Halt::SoloCheckpointLost { op: state.base() });
+        }
+        refuse_damage(state.base(), slots, head_certain, restored.unwrap_or_default())?;
     }
     match state.known.iter().find(|known| known.replica == state.replica) {
         Some(told) => Err(Halt::OldDisk { heard: told.life.starts, acknowledged: told.acknowledged }),
@@ -177,11 +184,13 @@ fn refuse_disk(state: &VsrState, slots: &[Slot], head_certain: bool) -> Result<(
     }
 }
 
-fn refuse_damage(slots: &[Slot], head_certain: bool) -> Result<(), Halt> {
+/// What the checkpoint contains needs no copy.
+fn refuse_damage(base: OpNumber, slots: &[Slot], head_certain: bool, restored: OpNumber) -> Result<(), Halt> {
     // An absent slot was never durable: its op was never acknowledged, and goes as the view starts.
-    let damaged = slots.iter().position(|slot| matches!(slot, Slot::Corrupt(_)));
-    match damaged.or((!head_certain).then_some(slots.len())) {
-        Some(at) => Err(Halt::SoloDamaged { op: OpNumber(at as u64 + 1) }),
+    let of = |at: usize| OpNumber(base.0 + 1 + at as u64);
+    let damaged = (0..).map(of).zip(slots).find(|(op, slot)| *op > restored && matches!(slot, Slot::Corrupt(_)));
+    match damaged.map(|(op, _)| op).or((!head_certain).then_some(of(slots.len()))) {
+        Some(op) => Err(Halt::SoloDamaged { op }),
         None => Ok(()),
     }
 }
@@ -194,9 +203,10 @@ fn lost_end(log: &Log, state: &VsrState) -> Option<Doubted> {
 
 /// The log that the disk and the vsr state describe together. Where the state's suffix names an op, it
 /// is right: it was fixed for this view, or log_view, by the last durable view change.
-fn rebuild(root: Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: bool) -> Log {
-    let mut log = Log::new(root);
-    let read = slots.len() as u64;
+/// The op of the checkpoint is known by its header in any case.
+fn rebuild(slots: Vec<Slot>, state: &VsrState, head_certain: bool, restored: Option<Header>) -> Log {
+    let mut log = Log::new(Header::root(state.cluster), state.base);
+    let read = state.base().0 + slots.len() as u64;
     for slot in slots {
         log.push_recovered(match slot {
             Slot::Clean(header) => {
@@ -235,6 +245,16 @@ fn rebuild(root: Checksum, slots: Vec<Slot>, state: &VsrState, head_certain: boo
             }
         }
     }
+    if let Some(header) = restored {
+        let damaged_from = log.head().next();
+        log.extend_blank(header.op);
+        log.adopt(header);
+        for op in (damaged_from.0..=header.op.0).map(OpNumber) {
+            if let Some(slot) = log.slot_mut(op) {
+                slot.corrupt = true;
+            }
+        }
+    }
     log.doubt();
     log
 }
@@ -246,7 +266,7 @@ mod tests {
     use crate::protocol::turn::{Effects, Inputs};
     use crate::protocol::types::life::Life;
     use crate::protocol::types::message::{DoViewChange, Message, Peer};
-    use crate::protocol::types::number::{CommitNumber, ReplicaId};
+    use crate::protocol::types::number::ReplicaId;
     /// Rule 6.4: what has arrived while the disk was read is taken in by the first turn, before the record of the start is written. A
     /// `DoViewChange` of that start would leave when the disk has the log of the view already.
     #[test]
@@ -264,11 +284,11 @@ mod tests {
             head_certain: true,
             headers: Vec::new(),
             evidence: Vec::new(),
-            checkpoint: OpNumber::ZERO,
+            past: crate::protocol::types::checkpoint::Past::default(),
             life: Life { starts: 1, ..Life::default() },
             known: Vec::new(),
         };
-        core.on_message(Peer::Replica(from), Message::DoViewChange(dvc), &Nothing);
+        core.on_message(Peer::Replica(from), Message::DoViewChange(dvc.into()), &Nothing);
         let (mut inputs, mut effects) = (Inputs::default(), Effects::default());
         core.turn(&mut inputs, &mut Nothing, &mut effects);
         let (number, batch) = effects.write.take().expect("the record of the start");

@@ -6,7 +6,7 @@
 //! The simulator's scripts and explorer share a harness for this (`vsr-sim/src/harness.rs`). A test of this crate cannot use it: `vsr-sim`
 //! depends on `vsr`, so its harness drives the `Core` of another build of the crate, whose types are not those of this test.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,10 @@ use super::super::core::Core;
 use super::super::turn::{Effects, Input, Inputs};
 use crate::protocol::health::halt::Halt;
 use crate::protocol::normal::apply::{ApplyContext, Machine};
+use crate::protocol::normal::checkpoints::CheckpointHead;
+use crate::protocol::recovery::fetching::StorePart;
+use crate::protocol::types::checkpoint::{CheckpointId, Chunk, Manifest};
+use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Entry;
 use crate::protocol::types::event::Event;
 use crate::protocol::types::membership::Membership;
@@ -30,7 +34,7 @@ const CLIENT: ClientId = ClientId(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The commands that were executed, in order. The reply to each is how many there are.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Executed(Vec<Bytes>);
 
 impl Machine for Executed {
@@ -45,10 +49,34 @@ impl Machine for Executed {
     }
 }
 
+/// A chunk for what comes before the machine, and one for each command.
+struct Checkpoint {
+    manifest: Manifest,
+    chunks: Vec<Bytes>,
+}
+
+impl Checkpoint {
+    fn is_whole(&self, id: CheckpointId) -> bool {
+        let is = |(chunk, bytes): (&Chunk, &Bytes)| chunk.checksum == Checksum::of(bytes);
+        let all = self.manifest.chunks.len() == self.chunks.len();
+        self.manifest.id() == id && all && self.manifest.chunks.iter().zip(&self.chunks).all(is)
+    }
+
+    fn part(&self, part: u32) -> Bytes {
+        match part.checked_sub(1) {
+            None => self.manifest.encode().into(),
+            Some(at) => self.chunks[at as usize].clone(),
+        }
+    }
+}
+
 /// What survives a crash.
 struct Disk {
     state: VsrState,
     log: Vec<Entry>,
+    checkpoints: BTreeMap<CheckpointId, Checkpoint>,
+    /// The beginning of another replica's.
+    coming: Option<(CheckpointId, Checkpoint)>,
 }
 
 impl Disk {
@@ -57,6 +85,7 @@ impl Disk {
             self.log.retain(|entry| entry.header.op <= above);
         }
         if let Some(state) = batch.state {
+            self.log.retain(|entry| entry.header.op > state.base());
             self.state = state;
         }
         for entry in batch.entries {
@@ -71,9 +100,50 @@ impl Disk {
     }
 
     fn recover(&self) -> Recovered {
-        let head = self.log.last().map_or(0, |entry| entry.header.op.0);
+        let base = self.state.base().0;
+        let head = self.log.last().map_or(base, |entry| entry.header.op.0);
         let slot = |op| self.get(op).map_or(Slot::Absent, |entry| Slot::Clean(entry.header));
-        Recovered { state: self.state.clone(), slots: (1..=head).map(slot).collect(), head_certain: true }
+        Recovered { state: self.state.clone(), slots: (base + 1..=head).map(slot).collect(), head_certain: true }
+    }
+
+    /// The newest checkpoint that can be used.
+    fn restore(&self) -> Option<(Executed, CheckpointHead)> {
+        let named = self.state.checkpoints.iter().rev();
+        named.into_iter().find_map(|id| self.read(*id))
+    }
+
+    fn read(&self, id: CheckpointId) -> Option<(Executed, CheckpointHead)> {
+        let checkpoint = self.checkpoints.get(&id).filter(|checkpoint| checkpoint.is_whole(id))?;
+        let (head, commands) = checkpoint.chunks.split_first()?;
+        let head = CheckpointHead::read(&mut &head[..], &self.state.membership.constants).ok()?;
+        Some((Executed(commands.to_vec()), head))
+    }
+
+    fn write(&mut self, op: OpNumber, head: &[u8], machine: &Executed) -> CheckpointId {
+        let chunks: Vec<Bytes> = [Bytes::copy_from_slice(head)].into_iter().chain(machine.0.iter().cloned()).collect();
+        let list = chunks.iter().map(|bytes| Chunk { checksum: Checksum::of(bytes), len: bytes.len() as u32 });
+        let manifest = Manifest { op, chunks: list.collect() };
+        let id = manifest.id();
+        self.checkpoints.insert(id, Checkpoint { manifest, chunks });
+        id
+    }
+
+    fn store(&mut self, StorePart { id, part, bytes, .. }: &StorePart) -> u32 {
+        let (of, mut coming) = match self.coming.take().filter(|(of, _)| of == id) {
+            Some(coming) => coming,
+            None => (*id, Checkpoint { manifest: Manifest::decode(bytes).unwrap(), chunks: Vec::new() }),
+        };
+        if *part > 0 {
+            assert_eq!(coming.chunks.len() as u32 + 1, *part, "parts are stored in their order");
+            coming.chunks.push(bytes.clone());
+        }
+        let next = coming.chunks.len() as u32 + 1;
+        if coming.is_whole(of) {
+            self.checkpoints.insert(of, coming);
+        } else {
+            self.coming = Some((of, coming));
+        }
+        next
     }
 
     /// Fails when a replica with this disk says what would be forgotten in a crash.
@@ -102,6 +172,8 @@ struct Node {
     writing: Option<(BatchNumber, Batch)>,
     /// No message reaches it or leaves it.
     is_cut_off: bool,
+    /// The state machine of a checkpoint that was fetched.
+    restored: Option<Executed>,
     starts: u64,
     replies: Vec<Reply>,
     queries: Vec<u64>,
@@ -112,6 +184,8 @@ pub(super) struct Cluster {
     nodes: Vec<Node>,
     flights: VecDeque<(usize, usize, Message)>,
     sent: Vec<String>,
+    /// Whether storage keeps checkpoints, and writes them.
+    checkpoints: bool,
     now: Monotonic,
     session: SessionId,
     /// The last request, to send it again.
@@ -121,16 +195,23 @@ pub(super) struct Cluster {
 impl Cluster {
     /// Three replicas in view 0, replica 0 its primary, with one session that all of them know of.
     pub(super) fn new() -> Cluster {
-        let membership = Membership::new(["a", "b", "c"]).unwrap();
+        Cluster::with_checkpoints(0)
+    }
+
+    /// The same, with a checkpoint after so many ops.
+    pub(super) fn with_checkpoints(every: u64) -> Cluster {
+        let mut membership = Membership::new(["a", "b", "c"]).unwrap();
+        membership.constants.checkpoint_ops = every;
         let node = |id: u8| {
             let disk_id = DiskId(1000 + u128::from(id));
             let state = VsrState::formatted(ClusterId(1), ReplicaId(id), disk_id, membership.clone());
             Node {
                 core: None,
                 machine: Executed::default(),
-                disk: Disk { state, log: Vec::new() },
+                disk: Disk { state, log: Vec::new(), checkpoints: BTreeMap::new(), coming: None },
                 writing: None,
                 is_cut_off: false,
+                restored: None,
                 starts: 0,
                 replies: Vec::new(),
                 queries: Vec::new(),
@@ -148,6 +229,7 @@ impl Cluster {
             nodes: (0..3).map(node).collect(),
             flights: VecDeque::new(),
             sent: Vec::new(),
+            checkpoints: every > 0,
             now: Monotonic(1_000_000_000),
             session: SessionId::default(),
             request: register,
@@ -181,11 +263,12 @@ impl Cluster {
             log_bytes_max: 1 << 30,
             cache_bytes: 1 << 20,
             queue_bytes_max: 1 << 20,
-            checkpoints: false,
+            checkpoints: self.checkpoints,
         };
         let wall = Timestamp(self.now.0);
-        node.core = Some(Core::recover(options, node.disk.recover(), self.now, wall).unwrap());
-        node.machine = Executed::default();
+        let (machine, head) = node.disk.restore().unzip();
+        node.core = Some(Core::recover_from(options, node.disk.recover(), head, self.now, wall).unwrap());
+        (node.machine, node.restored) = (machine.unwrap_or_default(), None);
         node.is_cut_off = false;
         self.turn(at, Inputs { timers: false, ..Inputs::default() });
     }
@@ -260,6 +343,30 @@ impl Cluster {
         self.run();
     }
 
+    /// As [`pass`](Self::pass), where no part of a checkpoint arrives.
+    pub(super) fn pass_without_parts(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+        for at in 0..self.nodes.len() {
+            self.turn(at, Inputs::default());
+        }
+        loop {
+            self.flights.retain(|(_, _, message)| !matches!(message, Message::CheckpointPart { .. }));
+            let mut is_busy = false;
+            for at in 0..self.nodes.len() {
+                is_busy |= self.complete_write(at);
+            }
+            self.flights.retain(|(_, _, message)| !matches!(message, Message::CheckpointPart { .. }));
+            if !(is_busy | self.deliver()) {
+                return;
+            }
+        }
+    }
+
+    /// The primary gives up its role.
+    pub(super) fn hand_over(&mut self, at: usize) {
+        self.arrive(at, Input::HandOver);
+    }
+
     pub(super) fn pass_until(&mut self, done: impl Fn(&Cluster) -> bool) {
         let end = self.now.after(PATIENCE);
         while !done(self) {
@@ -277,7 +384,8 @@ impl Cluster {
         (inputs.now, inputs.wall) = (self.now, Timestamp(self.now.0));
         let mut effects = Effects::default();
         loop {
-            let Node { core: Some(core), machine, disk, writing, replies, queries, events, .. } = &mut self.nodes[at]
+            let Node { core: Some(core), machine, disk, writing, restored, replies, queries, events, .. } =
+                &mut self.nodes[at]
             else {
                 return;
             };
@@ -296,6 +404,28 @@ impl Cluster {
                 let entries = (first.0..=last.0).map(|op| (OpNumber(op), disk.get(op).cloned())).collect();
                 inputs.arrived.push(Input::Read { request, entries });
             }
+            effects.digest = None;
+            if let Some(take) = effects.checkpoint.take() {
+                let id = self.checkpoints.then(|| disk.write(take.op, &take.head, machine));
+                inputs.arrived.push(Input::Checkpoint { op: take.op, written: id });
+            }
+            for request in effects.read_parts.drain(..) {
+                let checkpoint = disk.checkpoints.get(&request.id).filter(|checkpoint| checkpoint.is_whole(request.id));
+                let bytes = checkpoint.map(|checkpoint| checkpoint.part(request.part));
+                inputs.arrived.push(Input::PartRead { request, bytes });
+            }
+            if let Some(store) = effects.store_part.take() {
+                let next = Some(disk.store(&store));
+                inputs.arrived.push(Input::PartStored { id: store.id, part: store.part, next });
+            }
+            if let Some(id) = effects.restore.take() {
+                let (machine, head) = disk.read(id).unzip();
+                *restored = machine;
+                inputs.arrived.push(Input::Restored { id, head });
+            }
+            if effects.take_up.take().is_some() {
+                *machine = restored.take().unwrap();
+            }
             for envelope in effects.messages.drain(..) {
                 let Peer::Replica(to) = envelope.to else { panic!("there is no client outside") };
                 disk.check(core, &envelope.message);
@@ -309,6 +439,16 @@ impl Cluster {
                 return;
             }
         }
+    }
+
+    /// Storage writes checkpoints, or not.
+    pub(super) fn write_checkpoints(&mut self, writes: bool) {
+        self.checkpoints = writes;
+    }
+
+    /// A byte of each of a replica's checkpoints changes.
+    pub(super) fn harm_checkpoints(&mut self, at: usize) {
+        self.nodes[at].disk.checkpoints.values_mut().for_each(|checkpoint| checkpoint.chunks[0] = Bytes::new());
     }
 
     // ---- what is seen ----

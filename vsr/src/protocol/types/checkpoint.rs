@@ -24,8 +24,8 @@ impl fmt::Display for CheckpointId {
 
 /// The most bytes in one chunk.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
-/// The most chunks of a checkpoint: 1 TiB in all.
-const CHUNKS_MAX: usize = 1 << 20;
+/// The most chunks of a checkpoint: 512 GiB in all. The list of them travels in one message.
+const CHUNKS_MAX: usize = 1 << 19;
 
 /// A piece of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,19 +107,46 @@ pub struct StateDigest {
     pub digest: Checksum,
 }
 
+/// What a member has of the past.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Past {
+    /// The last op that it has dropped from its log; 0 while the log begins with op 1.
+    pub base: OpNumber,
+    /// Checkpoints that it has, whole and durable, in ascending order of their ops.
+    pub checkpoints: Vec<CheckpointId>,
+    /// Whether it can go on from what it has itself: it needs no checkpoint of another member.
+    pub is_whole: bool,
+}
+
+impl Past {
+    /// The op of its newest checkpoint; 0 for none.
+    #[must_use]
+    pub fn newest(&self) -> OpNumber {
+        self.checkpoints.last().map_or(OpNumber::ZERO, |newest| newest.op)
+    }
+
+    /// Whether every number is below this one, and there are no more checkpoints than a member has.
+    pub(crate) fn is_plausible(&self, most: u64) -> bool {
+        self.base.0 < most && self.checkpoints.len() <= 8 && self.checkpoints.iter().all(|id| id.op.0 < most)
+    }
+}
+
 /// How much of the log a checkpoint would save from being applied again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) ops: u64,
-    /// Bytes of the bodies of these ops.
+    /// Bytes of the bodies of these ops, and [`OP_BYTES`] for each.
     pub(crate) bytes: u64,
 }
+
+/// Bytes that an op counts for beside its body: on a disk it takes a sector at least.
+const OP_BYTES: u64 = 512;
 
 impl Span {
     /// One more op.
     pub(crate) fn add(&mut self, body_len: u32) {
         self.ops += 1;
-        self.bytes += u64::from(body_len);
+        self.bytes += u64::from(body_len) + OP_BYTES;
     }
 }
 

@@ -54,6 +54,11 @@ pub enum Event {
         /// The primary of the view.
         primary: ReplicaId,
     },
+    /// The primary of a view leaves it to the next one: it lacks what it would have to apply, and another member does not (rule 9.5).
+    HandedOn {
+        /// The view that is left.
+        view: View,
+    },
     /// A vote to leave the view was cast.
     Voted {
         /// The view that this replica wants to leave.
@@ -73,7 +78,7 @@ pub enum Event {
         /// The checksum of its header, which names the whole log up to it.
         checksum: Checksum,
     },
-    /// The replica has begun with a checkpoint: its state machine and its sessions are those after this op.
+    /// The replica has begun with a checkpoint, or has installed one of another member: its state machine and its sessions are those after this op.
     Restored {
         /// The last op that the checkpoint contains.
         op: OpNumber,
@@ -83,6 +88,16 @@ pub enum Event {
     /// A checkpoint is durable, and the record names it: a later start goes on from there.
     Checkpointed {
         /// The last op that it contains.
+        op: OpNumber,
+    },
+    /// Ops were dropped from the log: checkpoints of a replication quorum contain them.
+    LogDropped {
+        /// The last op that was dropped.
+        base: OpNumber,
+    },
+    /// This replica fetches a checkpoint of other members: what it lacks is in no log any more. [`Restored`](Event::Restored) is the end of it.
+    TransferBegan {
+        /// The last op that the checkpoint contains.
         op: OpNumber,
     },
     /// At a checkpoint the state machine of another member has another digest, and it cannot be said yet whose is wrong.

@@ -41,9 +41,9 @@ pub struct Constants {
     pub batch_requests_max: u32,
     /// Bytes in the body of one op. Default 1 MiB; not less than one longest command.
     pub batch_bytes_max: u32,
-    /// Ops after which a checkpoint is due. Default 1,000,000. 0: there are none, and a start applies the whole log.
+    /// Ops after which a checkpoint is due. Default 1,000,000. 0: there are none, a start applies the whole log, and nothing is dropped from it.
     pub checkpoint_ops: u64,
-    /// Bytes of bodies of ops after which a checkpoint is due, if the ops are fewer. Default 256 MiB.
+    /// Bytes of ops (their bodies, and 512 for each) after which a checkpoint is due, if the ops are fewer. Default 256 MiB.
     pub checkpoint_bytes: u64,
 }
 

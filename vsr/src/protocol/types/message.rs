@@ -14,6 +14,7 @@
 //! | [`RequestStartView`](Message::RequestStartView) | any | primary | send me your `StartView` |
 //! | [`RequestHeaders`](Message::RequestHeaders), [`Headers`](Message::Headers) | any | any | repair down the hash chain |
 //! | [`RequestEntries`](Message::RequestEntries), [`Entries`](Message::Entries) | any | any | repair of bodies by checksum |
+//! | [`RequestCheckpoint`](Message::RequestCheckpoint), [`CheckpointPart`](Message::CheckpointPart) | any | any | state transfer |
 //! | [`Ping`](Message::Ping) | any | all | view, clock and health |
 //! | [`ReadIndex`](Message::ReadIndex), [`ReadIndexOk`](Message::ReadIndexOk) | any, primary | primary, any | a confirmed index for linearizable reads |
 //! | [`RequestStatus`](Message::RequestStatus), [`Status`](Message::Status) | client, replica | replica, client | how it is, for people |
@@ -25,7 +26,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::StateDigest;
+use super::checkpoint::{CheckpointId, Past, StateDigest};
 use super::checksum::Checksum;
 use super::entry::{Entry, Header};
 use super::life::{Known, Life};
@@ -168,8 +169,8 @@ pub struct DoViewChange {
     pub headers: Vec<Header>,
     /// What the sender has of each op from `commit` + 1 to `head`, in this order: one element for each.
     pub evidence: Vec<SlotEvidence>,
-    /// The op of the sender's newest checkpoint.
-    pub checkpoint: OpNumber,
+    /// What the sender has of the past: whether it could lead from this log.
+    pub past: Past,
     /// The life of the sender.
     pub life: Life,
     /// What the sender remembers of the members: an old disk learns that it is one before it can lead.
@@ -189,8 +190,8 @@ pub struct StartView {
     pub headers: Vec<Header>,
     /// The nonce of the request that this answers; 0 when it answers none.
     pub nonce: u64,
-    /// The op of the checkpoint to start from, when the log no longer reaches back.
-    pub checkpoint: OpNumber,
+    /// What the sender has of the past: the checkpoints to begin with, where its log no longer reaches back.
+    pub past: Past,
 }
 
 /// A replica's report of itself, sent to all members at an interval.
@@ -206,8 +207,8 @@ pub struct Ping {
     pub head: OpNumber,
     /// The sender's wall clock, in nanoseconds since the Unix epoch.
     pub wall: Timestamp,
-    /// The op of the sender's newest checkpoint.
-    pub checkpoint: OpNumber,
+    /// What the sender has of the past.
+    pub past: Past,
     /// The newest version of the state machine that the sender can apply.
     pub machine_version: u32,
     /// Whether the sender knows where its log ends.
@@ -290,7 +291,7 @@ pub enum Message {
         life: Life,
     },
     /// The sender's log, for the primary of a new view: [`DoViewChange`].
-    DoViewChange(DoViewChange),
+    DoViewChange(Box<DoViewChange>),
     /// The log of a view that has started: [`StartView`].
     StartView(StartView),
     /// Asks the primary of a view for its `StartView`.
@@ -324,6 +325,22 @@ pub enum Message {
         /// The entries, each with its body.
         #[serde(with = "super::message::headers_only")]
         entries: Vec<Entry>,
+    },
+    /// Asks for parts of a checkpoint.
+    RequestCheckpoint {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// The parts: 0 for the manifest, else chunks, counted from 1.
+        parts: Vec<u32>,
+    },
+    /// A part of a checkpoint that was asked for.
+    CheckpointPart {
+        /// The checkpoint.
+        id: CheckpointId,
+        /// The part: 0 for the manifest, else the chunk of this number, counted from 1.
+        part: u32,
+        /// Its bytes; `None` when the sender cannot give them.
+        bytes: Option<Bytes>,
     },
     /// A replica's report of itself: [`Ping`].
     Ping(Ping),
@@ -423,6 +440,8 @@ impl Message {
             Message::StartView(start) => start.headers.len() * HEADER,
             Message::Headers { headers } => headers.len() * HEADER,
             Message::RequestEntries { wanted } => wanted.len() * 24,
+            Message::RequestCheckpoint { parts, .. } => parts.len() * 4,
+            Message::CheckpointPart { bytes, .. } => bytes.as_ref().map_or(0, Bytes::len),
             Message::Query { query, .. } => query.len(),
             Message::Status { status, .. } => status.len(),
             Message::Answer { answer, .. } => answer.as_ref().map_or(0, Bytes::len),
@@ -480,20 +499,28 @@ impl Message {
                     && op(&dvc.head)
                     && dvc.commit.0 < MAX
                     && dvc.headers.iter().all(header)
+                    && dvc.past.is_plausible(MAX)
             }
             Message::StartView(start) => {
-                view(&start.view) && op(&start.head) && start.commit.0 < MAX && start.headers.iter().all(header)
+                view(&start.view)
+                    && op(&start.head)
+                    && start.commit.0 < MAX
+                    && start.headers.iter().all(header)
+                    && start.past.is_plausible(MAX)
             }
             Message::RequestHeaders { op: o, .. } | Message::ReadIndexOk { index: o, .. } => op(o),
             Message::Headers { headers } => headers.iter().all(header),
             Message::RequestEntries { wanted } => wanted.iter().all(|(o, _)| op(o)),
             Message::Entries { entries } => entries.iter().all(|entry| header(&entry.header)),
+            Message::RequestCheckpoint { id, parts } => op(&id.op) && parts.len() <= 64,
+            Message::CheckpointPart { id, .. } => op(&id.op),
             Message::Ping(ping) => {
                 view(&ping.view)
                     && op(&ping.head)
                     && ping.commit.0 < MAX
                     && ping.wall.0 < 1 << 63
                     && ping.digests.len() <= 64
+                    && ping.past.is_plausible(MAX)
             }
         }
     }
@@ -516,6 +543,8 @@ impl Message {
             Message::Headers { .. } => "Headers",
             Message::RequestEntries { .. } => "RequestEntries",
             Message::Entries { .. } => "Entries",
+            Message::RequestCheckpoint { .. } => "RequestCheckpoint",
+            Message::CheckpointPart { .. } => "CheckpointPart",
             Message::Ping(_) => "Ping",
             Message::ReadIndex { .. } => "ReadIndex",
             Message::ReadIndexOk { .. } => "ReadIndexOk",

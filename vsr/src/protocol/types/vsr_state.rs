@@ -40,6 +40,9 @@ pub struct VsrState {
     pub commit: CommitNumber,
     /// The checkpoints that storage has to keep, in ascending order of their ops: the newest, and the one before.
     pub checkpoints: Vec<CheckpointId>,
+    /// The header of the last op that was dropped from the log: storage keeps nothing of this op and of those before it. `None` while the log
+    /// begins with op 1.
+    pub base: Option<Header>,
     /// False from a start at which storage could not say where the log ended until a `StartView` has
     /// said it (rule 7.5 c). What is put in between proves nothing.
     pub head_certain: bool,
@@ -75,11 +78,34 @@ impl VsrState {
             log_view: View::default(),
             commit: CommitNumber(0),
             checkpoints: Vec::new(),
+            base: None,
             head_certain: true,
             suffix: Suffix::default(),
             doubted: None,
             known: Vec::new(),
         }
+    }
+}
+
+impl VsrState {
+    /// The last op that was dropped from the log; 0 while it begins with op 1.
+    #[must_use]
+    pub fn base(&self) -> OpNumber {
+        self.base.map_or(OpNumber::ZERO, |base| base.op)
+    }
+}
+
+impl Recovered {
+    /// The slot of an op. `None` for one that was dropped, and for one above the last.
+    #[must_use]
+    pub fn slot(&self, op: OpNumber) -> Option<&Slot> {
+        self.slots.get(usize::try_from(op.0.checked_sub(self.state.base().0 + 1)?).ok()?)
+    }
+
+    /// The last op that has a slot; the base, if there is none.
+    #[must_use]
+    pub fn head(&self) -> OpNumber {
+        OpNumber(self.state.base().0 + self.slots.len() as u64)
     }
 }
 
@@ -89,7 +115,8 @@ impl VsrState {
 /// without an error.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// The new vsr state. A batch with a state has no entries.
+    /// The new vsr state. A batch with a state has no entries. Where its base is higher than that of the state before, storage drops what is not
+    /// above it; a log that ended below ends at the base then.
     pub state: Option<VsrState>,
     /// Drop every op above this one, before anything is put.
     pub truncate_above: Option<OpNumber>,
@@ -123,7 +150,8 @@ pub enum Slot {
 pub struct Recovered {
     /// The last durable state.
     pub state: VsrState,
-    /// What storage knows of each op, from op 1 on: the element at index i is of op i + 1, and the last one is the head.
+    /// What storage knows of each op, from the one after the base of the state on (from op 1 on, where nothing was dropped): the element at
+    /// index i is of op base + 1 + i, and the last one is the head.
     pub slots: Vec<Slot>,
     /// False when ops above the last slot may have been lost by rot or lost writes.
     pub head_certain: bool,

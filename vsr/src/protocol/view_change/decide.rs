@@ -36,6 +36,15 @@ impl Core {
             }
             Choice::Log { head, mut headers, commit, truncated } => {
                 self.mark_truncation(truncated);
+                if self.needs_transfer() && self.transfer.reaches() <= self.applied {
+                    // It has a quorum, and lacks what the log of the view begins with: another member leads, if one can. Else the
+                    // checkpoint comes first (rule 9.5).
+                    return if self.another_is_whole() {
+                        self.hand_on();
+                    } else {
+                        self.mark("a new primary waits for a checkpoint");
+                    };
+                }
                 headers.retain(|header| header.op > self.applied);
                 self.install(self.view, head, &headers, commit);
             }

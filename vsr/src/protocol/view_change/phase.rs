@@ -179,6 +179,7 @@ mod tests {
     use crate::protocol::core::Core;
     use crate::protocol::documented::{any_core, any_state, start};
     use crate::protocol::health::halt::Halt;
+    use crate::protocol::types::checkpoint::Past;
     use crate::protocol::types::event::ViewChangeReason;
     use crate::protocol::types::life::Life;
     use crate::protocol::types::message::{DoViewChange, StartView};
@@ -287,7 +288,7 @@ mod tests {
                 head_certain: true,
                 headers: Vec::new(),
                 evidence: Vec::new(),
-                checkpoint: OpNumber::ZERO,
+                past: crate::protocol::types::checkpoint::Past::default(),
                 life: Life::default(),
                 known: Vec::new(),
             },
@@ -300,8 +301,8 @@ mod tests {
         write(&mut core);
         assert_eq!(core.phase(), Phase::AwaitingStartView);
         let (commit, head, nonce) = (CommitNumber(0), OpNumber::ZERO, 0);
-        let (headers, checkpoint) = (Vec::new(), OpNumber::ZERO);
-        core.on_start_view(ReplicaId(2), StartView { view: view(2), commit, head, headers, nonce, checkpoint });
+        let (headers, past) = (Vec::new(), Past::default());
+        core.on_start_view(ReplicaId(2), StartView { view: view(2), commit, head, headers, nonce, past });
         assert_eq!(core.phase(), Phase::Installing { write: BatchNumber(5), log: LogSource::StartView });
         write(&mut core);
         assert!(core.phase() == Phase::Normal && !core.is_primary());

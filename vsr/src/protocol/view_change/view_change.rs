@@ -353,7 +353,7 @@ impl Core {
     /// Broadcasts this view's `DoViewChange`: headers from the durable record, facts of this moment.
     fn send_do_view_change(&mut self) {
         let dvc = self.do_view_change();
-        self.broadcast(&Message::DoViewChange(dvc.clone()));
+        self.broadcast(&Message::DoViewChange(dvc.clone().into()));
         self.view_change.dvcs[self.index] = Some(dvc);
     }
 
@@ -370,7 +370,7 @@ impl Core {
             head_certain: self.head_certain,
             headers: suffix.headers.clone(),
             evidence,
-            checkpoint: self.state.checkpoint(),
+            past: self.past(),
             life: self.life(),
             known: self.state.known.clone(),
         }
@@ -391,6 +391,7 @@ impl Core {
             return self.ignore("DoViewChange", "a life of the sender that does not count");
         }
         self.on_known(&dvc.known);
+        self.note_past(sender, dvc.past.clone());
         if dvc.view < self.view {
             return self.ignore("DoViewChange", "an older view");
         }
@@ -401,7 +402,7 @@ impl Core {
         if self.primary_id() != self.id {
             return;
         }
-        if dvc.head.0.saturating_sub(self.log.head().0) > LEAP_MAX {
+        if dvc.head.0.saturating_sub(self.log.head().max(self.transfer.reaches()).0) > LEAP_MAX {
             return self.ignore("DoViewChange", "too far ahead");
         }
         if self.phase.has_log() {
@@ -438,7 +439,7 @@ impl Core {
     /// The log of this view, at least its head.
     fn start_view(&self, nonce: u64) -> StartView {
         let Suffix { head, headers } = self.uncommitted_suffix();
-        StartView { view: self.view, commit: self.commit, head, headers, nonce, checkpoint: self.state.checkpoint() }
+        StartView { view: self.view, commit: self.commit, head, headers, nonce, past: self.past() }
     }
 
     pub(crate) fn on_request_start_view(&mut self, from: ReplicaId, view: View, nonce: u64) {
@@ -453,6 +454,7 @@ impl Core {
     /// Takes over the log of a view: one batch with the truncation, the headers, the commit number,
     /// view and log_view (rules 7.4, 7.5). Entries are put only when it is durable.
     pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
+        let begins_with_checkpoint = self.begin_log_with_checkpoint();
         let old_head = self.log.head();
         if let Some(diverged) = self.log.contradiction(headers, self.applied) {
             return self.stop(diverged.into());
@@ -501,6 +503,9 @@ impl Core {
         let suffix = self.uncommitted_suffix();
         // When this is durable, the head is what the primary of the view has named: it is certain.
         self.stage_state(VsrState { head_certain: true, doubted, ..self.record(suffix) });
+        if begins_with_checkpoint {
+            self.note_installed();
+        }
         self.view_change.copies_bytes = 0;
         for entry in std::mem::take(&mut self.view_change.copies).into_values() {
             self.take_in(entry);
@@ -626,13 +631,16 @@ impl Core {
         if !self.head_certain && start.nonce != self.this_life.nonce {
             return self.ignore("StartView", "the head is uncertain, and it does not answer this life's request");
         }
-        if start.head < self.commit.op() {
+        // An earlier one that was delayed: what a fetched checkpoint contains is committed, too.
+        if start.head < self.commit.op().max(self.transfer.reaches()) {
             return self.ignore("StartView", "it ends before what is committed");
         }
         if start.commit.op() > start.head || start.head.0 - start.headers.first().map_or(0, |h| h.op.0) > LEAP_MAX {
             return self.ignore("StartView", "malformed");
         }
-        if start.head.0.saturating_sub(self.log.head().0) > LEAP_MAX {
+        self.note_past(from, start.past.clone());
+        let reach = self.log.head().max(self.transfer.reaches());
+        if start.head.0.saturating_sub(reach.0) > LEAP_MAX {
             return self.ignore("StartView", "too far ahead");
         }
         let installed_here = start.view == self.view && self.log_view == self.view;

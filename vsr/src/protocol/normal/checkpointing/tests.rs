@@ -4,11 +4,12 @@ use super::*;
 use crate::protocol::documented::{Nothing, any_core};
 use crate::protocol::health::halt::Halt;
 use crate::protocol::normal::checkpoints::CheckpointHead;
+use crate::protocol::recovery::fetching::ReadPart;
 use crate::protocol::turn::{Effects, Input, Inputs};
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::life::Life;
 use crate::protocol::types::membership::Membership;
-use crate::protocol::types::message::{Message, Outcome, Peer, Ping, Request};
+use crate::protocol::types::message::{Busy, Message, Outcome, Peer, Ping, Request};
 use crate::protocol::types::number::{
     ClientId, ClusterId, CommitNumber, DiskId, Monotonic, ReplicaId, RequestNumber, SessionId, Timestamp, View,
 };
@@ -49,8 +50,12 @@ fn formatted(checkpoint_bytes: u64) -> VsrState {
 
 impl One {
     fn start(checkpoints: bool, checkpoint_bytes: u64) -> One {
+        One::start_with(options(checkpoints), checkpoint_bytes)
+    }
+
+    fn start_with(options: Options, checkpoint_bytes: u64) -> One {
         let recovered = Recovered { state: formatted(checkpoint_bytes), slots: Vec::new(), head_certain: true };
-        let core = Core::recover(options(checkpoints), recovered, Monotonic(0), Timestamp(0)).unwrap();
+        let core = Core::recover(options, recovered, Monotonic(0), Timestamp(0)).unwrap();
         let (disk, taken, events, session) = (Vec::new(), Vec::new(), Vec::new(), SessionId::default());
         let mut one = One { core, disk, taken, events, session, number: 0, time: 0 };
         one.run(Vec::new());
@@ -220,21 +225,26 @@ fn a_start_goes_on_from_a_checkpoint_of_its_log() {
     assert_eq!(applied.first(), Some(&4));
 }
 
-/// Rule 9.11: not where the log below is damaged, another one, or not known to be committed.
+/// Rule 9.11: not where the log has another op there, or where that op is not known to be committed. What is damaged below is no reason: the record
+/// has named the checkpoint.
 #[test]
-fn a_checkpoint_is_used_only_where_the_log_below_it_is_whole_and_committed() {
+fn a_checkpoint_is_used_where_its_op_is_committed_and_of_the_log() {
     let mut one = One::start(true, 1 << 30);
     (0..5).for_each(|_| one.op());
     one.end_checkpoint(Some(id(3)));
     let (whole, head) = (one.recovered(), one.head_of(0));
     assert!(whole.continues(&head));
-    let harms: [fn(&mut Recovered); 6] = [
-        |recovered| recovered.slots[1] = Slot::Corrupt(None),
-        |recovered| recovered.slots[2] = Slot::Absent,
-        |recovered| recovered.slots.truncate(2),
-        |recovered| recovered.slots.swap(0, 1),
+    let harms: [fn(&mut Recovered); 4] = [
+        |recovered| recovered.slots.swap(1, 2),
         |recovered| recovered.state.commit.0 = 2,
-        |recovered| recovered.state.cluster = ClusterId(2),
+        |recovered| {
+            let Slot::Clean(other) = recovered.slots[0] else { panic!() };
+            recovered.slots[2] = Slot::Corrupt(Some(other));
+        },
+        |recovered| {
+            let Slot::Clean(above) = recovered.slots[3] else { panic!() };
+            recovered.state.base = Some(above);
+        },
     ];
     for (at, harm) in harms.into_iter().enumerate() {
         let mut recovered = whole.clone();
@@ -243,9 +253,83 @@ fn a_checkpoint_is_used_only_where_the_log_below_it_is_whole_and_committed() {
         let refused = Core::recover_from(options(true), recovered, Some(head.clone()), Monotonic(0), Timestamp(0));
         assert_eq!(refused.map(|_| ()), Err(Halt::ForeignCheckpoint { op: OpNumber(3) }), "{at}");
     }
-    let mut above = whole;
-    above.slots[4] = Slot::Corrupt(None);
-    assert!(above.continues(&head), "what is above it is repaired");
+    let damages: [fn(&mut Recovered); 4] = [
+        |recovered| recovered.slots[1] = Slot::Corrupt(None),
+        |recovered| recovered.slots[2] = Slot::Corrupt(None),
+        |recovered| recovered.slots[0] = Slot::Absent,
+        |recovered| recovered.slots.truncate(1),
+    ];
+    for (at, damage) in damages.into_iter().enumerate() {
+        let mut recovered = whole.clone();
+        damage(&mut recovered);
+        assert!(recovered.continues(&head), "{at}");
+        let core =
+            Core::recover_from(options(true), recovered, Some(head.clone()), Monotonic(0), Timestamp(0)).unwrap();
+        assert_eq!((core.applied(), core.checksum(OpNumber(3))), (OpNumber(3), Some(head.header().checksum())), "{at}");
+    }
+}
+
+/// Rule 9.2: what both checkpoints contain is dropped, with the record that says so; a start goes on from there.
+#[test]
+fn the_log_is_dropped_up_to_the_older_of_two_checkpoints() {
+    let mut one = One::start(true, 1 << 30);
+    let base = |one: &One| (one.core.log_base().0, one.recovered().state.base().0);
+    (0..2).for_each(|_| one.op());
+    one.end_checkpoint(Some(id(3)));
+    one.run(Vec::new());
+    assert_eq!(base(&one), (0, 0), "there is only one");
+    (0..3).for_each(|_| one.op());
+    one.end_checkpoint(Some(id(6)));
+    one.run(Vec::new());
+    assert_eq!(base(&one), (3, 3));
+    assert!(one.events.contains(&Event::LogDropped { base: OpNumber(3) }));
+    assert_eq!((one.core.head(), one.core.checksum(OpNumber(2))), (OpNumber(6), None));
+    assert!(one.core.checksum(OpNumber(3)).is_some() && !one.core.holds(OpNumber(3)) && one.core.holds(OpNumber(4)));
+    (0..2).for_each(|_| one.op());
+    let mut recovered = one.recovered();
+    recovered.slots.drain(..3);
+    let head = one.head_of(1);
+    assert!(recovered.continues(&head));
+    one.core = Core::recover_from(options(true), recovered.clone(), Some(head), Monotonic(0), Timestamp(0)).unwrap();
+    one.time = 0;
+    one.run(Vec::new());
+    assert_eq!((one.core.applied(), one.core.log_base()), (OpNumber(8), OpNumber(3)));
+    let lost = Core::recover_from(options(true), recovered, None, Monotonic(0), Timestamp(0));
+    assert_eq!(lost.map(|_| ()), Err(Halt::SoloCheckpointLost { op: OpNumber(3) }), "there is no state to begin with");
+}
+
+/// Rule 9.1: in a full log no op makes another one due.
+#[test]
+fn a_full_log_is_dropped_once_a_checkpoint_can_be_written_again() {
+    let batch = Membership::new(["here"]).unwrap().constants.batch_bytes_max;
+    let mut one = One::start_with(Options { log_bytes_max: u64::from(batch) + 600, ..options(true) }, 1 << 30);
+    let mut failed = 0;
+    loop {
+        let request = one.request(Bytes::from_static(b"abc"));
+        let replies = one.run(vec![Input::Requests(vec![request])]);
+        if one.taken.len() > failed {
+            failed += 1;
+            one.end_checkpoint(None);
+        }
+        if replies == [Outcome::Busy(Busy::LogFull)] {
+            break;
+        }
+    }
+    assert!(failed >= 2, "{failed} attempts");
+    for written in [false, true] {
+        one.run(Vec::new());
+        assert_eq!((one.taken.len(), one.core.log_base()), (failed, OpNumber::ZERO), "not at once");
+        assert!(one.core.explain().contains("the last checkpoint could not be written here"), "{}", one.core.explain());
+        one.time += 5_000_000_000;
+        one.run(Vec::new());
+        failed += 1;
+        let op = one.core.applied();
+        assert_eq!((one.taken.len(), one.taken.last().map(|taken| taken.op)), (failed, Some(op)));
+        one.end_checkpoint(written.then(|| id(op.0)));
+    }
+    one.run(Vec::new());
+    assert_eq!(one.core.log_base(), one.core.applied());
+    one.op();
 }
 
 #[test]
@@ -282,7 +366,7 @@ fn digests_of_another_version_of_the_machine_do_not_count() {
                 commit: CommitNumber(0),
                 head: OpNumber::ZERO,
                 wall: Timestamp(1),
-                checkpoint: OpNumber::ZERO,
+                past: crate::protocol::types::checkpoint::Past::default(),
                 machine_version,
                 head_certain: true,
                 has_room: true,
@@ -310,4 +394,24 @@ fn the_newest_checkpoints_stay_named_when_older_ones_are_taken_again() {
     let again = CheckpointId { manifest: Checksum(99), ..id(9) };
     state.name(again);
     assert_eq!(state.checkpoints, [again, id(12)]);
+}
+
+/// Schedule B-37: what cannot be read counts for no quorum, is offered to nobody, and is named no longer when there is another one.
+#[test]
+fn b_37_a_checkpoint_that_cannot_be_read_is_offered_to_nobody() {
+    let mut one = One::start(true, 1 << 30);
+    (0..2).for_each(|_| one.op());
+    one.end_checkpoint(Some(id(3)));
+    (0..3).for_each(|_| one.op());
+    one.end_checkpoint(Some(id(6)));
+    assert_eq!((one.core.offered(), one.core.covered()), (vec![id(3), id(6)], OpNumber(6)));
+    let wanted = ReadPart { to: ReplicaId(0), id: id(6), part: 1 };
+    one.run(vec![Input::PartRead { request: wanted, bytes: Some(Bytes::new()) }]);
+    assert_eq!(one.core.offered().len(), 2);
+    one.run(vec![Input::PartRead { request: wanted, bytes: None }]);
+    assert_eq!((one.core.offered(), one.core.covered()), (vec![id(3)], OpNumber(3)));
+    assert_eq!(one.named(), [3, 6], "it is not removed before there is another one");
+    (0..3).for_each(|_| one.op());
+    one.end_checkpoint(Some(id(9)));
+    assert_eq!((one.named(), one.core.offered()), (vec![3, 9], vec![id(3), id(9)]));
 }

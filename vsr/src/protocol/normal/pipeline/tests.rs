@@ -43,7 +43,7 @@ impl Setting {
         let mut sessions = SessionTable::new(constants.clone());
         assert_eq!(sessions.register(at(1), CLIENT), Outcome::Registered(SessionId(at(1))));
         let writes = Writes { room: u64::MAX, ..Writes::default() };
-        Setting { sessions, log: Log::new(Checksum(1)), writes, constants, options }
+        Setting { sessions, log: Log::new(Checksum(1), None), writes, constants, options }
     }
 
     fn around(&self) -> Surroundings<'_> {

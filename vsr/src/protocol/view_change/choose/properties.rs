@@ -138,7 +138,7 @@ impl Member {
             head_certain: self.head_certain,
             evidence: (self.commit + 1..=head).map(evidence).collect(),
             headers: headers.into_values().collect(),
-            checkpoint: OpNumber::ZERO,
+            past: crate::protocol::types::checkpoint::Past::default(),
             life: Life::default(),
             known: Vec::new(),
         }
@@ -219,7 +219,7 @@ impl Member {
     }
 
     fn log(&self) -> Log {
-        let mut log = Log::new(ROOT);
+        let mut log = Log::new(ROOT, None);
         for slot in &self.slots {
             let body = if slot.held == Held::Nowhere { Body::Missing } else { Body::Memory(Bytes::new()) };
             log.push_recovered(LogSlot { header: slot.header, body, staged: None, corrupt: slot.corrupt });

@@ -60,7 +60,7 @@ fn says(log_view: u64, headers: &[Header]) -> DoViewChange {
         head_certain: true,
         headers: headers.to_vec(),
         evidence: vec![HELD; headers.len()],
-        checkpoint: OpNumber::ZERO,
+        past: crate::protocol::types::checkpoint::Past::default(),
         life: Life::default(),
         known: Vec::new(),
     }
@@ -92,7 +92,7 @@ fn uncertain(dvc: DoViewChange) -> DoViewChange {
 
 /// What a replica chooses whose own log holds these ops, and that has received these entries and headers.
 fn choose_with(dvcs: &[Option<DoViewChange>], here: &[Header], copies: &[Header], found: &[Header]) -> Choice {
-    let mut log = Log::new(ROOT);
+    let mut log = Log::new(ROOT, None);
     for header in here {
         let body = Body::Memory(Bytes::new());
         log.push_recovered(LogSlot { header: Some(*header), body, staged: None, corrupt: false });

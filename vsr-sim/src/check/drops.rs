@@ -1,0 +1,86 @@
+//! What takes the place of a log that was dropped (hazards CP-02, ST-01; rules 9.2, 9.4).
+
+use vsr::protocol::{Message, OpNumber};
+
+use super::table::ByReplica;
+use super::{Checker, Interests, Observation, Scene};
+
+/// What a replica drops from its log is in durable checkpoints of a replication quorum at that moment. One that has taken over the checkpoint of
+/// another member begins its log there: what it drops then, it lacked.
+#[derive(Debug, Default)]
+pub(super) struct DroppedIsCovered {
+    bases: ByReplica<OpNumber>,
+    /// The newest that each has ever had: one may find out later that its state was wrong.
+    checkpoints: ByReplica<OpNumber>,
+}
+
+impl Checker for DroppedIsCovered {
+    fn name(&self) -> &'static str {
+        "dropped-is-covered"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::WRITTEN | Interests::STARTED
+    }
+
+    fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        let (Observation::Written { replica } | Observation::Started { replica }) = *observation else { return Ok(()) };
+        let state = scene.disks[replica].state();
+        let newest = self.checkpoints.of(replica);
+        *newest = (*newest).max(state.checkpoint());
+        let base = state.base();
+        let before = std::mem::replace(self.bases.of(replica), base);
+        if base <= before || base == state.checkpoint() {
+            return Ok(());
+        }
+        let mut count = 0;
+        for (at, disk) in scene.disks.iter().enumerate() {
+            let newest = disk.state().checkpoint().max(*self.checkpoints.of(at));
+            count += usize::from(disk.is_lost() || newest >= base);
+        }
+        let need = usize::from(scene.quorums.replication);
+        // One batch may have both: what is dropped, and that the state is wrong, so that no checkpoint is named any more.
+        let is_given_up = state.checkpoints.is_empty();
+        let is_own = if is_given_up { *self.checkpoints.of(replica) >= base } else { state.checkpoint() > base };
+        if count >= need && is_own {
+            return Ok(());
+        }
+        let own = state.checkpoint();
+        Err(format!(
+            "r{replica} drops its log up to op {base}: {count} of {need} disks have a checkpoint that reaches so far, its own reaches op {own}"
+        ))
+    }
+}
+
+/// A replica that lacks what is in no log any more acknowledges no op and confirms no read, until a checkpoint has taken its place.
+#[derive(Debug, Default)]
+pub(super) struct TransferIsSilent {
+    /// Those that fetch a checkpoint, or have no state, as their last turn ended.
+    lacking: ByReplica<bool>,
+}
+
+impl Checker for TransferIsSilent {
+    fn name(&self) -> &'static str {
+        "transfer-counts-for-nothing"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::TURN | Interests::PREPARE_OK | Interests::COMMIT | Interests::STARTED
+    }
+
+    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        match *observation {
+            Observation::Started { replica } => *self.lacking.of(replica) = false,
+            Observation::Turn { replica, core } => {
+                *self.lacking.of(replica) = core.transfer().is_some() || core.lacks_state();
+            }
+            Observation::Sent { replica, message: Message::PrepareOk { .. } | Message::CommitOk { .. } }
+                if *self.lacking.of(replica) =>
+            {
+                return Err(format!("r{replica} acknowledges, and fetches a checkpoint that it lacks"));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
