@@ -9,7 +9,7 @@ use clap::Subcommand;
 use crate::ask::{Asker, Target, is_served};
 use crate::demo::{DemoOptions, Summary, demo, soak};
 use crate::exit;
-use crate::faults::{FaultOptions, TallyApp, faults};
+use crate::faults::{Case, CaseOptions, CheckpointCase, TallyApp, play};
 use crate::inspect::{self, InspectOptions};
 use crate::output::{complain, say};
 use crate::serve::{Signals, replica};
@@ -67,7 +67,9 @@ pub enum Command {
     },
     /// Real processes through restored, copied and damaged folders, full disks and logs, hostile messages, crowds and load; shows
     /// what an operator sees of each.
-    Faults(FaultOptions),
+    Faults(CaseOptions<Case>),
+    /// Real processes with a long history, a large state, and disks that lie: what grows, what stands still, and what becomes of each replica.
+    Checkpoints(CaseOptions<CheckpointCase>),
 }
 
 /// Runs a command.
@@ -118,8 +120,10 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
             return until_told(async { Ok::<_, Error>(report(&soak::<A>(&options, rounds).await?)) }).await;
         }
         Command::Faults(options) => {
-            let verdict = async { Ok::<_, Error>(ExitCode::from(if faults(&options).await? { 0 } else { exit::NO })) };
-            return until_told(verdict).await;
+            return until_told(async { Ok::<_, Error>(verdict(play(&options).await?)) }).await;
+        }
+        Command::Checkpoints(options) => {
+            return until_told(async { Ok::<_, Error>(verdict(play(&options).await?)) }).await;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -136,6 +140,10 @@ async fn until_told(work: impl Future<Output = Result<ExitCode, Error>>) -> Resu
             Ok(ExitCode::from(exit::SIGNAL.saturating_add(number)))
         }
     }
+}
+
+fn verdict(is_pass: bool) -> ExitCode {
+    ExitCode::from(if is_pass { 0 } else { exit::NO })
 }
 
 fn report(summary: &Summary) -> ExitCode {

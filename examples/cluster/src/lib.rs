@@ -18,7 +18,7 @@ pub use cli::{Command, run};
 pub use config::{ClusterConfig, StorageKind};
 pub use demo::{DemoOptions, Harm, Summary};
 pub use exit::main;
-pub use faults::{Case, FaultOptions};
+pub use faults::{Case, CaseOptions, CheckpointCase};
 pub use inspect::InspectOptions;
 pub use output::{complain, say};
 pub use serve::{connect, connect_to};

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::ground::{CLONE, Ground, REPLICAS, copy};
+use super::ground::{CLONE, Ground, Limits, REPLICAS, copy};
 use crate::output::tell;
 use crate::processes::addresses;
 use crate::{ClusterConfig, Error, exit};
@@ -156,7 +156,7 @@ pub(super) async fn damage(quick: bool) -> Result<(), Error> {
     const SHARES: [usize; REPLICAS] = [30, 50, 70];
     let trials: usize = if quick { 3 } else { 12 };
     for trial in 0..trials {
-        let mut ground = Ground::prepare(None).await?;
+        let mut ground = Ground::prepare(Limits::default()).await?;
         ground.format()?;
         let log_of = |ground: &Ground, id: usize| ground.data(id).join("log");
         let fresh: Vec<Vec<u8>> = (0..REPLICAS).map(|id| fs::read(log_of(&ground, id))).collect::<Result<_, _>>()?;

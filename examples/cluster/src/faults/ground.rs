@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::StreamExt;
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -25,6 +27,21 @@ const STATUS_MAX: Duration = Duration::from_secs(1);
 /// Replicas; one more slot is there for a process that shares the id of another.
 pub(super) const REPLICAS: usize = 3;
 pub(super) const CLONE: usize = REPLICAS;
+
+/// Of the log of a case's cluster.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// Bytes; the default if left out.
+    pub(super) log: Option<u64>,
+    /// Ops between two checkpoints.
+    pub(super) checkpoint_ops: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { log: None, checkpoint_ops: 500 }
+    }
+}
 
 pub(super) struct Ground {
     /// Ended before their files are removed.
@@ -48,7 +65,7 @@ impl Drop for Ground {
 
 impl Ground {
     /// A cluster that is configured, and neither formatted nor started.
-    pub(super) async fn prepare(log_limit: Option<u64>) -> Result<Ground, Error> {
+    pub(super) async fn prepare(limits: Limits) -> Result<Ground, Error> {
         let folder = tempfile::Builder::new().prefix("vsr-faults").tempdir()?;
         let mut random = Random::new(vsr::ClientConfig::new(1).seed);
         let config = ClusterConfig {
@@ -56,8 +73,8 @@ impl Ground {
             replicas: vec![String::new(); REPLICAS],
             folder: PathBuf::new(),
             storage: StorageKind::File,
-            log_limit,
-            checkpoint_ops: Some(500),
+            log_limit: limits.log,
+            checkpoint_ops: Some(limits.checkpoint_ops),
             metrics: Vec::new(),
             allow_insecure: false,
         };
@@ -71,7 +88,7 @@ impl Ground {
 
     /// A cluster that runs.
     pub(super) async fn start() -> Result<Ground, Error> {
-        let mut ground = Ground::prepare(None).await?;
+        let mut ground = Ground::prepare(Limits::default()).await?;
         ground.format()?;
         ground.start_all().await?;
         Ok(ground)
@@ -117,6 +134,22 @@ impl Ground {
                 self.unknown += 1;
                 return Err(error);
             }
+        }
+        Ok(())
+    }
+
+    /// Fills the state with so many bytes.
+    pub(super) async fn keep(&mut self, bytes: u64) -> Result<(), Error> {
+        const PIECE: u64 = 64 << 10;
+        let (client, piece) = (&self.client, Bytes::from(vec![7; PIECE as usize]));
+        let pieces = futures::stream::iter(0..bytes / PIECE).map(|_| {
+            let piece = piece.clone();
+            client.submit_within(One::Keep(piece), ANSWER_MAX)
+        });
+        let kept: Vec<_> = pieces.buffer_unordered(16).collect().await;
+        for kept in kept {
+            kept?;
+            self.acknowledged += 1;
         }
         Ok(())
     }
@@ -289,6 +322,12 @@ impl Ground {
         let said = self.status().await;
         let found = said.iter().position(|said| said.as_ref().is_some_and(|(status, _)| status.is_primary));
         Ok(found.ok_or("no primary")?)
+    }
+
+    /// What a replica knows to be committed.
+    pub(super) async fn commit(&self, id: usize) -> Result<u64, Error> {
+        let said = self.status().await;
+        Ok(of(&said, id).map(|status| status.commit.0).ok_or_else(|| format!("replica {id} says nothing"))?)
     }
 
     pub(super) async fn health(&self, id: usize, health: Health) -> Result<(), Error> {

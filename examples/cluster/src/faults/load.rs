@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,15 +11,16 @@ use tokio::time::sleep;
 use vsr::protocol::{Health, Random};
 use vsr::{Clock, QueryError, ReplicaId, SubmitError, SystemClock};
 
-use super::ground::{ANSWER_MAX, Ground, REPLICAS, of};
-use super::tally::{One, Raw, Tally, TallyApp};
+use super::ground::{ANSWER_MAX, Ground, Limits, REPLICAS, of};
+use super::pressure::Load;
+use super::tally::{One, Raw, TallyApp};
 use crate::Error;
 use crate::output::tell;
 use crate::serve::{client, connect};
 
 /// The disk of the primary is full: another replica, which has room, takes over, and no process ends.
 pub(super) async fn full_disk() -> Result<(), Error> {
-    let mut ground = Ground::prepare(None).await?;
+    let mut ground = Ground::prepare(Limits::default()).await?;
     let small = SmallDisk::mount(&ground.data(0))?;
     ground.format()?;
     ground.start_all().await?;
@@ -85,11 +84,16 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Every log is full: each submit is answered so at once, from any client and however often; and queries go on.
+/// Every log is full, as no checkpoint can be written: each submit is answered so at once, from any client and however often; and queries go
+/// on. When checkpoints can be written again, so can commands, without a word from anybody.
 pub(super) async fn full_log() -> Result<(), Error> {
     const LIMIT: Duration = Duration::from_secs(10);
-    let mut ground = Ground::prepare(Some(16 << 20)).await?;
+    let mut ground = Ground::prepare(Limits { log: Some(16 << 20), checkpoint_ops: 50 }).await?;
     ground.format()?;
+    let obstacles: Vec<PathBuf> = (0..REPLICAS).map(|id| ground.data(id).join("checkpoints")).collect();
+    for obstacle in &obstacles {
+        fs::write(obstacle, "a file where the folder of the checkpoints should be")?;
+    }
     ground.start_all().await?;
     let error = loop {
         if let Err(error) = ground.submit(100_000, ANSWER_MAX).await {
@@ -125,6 +129,22 @@ pub(super) async fn full_log() -> Result<(), Error> {
     ground.show(primary);
     ground.show_status().await;
     ground.expect_alive()?;
+    ground.expect_count().await?;
+    tell("   checkpoints can be written again:");
+    obstacles.iter().try_for_each(fs::remove_file)?;
+    ground.served().await?;
+    let mut refused = 0;
+    // A client that was told of a full log tries with what it is given next.
+    while ground.submit(16, LIMIT).await.is_err() {
+        refused += 1;
+        if refused > 100 {
+            return Err("the log has room, and the client is not served".into());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    tell(format_args!("   the client is served again, after {refused} more answers of a full log"));
+    ground.add(200, 100_000).await?;
+    ground.show_status().await;
     ground.expect_count().await
 }
 
@@ -175,7 +195,7 @@ pub(super) async fn crowd() -> Result<(), Error> {
         return Err(format!("this case opens {files} files: raise the limit (ulimit -Hn)").into());
     }
     let mut ground = Ground::start().await?;
-    let (clock, config) = (SystemClock::new(), Arc::new(ground.config.clone()));
+    let (clock, config) = (SystemClock::new(), std::sync::Arc::new(ground.config.clone()));
     let begin = clock.now();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
@@ -214,18 +234,10 @@ pub(super) async fn crowd() -> Result<(), Error> {
 pub(super) async fn memory(quick: bool) -> Result<(), Error> {
     const RATIO_MAX: f64 = 1.3;
     let time = Duration::from_secs(if quick { 30 } else { 180 });
-    let mut ground = Ground::prepare(Some(4 << 30)).await?;
+    let mut ground = Ground::prepare(Limits { log: Some(4 << 30), ..Limits::default() }).await?;
     ground.format()?;
     ground.start_all().await?;
-    let load = Arc::new(Load::default());
-    let (mut clients, mut lanes) = (Vec::new(), Vec::new());
-    for _ in 0..8 {
-        let client = connect::<TallyApp>(&ground.config).await?;
-        for _ in 0..16 {
-            lanes.push(tokio::spawn(load.clone().run(client.clone())));
-        }
-        clients.push(client);
-    }
+    let load = Load::begin(&ground, 8, 16, Duration::ZERO).await?;
     let clock = SystemClock::new();
     let end = clock.now().after(time);
     let mut highest = [0_u64; REPLICAS];
@@ -236,16 +248,7 @@ pub(super) async fn memory(quick: bool) -> Result<(), Error> {
         }
     }
     let primary = ground.primary().await?;
-    load.stop.store(true, Ordering::Relaxed);
-    for lane in lanes {
-        lane.await?;
-    }
-    clients.iter().for_each(vsr::Client::close);
-    let (acknowledged, unknown) = (load.acknowledged.load(Ordering::Relaxed), load.unknown.load(Ordering::Relaxed));
-    ground.heard(acknowledged, unknown);
-    if acknowledged == 0 || unknown > 0 {
-        return Err(format!("{acknowledged} commands of the load had a reply, {unknown} had none").into());
-    }
+    let acknowledged = load.end(&mut ground).await?;
     let rate = acknowledged as f64 / time.as_secs_f64();
     tell(format_args!("   {acknowledged} commands, {rate:.0} a second"));
     let of_primary = highest[primary];
@@ -262,27 +265,8 @@ pub(super) async fn memory(quick: bool) -> Result<(), Error> {
     ground.expect_count().await
 }
 
-#[derive(Default)]
-struct Load {
-    stop: AtomicBool,
-    acknowledged: AtomicU64,
-    unknown: AtomicU64,
-}
-
-impl Load {
-    async fn run(self: Arc<Load>, client: vsr::Client<Tally>) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let counter = match client.submit_within(One::of(16), ANSWER_MAX).await {
-                Ok(_) => &self.acknowledged,
-                Err(_) => &self.unknown,
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-}
-
 /// Bytes of a replica's process that are in memory, as Linux says.
-fn resident(ground: &Ground, id: usize) -> Result<u64, Error> {
+pub(super) fn resident(ground: &Ground, id: usize) -> Result<u64, Error> {
     let path = format!("/proc/{}/status", ground.processes.pid(id)?.as_raw_pid());
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;

@@ -3,7 +3,10 @@
 
 mod folders;
 mod ground;
+mod history;
 mod load;
+mod pressure;
+mod rounds;
 mod tally;
 
 use std::time::Duration;
@@ -16,6 +19,16 @@ use crate::output::say;
 use folders::Back;
 use ground::within;
 pub(crate) use tally::TallyApp;
+
+/// Cases that are played one after the other.
+pub(crate) trait Cases: ValueEnum + PartialEq + 'static {
+    /// What they show together.
+    const NAME: &'static str;
+    /// No case may take longer.
+    const TIME_MAX: Duration;
+
+    fn play(&self, quick: bool) -> impl Future<Output = Result<(), Error>>;
+}
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -42,25 +55,33 @@ pub enum Case {
     Damage,
 }
 
+/// What becomes of a long history, of a large state, and of disks that lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CheckpointCase {
+    /// Many commands: memory, disk and the time of a start stay as they are; a replica that was away fetches a checkpoint.
+    Endless,
+    /// A large state: commits go on while checkpoints of it are written.
+    Pauses,
+    /// A replica's files are damaged, lost, old or another one's, at random, round after round.
+    Rounds,
+}
+
 /// Which cases are played.
 #[derive(Clone, Debug, clap::Args)]
-pub struct FaultOptions {
+pub struct CaseOptions<C: ValueEnum + Send + Sync + 'static> {
     /// Shorter loads and fewer trials: everything within five minutes.
     #[arg(long)]
     pub quick: bool,
     /// Only these.
     #[arg(long, value_enum, value_delimiter = ',')]
-    pub only: Vec<Case>,
+    pub only: Vec<C>,
 }
 
-/// No case may take longer.
-const CASE_MAX: Duration = Duration::from_secs(600);
-
 /// Plays the cases. Whether all are as they should be.
-pub(crate) async fn faults(options: &FaultOptions) -> Result<bool, Error> {
+pub(crate) async fn play<C: Cases + Send + Sync>(options: &CaseOptions<C>) -> Result<bool, Error> {
     let clock = SystemClock::new();
     let mut failed = 0;
-    let chosen = Case::value_variants().iter().filter(|case| options.only.is_empty() || options.only.contains(case));
+    let chosen = C::value_variants().iter().filter(|case| options.only.is_empty() || options.only.contains(case));
     for case in chosen {
         let name = case.to_possible_value();
         let (name, what) = match &name {
@@ -69,7 +90,7 @@ pub(crate) async fn faults(options: &FaultOptions) -> Result<bool, Error> {
         };
         say(format_args!("== {name}: {what}"));
         let begin = clock.now();
-        let played = within(CASE_MAX, play(*case, options.quick)).await;
+        let played = within(C::TIME_MAX, case.play(options.quick)).await;
         let time = clock.now().since(begin).as_secs_f64();
         match played {
             Ok(()) => say(format_args!("PASS {name} ({time:.1} s)")),
@@ -79,21 +100,42 @@ pub(crate) async fn faults(options: &FaultOptions) -> Result<bool, Error> {
             }
         }
     }
-    say(format_args!("accept=faults verdict={}", if failed == 0 { "pass" } else { "fail" }));
+    if !options.only.is_empty() {
+        say("only some of the cases were played");
+    }
+    say(format_args!("accept={} verdict={}", C::NAME, if failed == 0 { "pass" } else { "fail" }));
     Ok(failed == 0)
 }
 
-async fn play(case: Case, quick: bool) -> Result<(), Error> {
-    match case {
-        Case::Restore => folders::restore(Back::Copied).await,
-        Case::Rollback => folders::restore(Back::RolledBack).await,
-        Case::Clone => folders::clone().await,
-        Case::Reformat => folders::reformat().await,
-        Case::FullDisk => load::full_disk().await,
-        Case::FullLog => load::full_log().await,
-        Case::MessageOfDeath => load::death().await,
-        Case::Crowd => load::crowd().await,
-        Case::Memory => load::memory(quick).await,
-        Case::Damage => folders::damage(quick).await,
+impl Cases for Case {
+    const NAME: &'static str = "faults";
+    const TIME_MAX: Duration = Duration::from_secs(600);
+
+    async fn play(&self, quick: bool) -> Result<(), Error> {
+        match self {
+            Case::Restore => folders::restore(Back::Copied).await,
+            Case::Rollback => folders::restore(Back::RolledBack).await,
+            Case::Clone => folders::clone().await,
+            Case::Reformat => folders::reformat().await,
+            Case::FullDisk => load::full_disk().await,
+            Case::FullLog => load::full_log().await,
+            Case::MessageOfDeath => load::death().await,
+            Case::Crowd => load::crowd().await,
+            Case::Memory => load::memory(quick).await,
+            Case::Damage => folders::damage(quick).await,
+        }
+    }
+}
+
+impl Cases for CheckpointCase {
+    const NAME: &'static str = "checkpoints";
+    const TIME_MAX: Duration = Duration::from_secs(3600);
+
+    async fn play(&self, quick: bool) -> Result<(), Error> {
+        match self {
+            CheckpointCase::Endless => history::endless(quick).await,
+            CheckpointCase::Pauses => history::pauses(quick).await,
+            CheckpointCase::Rounds => rounds::rounds(quick).await,
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The state machine of the fault cases: it counts commands, which may be as long, or as deep, as a case wants.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,8 @@ use crate::App;
 pub(crate) enum One {
     /// So many bytes.
     Ballast(Bytes),
+    /// So many bytes that are kept.
+    Keep(Bytes),
     /// Another one inside: a type that may be nested without end.
     Deep(Box<One>),
 }
@@ -32,9 +35,13 @@ impl One {
     }
 }
 
-/// How many there were.
+/// How many there were, and what they have brought to keep.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally(u64);
+pub(crate) struct Tally {
+    count: u64,
+    /// A snapshot shares them.
+    kept: Arc<Vec<Bytes>>,
+}
 
 impl StateMachine for Tally {
     type Command = One;
@@ -42,25 +49,49 @@ impl StateMachine for Tally {
     type Query = ();
     type Answer = u64;
 
-    fn apply(&mut self, _: &ApplyContext, _: One) -> u64 {
-        self.0 += 1;
-        self.0
+    fn apply(&mut self, _: &ApplyContext, one: One) -> u64 {
+        if let One::Keep(bytes) = one {
+            Arc::make_mut(&mut self.kept).push(bytes);
+        }
+        self.count += 1;
+        self.count
     }
 
     fn query(&self, _: &QueryContext, (): ()) -> u64 {
-        self.0
+        self.count
     }
 
     fn snapshot(&self) -> Snapshot {
-        Snapshot::of(self.0)
+        let Tally { count, kept } = self.clone();
+        Snapshot::with(move |to| {
+            to.write_all(&count.to_le_bytes())?;
+            for bytes in kept.iter() {
+                to.write_all(&(bytes.len() as u64).to_le_bytes())?;
+                to.write_all(bytes)?;
+            }
+            Ok(())
+        })
     }
 
     fn restore(from: &mut dyn Read) -> Result<Tally, RestoreError> {
-        Snapshot::read(from).map(Tally)
+        let mut number = [0; 8];
+        from.read_exact(&mut number)?;
+        let (count, mut kept) = (u64::from_le_bytes(number), Vec::new());
+        loop {
+            let mut len = Vec::new();
+            from.take(8).read_to_end(&mut len)?;
+            let Ok(len) = len.try_into() else { break };
+            let mut bytes = Vec::new();
+            from.take(u64::from_le_bytes(len)).read_to_end(&mut bytes)?;
+            kept.push(bytes.into());
+        }
+        Ok(Tally { count, kept: kept.into() })
     }
 
     fn digest(&self) -> Option<Checksum> {
-        Some(Checksum::of(&self.0.to_le_bytes()))
+        let mut bytes = self.count.to_le_bytes().to_vec();
+        bytes.extend(self.kept.len().to_le_bytes());
+        Some(Checksum::of(&bytes))
     }
 }
 
