@@ -23,7 +23,7 @@ fn two_hundred_fixed_seeds_pass_and_see_every_fault_class() {
 /// A nonce that came twice (98), a log over its bound (1041), cores that cannot lead for a while (11330, 19226), one that was rightly
 /// stuck (19149), a majority that is smaller than the replication quorum (973), a state whose fault shows when the rest is healed (3560), a
 /// delayed `StartView` that ends before a fetched checkpoint (4375), a state found wrong in the batch that drops the log (5046, 8102), bodies that were kept
-/// for one that is dropped (6522), checkpoints that were offered before they were compared (9706, 14988), or by one that does not hear (10461).
+/// for one that is dropped (6522), checkpoints that were offered before they were compared (9706), or as soon as they were written anew (14988), or by one that does not hear (10461).
 #[test]
 fn seeds_that_have_failed_pass() {
     for seed in [98, 973, 1041, 3560, 4375, 5046, 6522, 8102, 9706, 10_461, 11_330, 14_988, 19_149, 19_226] {

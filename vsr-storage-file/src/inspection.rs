@@ -321,7 +321,7 @@ fn look<M: Medium>(log: Option<M>, state: M, name: &str, site: Option<Site>) -> 
                 head: OpNumber(scanned.places.head()),
                 head_certain: record.certain && scanned.head_certain,
                 len,
-                used: (scanned.tail - record.start) * SECTOR as u64,
+                used: scanned.tail.saturating_sub(record.start) * SECTOR as u64,
                 prepared: scanned.prepared.saturating_sub(record.start) * SECTOR as u64,
                 skipped: record.skipped.iter().map(|(from, to)| (from * SECTOR as u64, to * SECTOR as u64)).collect(),
                 places: scanned.places,

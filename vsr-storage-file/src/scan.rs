@@ -122,7 +122,7 @@ fn judge_all<M: Medium>(medium: &Ring<M>, salt: u64, path: &str, state: &StateRe
     // As long as the file was never full, nothing stands at its beginning that belongs behind its end. (A last piece of a sector is what a
     // crash left of a new extent.)
     let is_full = len >= medium.size() || state.prepared > size;
-    let to = if is_full { (state.prepared + AHEAD).min(from + size) } else { (len / SECTOR as u64).max(from) };
+    let to = if is_full { (state.prepared + AHEAD).min(from + size) } else { len / SECTOR as u64 }.max(from);
     let mut sectors = Sectors { from, list: Vec::with_capacity((to - from) as usize), firsts: Vec::new() };
     let whole = to * SECTOR as u64;
     let mut offset = from * SECTOR as u64;

@@ -25,6 +25,8 @@ use crate::{io_error, write_error};
 
 /// The version of the format of both files.
 pub(crate) const VERSION: u32 = 4;
+/// More sectors, and ops, than a log ever has.
+const NUMBER_MAX: u64 = 1 << 52;
 
 const MAGIC: &[u8; 8] = b"vsr disk";
 const SUPERBLOCK_SALT: u64 = 0x7673_7220_6469_736b;
@@ -195,6 +197,10 @@ impl StateRecord {
     fn decode(generation: u64, bytes: &[u8]) -> Option<StateRecord> {
         let parts: OwnedParts = rmp_serde::from_slice(bytes).ok()?;
         let ((log_write, start, before, head, tail, prepared), certain, lost, reaches, skipped, state) = parts;
+        // Nothing here computes with numbers that no log reaches, whoever has written them.
+        if [start, head, tail, prepared].iter().any(|number| *number >= NUMBER_MAX) {
+            return None;
+        }
         let lost = LostSlots::of(&lost);
         let reaches = reaches
             .into_iter()
@@ -596,6 +602,26 @@ mod tests {
     use vsr::{Checksum, ClusterId, Membership, ReplicaId};
 
     use super::*;
+
+    /// Whoever has written it, with a checksum that is right: nothing may overflow.
+    #[test]
+    fn a_state_with_numbers_that_no_log_reaches_is_none() {
+        let membership = Membership::new(["here"]).expect("a cluster");
+        let state = VsrState::formatted(ClusterId(1), ReplicaId(0), DiskId(1), membership);
+        let decoded = |change: fn(&mut StateRecord)| {
+            let mut record = StateRecord::first(1, 8, &state);
+            change(&mut record);
+            StateRecord::decode(1, &record.encode().expect("it fits")[16..])
+        };
+        assert!(decoded(|_| ()).is_some());
+        let changes: [fn(&mut StateRecord); 4] = [
+            |record| record.start = u64::MAX,
+            |record| record.head = u64::MAX,
+            |record| record.tail = u64::MAX / 512,
+            |record| record.prepared = u64::MAX,
+        ];
+        assert!(changes.into_iter().all(|change| decoded(change).is_none()));
+    }
 
     #[test]
     fn no_state_takes_more_than_was_counted_when_the_disk_was_formatted() {

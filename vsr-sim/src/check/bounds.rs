@@ -1,6 +1,6 @@
 //! Memory that does not grow without end (hazard I17; rules 5.12, 6.11).
 
-use vsr::protocol::{BodyBuilder, Constants, Core, Header, Message, Outcome, Reply};
+use vsr::protocol::{BodyBuilder, Constants, Core, Header, Message, OpNumber, Outcome, Reply};
 
 use super::{Checker, Interests, Observation, Scene};
 
@@ -14,22 +14,26 @@ const HEADERS_MAX: usize = 256;
 /// What a replica keeps stays within what its configuration allows: the ops of a primary that are not committed, the
 /// requests that wait for a place among them, the sessions, the log, what repair holds, the requests and bytes of an op, the
 /// bytes of a reply, and what one message of repair asks for or brings.
-#[derive(Debug)]
-pub(super) struct Bounded;
+#[derive(Debug, Default)]
+pub(super) struct Bounded {
+    /// The highest op up to which a log was dropped.
+    base: OpNumber,
+}
 
 impl Bounded {
     /// What is held, how much, and how much may be.
-    fn bounds(core: &Core) -> [(&'static str, u64, u64); 5] {
+    fn bounds(&self, core: &Core) -> [(&'static str, u64, u64); 5] {
         let (constants, options) = (&core.membership().constants, core.options());
         let uncommitted = if core.is_primary() { core.head().0.saturating_sub(core.commit().0) } else { 0 };
-        // A primary takes in no more than its limit. Whose checkpoints come later has dropped less than that primary: up to one log more.
-        let log_bytes_max = options.log_bytes_max * if constants.checkpoint_ops == 0 { 1 } else { 2 };
+        // A primary takes in what fits beside what it has not dropped; whose checkpoints come later has more below.
+        let is_more = core.log_bytes() > options.log_bytes_max;
+        let logged = if is_more { core.log_bytes_above(self.base) } else { core.log_bytes() };
         let queued = core.queued() * BodyBuilder::encoded_len(0);
         [
             ("uncommitted ops as primary", uncommitted, constants.pipeline_max.into()),
             ("bytes of waiting requests at least", queued as u64, options.queue_bytes_max as u64),
             ("sessions", core.sessions() as u64, constants.sessions_max.into()),
-            ("bytes in its log", core.log_bytes(), log_bytes_max),
+            ("bytes in its log", logged, options.log_bytes_max),
             ("entries, headers and reads for repair", core.kept_for_repair() as u64, REPAIR_MAX),
         ]
     }
@@ -47,7 +51,8 @@ impl Checker for Bounded {
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
             Observation::Turn { replica, core } => {
-                match Bounded::bounds(core).iter().find(|(_, held, bound)| held > bound) {
+                self.base = self.base.max(core.log_base());
+                match self.bounds(core).iter().find(|(_, held, bound)| held > bound) {
                     Some((what, held, bound)) => Err(format!("r{replica} has {held} {what}, {bound} are allowed")),
                     None => Ok(()),
                 }

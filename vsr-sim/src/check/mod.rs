@@ -112,7 +112,7 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(clock::WithinTheClocks::default()),
         Box::new(clients::RepliesAreCommitted::default()),
         Box::new(clients::StartedViewsOnly),
-        Box::new(bounds::Bounded),
+        Box::new(bounds::Bounded::default()),
         Box::new(accounts::TrueAccounts),
         Box::new(terms::CommittedInThisView::default()),
         Box::new(terms::ReadsAreConfirmed::default()),

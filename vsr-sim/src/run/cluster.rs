@@ -384,6 +384,7 @@ impl<S: Simulated> Run<S> {
             if !syncs_fail {
                 world.disks[replica].write_back();
             }
+            world.nodes[replica].wrong = false;
             world.observe(&Observation::Started { replica });
             if syncs_fail || world.disks[replica].is_lost() {
                 world.observe(&Observation::Broke { replica, must: false, how: "its disk cannot be used" });

@@ -16,7 +16,7 @@ use crate::faults::Unsynced;
 use crate::report::budget::Measure;
 use crate::report::{Report, Verdict};
 use crate::workload::Simulated;
-use crate::world::{Flag, lock, site};
+use crate::world::{Flag, World, lock, site};
 
 impl<S: Simulated> Simulation<S> {
     /// Runs it. The same options give the same report.
@@ -264,6 +264,19 @@ impl<S: Simulated> Run<S> {
         let disks: Vec<_> = core.iter().map(|&at| &world.disks[at]).collect();
         let checkpoint = core.iter().map(|&at| world.newest_whole_checkpoint(at)).max().unwrap_or_default();
         unrecoverable(&disks, OpNumber(committed), checkpoint, world.quorums)
+            .or_else(|| self.different_states(&world, core))
+    }
+
+    /// Whether a replica of the core lacks what is in no log any more, and nobody can be said to have the right state (rule 9.8).
+    fn different_states(&self, world: &World, core: &[usize]) -> Option<Unrecoverable> {
+        let applied = |at: &usize| self.handles[*at].as_ref().map_or(OpNumber::ZERO, |handle| handle.status().applied);
+        let op = core.iter().map(|&at| world.disks[at].state().base()).max().unwrap_or_default();
+        let (lacking, whole): (Vec<usize>, Vec<usize>) = core.iter().copied().partition(|at| applied(at) < op);
+        // One outside the core may have told of a difference before it was cut off.
+        let is_disputed = world.nodes.iter().any(|node| node.wrong);
+        let right = whole.iter().filter(|&&at| !world.nodes[at].wrong).count();
+        let is_undecided = is_disputed && right <= self.options.replicas / 2;
+        (is_undecided && !lacking.is_empty()).then_some(Unrecoverable::DifferentStates { op })
     }
 
     /// The whole history is linearizable, and every reply is the model's.

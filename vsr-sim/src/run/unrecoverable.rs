@@ -32,6 +32,15 @@ pub enum Unrecoverable {
         /// The last op that was dropped.
         op: OpNumber,
     },
+    /// A log in the core was dropped up to an op. A state has gone wrong, and too few in the core have the right one: nobody knows whose to give
+    /// to those who lack it.
+    #[error(
+        "a log in the core begins after op {op}, a replica's state is wrong, and no majority is here that has the right one"
+    )]
+    DifferentStates {
+        /// The last op that was dropped.
+        op: OpNumber,
+    },
     /// An op that is committed has no intact copy in the core.
     #[error("op {op} is committed and has no intact copy in the core")]
     NoCopy {

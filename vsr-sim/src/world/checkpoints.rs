@@ -1,11 +1,11 @@
 //! The checkpoints of the simulated disks: how long they take, which fail, and what becomes of their bytes.
 
 use std::cell::RefCell;
-use std::io::{self, Cursor};
+use std::io::Cursor;
 
 use bytes::Bytes;
 use vsr::Snapshot;
-use vsr::checkpoints::{ChunkReader, ChunkWriter, PartWriter};
+use vsr::checkpoints::{ChunkReader, ChunkWriter};
 use vsr::protocol::{CheckpointId, OpNumber};
 use vsr::storage::{CheckpointReader, StorageError};
 
@@ -132,7 +132,7 @@ pub(crate) async fn read_part(life: &Life, id: CheckpointId, part: u32) -> Resul
         return Err(damaged("an injected error".to_owned()));
     }
     let file = world.checkpoints.get(&(node, id)).cloned().ok_or_else(|| damaged("it is not there".to_owned()))?;
-    vsr::checkpoints::read_part(Cursor::new(file), id, part).map_err(|error| damaged(error.to_string()))
+    vsr::checkpoints::read_part(Cursor::new(file), id, part)
 }
 
 /// As [`vsr::Storage::write_part`].
@@ -163,29 +163,10 @@ pub(crate) async fn write_part(
         return Err(io_error("a part of a checkpoint"));
     }
     world.trace.count("parts of checkpoints stored");
-    let wrong = |error: io::Error| StorageError::CheckpointDamaged { id, what: error.to_string() };
-    let parts = match (part, world.coming.remove(&node)) {
-        (0, left) => {
-            let left = left.filter(|(of, _)| *of == id).map(|(_, parts)| parts.unfinished());
-            PartWriter::new(left.unwrap_or_default(), id, &bytes).map_err(wrong)?
-        }
-        (_, Some((of, mut parts))) if of == id => {
-            let added = parts.add(part, &bytes).map_err(wrong);
-            if added.is_err() {
-                world.coming.insert(node, (of, parts));
-                return added.map(|()| 0);
-            }
-            parts
-        }
-        _ => return Err(wrong(io::ErrorKind::InvalidData.into())),
-    };
-    let next = parts.next();
-    if parts.is_whole() {
-        let file = parts.finish().map_err(wrong)?.into_inner();
-        world.checkpoints.insert((node, id), file);
-    } else {
-        world.coming.insert(node, (id, parts));
-    }
+    let coming = world.coming.entry(node).or_default();
+    let taken = coming.take_in((id, part), &bytes, |left| Ok(left.unwrap_or_default()));
+    let (next, whole) = taken.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })?;
+    world.checkpoints.extend(whole.map(|file| ((node, id), file.into_inner())));
     Ok(next)
 }
 
@@ -227,6 +208,7 @@ impl World {
 
     /// The state of this replica is wrong: it may stop.
     pub(crate) fn is_wrong(&mut self, node: usize) {
+        self.nodes[node].wrong = true;
         self.observe(&Observation::Broke { replica: node, must: false, how: "a bit of its state has flipped" });
     }
 }

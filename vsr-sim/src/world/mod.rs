@@ -44,7 +44,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use vsr::checkpoints::PartWriter;
+use vsr::checkpoints::Incoming;
 use vsr::network::NetworkEvent;
 use vsr::protocol::{CheckpointId, OpNumber, Peer, Quorums, Random, RequestNumber, SessionId};
 use vsr::{Checksum, ClientId};
@@ -71,9 +71,6 @@ pub(crate) use self::misdeeds::Misdeed;
 pub(crate) use self::on_files::{FileDisks, OnFiles, Open};
 pub(crate) use self::pace::Endless;
 pub(crate) use self::socket::{NetworkOf, OnSocket};
-
-/// What has come of another replica's checkpoint.
-type Coming = PartWriter<Cursor<Vec<u8>>>;
 
 /// What a random number is for; see [`draw`].
 pub(crate) mod site {
@@ -225,6 +222,8 @@ pub(crate) struct Node {
     borrowed: BTreeMap<(RequestNumber, Checksum), SessionId>,
     /// Commands that its state machine has executed in this turn.
     pub(crate) executed: usize,
+    /// The state of its machine is wrong, in this life.
+    pub(crate) wrong: bool,
     /// Until when its disk has no room, and a write is how it is known.
     pub(crate) no_space_until: u64,
     /// Until when no sync of its disk succeeds.
@@ -255,7 +254,7 @@ pub(crate) struct World {
     /// The files of the checkpoints on each disk.
     pub(crate) checkpoints: BTreeMap<(usize, CheckpointId), Vec<u8>>,
     /// The beginning of another replica's, on each disk: what has come of it.
-    pub(crate) coming: BTreeMap<usize, (CheckpointId, Coming)>,
+    pub(crate) coming: BTreeMap<usize, Incoming<Cursor<Vec<u8>>>>,
     /// A bit of a state has flipped.
     went_wrong: bool,
     /// What a state machine that is restored is watched by.
@@ -377,6 +376,7 @@ impl World {
             session: SessionId::default(),
             borrowed: BTreeMap::new(),
             executed: 0,
+            wrong: false,
             no_space_until: 0,
             no_sync_until: 0,
             dropped: (OpNumber(1), OpNumber::ZERO),

@@ -93,7 +93,6 @@ cases! {
         bench.turn(1, &Replica::heir(if broken { 2 } else { 5 }).core)
     };
     a_log_over_its_bound_is_noticed: "queues-are-bounded", |bench, broken| {
-        bench.change_state(1, |state| state.membership.constants.checkpoint_ops = 0);
         bench.names(&[&"r1", &"100 bytes in its log", &"99 are allowed"]);
         let long = Header::new(HeaderFields { body_len: 100, ..fields(1, 0, Header::root(CLUSTER), 1) });
         bench.put(&[1], long);

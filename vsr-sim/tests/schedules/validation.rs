@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use vsr::protocol::{
-    CommitNumber, DoViewChange, Entry, Header, HeaderFields, Life, MembershipError, Message, OpKind, OpNumber, Outcome,
-    Peer, Ping, Position, Quorums, Refusal, Request, RequestNumber, SessionId, StartView, Timestamp, View,
+    CheckpointId, CommitNumber, DoViewChange, Entry, Header, HeaderFields, Life, MembershipError, Message, OpKind,
+    OpNumber, Outcome, Peer, Ping, Position, Quorums, Refusal, Request, RequestNumber, SessionId, StartView, Timestamp,
+    View,
 };
 use vsr::{Checksum, Membership};
 use vsr_sim::script::{Flight, Script};
@@ -153,6 +154,7 @@ fn h5_11_absurd_messages_are_ignored() {
         nonce: 0,
         past: vsr::protocol::Past::default(),
     };
+    let checkpoint = |op| CheckpointId { op: OpNumber(op), manifest: checksum };
     let messages = |life: Life| {
         [
             Message::Prepare { view, commit, entry: entry(HUGE, HUGE) },
@@ -171,6 +173,10 @@ fn h5_11_absurd_messages_are_ignored() {
             Message::RequestEntries { wanted: vec![(huge, checksum); 1000] },
             Message::Entries { entries: vec![entry(HUGE, 0), entry(far, 0)] },
             Message::Ping(Ping { life, ..ping.clone() }),
+            Message::RequestCheckpoint { id: checkpoint(HUGE), parts: vec![u32::MAX; 1000] },
+            Message::RequestCheckpoint { id: checkpoint(2), parts: vec![u32::MAX; 1000] },
+            Message::CheckpointPart { id: checkpoint(2), part: u32::MAX, bytes: None },
+            Message::CheckpointPart { id: checkpoint(2), part: 0, bytes: Some(Bytes::from_static(b"no manifest")) },
             Message::ReadIndexOk { nonce: 0, index: huge },
         ]
     };

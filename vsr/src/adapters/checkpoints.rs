@@ -133,11 +133,6 @@ impl<R: Read + Seek> ChunkReader<R> {
         Ok(ChunkReader { from, manifest, next: 0, chunk: Vec::new(), at: 0 })
     }
 
-    /// What it says of its chunks.
-    pub fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
     /// Compares what was not read yet, too.
     ///
     /// # Errors
@@ -169,15 +164,25 @@ impl<R: Read> Read for ChunkReader<R> {
 /// A part of a checkpoint file, after its checksum was compared: part 0 is the manifest, the others are the chunks, counted from 1.
 ///
 /// # Errors
-/// Those of the reader, and `InvalidData` when this is not that checkpoint, or not that part of it.
-pub fn read_part<R: Read + Seek>(from: R, id: CheckpointId, part: u32) -> io::Result<Bytes> {
-    let ChunkReader { mut from, manifest, .. } = ChunkReader::new(from, id)?;
+/// [`StorageError::NoSuchPart`], and [`StorageError::CheckpointDamaged`] when this is not that checkpoint, not that part of it, or cannot be read.
+pub fn read_part<R: Read + Seek>(from: R, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
+    let is_damaged = |error: io::Error| StorageError::CheckpointDamaged { id, what: error.to_string() };
+    let ChunkReader { mut from, manifest, .. } = ChunkReader::new(from, id).map_err(is_damaged)?;
     let Some(at) = part.checked_sub(1) else { return Ok(manifest.encode().into()) };
-    let Some(chunk) = manifest.chunks.get(at as usize) else { return Err(damaged("it has no such part")) };
-    let before: u64 = manifest.chunks[..at as usize].iter().map(|chunk| u64::from(chunk.len)).sum();
-    from.seek(SeekFrom::Start(before))?;
-    read_chunk(&mut from, *chunk)?
-        .ok_or_else(|| damaged(&format!("chunk {part} of {} is damaged", manifest.chunks.len())))
+    let Some((before, [chunk, ..])) = manifest.chunks.split_at_checked(at as usize) else {
+        return Err(StorageError::NoSuchPart { id, part });
+    };
+    let before: u64 = before.iter().map(|chunk| u64::from(chunk.len)).sum();
+    let read = from.seek(SeekFrom::Start(before)).and_then(|_| read_chunk(&mut from, *chunk));
+    let what = || damaged(&format!("chunk {part} of {} is damaged", manifest.chunks.len()));
+    read.and_then(|bytes| bytes.ok_or_else(what)).map_err(is_damaged)
+}
+
+/// How many parts a checkpoint file has, if it is that checkpoint, whole: every byte is read.
+pub fn whole_parts<R: Read + Seek>(from: R, id: CheckpointId) -> Option<u32> {
+    let chunks = ChunkReader::new(from, id).ok()?;
+    let parts = chunks.manifest.chunks.len() as u32 + 1;
+    chunks.finish().ok().map(|()| parts)
 }
 
 /// The bytes of the next chunk; `None` when they are others.
@@ -193,6 +198,8 @@ pub struct PartWriter<W> {
     to: W,
     manifest: Manifest,
     next: u32,
+    /// Bytes of the chunks that are there.
+    len: u64,
 }
 
 impl<W: Read + Write + Seek> PartWriter<W> {
@@ -204,29 +211,21 @@ impl<W: Read + Write + Seek> PartWriter<W> {
         let manifest = Manifest::decode(manifest).filter(|manifest| manifest.id() == id);
         let manifest = manifest.ok_or_else(|| damaged("the bytes are not its manifest"))?;
         to.seek(SeekFrom::Start(0))?;
-        let mut left = 0;
+        let (mut left, mut len) = (0, 0);
         for chunk in &manifest.chunks {
             match read_chunk(&mut to, *chunk) {
-                Ok(Some(_)) => left += 1,
+                Ok(Some(_)) => (left, len) = (left + 1, len + u64::from(chunk.len)),
                 Ok(None) => break,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(error),
             }
         }
-        let mut parts = PartWriter { to, manifest, next: left + 1 };
-        let at = parts.len();
-        parts.to.seek(SeekFrom::Start(at))?;
-        Ok(parts)
-    }
-
-    /// What was written to, as far as it has come: for another [`new`](Self::new).
-    pub fn unfinished(self) -> W {
-        self.to
+        Ok(PartWriter { to, manifest, next: left + 1, len })
     }
 
     /// The bytes that are there.
     pub fn len(&self) -> u64 {
-        self.manifest.chunks[..self.next as usize - 1].iter().map(|chunk| u64::from(chunk.len)).sum()
+        self.len
     }
 
     /// Whether no chunk is there yet.
@@ -255,10 +254,9 @@ impl<W: Read + Write + Seek> PartWriter<W> {
             return Err(damaged(&format!("the bytes are not those of part {part}")));
         }
         // A write that failed midway is written over.
-        let at = self.len();
-        self.to.seek(SeekFrom::Start(at))?;
+        self.to.seek(SeekFrom::Start(self.len))?;
         self.to.write_all(bytes)?;
-        self.next += 1;
+        (self.next, self.len) = (self.next + 1, self.len + bytes.len() as u64);
         Ok(())
     }
 
@@ -270,10 +268,47 @@ impl<W: Read + Write + Seek> PartWriter<W> {
         if !self.is_whole() {
             return Err(damaged("a part is missing"));
         }
-        let at = self.len();
-        self.to.seek(SeekFrom::Start(at))?;
+        self.to.seek(SeekFrom::Start(self.len))?;
         write_end(&mut self.to, &self.manifest)?;
         Ok(self.to)
+    }
+}
+
+/// What has come of another replica's checkpoint: of one at a time.
+#[derive(Debug)]
+pub struct Incoming<W>(Option<(CheckpointId, PartWriter<W>)>);
+
+impl<W> Default for Incoming<W> {
+    fn default() -> Self {
+        Incoming(None)
+    }
+}
+
+impl<W: Read + Write + Seek> Incoming<W> {
+    /// Takes in a part, the manifest first. `begin` gives what to write to, with what an earlier, unfinished attempt has left there; it is given
+    /// what this one has of that checkpoint. The part that is wanted next; and the file, which is whole then, when that was the last one.
+    ///
+    /// # Errors
+    /// Those of [`PartWriter`] and of `begin`: what had come before is as good as it was.
+    pub fn take_in(
+        &mut self,
+        (id, part): (CheckpointId, u32),
+        bytes: &[u8],
+        begin: impl FnOnce(Option<W>) -> io::Result<W>,
+    ) -> io::Result<(u32, Option<W>)> {
+        if part == 0 {
+            let left = self.0.take().filter(|(of, _)| *of == id).map(|(_, parts)| parts.to);
+            self.0 = Some((id, PartWriter::new(begin(left)?, id, bytes)?));
+        }
+        let Some((_, parts)) = self.0.as_mut().filter(|(of, _)| *of == id) else {
+            return Err(damaged("a part of a checkpoint of which the manifest has not come"));
+        };
+        if part > 0 {
+            parts.add(part, bytes)?;
+        }
+        let next = parts.next();
+        let whole = if parts.is_whole() { self.0.take() } else { None };
+        Ok((next, whole.map(|(_, parts)| parts.finish()).transpose()?))
     }
 }
 
@@ -296,10 +331,8 @@ pub struct CheckpointFolder {
     folder: PathBuf,
     jobs: Arc<Jobs>,
     /// What has come of another replica's checkpoint.
-    coming: Arc<Mutex<Coming>>,
+    coming: Arc<Mutex<Incoming<Sliced>>>,
 }
-
-type Coming = Option<(CheckpointId, PartWriter<File>)>;
 
 #[derive(Debug, Default)]
 struct Jobs {
@@ -348,31 +381,53 @@ const BYTES_PER_SECOND: u64 = 128 << 20;
 /// Bytes that are written at a time, and synced: a sync of the log that comes meanwhile waits behind no more than these.
 const SLICE: usize = 256 << 10;
 
-/// A checkpoint file that leaves room for others, and whose writing ends when the storage is closed.
-struct Paced<'a> {
-    to: File,
-    jobs: &'a Jobs,
+/// A checkpoint file that is written slice by slice, and whose writing ends when the storage is closed.
+#[derive(Debug)]
+struct Sliced {
+    file: File,
+    jobs: Arc<Jobs>,
+}
+
+impl Write for Sliced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.jobs.check()?;
+        let written = self.file.write(&bytes[..bytes.len().min(SLICE)])?;
+        self.file.sync_data()?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Read for Sliced {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        self.jobs.check()?;
+        self.file.read(to)
+    }
+}
+
+impl Seek for Sliced {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+/// As slowly as leaves room for others. (What is fetched comes at the pace of the network.)
+struct Paced {
+    to: Sliced,
     clock: SystemClock,
     begin: Monotonic,
     written: u64,
 }
 
-impl Paced<'_> {
-    fn new(to: File, jobs: &Jobs) -> Paced<'_> {
-        let clock = SystemClock::new();
-        let begin = clock.now();
-        Paced { to, jobs, clock, begin, written: 0 }
-    }
-}
-
-impl Write for Paced<'_> {
+impl Write for Paced {
     #[allow(clippy::disallowed_methods, reason = "a thread of its own, which has nothing else to do")]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.jobs.check()?;
         let due = Duration::from_micros(self.written.saturating_mul(1_000_000) / BYTES_PER_SECOND);
         std::thread::sleep(due.saturating_sub(self.clock.now().since(self.begin)));
-        let written = self.to.write(&bytes[..bytes.len().min(SLICE)])?;
-        self.to.sync_data()?;
+        let written = self.to.write(bytes)?;
         self.written += written as u64;
         Ok(written)
     }
@@ -417,8 +472,8 @@ impl CheckpointFolder {
     /// As there.
     pub async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
         let path = self.folder.join(name_of(id));
-        let read = self.run(move |_| read_part(BufReader::new(File::open(path)?), id, part)).await?;
-        read.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
+        let read = self.run(move |_| Ok(read_part(BufReader::new(File::open(path)?), id, part))).await?;
+        read.unwrap_or_else(|error| Err(StorageError::CheckpointDamaged { id, what: error.to_string() }))
     }
 
     /// As [`Storage::write_part`](crate::Storage::write_part).
@@ -434,10 +489,10 @@ impl CheckpointFolder {
     ) -> Result<u32, StorageError> {
         let (folder, coming) = (self.folder.clone(), self.coming.clone());
         let doing = format!("writing a part of a checkpoint to {}", folder.display());
-        let written = self.run(move |_| {
+        let written = self.run(move |jobs| {
             // One that panicked has left nothing that counts.
             let mut coming = coming.lock().unwrap_or_else(PoisonError::into_inner);
-            write_part(&folder, &mut coming, (id, part), &bytes, &keep)
+            write_part(&folder, &mut coming, (id, part), &bytes, &keep, jobs)
         });
         written.await?.map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => StorageError::CheckpointDamaged { id, what: error.to_string() },
@@ -483,7 +538,7 @@ impl CheckpointFolder {
 
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Jobs) -> io::Result<T> + Send + 'static,
+        work: impl FnOnce(&Arc<Jobs>) -> io::Result<T> + Send + 'static,
     ) -> Result<io::Result<T>, StorageError> {
         let (answer, done) = oneshot::channel();
         self.jobs.running().count += 1;
@@ -511,14 +566,14 @@ const COMING: &str = ".part";
 
 fn write_part(
     folder: &Path,
-    coming: &mut Coming,
+    coming: &mut Incoming<Sliced>,
     (id, part): (CheckpointId, u32),
     bytes: &[u8],
     keep: &[CheckpointId],
+    jobs: &Arc<Jobs>,
 ) -> io::Result<u32> {
     let (whole, unfinished) = (folder.join(name_of(id)), folder.join(name_of(id) + COMING));
     if part == 0 {
-        *coming = None;
         fs::create_dir_all(folder)?;
         let keep: Vec<String> = keep.iter().chain([&id]).map(|id| name_of(*id) + COMING).collect();
         for file in fs::read_dir(folder)? {
@@ -529,28 +584,26 @@ fn write_part(
             }
         }
         // An earlier life may have ended before it was named.
-        if let Ok(chunks) = File::open(&whole).and_then(|file| ChunkReader::new(BufReader::new(file), id)) {
-            let parts = chunks.manifest.chunks.len() as u32 + 1;
-            if chunks.finish().is_ok() {
-                return Ok(parts);
-            }
-        }
-        let file = File::options().read(true).write(true).create(true).truncate(false).open(&unfinished)?;
-        let parts = PartWriter::new(file, id, bytes)?;
-        parts.to.set_len(parts.len())?;
-        *coming = Some((id, parts));
-    } else {
-        match coming {
-            Some((of, parts)) if *of == id => parts.add(part, bytes)?,
-            _ => return Err(damaged("a part that is not the next one")),
+        let there = File::open(&whole).ok().and_then(|file| whole_parts(BufReader::new(file), id));
+        if let Some(parts) = there {
+            return Ok(parts);
         }
     }
-    let Some((_, parts)) = coming.as_ref() else { return Err(damaged("a part that is not the next one")) };
-    let next = parts.next();
-    if parts.is_whole()
-        && let Some((_, parts)) = coming.take()
-    {
-        parts.finish()?.sync_all()?;
+    let begin = |_| {
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&unfinished)?;
+        Ok(Sliced { file, jobs: jobs.clone() })
+    };
+    let (next, file) = coming.take_in((id, part), bytes, begin).inspect_err(|error| {
+        if error.kind() != io::ErrorKind::InvalidData {
+            // What a failed sync has left may never reach the disk, and is read as if it had.
+            let _ = fs::remove_file(&unfinished);
+        }
+    })?;
+    if let Some(Sliced { mut file, .. }) = file {
+        // An earlier attempt may have left more behind its end.
+        let end = file.stream_position()?;
+        file.set_len(end)?;
+        file.sync_all()?;
         fs::rename(unfinished, whole)?;
         File::open(folder)?.sync_all()?;
         folder.parent().map_or(Ok(()), |above| File::open(above)?.sync_all())?;
@@ -563,7 +616,7 @@ fn write(
     op: OpNumber,
     keep: &[CheckpointId],
     content: Snapshot,
-    jobs: &Jobs,
+    jobs: &Arc<Jobs>,
 ) -> io::Result<CheckpointId> {
     fs::create_dir_all(folder)?;
     let keep: Vec<String> = keep.iter().copied().map(name_of).collect();
@@ -594,11 +647,13 @@ fn write(
     written
 }
 
-fn write_file(path: &Path, op: OpNumber, content: Snapshot, jobs: &Jobs) -> io::Result<CheckpointId> {
+fn write_file(path: &Path, op: OpNumber, content: Snapshot, jobs: &Arc<Jobs>) -> io::Result<CheckpointId> {
     let file = File::options().write(true).create_new(true).open(path)?;
-    let mut to = ChunkWriter::new(Paced::new(file, jobs), op);
+    let (to, clock) = (Sliced { file, jobs: jobs.clone() }, SystemClock::new());
+    let begin = clock.now();
+    let mut to = ChunkWriter::new(Paced { to, clock, begin, written: 0 }, op);
     content.write_to(&mut to)?;
-    let (id, Paced { to: file, .. }) = to.finish()?;
+    let (id, Paced { to: Sliced { file, .. }, .. }) = to.finish()?;
     file.sync_all()?;
     Ok(id)
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 
-use super::checkpoints::{ChunkReader, ChunkWriter, PartWriter, read_part};
+use super::checkpoints::{ChunkReader, ChunkWriter, Incoming, read_part, whole_parts};
 use crate::protocol::{Batch, CheckpointId, Entry, Envelope, OpNumber, Peer, Recovered, ReplicaId, Slot, VsrState};
 use crate::traits::network::{Network, NetworkError, NetworkEvent};
 use crate::traits::state_machine::Snapshot;
@@ -32,7 +32,7 @@ struct Disk {
     /// The file of each.
     checkpoints: BTreeMap<CheckpointId, Bytes>,
     /// What has come of another replica's.
-    coming: Option<(CheckpointId, PartWriter<Cursor<Vec<u8>>>)>,
+    coming: Incoming<Cursor<Vec<u8>>>,
 }
 
 impl MemoryStorage {
@@ -46,7 +46,7 @@ impl MemoryStorage {
     #[must_use]
     pub fn with_state(state: VsrState) -> MemoryStorage {
         let (entries, checkpoints) = (BTreeMap::new(), BTreeMap::new());
-        let disk = Disk { state, entries, head: OpNumber::ZERO, checkpoints, coming: None };
+        let disk = Disk { state, entries, head: OpNumber::ZERO, checkpoints, coming: Incoming::default() };
         MemoryStorage { disk: Arc::new(Mutex::new(disk)) }
     }
 
@@ -149,7 +149,6 @@ impl Storage for MemoryStorage {
     async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
         let file = self.disk().checkpoints.get(&id).cloned().unwrap_or_default();
         read_part(Cursor::new(file), id, part)
-            .map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })
     }
 
     async fn write_part(
@@ -159,37 +158,14 @@ impl Storage for MemoryStorage {
         bytes: Bytes,
         _keep: Vec<CheckpointId>,
     ) -> Result<u32, StorageError> {
-        let mut disk = self.disk();
-        let written = match (part, disk.coming.take()) {
-            (0, left) => {
-                let left = left.filter(|(of, _)| *of == id).map(|(_, parts)| parts.unfinished());
-                let there = Cursor::new(disk.checkpoints.get(&id).cloned().unwrap_or_default());
-                if let Ok(chunks) = ChunkReader::new(there, id) {
-                    let parts = chunks.manifest().chunks.len() as u32 + 1;
-                    if chunks.finish().is_ok() {
-                        return Ok(parts);
-                    }
-                }
-                PartWriter::new(left.unwrap_or_default(), id, &bytes)
-            }
-            (_, Some((of, mut parts))) if of == id => match parts.add(part, &bytes) {
-                Ok(()) => Ok(parts),
-                Err(error) => {
-                    disk.coming = Some((of, parts));
-                    Err(error)
-                }
-            },
-            _ => Err(io::ErrorKind::InvalidData.into()),
-        };
-        let wrong = |error: io::Error| StorageError::CheckpointDamaged { id, what: error.to_string() };
-        let parts = written.map_err(wrong)?;
-        let next = parts.next();
-        if parts.is_whole() {
-            let file = parts.finish().map_err(wrong)?.into_inner();
-            disk.checkpoints.insert(id, file.into());
-        } else {
-            disk.coming = Some((id, parts));
+        let disk = &mut *self.disk();
+        let there = disk.checkpoints.get(&id).filter(|_| part == 0);
+        if let Some(parts) = there.and_then(|file| whole_parts(Cursor::new(file), id)) {
+            return Ok(parts);
         }
+        let taken = disk.coming.take_in((id, part), &bytes, |left| Ok(left.unwrap_or_default()));
+        let (next, whole) = taken.map_err(|error| StorageError::CheckpointDamaged { id, what: error.to_string() })?;
+        disk.checkpoints.extend(whole.map(|file| (id, file.into_inner().into())));
         Ok(next)
     }
 }

@@ -463,7 +463,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
         self.answer_questions();
         self.start_io(now);
         self.take_checkpoint(now);
-        self.go_on_with_transfer();
+        self.go_on_with_transfer()?;
         self.network.send(&mut self.effects.messages);
         if !is_idle {
             self.publish(now);

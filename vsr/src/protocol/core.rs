@@ -584,6 +584,14 @@ impl Core {
         self.applying.timestamp
     }
 
+    /// Bytes of the entries in the log above an op, counted.
+    #[must_use]
+    pub fn log_bytes_above(&self, op: OpNumber) -> u64 {
+        let headers =
+            (op.0.max(self.log.base().0) + 1..=self.log.head().0).filter_map(|op| self.log.header(OpNumber(op)));
+        headers.map(|header| u64::from(header.body_len)).sum()
+    }
+
     /// Bytes of entries in the log.
     #[must_use]
     pub fn log_bytes(&self) -> u64 {

@@ -164,8 +164,8 @@ pub enum Input {
     Digest {
         /// The op after which it is the digest.
         op: OpNumber,
-        /// The digest of the state after that op.
-        digest: Checksum,
+        /// The digest of the state after that op; `None` from a state machine that gives none.
+        digest: Option<Checksum>,
     },
     /// A checkpoint of [`Effects::checkpoint`] has ended.
     Checkpoint {
@@ -180,6 +180,8 @@ pub enum Input {
         request: ReadPart,
         /// The bytes of the part; `None` when storage cannot give them.
         bytes: Option<Bytes>,
+        /// Whether storage says that the checkpoint is damaged: it is offered to nobody then.
+        is_damaged: bool,
     },
     /// [`Effects::store_part`] has ended.
     PartStored {
@@ -262,8 +264,8 @@ pub struct Effects {
     pub write: Option<(BatchNumber, Batch)>,
     /// Entries to read from storage, beside the write.
     pub reads: Vec<ReadRequest>,
-    /// The state machine's digest is wanted before the next turn, as it is after this op; [`Input::Digest`] gives it. A state machine that has
-    /// none, or a caller that does not compare states, leaves it out.
+    /// The state machine's digest is wanted before the next turn, as it is after this op; [`Input::Digest`] gives it, or says that
+    /// there is none. Without a word, each checkpoint is offered to others only after a wait.
     pub digest: Option<OpNumber>,
     /// A checkpoint to take of the state machine before the next turn, and to write beside everything else. At most one is under way; its end
     /// is [`Input::Checkpoint`]. None comes without [`Options::checkpoints`](crate::protocol::Options::checkpoints).
@@ -396,7 +398,7 @@ impl Core {
             }
             Input::Digest { op, digest } => self.on_own_digest(op, digest),
             Input::Checkpoint { op, written } => self.on_checkpoint(op, written),
-            Input::PartRead { request, bytes } => self.on_part_read(request, bytes),
+            Input::PartRead { request, bytes, is_damaged } => self.on_part_read(request, bytes, is_damaged),
             Input::PartStored { id, part, next } => self.on_part_stored(id, part, next),
             Input::Restored { id, head } => self.on_restored(id, head),
             Input::HandOver => self.hand_over(),

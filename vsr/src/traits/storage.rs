@@ -126,7 +126,8 @@ pub trait Storage: Send + Sync + 'static {
     /// counted from 1. Runs beside every other call.
     ///
     /// # Errors
-    /// [`StorageError::CheckpointDamaged`] when that part is not there, or is not what it was; or the disk's refusal.
+    /// [`StorageError::NoSuchPart`] for a part that the checkpoint does not have, which says nothing against it; and
+    /// [`StorageError::CheckpointDamaged`] when it is not there, or not what it was.
     async fn read_part(&self, id: CheckpointId, part: u32) -> Result<Bytes, StorageError> {
         let _ = (id, part);
         Err(StorageError::Contract("a part of a checkpoint of a storage that keeps none"))
@@ -282,6 +283,14 @@ pub enum StorageError {
         id: CheckpointId,
         /// What is wrong with it.
         what: String,
+    },
+    /// Somebody asks for a part that a checkpoint does not have. Nothing is wrong with the checkpoint.
+    #[error("the checkpoint after {id} has no part {part}")]
+    NoSuchPart {
+        /// What names it.
+        id: CheckpointId,
+        /// The part.
+        part: u32,
     },
     /// No copy of the newest vsr state is intact: the replica does not know what it has promised.
     #[error(

@@ -14,7 +14,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
     /// Gives the core the digest of the state, which is that after this op.
     pub(super) fn take_digest(&mut self, op: OpNumber) {
         match self.machine.digest() {
-            Ok(digest) => self.inputs.arrived.extend(digest.map(|digest| Input::Digest { op, digest })),
+            Ok(digest) => self.inputs.arrived.push(Input::Digest { op, digest }),
             Err(panic) => log::error!(%op, %panic, "no digest: the state machine panicked while it was asked for it"),
         }
     }

@@ -2,17 +2,20 @@
 
 use std::task::{Context, Poll};
 
-use super::{Driver, start};
+use super::{Driver, ReplicaError, start};
 use crate::log;
-use crate::protocol::{Input, OpNumber, StorePart};
+use crate::protocol::{Input, StorePart};
 use crate::traits::clock::Clock;
 use crate::traits::network::Network;
 use crate::traits::state_machine::{StateMachine, Typed, drop_guarded};
-use crate::traits::storage::Storage;
+use crate::traits::storage::{Storage, StorageError};
 
 impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
     /// Begins what the last turn wants done.
-    pub(super) fn go_on_with_transfer(&mut self) {
+    ///
+    /// # Errors
+    /// When the core takes up a state machine that is not here: to go on with the old one would be to go on with a wrong state.
+    pub(super) fn go_on_with_transfer(&mut self) -> Result<(), ReplicaError> {
         if self.core.transfer().is_none() && self.effects.take_up.is_none() {
             // What was restored is not wanted any more.
             drop_guarded(self.transfer.restored.take());
@@ -29,15 +32,13 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
             self.transfer.restore = Some((id, Box::pin(start::read::<S, D>(storage, id, constants))));
         }
         if let Some(op) = self.effects.take_up.take() {
-            self.take_up(op);
+            let restored = self.transfer.restored.take();
+            let restored = restored.ok_or(StorageError::Contract("a checkpoint that is taken up was not read"))?;
+            let Typed(before) = std::mem::replace(&mut self.machine, Typed(restored));
+            drop_guarded(before);
+            self.take_digest(op);
         }
-    }
-
-    fn take_up(&mut self, op: OpNumber) {
-        let Some(restored) = self.transfer.restored.take() else { return };
-        let Typed(before) = std::mem::replace(&mut self.machine, Typed(restored));
-        drop_guarded(before);
-        self.take_digest(op);
+        Ok(())
     }
 
     /// Whether something of it has ended.
@@ -52,9 +53,10 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
             };
             let request = *request;
             drop(self.transfer.reads.remove(at));
+            let is_damaged = matches!(result, Err(StorageError::CheckpointDamaged { .. }));
             let bytes =
                 result.map_err(|error| log::warn!(id = %request.id, %error, "a part of a checkpoint cannot be read"));
-            self.inputs.arrived.push(Input::PartRead { request, bytes: bytes.ok() });
+            self.inputs.arrived.push(Input::PartRead { request, bytes: bytes.ok(), is_damaged });
             progress = true;
         }
         if let Some((id, part, store)) = &mut self.transfer.store

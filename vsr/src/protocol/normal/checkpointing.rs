@@ -49,21 +49,22 @@ impl Core {
         self.checkpoints.digest_due = Some(op);
     }
 
-    /// Called at each retry. In a full log no op comes with which another checkpoint would be due: one that could not be written is taken again,
-    /// of the state as it is now, or nothing would ever make room (rule 9.1).
+    /// Called at each retry. There may never be another op with which a checkpoint would be due: in a full log, where the last one could not be
+    /// written, and in a cluster that waits for one, where all that are here are damaged. Then one is taken of the state as it is now (rule 9.1).
     pub(crate) fn retry_checkpoint(&mut self) {
         let pause = self.options.timing.retry * FAILED_RETRIES;
         let has_failed = self.checkpoints.failed_at.is_some_and(|at| self.now.since(at) >= pause);
-        if !has_failed
-            || self.has_room_for_ops()
+        let is_for_room = has_failed && !self.has_room_for_ops() && self.applied > self.checkpoint();
+        let is_for_others = self.checkpoints.are_all_damaged(self.now, pause);
+        if !(is_for_room || is_for_others)
             || !matches!(self.checkpoints.stage, Stage::Idle)
             || !self.is_between_ops()
             || !self.transfer.is_over()
         {
             return;
         }
-        if let Some(header) = self.log.header(self.applied).copied().filter(|header| header.op > self.checkpoint()) {
-            self.mark("a checkpoint is taken for room");
+        if let Some(header) = self.log.header(self.applied).copied() {
+            self.mark("a checkpoint is taken that no op makes due");
             self.want_checkpoint(&header);
         }
     }
@@ -170,7 +171,8 @@ impl Core {
     }
 
     /// The state machine has given its digest after an op at which a checkpoint is due, or after that of the one from which it was restored.
-    pub(crate) fn on_own_digest(&mut self, op: OpNumber, digest: Checksum) {
+    pub(crate) fn on_own_digest(&mut self, op: OpNumber, digest: Option<Checksum>) {
+        let Some(digest) = digest else { return self.checkpoints.digests.note_none() };
         self.checkpoints.digests.note_own(StateDigest { op, digest });
         // Checkpoints may come faster than pings: the others shall hear of each while they still know their own digest after it.
         self.timers.ping_at = self.now;

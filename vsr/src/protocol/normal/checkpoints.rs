@@ -145,12 +145,13 @@ impl Checkpoints {
     /// (rule 9.8).
     pub(crate) fn offered(&self, members: usize, now: Monotonic, wait: Duration) -> Vec<CheckpointId> {
         let has_waited =
-            |id: &CheckpointId| self.named_at.iter().all(|(named, at)| named != id || now.since(*at) >= wait);
+            |id: &CheckpointId| self.named_at.iter().any(|(named, at)| named == id && now.since(*at) >= wait);
+        let is_disputed = self.digests.is_disputed(members);
         let may = |id: &&CheckpointId| {
             !self.is_doubted(id)
                 && match self.digests.standing(id.op, members) {
                     Standing::Confirmed | Standing::NoDigests => true,
-                    Standing::Unknown => has_waited(id),
+                    Standing::Unknown => has_waited(id) && !is_disputed,
                     Standing::Differs => false,
                 }
         };
@@ -173,6 +174,12 @@ impl Checkpoints {
         self.stage = Stage::Naming(newest, batch);
     }
 
+    /// Whether none of those that the durable record names can be read, and the newest was named so long ago.
+    pub(super) fn are_all_damaged(&self, now: Monotonic, wait: Duration) -> bool {
+        let is_old = |id: &CheckpointId| self.named_at.iter().all(|(named, at)| named != id || now.since(*at) >= wait);
+        self.durable.iter().all(|id| self.is_doubted(id)) && self.durable.last().is_some_and(is_old)
+    }
+
     /// Whether one could not be read.
     pub(super) fn is_doubted(&self, id: &CheckpointId) -> bool {
         self.doubted.contains(id)
@@ -182,8 +189,9 @@ impl Checkpoints {
     pub(super) fn are_named(&mut self, named: &[CheckpointId], now: Monotonic) {
         self.drop_due = true;
         self.named_at.retain(|(id, _)| named.contains(id));
-        let news = named.iter().filter(|id| !self.durable.contains(id));
-        self.named_at.extend(news.map(|id| (*id, now)));
+        let is_news = |id: &&CheckpointId| self.named_at.iter().all(|(named, _)| named != *id);
+        let news: Vec<_> = named.iter().filter(is_news).map(|id| (*id, now)).collect();
+        self.named_at.extend(news);
         self.durable = named.to_vec();
         self.doubted.retain(|id| named.contains(id));
     }
@@ -212,6 +220,11 @@ impl Checkpoints {
     pub(super) fn on_written(&mut self, op: OpNumber, written: Option<CheckpointId>, now: Monotonic) {
         if matches!(self.stage, Stage::Writing(writing) if writing == op) {
             self.failed_at = written.is_none().then_some(now);
+            if let Some(id) = written {
+                // It may have been written anew, where it was damaged.
+                self.doubted.retain(|doubted| *doubted != id);
+                self.named_at.retain(|(named, _)| *named != id);
+            }
             self.stage = written.map_or(Stage::Idle, Stage::Written);
         }
     }

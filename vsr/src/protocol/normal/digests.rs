@@ -19,6 +19,8 @@ pub(crate) struct Digests {
     reported: Vec<(ReplicaId, Vec<StateDigest>)>,
     /// The last op of which a difference was told.
     told: OpNumber,
+    /// The state machine has said that it gives none.
+    gives_none: bool,
     /// All members are heard on an op, and no majority agrees; and how many pings have told so.
     undecidable: Option<(Difference, u32)>,
 }
@@ -59,6 +61,10 @@ impl Digests {
         if self.own.len() > DIGESTS_MAX {
             self.own.pop_front();
         }
+    }
+
+    pub(crate) fn note_none(&mut self) {
+        self.gives_none = true;
     }
 
     /// A member's last word takes the place of what it said before: after a restart it may have none.
@@ -110,7 +116,7 @@ impl Digests {
         let of_op = |digests: &[StateDigest]| digests.iter().find(|digest| digest.op == op).map(|digest| digest.digest);
         let own = self.own();
         let Some(own) = of_op(&own) else {
-            return if own.is_empty() { Standing::NoDigests } else { Standing::Unknown };
+            return if self.gives_none { Standing::NoDigests } else { Standing::Unknown };
         };
         let others = || self.reported.iter().filter_map(|(_, digests)| of_op(digests));
         if others().filter(|other| *other == own).count() >= members / 2 {
@@ -120,6 +126,12 @@ impl Digests {
         } else {
             Standing::Unknown
         }
+    }
+
+    /// Whether another member has another state after one of the last ops, and no majority has this one: none of this replica's states can be
+    /// trusted as one of which the others say nothing.
+    pub(crate) fn is_disputed(&self, members: usize) -> bool {
+        self.own.iter().any(|own| self.standing(own.op, members) == Standing::Differs)
     }
 
     /// A ping is due. What nobody can decide, once it was told often enough.
@@ -203,7 +215,10 @@ mod tests {
             assert_eq!(standing(members, others), expected, "1 among {others:?} of {members}");
         }
         assert_eq!(compared(3, &[1]).0.standing(OpNumber(4), 3), Standing::Unknown, "an op of which it has none");
-        assert_eq!(Digests::default().standing(OpNumber(5), 3), Standing::NoDigests);
+        let mut digests = Digests::default();
+        assert_eq!(digests.standing(OpNumber(5), 3), Standing::Unknown, "a replica that has just started");
+        digests.note_none();
+        assert_eq!(digests.standing(OpNumber(5), 3), Standing::NoDigests);
     }
 
     /// The others have to hear it as well, whatever comes after it; and it is over when one of them is healed.

@@ -63,7 +63,7 @@ pub(crate) struct Transfer {
     pub(super) lacks: bool,
     /// The last applied op, and since when it is that.
     pub(super) stuck: (OpNumber, Monotonic),
-    /// Since a checkpoint that came could not be read: another attempt comes later.
+    /// When a checkpoint that came could not be stored, or not be read: another attempt comes later.
     pub(super) failed_at: Option<Monotonic>,
     /// Checkpoints of which no part came: others are tried first.
     pub(super) passed_over: Vec<CheckpointId>,
@@ -327,6 +327,11 @@ impl Transfer {
     /// The checkpoint that a member fetches here.
     pub(super) fn lent(&self) -> Option<CheckpointId> {
         self.lent.map(|lent| lent.id)
+    }
+
+    /// It turned out to be damaged.
+    pub(super) fn take_back(&mut self, id: CheckpointId) {
+        self.lent.take_if(|lent| lent.id == id);
     }
 
     pub(super) fn end_lending(&mut self, now: Monotonic) {

@@ -28,7 +28,7 @@ const STUCK_RETRIES: u32 = 32;
 const SILENT_RETRIES: u32 = 40;
 /// Checkpoints that are remembered because no part of them came.
 const PASSED_OVER_MAX: usize = 16;
-/// Retries until another attempt, when a checkpoint that came cannot be used.
+/// Retries until another attempt, when a checkpoint that came cannot be stored, or not be used.
 const FAILED_RETRIES: u32 = 16;
 
 impl Core {
@@ -48,7 +48,9 @@ impl Core {
     /// What this replica has of the past, for others.
     pub(crate) fn past(&self) -> Past {
         let mut checkpoints = self.offered();
-        if let Some(lent) = self.transfer.lent().filter(|lent| !checkpoints.contains(lent)) {
+        // The newest is what others count on (rule 9.2): what is kept for a while is none to count on.
+        if let Some(lent) = self.transfer.lent().filter(|lent| checkpoints.first().is_some_and(|oldest| lent < oldest))
+        {
             checkpoints.insert(0, lent);
         }
         Past { base: self.log.base(), checkpoints, is_whole: !self.needs_transfer() }
@@ -245,13 +247,17 @@ impl Core {
         }
         let goes_on = fetching.on_stored(part, next);
         fetching.progresses(self.now);
+        if next.is_none() {
+            // Another attempt begins with the manifest, and goes on behind what storage has then.
+            self.transfer.failed_at = Some(self.now);
+            self.transfer.stage = Stage::Idle;
+            return self.mark("a part of a checkpoint is not stored");
+        }
         if fetching.is_whole() {
             self.transfer.stage = Stage::Restoring { id, is_asked: false };
         }
         if goes_on {
             self.mark("a transfer goes on where an earlier life ended");
-        } else if next.is_none() {
-            self.mark("a part of a checkpoint is not stored");
         }
     }
 
@@ -356,9 +362,13 @@ impl Core {
     }
 
     /// A part was read for a peer; `None` when that cannot be done.
-    pub(crate) fn on_part_read(&mut self, ReadPart { to, id, part }: ReadPart, bytes: Option<Bytes>) {
-        if bytes.is_none() && self.checkpoints.doubt(id) {
-            self.mark("a checkpoint is damaged");
+    pub(crate) fn on_part_read(&mut self, read: ReadPart, bytes: Option<Bytes>, is_damaged: bool) {
+        let ReadPart { to, id, part } = read;
+        if is_damaged {
+            self.transfer.take_back(id);
+            if self.checkpoints.doubt(id) {
+                self.mark("a checkpoint is damaged");
+            }
         }
         self.send(to, Message::CheckpointPart { id, part, bytes });
     }

@@ -404,7 +404,8 @@ impl Cluster {
                 let entries = (first.0..=last.0).map(|op| (OpNumber(op), disk.get(op).cloned())).collect();
                 inputs.arrived.push(Input::Read { request, entries });
             }
-            effects.digest = None;
+            let none = effects.digest.take().map(|op| Input::Digest { op, digest: None });
+            inputs.arrived.extend(none);
             if let Some(take) = effects.checkpoint.take() {
                 let id = self.checkpoints.then(|| disk.write(take.op, &take.head, machine));
                 inputs.arrived.push(Input::Checkpoint { op: take.op, written: id });
@@ -412,7 +413,8 @@ impl Cluster {
             for request in effects.read_parts.drain(..) {
                 let checkpoint = disk.checkpoints.get(&request.id).filter(|checkpoint| checkpoint.is_whole(request.id));
                 let bytes = checkpoint.map(|checkpoint| checkpoint.part(request.part));
-                inputs.arrived.push(Input::PartRead { request, bytes });
+                let is_damaged = bytes.is_none();
+                inputs.arrived.push(Input::PartRead { request, bytes, is_damaged });
             }
             if let Some(store) = effects.store_part.take() {
                 let next = Some(disk.store(&store));

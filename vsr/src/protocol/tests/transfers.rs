@@ -242,6 +242,27 @@ fn g7_one_member_with_a_checkpoint_is_enough() {
     c.pass_until(|c| (0..3).any(|at| c.is_primary(at)));
 }
 
+/// Rule 9.3: who offers a checkpoint is heard, and may not hear.
+#[test]
+fn a_checkpoint_of_which_nothing_comes_gives_way_to_another() {
+    let mut c = without_the_third(2, 11);
+    settle(&mut c);
+    c.cut_off(2, false);
+    begin(&mut c);
+    let fetched = |c: &Cluster| c.core(2).transfer().map(|(op, ..)| op);
+    let first = fetched(&c);
+    for _ in 0..100 {
+        c.pass_without_parts(Duration::from_millis(50));
+    }
+    let began: Vec<OpNumber> = c
+        .events(2)
+        .iter()
+        .filter_map(|event| if let Event::TransferBegan { op } = event { Some(*op) } else { None })
+        .collect();
+    assert!(began.len() > 1 && began[1] != began[0] && Some(began[0]) == first, "{began:?}");
+    c.pass_until(|c| c.executed(2) == LETTERS[..11]);
+}
+
 /// Rule 9.4: ops that it has acknowledged above the checkpoint stay.
 #[test]
 fn m5_a_checkpoint_drops_no_op_above_it() {

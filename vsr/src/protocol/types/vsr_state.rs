@@ -99,13 +99,13 @@ impl Recovered {
     /// The slot of an op. `None` for one that was dropped, and for one above the last.
     #[must_use]
     pub fn slot(&self, op: OpNumber) -> Option<&Slot> {
-        self.slots.get(usize::try_from(op.0.checked_sub(self.state.base().0 + 1)?).ok()?)
+        self.slots.get(usize::try_from(op.0.checked_sub(self.state.base().0)?.checked_sub(1)?).ok()?)
     }
 
     /// The last op that has a slot; the base, if there is none.
     #[must_use]
     pub fn head(&self) -> OpNumber {
-        OpNumber(self.state.base().0 + self.slots.len() as u64)
+        OpNumber(self.state.base().0.saturating_add(self.slots.len() as u64))
     }
 }
 

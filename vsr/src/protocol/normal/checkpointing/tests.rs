@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::*;
@@ -82,6 +84,8 @@ impl One {
             replies.extend(effects.replies.drain(..).map(|reply| reply.outcome));
             self.events.append(&mut effects.events);
             self.taken.extend(effects.checkpoint.take());
+            let digest = effects.digest.take();
+            inputs.arrived.extend(digest.map(|op| Input::Digest { op, digest: None }));
             effects.marks.clear();
             for request in effects.reads.drain(..) {
                 let entries = self.disk.iter().flat_map(|batch| &batch.entries);
@@ -358,7 +362,7 @@ fn what_is_no_head_of_a_checkpoint_is_refused() {
 fn digests_of_another_version_of_the_machine_do_not_count() {
     for (machine_version, stops) in [(2, false), (1, true)] {
         let mut core = any_core();
-        core.on_own_digest(OpNumber(5), Checksum(1));
+        core.on_own_digest(OpNumber(5), Some(Checksum(1)));
         for from in [0, 2] {
             let ping = Ping {
                 view: View::default(),
@@ -406,12 +410,54 @@ fn b_37_a_checkpoint_that_cannot_be_read_is_offered_to_nobody() {
     one.end_checkpoint(Some(id(6)));
     assert_eq!((one.core.offered(), one.core.covered()), (vec![id(3), id(6)], OpNumber(6)));
     let wanted = ReadPart { to: ReplicaId(0), id: id(6), part: 1 };
-    one.run(vec![Input::PartRead { request: wanted, bytes: Some(Bytes::new()) }]);
+    one.run(vec![Input::PartRead { request: wanted, bytes: Some(Bytes::new()), is_damaged: false }]);
+    // Who asks for a part that there is not, says nothing against it.
+    one.run(vec![Input::PartRead { request: wanted, bytes: None, is_damaged: false }]);
     assert_eq!(one.core.offered().len(), 2);
-    one.run(vec![Input::PartRead { request: wanted, bytes: None }]);
+    one.run(vec![Input::PartRead { request: wanted, bytes: None, is_damaged: true }]);
     assert_eq!((one.core.offered(), one.core.covered()), (vec![id(3)], OpNumber(3)));
     assert_eq!(one.named(), [3, 6], "it is not removed before there is another one");
     (0..3).for_each(|_| one.op());
     one.end_checkpoint(Some(id(9)));
     assert_eq!((one.named(), one.core.offered()), (vec![3, 9], vec![id(3), id(9)]));
+    // Where all are damaged, and no op makes another one due, one is taken all the same.
+    for damaged in [3, 9] {
+        let wanted = ReadPart { id: id(damaged), ..wanted };
+        one.run(vec![Input::PartRead { request: wanted, bytes: None, is_damaged: true }]);
+    }
+    assert_eq!((one.core.offered(), one.taken.len()), (vec![], 3));
+    one.time += 5_000_000_000;
+    one.run(Vec::new());
+    assert_eq!((one.taken.len(), one.core.applied()), (4, OpNumber(9)));
+    one.end_checkpoint(Some(id(9)));
+    assert_eq!((one.named(), one.core.offered()), (vec![9], vec![id(9)]), "the same, written anew");
+}
+
+/// Rule 9.8: after a start nobody has said anything of the checkpoints yet, nor of one that was written anew; and a replica of which one state is
+/// disputed offers none that the others say nothing of.
+#[test]
+fn a_checkpoint_of_which_nothing_was_said_is_held_back() {
+    let state = VsrState { checkpoints: vec![id(3), id(6)], ..formatted(1 << 30) };
+    let (wait, late) = (Duration::from_secs(2), Monotonic(2_000_000_000));
+    let started = || Checkpoints::of(&state, Some(OpNumber(6)), Monotonic(0));
+    let mut checkpoints = started();
+    assert_eq!(checkpoints.offered(3, Monotonic(1), wait), []);
+    assert_eq!(checkpoints.offered(3, late, wait), [id(3), id(6)]);
+    checkpoints.stage = Stage::Writing(OpNumber(6));
+    checkpoints.on_written(OpNumber(6), Some(id(6)), late);
+    assert_eq!(checkpoints.offered(3, late, wait), [id(3)], "it was written anew");
+    checkpoints.are_named(&state.checkpoints, late);
+    assert_eq!(checkpoints.offered(3, Monotonic(2 * late.0), wait), [id(3), id(6)]);
+
+    let digest = |digest| StateDigest { op: OpNumber(6), digest: Checksum(digest) };
+    let mut disputed = started();
+    disputed.digests.note_own(digest(1));
+    disputed.digests.note_reported(ReplicaId(1), vec![digest(2)]);
+    assert_eq!(disputed.offered(3, late, wait), []);
+    disputed.digests.note_reported(ReplicaId(2), vec![digest(1)]);
+    assert_eq!(disputed.offered(3, late, wait), [id(3), id(6)]);
+
+    let mut without = started();
+    without.digests.note_none();
+    assert_eq!(without.offered(3, Monotonic(1), wait), [id(3), id(6)]);
 }
