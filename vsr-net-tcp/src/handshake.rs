@@ -87,8 +87,8 @@ pub enum Rejection {
     SameReplica,
     /// Another disk is connected under this id.
     #[error(
-        "a replica on another disk (another disk id) is connected under this id: end one of the two, and never format or \
-         replace a disk under an id that has been in use"
+        "a replica on another disk (another disk id) is connected under this id: end one of the two, and never format \
+         a disk under an id that has been in use: a lost one is replaced by `recover`"
     )]
     OtherIncarnation,
     /// A later life of the same disk, or of its original, is connected.

@@ -649,7 +649,10 @@ mod tests {
         state.checkpoints = vec![CheckpointId { op: OpNumber(most), manifest: Checksum(u128::MAX) }; 2];
         state.suffix = Suffix { head: OpNumber(most), headers: vec![header; HEADERS_MAX as usize] };
         let life = Life { disk_id: DiskId(u128::MAX), starts: most, nonce: most };
-        state.known = vec![Known { replica: ReplicaId(255), life, acknowledged: OpNumber(most) }; MEMBERS_MAX];
+        state.known = vec![
+            Known { replica: ReplicaId(255), life, acknowledged: OpNumber(most), since: OpNumber(most) };
+            MEMBERS_MAX
+        ];
         let mut record = StateRecord::first(1, most, &state);
         (record.log_write, record.head, record.tail) = (most, most, most);
         (0..2 * LOST_RUNS_MAX as u64).for_each(|at| record.lost.add(most + 2 * at, most + 2 * at, most));

@@ -97,8 +97,26 @@ impl FileStorage {
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: FileOptions) -> Result<(), StorageError> {
         config.validate()?;
-        let (folder, first) = (folder.as_ref(), config.formatted_state());
-        StateRecord::check_room(&first)?;
+        FileStorage::format_first(folder.as_ref(), &config.formatted_state(), options)
+    }
+
+    /// Prepares an empty folder for a replica whose disk is lost, or must not be used any more: an older copy, a foreign one, one without its vsr
+    /// state. The replica takes log and state from the others, and counts once they have put this disk in the place of the lost one (rule 7.19).
+    /// The lost disk must never be used again, and no process may run on it.
+    ///
+    /// # Errors
+    /// As [`format`](Self::format), and [`ConfigError::Rejoin`](vsr::ConfigError::Rejoin) in a cluster of one or two.
+    pub fn format_replacement(
+        folder: impl AsRef<Path>,
+        config: &Config,
+        options: FileOptions,
+    ) -> Result<(), StorageError> {
+        config.validate()?;
+        FileStorage::format_first(folder.as_ref(), &config.replacing_state()?, options)
+    }
+
+    fn format_first(folder: &Path, first: &VsrState, options: FileOptions) -> Result<(), StorageError> {
+        StateRecord::check_room(first)?;
         let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());
         if limit < needed {
             return Err(StorageError::LogTooSmall { limit, needed });
@@ -119,7 +137,7 @@ impl FileStorage {
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(&failed)?;
         let log = Disk::create(&folder.join("log")).map_err(&failed)?;
         let site = site(&log, &state)?;
-        format(&log, &state, &first, options, Some(&site))?;
+        format(&log, &state, first, options, Some(&site))?;
         fs::rename(folder.join("state.new"), folder.join("state")).map_err(&failed)?;
         let mut sync = Some(folder);
         while let Some(path) = sync.take() {
@@ -148,7 +166,7 @@ impl FileStorage {
     /// Makes a folder that was copied, restored or moved to another file system the replica's own, on purpose:
     /// without it [`open`](Self::open) says [`StorageError::OtherPlace`]. Only right if this is the only copy that
     /// will ever run, and nothing ran on the original since the copy was made: else the replica has forgotten
-    /// what it acknowledged, and must be replaced.
+    /// what it acknowledged, and needs a new disk ([`format_replacement`](Self::format_replacement)).
     ///
     /// # Errors
     /// As [`open`](Self::open).

@@ -107,7 +107,11 @@ fn a_folder_that_was_copied_does_not_start_until_its_place_is_accepted() {
     let error = refusal(&copied);
     assert!(matches!(error, StorageError::OtherPlace { .. }), "{error}");
     let (said, place) = (error.to_string(), copied.display().to_string());
-    assert!(said.contains(&format!("accept-place --data {place}")) && said.contains("replace the replica"), "{said}");
+    assert!(
+        said.contains(&format!("accept-place --data {place}"))
+            && said.contains("give the replica a new disk (recover)"),
+        "{said}"
+    );
     assert_whole(&path);
     FileStorage::accept_place(&copied).expect("accepting");
     assert_whole(&copied);

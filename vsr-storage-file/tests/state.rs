@@ -119,7 +119,9 @@ fn the_largest_state_of_the_largest_cluster_fits() {
     state.suffix = Suffix { head: OpNumber(most), headers };
     state.doubted = Some(Doubted { above: OpNumber(most - 2000), to: OpNumber(most) });
     let life = Life { disk_id: DiskId(u128::MAX), starts: most, nonce: most };
-    state.known = (0..9).map(|id| Known { replica: ReplicaId(id), life, acknowledged: OpNumber(most) }).collect();
+    state.known = (0..9)
+        .map(|id| Known { replica: ReplicaId(id), life, acknowledged: OpNumber(most), since: OpNumber(most) })
+        .collect();
     let storage = disk.open().expect("opening");
     futures::executor::block_on(storage.recover()).expect("recovering");
     write_state(&storage, state.clone(), None);

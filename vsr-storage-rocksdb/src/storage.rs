@@ -158,12 +158,30 @@ impl RocksStorage {
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: RocksOptions) -> Result<(), StorageError> {
         config.validate()?;
-        let first = config.formatted_state();
+        RocksStorage::format_first(folder, &config.formatted_state(), options)
+    }
+
+    /// Prepares an empty folder for a replica whose disk is lost, or must not be used any more: an older copy, a foreign one, one without its vsr
+    /// state. The replica takes log and state from the others, and counts once they have put this disk in the place of the lost one (rule 7.19).
+    /// The lost disk must never be used again, and no process may run on it.
+    ///
+    /// # Errors
+    /// As [`format`](Self::format), and [`ConfigError::Rejoin`](vsr::ConfigError::Rejoin) in a cluster of one or two.
+    pub fn format_replacement(
+        folder: impl AsRef<Path>,
+        config: &Config,
+        options: RocksOptions,
+    ) -> Result<(), StorageError> {
+        config.validate()?;
+        RocksStorage::format_first(folder, &config.replacing_state()?, options)
+    }
+
+    fn format_first(folder: impl AsRef<Path>, first: &VsrState, options: RocksOptions) -> Result<(), StorageError> {
         let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());
         if limit < needed {
             return Err(StorageError::LogTooSmall { limit, needed });
         }
-        RocksStorage::format_state(folder, &first, options)
+        RocksStorage::format_state(folder, first, options)
     }
 
     /// Formats with the given state, and a log of the given size. For tests.

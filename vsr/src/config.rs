@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crate::protocol::limits::{ANSWER_MAX, Limit, QUERY_MAX};
-use crate::protocol::{ClusterId, Constants, DiskId, Membership, MembershipError, ReplicaId, Timing, VsrState};
+use crate::protocol::{
+    ClusterId, Constants, DiskId, Membership, MembershipError, ReplicaId, Timing, TooFewToRejoin, VsrState,
+};
 #[cfg(feature = "msgpack")]
 use crate::wire;
 
@@ -66,6 +68,9 @@ pub enum ConfigError {
         /// The number of members.
         members: usize,
     },
+    /// The cluster is too small for a lost disk to be replaced.
+    #[error(transparent)]
+    Rejoin(#[from] TooFewToRejoin),
     /// A field is out of its range.
     #[error("{field} = {value}: {why}")]
     Field {
@@ -282,6 +287,16 @@ impl Config {
     pub fn formatted_state(&self) -> VsrState {
         let disk_id = (u128::from(entropy()) << 64) | u128::from(entropy());
         VsrState::formatted(self.cluster, self.replica, DiskId(disk_id), self.membership.clone())
+    }
+
+    /// The first durable record of a disk that takes the place of a lost one (rule 7.19), for storages that format one. The lost disk must never be
+    /// used again, and nothing may run on it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rejoin`] for a cluster of one or two: the others cannot commit anything without this replica.
+    pub fn replacing_state(&self) -> Result<VsrState, ConfigError> {
+        let VsrState { cluster, replica, disk_id, membership, .. } = self.formatted_state();
+        Ok(VsrState::replacing(cluster, replica, disk_id, membership)?)
     }
 }
 

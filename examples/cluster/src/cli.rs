@@ -27,6 +27,16 @@ pub enum Command {
         #[arg(long)]
         id: Option<u8>,
     },
+    /// Gives a replica a new disk, in the place of one that is lost, old, foreign or beyond repair. What is in its folder is moved aside, and must
+    /// never be used again. Started then, the replica takes everything from the others, and counts once it is whole.
+    Recover {
+        /// The configuration file of the cluster.
+        #[arg(long)]
+        config: PathBuf,
+        /// Which replica, counted from 0.
+        #[arg(long)]
+        id: u8,
+    },
     /// Runs a replica until Ctrl-C. Prints "ready" once it is recovered from its disk, and not refused by its peers.
     Replica {
         /// The configuration file of the cluster.
@@ -88,6 +98,13 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
                 config.format(id)?;
                 say(format_args!("replica {id} is formatted"));
             }
+        }
+        Command::Recover { config, id } => {
+            let config = ClusterConfig::read(&config)?;
+            if let Some(aside) = config.recover(id)? {
+                say(format_args!("what was there is now in {}: never start a replica on it again", aside.display()));
+            }
+            say(format_args!("replica {id} has a new disk: start it, and it takes everything from the others"));
         }
         Command::Replica { config, id, tally } => {
             // `RUST_LOG` sets what is told; warnings if it is not set.

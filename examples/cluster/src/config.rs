@@ -1,12 +1,14 @@
 //! The configuration file of a cluster.
 
 use std::fmt;
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use vsr::protocol::limits::CHECKPOINT_BYTES;
+use vsr::storage::StorageError;
 use vsr::{ClusterId, Config, ReplicaId, Storage};
 use vsr_storage_file::{FileOptions, FileStorage};
 
@@ -172,6 +174,34 @@ impl ClusterConfig {
     /// # Errors
     /// When there is something already, or the disk refuses.
     pub fn format(&self, id: u8) -> Result<(), Error> {
+        self.format_disk(id, false)
+    }
+
+    /// Gives a replica a new disk, in the place of one that is lost or must not be used any more. What is in its folder is moved aside: where to.
+    ///
+    /// # Errors
+    /// When a process runs on the folder, the cluster is too small, or the disk refuses.
+    pub fn recover(&self, id: u8) -> Result<Option<PathBuf>, Error> {
+        let folder = self.folder_of(id);
+        self.replica(id)?.replacing_state()?;
+        let is_something = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+        if !is_something {
+            self.format_disk(id, true)?;
+            return Ok(None);
+        }
+        if let Err(error) = self.open(id)
+            && let Some(StorageError::InUse(_)) = error.downcast_ref()
+        {
+            return Err(error);
+        }
+        let name = |at: u32| self.folder.join(format!("replica-{id}.replaced-{at}"));
+        let aside = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
+        fs::rename(&folder, &aside).map_err(|error| format!("moving {} aside: {error}", folder.display()))?;
+        self.format_disk(id, true)?;
+        Ok(Some(aside))
+    }
+
+    fn format_disk(&self, id: u8, takes_a_place: bool) -> Result<(), Error> {
         let (folder, config) = (self.folder_of(id), self.replica(id)?);
         match self.storage {
             StorageKind::File => {
@@ -179,7 +209,8 @@ impl ClusterConfig {
                 if let Some(limit) = self.log_limit {
                     options.log_limit = limit;
                 }
-                Ok(FileStorage::format_with(folder, &config, options)?)
+                let format = if takes_a_place { FileStorage::format_replacement } else { FileStorage::format_with };
+                Ok(format(folder, &config, options)?)
             }
             #[cfg(feature = "rocksdb")]
             StorageKind::Rocksdb => {
@@ -187,7 +218,9 @@ impl ClusterConfig {
                 if let Some(limit) = self.log_limit {
                     options.log_limit = limit;
                 }
-                Ok(vsr_storage_rocksdb::RocksStorage::format_with(folder, &config, options)?)
+                use vsr_storage_rocksdb::RocksStorage;
+                let format = if takes_a_place { RocksStorage::format_replacement } else { RocksStorage::format_with };
+                Ok(format(folder, &config, options)?)
             }
             #[cfg(not(feature = "rocksdb"))]
             StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),

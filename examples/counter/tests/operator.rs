@@ -149,7 +149,7 @@ fn ready_is_said_only_after_recovery() {
     let log = replica.log();
     assert!(!log.contains("panicked"), "{log}");
     // File, and who must do what: not what loses the rest.
-    for words in ["replica-0/state", "do not format", "replace the replica"] {
+    for words in ["replica-0/state", "do not format", "give the replica a new disk (recover)"] {
         assert!(log.contains(words), "no {words:?} in {log}");
     }
 }
@@ -205,7 +205,56 @@ fn a_replica_whose_disk_is_another_one_is_never_ready() {
     let mut again = start(&config, "2");
     assert!(!again.is_ready, "{}", again.log());
     assert_eq!(again.wait().code(), Some(6), "{}", again.log());
-    assert!(again.log().contains("the replica has to be replaced"), "{}", again.log());
+    assert!(again.log().contains("give the replica a new disk (recover)"), "{}", again.log());
+}
+
+/// A replica whose folder is gone, or must not be used any more, gets a new disk and is as good as before: also for a later loss of another one.
+#[test]
+fn a_lost_disk_is_replaced_and_its_replica_counts_again() {
+    let (folder, config) = formatted();
+    let mut replicas: Vec<_> = ["0", "1", "2"].map(|id| Some(start(&config, id))).into();
+    assert!(counter(&["add", "--config", &config, "5"]).status.success());
+    let in_use = counter(&["recover", "--config", &config, "--id", "1"]);
+    assert_refused(&in_use, 4, "in use by another process");
+    let serve = || {
+        until("all are normal", || {
+            let status = counter(&["status", "--config", &config]);
+            String::from_utf8_lossy(&status.stdout).matches("normal, view").count() == 3
+        });
+    };
+    serve();
+    // One after the other: at the end no disk is left of those that the cluster began with.
+    for id in [0, 1, 2] {
+        replicas[id] = None;
+        let name = id.to_string();
+        let recovered = counter(&["recover", "--config", &config, "--id", &name]);
+        assert!(recovered.status.success(), "{recovered:?}");
+        let aside = folder.path().join(format!("data/replica-{id}.replaced-1"));
+        assert!(aside.is_dir(), "what was there is kept: {recovered:?}");
+        fs::remove_dir_all(aside).expect("the old folder");
+        replicas[id] = Some(start(&config, &name));
+        serve();
+        assert!(counter(&["add", "--config", &config, "1"]).status.success());
+        // Without another one: the new disk is needed.
+        let other = (id + 1) % 3;
+        replicas[other] = None;
+        assert!(counter(&["add", "--config", &config, "1", "--timeout", "20"]).status.success());
+        replicas[other] = Some(start(&config, &other.to_string()));
+        serve();
+    }
+    assert_eq!(last_line(&counter(&["get", "--config", &config])), "11");
+}
+
+/// Two of two have to acknowledge everything: nobody can put a new disk in the place of a lost one.
+#[test]
+fn a_disk_of_a_cluster_of_two_is_not_replaced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("cluster.toml");
+    let text = "cluster = 7\nfolder = \"data\"\nreplicas = [\"127.0.0.1:4000\", \"127.0.0.1:4001\"]\n";
+    fs::write(&path, text).expect("the file");
+    let config = path.to_str().expect("a path");
+    assert_refused(&counter(&["recover", "--config", config, "--id", "1"]), 2, "a cluster of 2 cannot be replaced");
+    assert!(!folder.path().join("data").exists());
 }
 
 /// A port that is taken has an exit code of its own.

@@ -1,6 +1,10 @@
 //! Memory that does not grow without end (hazard I17; rules 5.12, 6.11).
 
-use vsr::protocol::{BodyBuilder, Constants, Core, Header, Message, OpNumber, Outcome, Reply};
+use std::collections::BTreeSet;
+
+use vsr::protocol::{
+    BodyBuilder, Constants, Core, DiskId, Header, Message, OpNumber, Outcome, Replacement, Reply, Succession,
+};
 
 use super::{Checker, Interests, Observation, Scene};
 
@@ -18,6 +22,8 @@ const HEADERS_MAX: usize = 256;
 pub(super) struct Bounded {
     /// The highest op up to which a log was dropped.
     base: OpNumber,
+    /// Disks that have asked for the place of a lost one.
+    new_disks: BTreeSet<DiskId>,
 }
 
 impl Bounded {
@@ -33,7 +39,8 @@ impl Bounded {
             ("uncommitted ops as primary", uncommitted, constants.pipeline_max.into()),
             ("bytes of waiting requests at least", queued as u64, options.queue_bytes_max as u64),
             ("sessions", core.sessions() as u64, constants.sessions_max.into()),
-            ("bytes in its log", logged, options.log_bytes_max),
+            // An op that puts a disk in the place of a lost one may be what it takes to have room again.
+            ("bytes in its log", logged, options.log_bytes_max + (self.new_disks.len() * Replacement::LEN) as u64),
             ("entries, headers and reads for repair", core.kept_for_repair() as u64, REPAIR_MAX),
         ]
     }
@@ -45,11 +52,18 @@ impl Checker for Bounded {
     }
 
     fn wants(&self) -> Interests {
-        Interests::TURN | Interests::PREPARE | Interests::ANSWERS | Interests::OTHER_MESSAGES
+        Interests::TURN | Interests::PREPARE | Interests::ANSWERS | Interests::OTHER_MESSAGES | Interests::STARTED
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
         match *observation {
+            Observation::Started { replica } => {
+                let state = scene.disks[replica].state();
+                if state.succession != Succession::First {
+                    self.new_disks.insert(state.disk_id);
+                }
+                Ok(())
+            }
             Observation::Turn { replica, core } => {
                 self.base = self.base.max(core.log_base());
                 match self.bounds(core).iter().find(|(_, held, bound)| held > bound) {

@@ -88,10 +88,16 @@ impl Checker for SameDoViewChange {
     }
 
     fn wants(&self) -> Interests {
-        Interests::VIEW_CHANGE
+        Interests::VIEW_CHANGE | Interests::STARTED
     }
 
-    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+    fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        if let Observation::Started { replica } = *observation
+            && scene.disks[replica].is_old()
+        {
+            // Nobody counts what it says.
+            *self.said.of(replica) = None;
+        }
         let Observation::Sent { replica, message: Message::DoViewChange(dvc) } = *observation else { return Ok(()) };
         match self.said.of(replica) {
             Some(said) if said.view > dvc.view => Ok(()),
@@ -158,10 +164,16 @@ impl Checker for NackedNeverAcknowledged {
     }
 
     fn wants(&self) -> Interests {
-        Interests::PREPARE_OK | Interests::VIEW_CHANGE
+        Interests::PREPARE_OK | Interests::VIEW_CHANGE | Interests::STARTED
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        if let Observation::Started { replica } = *observation
+            && !scene.disks[replica].counts()
+        {
+            // What the lost disk acknowledged is committed, or never will be, when this one counts (rule 7.19). An older copy counts never.
+            *self.acknowledged.of(replica) = Acknowledged::default();
+        }
         let Observation::Sent { replica, message } = *observation else { return Ok(()) };
         let acknowledged = self.acknowledged.of(replica);
         match message {

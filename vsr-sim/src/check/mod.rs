@@ -40,6 +40,7 @@
 //! | `members-are-believed-again` | a member that says that its log holds what it has acknowledged counts, whatever it said before | hazard I18 |
 //! | `dropped-is-covered` | nothing is dropped from a log before checkpoints of a replication quorum have it | hazard CP-02 |
 //! | `transfer-counts-for-nothing` | no acknowledgement while a checkpoint is fetched | hazard ST-01 |
+//! | `new-disk-counts-for-nothing` | no part in a quorum for a disk that takes the place of a lost one, before it is whole and above what that has promised | hazard D08 |
 //! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | hazard I7 |
 //!
 //! The configuration in force (hazard I15) waits for changes of membership. Linearizability (hazard I16) is checked over the whole
@@ -132,6 +133,7 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(trust::BelievedAgain::default()),
         Box::new(drops::DroppedIsCovered::default()),
         Box::new(drops::TransferIsSilent::default()),
+        Box::new(drops::NewDiskIsSilent::default()),
         Box::new(stops::ReplicaRuns::default()),
     ]
 }

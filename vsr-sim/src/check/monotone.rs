@@ -1,6 +1,6 @@
 //! Numbers that never go back (hazards I3, I4, I9).
 
-use vsr::protocol::{CommitNumber, Event, Mark, OpNumber, Status, View};
+use vsr::protocol::{CommitNumber, Event, Mark, OpNumber, Status, Succession, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
@@ -36,6 +36,10 @@ impl Checker for Monotone {
                     *self.commit.of(replica) = CommitNumber(0);
                 }
                 let state = scene.disks[replica].state();
+                let is_new = state.succession == Succession::Asking && state.starts == 0;
+                if is_new || scene.disks[replica].is_old() {
+                    *self.durable.of(replica) = Default::default();
+                }
                 let now = (state.view, state.log_view, state.commit);
                 let before = std::mem::replace(self.durable.of(replica), now);
                 if now.0 < before.0 || now.1 < before.1 || now.2 < before.2 {

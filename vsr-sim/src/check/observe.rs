@@ -344,8 +344,9 @@ impl Scene<'_> {
         let (mut held, mut perhaps) = (0, 0);
         for disk in self.disks {
             match disk.durable(op) {
-                Some(durable) => held += usize::from(durable == checksum),
+                Some(durable) => held += usize::from(durable == checksum || disk.has_held(op, checksum)),
                 None if !disk.is_lost() && disk.state().base() >= op => held += 1,
+                None if disk.has_held(op, checksum) => held += 1,
                 None => perhaps += usize::from(disk.is_lost() || disk.is_damaged(op)),
             }
         }

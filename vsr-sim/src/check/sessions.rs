@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use vsr::protocol::{
-    BodyReader, Constants, Event, LoggedRequest, Message, OpNumber, Outcome, Position, Refusal, Reply, RequestKind,
+    Constants, Entry, Event, LoggedRequest, Message, OpNumber, Outcome, Position, Refusal, Reply, RequestKind,
     RequestNumber, SessionId,
 };
 use vsr::{Checksum, ClientId};
@@ -100,8 +99,8 @@ impl Checker for SessionsFollowTheLog {
             Observation::Event { replica, core, event: Event::Applied { op, checksum } }
                 if *op == self.followed.next() =>
             {
-                match body_of(scene, *op, *checksum) {
-                    Some(body) => return self.follow(replica, *op, body, &core.membership().constants),
+                match entry_of(scene, *op, *checksum) {
+                    Some(entry) => return self.follow(replica, entry, &core.membership().constants),
                     None => self.is_lost = true,
                 }
             }
@@ -128,17 +127,18 @@ impl Checker for SessionsFollowTheLog {
     }
 }
 
-/// The body of an op, from whichever disk has it.
-fn body_of(scene: &Scene<'_>, op: OpNumber, checksum: Checksum) -> Option<Bytes> {
+/// An op, from whichever disk has it.
+fn entry_of(scene: &Scene<'_>, op: OpNumber, checksum: Checksum) -> Option<Entry> {
     let mut entries = scene.disks.iter().filter_map(|disk| disk.durable_entry(op));
-    entries.find(|entry| entry.header.checksum() == checksum).map(|entry| entry.body.clone())
+    entries.find(|entry| entry.header.checksum() == checksum).cloned()
 }
 
 impl SessionsFollowTheLog {
     /// Does with an op what every replica must do, and compares what was done.
-    fn follow(&mut self, replica: usize, op: OpNumber, body: Bytes, constants: &Constants) -> Result<(), String> {
+    fn follow(&mut self, replica: usize, entry: Entry, constants: &Constants) -> Result<(), String> {
+        let op = entry.header.op;
         self.followed = op;
-        for request in BodyReader::new(op, body) {
+        for request in entry.into_requests() {
             let Ok((position, LoggedRequest { session, number, floor, kind })) = request else {
                 self.is_lost = true;
                 return Ok(());

@@ -23,11 +23,11 @@ struct Listener {
 impl Listener {
     fn hears(&mut self, from: usize, message: &Message) {
         match message {
-            Message::Ping(ping) => {
+            Message::Ping(ping) if ping.succession.counts() => {
                 self.said.retain(|(of, ..)| *of != from);
                 self.said.push((from, ping.life, ping.head));
             }
-            Message::DoViewChange(_) => self.said.retain(|(of, ..)| *of != from),
+            Message::Ping(_) | Message::DoViewChange(_) => self.said.retain(|(of, ..)| *of != from),
             Message::PrepareOk { life, .. }
             | Message::CommitOk { life, .. }
             | Message::StartViewChange { life, .. } => self.said.retain(|(of, known, _)| *of != from || known == life),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use vsr::protocol::{
     Busy, CHUNK_BYTES_MAX, CheckpointId, CommitNumber, Constants, DiskId, DoViewChange, Entry, Epoch, Header, Known,
     Life, Message, OpNumber, Outcome, Past, Ping, Position, Random, Refusal, Reply, Request, RequestNumber, SessionId,
-    SlotEvidence, StartView, StateDigest, Timestamp, View,
+    SlotEvidence, StartView, StateDigest, Succession, Timestamp, View,
 };
 use vsr::{Checksum, ClientId, ReplicaId};
 
@@ -45,7 +45,7 @@ fn headers(count: usize) -> Vec<Header> {
 }
 
 const LIFE: Life = Life { disk_id: DiskId(u128::MAX - 1), starts: 1 << 40, nonce: u64::MAX };
-const KNOWN: Known = Known { replica: ReplicaId(1), life: LIFE, acknowledged: OpNumber(9) };
+const KNOWN: Known = Known { replica: ReplicaId(1), life: LIFE, acknowledged: OpNumber(9), since: OpNumber(3) };
 
 fn checkpoint() -> CheckpointId {
     CheckpointId { op: OpNumber(1 << 40), manifest: Checksum(u128::MAX - 7) }
@@ -122,6 +122,7 @@ pub(super) fn of_every_kind() -> Vec<Message> {
         head_certain: true,
         has_room: false,
         life: LIFE,
+        succession: Succession::Whole { op: OpNumber(4) },
         known: vec![KNOWN],
         digests: vec![StateDigest { op: OpNumber(1), digest: Checksum(5) }],
     };
@@ -144,7 +145,7 @@ pub(super) fn of_every_kind() -> Vec<Message> {
         Message::RequestEntries { wanted: vec![(op, checksum), (OpNumber(1), Checksum(0))] },
         Message::Entries { entries: entries([700, 0, 3]) },
         Message::Entries { entries: Vec::new() },
-        Message::Ping(ping),
+        Message::Ping(ping.into()),
         Message::ReadIndex { nonce: 0 },
         Message::ReadIndexOk { nonce: u64::MAX, index: op },
     ]);

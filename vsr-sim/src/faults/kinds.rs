@@ -183,6 +183,12 @@ pub enum TimedFault {
     FullDisk(usize, u64),
     /// The disk is gone, with everything on it.
     LoseDisk(usize),
+    /// A new disk takes the place of one that is gone, or old, and its replica starts on it.
+    ReplaceDisk(usize),
+    /// A copy of the disk is kept.
+    CopyDisk(usize),
+    /// The copy that was kept takes the place of the disk, and its replica starts on it: where every other member remembers a later start.
+    RestoreDisk(usize),
     /// A connection breaks, and one of its ends notices.
     PeerDown {
         /// The end that notices.

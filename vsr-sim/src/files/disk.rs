@@ -1,9 +1,9 @@
 //! A disk that forgets what was not synced, tears what was being written, and rots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vsr::Checksum;
-use vsr::protocol::{Batch, Entry, OpNumber, Random, Recovered, Slot, VsrState};
+use vsr::protocol::{Batch, Entry, OpNumber, Random, Recovered, Slot, Succession, VsrState};
 
 use crate::faults::{Damage, Unsynced};
 
@@ -32,6 +32,10 @@ pub struct SimDisk {
     bad: BTreeMap<OpNumber, u64>,
     /// A write whose sync has failed: it can be read until power is lost.
     cached: Option<Batch>,
+    /// What was on the disks in whose place this one is: the last op that was dropped there, and what was above it.
+    before: (OpNumber, BTreeSet<(OpNumber, Checksum)>),
+    /// An older copy of itself was put back.
+    old: bool,
 }
 
 impl SimDisk {
@@ -49,7 +53,46 @@ impl SimDisk {
             certain: None,
             bad: BTreeMap::new(),
             cached: None,
+            before: (OpNumber::ZERO, BTreeSet::new()),
+            old: false,
         }
+    }
+
+    /// An older copy of this disk is put back in its place. What was on it counts as written.
+    pub fn restore(&mut self, copy: SimDisk) {
+        let state = copy.state.clone();
+        self.replace(state);
+        let before = std::mem::take(&mut self.before);
+        *self = SimDisk { before, old: true, pending: None, cached: None, ..copy };
+    }
+
+    /// Whether it is an older copy of itself.
+    #[must_use]
+    pub fn is_old(&self) -> bool {
+        self.old
+    }
+
+    /// Whether its replica's word may count: it is here, no older copy, and no successor that is not whole.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        let is_whole = !matches!(self.state.succession, Succession::Asking | Succession::Appointed { .. });
+        !self.lost && !self.old && is_whole
+    }
+
+    /// A new disk takes the place of this one, which is gone. What was on it counts as written, as a rotten copy does.
+    pub fn replace(&mut self, state: VsrState) {
+        let (base, mut held) = std::mem::take(&mut self.before);
+        held.extend(self.entries.iter().map(|(op, stored)| (*op, stored.entry.header.checksum())));
+        let base = base.max(self.state.base());
+        let before = (base, held.split_off(&(base.next(), Checksum(0))));
+        *self = SimDisk { before, ..SimDisk::new(state) };
+    }
+
+    /// Whether a disk in whose place this one is has held this entry.
+    #[must_use]
+    pub fn has_held(&self, op: OpNumber, checksum: Checksum) -> bool {
+        let (base, held) = &self.before;
+        op <= *base || held.contains(&(op, checksum))
     }
 
     /// The durable record.
@@ -74,6 +117,12 @@ impl SimDisk {
     #[must_use]
     pub fn is_writing(&self) -> bool {
         self.pending.is_some()
+    }
+
+    /// Whether everything that was ever written is on it, or lost: nothing waits for a sync.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_none() && self.cached.is_none()
     }
 
     /// The highest op on the disk.

@@ -221,6 +221,12 @@ impl Ledger {
         }
     }
 
+    /// Whether no write is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.pending.is_none()
+    }
+
     /// Whether so much was harmed beside the log that no copy of the vsr state needs to be left: then a storage may
     /// refuse to open.
     #[must_use]
@@ -452,6 +458,9 @@ impl Ledger {
                 };
                 // The last write may be gone: what it dropped may be called damaged, as what it put.
                 let dropped = fact.is_none() && self.tail;
+                // A record that is lost may have filled a hole below what is there.
+                let is_hole = fact.is_none() && self.facts.range(op + 1..).next().is_some();
+                let dropped = dropped || (is_hole && !self.scars.is_empty());
                 if !touched && !dropped && !self.any && !fact.is_some_and(|fact| fact.doubt) {
                     return Err(format!(
                         "clause 5: op {op} is corrupt, and nothing has harmed it; durable is {}",

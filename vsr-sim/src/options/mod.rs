@@ -403,7 +403,7 @@ impl Options {
         if on(random, 20) {
             self.misdirected_writes = rate(random, 8);
         }
-        if on(random, 8) {
+        if on(random, 16) {
             self.lost_disks = 1;
         }
         if on(random, 20) {

@@ -35,6 +35,8 @@ pub(crate) type Task = Pin<Box<dyn Future<Output = Option<Stopped>> + Send>>;
 pub(crate) enum Stopped {
     /// A storage refused, as a storage may.
     Storage(String),
+    /// Its disk is an older copy: it has to get a new one.
+    OldDisk(String),
     /// Anything else.
     Other(String),
 }
@@ -259,8 +261,13 @@ impl<S: Simulated> Run<S> {
 
     /// A replica has stopped by itself: as it must when its disk fails, never otherwise. A checker says which it was.
     fn stopped(&mut self, node: usize, stopped: Stopped) {
+        let mut is_old = false;
         let (message, by_storage) = match stopped {
             Stopped::Storage(message) => (message, true),
+            Stopped::OldDisk(message) => {
+                is_old = true;
+                (message, true)
+            }
             Stopped::Other(message) => (message, false),
         };
         let mut world = lock(&self.world);
@@ -273,13 +280,20 @@ impl<S: Simulated> Run<S> {
             return;
         }
         let is_by_state = message.contains("the state machine has the digest");
-        world.trace.count(if is_by_state { "stopped with a wrong state" } else { "stopped by its disk" });
+        world.trace.count(match () {
+            () if is_by_state => "stopped with a wrong state",
+            () if is_old => "stopped with an older disk",
+            () => "stopped by its disk",
+        });
         world.fault(node, None, || message);
         // A state that went wrong may be noticed when the rest is healed: somebody starts the replica again then, too.
         let restarts_in_core = is_by_state && !world.faults_on;
         drop(world);
         self.stop(node, Unsynced::Lost);
-        if restarts_in_core {
+        if is_old {
+            // The words say what the operator does.
+            self.replace_disk(node);
+        } else if restarts_in_core {
             self.restart(node);
         } else {
             self.plan_restart(node);
@@ -386,6 +400,9 @@ impl<S: Simulated> Run<S> {
             }
             world.nodes[replica].wrong = false;
             world.observe(&Observation::Started { replica });
+            if world.disks[replica].is_old() {
+                world.observe(&Observation::Broke { replica, must: false, how: "its disk is an older copy" });
+            }
             if syncs_fail || world.disks[replica].is_lost() {
                 world.observe(&Observation::Broke { replica, must: false, how: "its disk cannot be used" });
             }
@@ -423,6 +440,9 @@ impl<S: Simulated> Run<S> {
                 ReplicaError::Storage(_)
                 | ReplicaError::Halt(Halt::StateDiffers { .. } | Halt::SoloCheckpointLost { .. }) => {
                     Stopped::Storage(text)
+                }
+                ReplicaError::Halt(Halt::OlderStart { .. } | Halt::OlderDisk { .. } | Halt::OldDisk { .. }) => {
+                    Stopped::OldDisk(text)
                 }
                 _ => Stopped::Other(text),
             })

@@ -1,6 +1,9 @@
 //! The faults of a run that have a moment: when they come, and what they do.
 
+use vsr::protocol::{DiskId, VsrState};
+
 use super::cluster::Run;
+use crate::check::Violation;
 use crate::faults::{Fault, TimedFault, Unsynced};
 use crate::workload::Simulated;
 use crate::world::{CLASSES, Class, Drawn, Planned, lock, site};
@@ -74,6 +77,9 @@ impl<S: Simulated> Run<S> {
             TimedFault::Restart(replica) => self.restart(*replica),
             TimedFault::Resume(replica) => self.resume(*replica),
             TimedFault::LoseDisk(replica) => self.lose_disk(*replica),
+            TimedFault::ReplaceDisk(replica) => self.replace_disk(*replica),
+            TimedFault::CopyDisk(replica) => lock(&self.world).copy_disk(*replica),
+            TimedFault::RestoreDisk(replica) => self.restore_disk(*replica),
             _ => lock(&self.world).carry_out(happening),
         }
     }
@@ -87,6 +93,58 @@ impl<S: Simulated> Run<S> {
         world.disks[replica].lose();
         world.trace.count("lost disks");
         world.fault(replica, None, || format!("r{replica}'s disk is gone"));
+        true
+    }
+
+    /// A new disk is formatted for a replica whose disk is gone, and the replica starts on it (rule 7.19).
+    pub(crate) fn replace_disk(&mut self, replica: usize) -> bool {
+        let world = lock(&self.world);
+        let is_wanted = world.disks.get(replica).is_some_and(|disk| disk.is_lost() || disk.is_old());
+        if !is_wanted {
+            return false;
+        }
+        let is_up = world.nodes[replica].up;
+        drop(world);
+        if is_up {
+            self.stop(replica, Unsynced::Lost);
+        }
+        let mut world = lock(&self.world);
+        let VsrState { cluster, replica: id, membership, .. } = world.disks[replica].state().clone();
+        let nth = world.nodes[replica].life;
+        let disk_id = DiskId(1 << 64 | u128::from(world.draw(site::RESTART, replica as u64, !nth).next_u64()));
+        let Ok(state) = VsrState::replacing(cluster, id, disk_id, membership) else { return false };
+        if let Some(files) = &mut world.files {
+            match files.formatted(&state) {
+                Ok(disk) => files.disks[replica] = disk,
+                Err(error) => {
+                    let (at, message) = (world.now, format!("r{replica}'s new disk is not formatted: {error}"));
+                    world.breach(Violation { checker: "storage-keeps-its-contract", message, at });
+                    return true;
+                }
+            }
+        }
+        world.disks[replica].replace(state);
+        world.checkpoints.retain(|(node, _), _| *node != replica);
+        world.coming.remove(&replica);
+        world.trace.count("replaced disks");
+        world.fault(replica, None, || format!("r{replica} gets a new disk"));
+        drop(world);
+        self.restart(replica)
+    }
+
+    /// An older copy of a disk takes its place, and the replica starts on it. Only where every other member remembers a later start of the replica,
+    /// on its disk: else nobody could tell that it is one (rule 7.7).
+    fn restore_disk(&mut self, replica: usize) -> bool {
+        if !lock(&self.world).may_restore(replica) {
+            return false;
+        }
+        if lock(&self.world).nodes[replica].up {
+            self.stop(replica, Unsynced::Lost);
+        }
+        let mut world = lock(&self.world);
+        world.put_copy_back(replica);
+        drop(world);
+        self.start(replica);
         true
     }
 
@@ -131,6 +189,11 @@ impl<S: Simulated> Run<S> {
         let mut world = lock(&self.world);
         if replica >= world.replicas || world.nodes[replica].up || world.disks[replica].is_lost() {
             return false;
+        }
+        if world.disks[replica].is_old() {
+            // One that was told by nobody what it is, and is started again and again, would in the end have had more starts than the newest.
+            drop(world);
+            return self.replace_disk(replica);
         }
         world.trace.count("restarts");
         world.fault(replica, None, || format!("r{replica} restarts"));

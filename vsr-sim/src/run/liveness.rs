@@ -13,6 +13,7 @@ use super::unrecoverable::{Unrecoverable, unrecoverable};
 use crate::check::Violation;
 use crate::check::linearizability::{ReferenceModel, check_model, check_real_time};
 use crate::faults::Unsynced;
+use crate::files::SimDisk;
 use crate::report::budget::Measure;
 use crate::report::{Report, Verdict};
 use crate::workload::Simulated;
@@ -67,7 +68,7 @@ impl<S: Simulated> Run<S> {
         let is_asked = !self.clients_are_done();
         let cannot_lead = {
             let world = lock(&self.world);
-            core.iter().filter(|&&replica| !world.is_head_certain(replica)).count()
+            core.iter().filter(|&&at| !world.is_head_certain(at) || !world.disks[at].counts()).count()
         };
         self.figures.outside = self.options.replicas - core.len() + cannot_lead;
         self.figures.was_healed = is_asked;
@@ -148,7 +149,11 @@ impl<S: Simulated> Run<S> {
     fn choose_core(&mut self) -> Vec<usize> {
         let world = lock(&self.world);
         let mut random = world.draw(site::CORE, 0, 0);
-        let whole: Vec<usize> = (0..world.replicas).filter(|&at| !world.disks[at].is_lost()).collect();
+        let counts = |at: &usize| world.disks[*at].counts();
+        let here = (0..world.replicas).filter(|&at| !world.disks[at].is_lost());
+        // Disks that have to rejoin are a burden on those that count.
+        let (whole, mut joining): (Vec<usize>, Vec<usize>) = here.partition(counts);
+        joining.retain(|_| random.chance(3, 4));
         // Fewer could not tell of an op without a copy that it is not committed.
         let least = usize::from(world.quorums.view_change.max(world.quorums.replication).max(world.quorums.nack));
         drop(world);
@@ -164,6 +169,8 @@ impl<S: Simulated> Run<S> {
                 break;
             }
         }
+        core.extend(joining);
+        core.sort_unstable();
         core
     }
 
@@ -221,7 +228,9 @@ impl<S: Simulated> Run<S> {
     pub(crate) fn agree(&self, core: &[usize]) -> bool {
         let statuses: Vec<_> = core.iter().filter_map(|&at| self.handles[at].as_ref().map(Handle::status)).collect();
         let Some(first) = statuses.first() else { return false };
+        let world = lock(&self.world);
         statuses.len() == core.len()
+            && core.iter().all(|&at| world.disks[at].counts())
             && statuses.iter().all(|status| {
                 status.normal
                     && status.view == first.view
@@ -261,7 +270,8 @@ impl<S: Simulated> Run<S> {
         let world = lock(&self.world);
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let committed = recorder.executed.last_key_value().map_or(0, |(position, _)| position.op.0);
-        let disks: Vec<_> = core.iter().map(|&at| &world.disks[at]).collect();
+        let counts = |disk: &&SimDisk| disk.counts();
+        let disks: Vec<_> = core.iter().map(|&at| &world.disks[at]).filter(counts).collect();
         let checkpoint = core.iter().map(|&at| world.newest_whole_checkpoint(at)).max().unwrap_or_default();
         unrecoverable(&disks, OpNumber(committed), checkpoint, world.quorums)
             .or_else(|| self.different_states(&world, core))

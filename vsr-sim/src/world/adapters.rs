@@ -295,6 +295,16 @@ impl Observer for CheckerObserver {
                 world.trace.count("logs dropped");
                 world.say(replica, || format!("r{replica} drops its log up to op {base}"));
             }
+            Event::Appointed { op, view } => {
+                world.trace.count("disks put in the place of lost ones");
+                world.say(replica, || {
+                    format!("r{replica}'s disk has its place by op {op}, and counts from view {view} on")
+                });
+            }
+            Event::Rejoined { .. } => {
+                world.trace.count("new disks that count");
+                world.say(replica, || format!("r{replica} has rejoined with its new disk"));
+            }
             Event::TransferBegan { op } => {
                 world.trace.count("transfers begun");
                 world.say(replica, || format!("r{replica} fetches the checkpoint after op {op}"));

@@ -12,6 +12,7 @@ use vsr::storage::{CheckpointReader, StorageError};
 use super::life::{Life, io_error, until};
 use super::{World, lock, site};
 use crate::check::{Observation, Violation};
+use crate::files::SimDisk;
 
 /// Of so many checkpoints one is not written.
 const FAIL_ONE_OF: u64 = 12;
@@ -193,10 +194,59 @@ impl World {
         named.into_iter().find(is_whole).map_or(OpNumber::ZERO, |id| id.op)
     }
 
+    /// A copy of this disk is kept, as it is durable now. Whether one can be.
+    pub(crate) fn copy_disk(&mut self, node: usize) -> bool {
+        let Some(disk) = self.disks.get(node).filter(|disk| disk.counts() && disk.is_settled()) else {
+            return false;
+        };
+        if self.files.as_ref().is_some_and(|files| !files.disks[node].ledger.is_settled()) {
+            return false;
+        }
+        let files = self.checkpoints.range((node, CheckpointId::default())..).take_while(|((of, _), _)| *of == node);
+        let files = files.map(|((_, id), file)| (*id, file.clone())).collect();
+        let on_files = self.files.as_ref().map(|files| files.disks[node].copy());
+        self.kept_disks.insert(node, (disk.clone(), files, on_files));
+        self.trace.count("copies of disks");
+        self.fault(node, None, || format!("a copy of r{node}'s disk is kept"));
+        true
+    }
+
+    /// Whether the copy that is kept is of the disk that the replica has, and each other member remembers a later start than the copy knows.
+    pub(crate) fn may_restore(&self, node: usize) -> bool {
+        let Some((copy, ..)) = self.kept_disks.get(&node) else { return false };
+        let (copy, id) = (copy.state(), self.disks[node].state().replica);
+        let remembers = |disk: &SimDisk| {
+            let known = disk.state().known.iter().find(|known| known.replica == id);
+            known.is_some_and(|known| known.life.disk_id == copy.disk_id && known.life.starts > copy.starts)
+        };
+        let others = self.disks.iter().enumerate().filter(|(at, _)| *at != node);
+        let is_same = self.disks[node].state().disk_id == copy.disk_id && self.disks[node].counts();
+        is_same && others.map(|(_, disk)| disk).all(|disk| disk.counts() && remembers(disk))
+    }
+
+    /// The copy that was kept takes the place of the disk.
+    pub(crate) fn put_copy_back(&mut self, node: usize) {
+        let Some((copy, files, on_files)) = self.kept_disks.remove(&node) else { return };
+        if let (Some(files), Some(disk)) = (&mut self.files, on_files) {
+            files.disks[node] = disk;
+        }
+        self.disks[node].restore(copy);
+        self.checkpoints.retain(|(of, _), _| *of != node);
+        self.checkpoints.extend(files.into_iter().map(|(id, file)| ((node, id), file)));
+        self.coming.remove(&node);
+        self.trace.count("older disks");
+        self.fault(node, None, || format!("an older copy of r{node}'s disk is put back"));
+    }
+
     /// Whether a bit of the state of this replica flips as it applies this op: once in a run, in some runs.
     pub(crate) fn goes_wrong(&mut self, node: usize, op: OpNumber) -> bool {
         let Some((victim, from)) = self.options.wrong_state else { return false };
         if node != victim || op.0 < from || self.went_wrong || !self.faults_on {
+            return false;
+        }
+        // Of three, one without its disk and one with a wrong state are too many.
+        let lost = self.atlas.may_lose();
+        if !lost.is_empty() && !lost.contains(&node) {
             return false;
         }
         self.went_wrong = true;

@@ -122,7 +122,7 @@ impl World {
             }
             Class::FullDisk => Drawn::now([TimedFault::FullDisk(self.any_replica(random), millis(random, 3000))]),
             // The first time is only the moment from which on they may go.
-            Class::LoseDisk if nth > 1 => Drawn::now(self.atlas.may_lose().iter().map(|at| TimedFault::LoseDisk(*at))),
+            Class::LoseDisk if nth > 1 => self.some_losses(random),
             Class::LoseDisk => Drawn::default(),
             Class::Rot => Drawn::now(self.some_rot(random)),
             Class::BadSector => Drawn::now(self.some_bad_sector(random)),
@@ -197,6 +197,45 @@ impl World {
 impl World {
     fn any_replica(&self, random: &mut Random) -> usize {
         random.below(self.replicas as u64) as usize
+    }
+
+    /// The disks that may go are gone. Most get a successor, and some successors go, too.
+    fn some_losses(&self, random: &mut Random) -> Drawn {
+        let lost = self.atlas.may_lose();
+        let mut later = Vec::new();
+        if random.chance(1, 3) {
+            // They are copied, and go on; older copies of them come back.
+            for replica in lost {
+                let mut at = 0;
+                for _ in 0..=random.below(3) {
+                    let (restart, restored) = (TimedFault::Restart(*replica), TimedFault::RestoreDisk(*replica));
+                    later.push((at, TimedFault::CopyDisk(*replica)));
+                    for _ in 0..2 {
+                        at += millis(random, 2000);
+                        later.push((at, TimedFault::Crash(*replica, Unsynced::Kept)));
+                        at += millis(random, 300);
+                        later.push((at, restart.clone()));
+                    }
+                    at += millis(random, 3000);
+                    later.push((at, restored));
+                    at += millis(random, 3000);
+                }
+            }
+            return Drawn { now: Vec::new(), later };
+        }
+        for replica in lost {
+            let mut at = 0;
+            while random.chance(3, 4) {
+                at += millis(random, 2000);
+                later.push((at, TimedFault::ReplaceDisk(*replica)));
+                if random.chance(2, 3) {
+                    break;
+                }
+                at += millis(random, 2000);
+                later.push((at, TimedFault::LoseDisk(*replica)));
+            }
+        }
+        Drawn { now: lost.iter().map(|at| TimedFault::LoseDisk(*at)).collect(), later }
     }
 
     fn any_link(&self, random: &mut Random) -> (usize, usize) {

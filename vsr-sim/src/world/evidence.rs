@@ -10,7 +10,7 @@ use crate::files::Place;
 /// like one on which none of these writes was begun, with bad sectors where nothing is written yet. No storage can tell
 /// the two apart, and the replica on it would deny what it has acknowledged. From the next durable vsr state on a
 /// storage knows how far the log had come.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Evidence(BTreeSet<Place>);
 
 impl Evidence {

@@ -15,7 +15,13 @@ impl World {
             return false;
         }
         match happening {
-            TimedFault::Crash(..) | TimedFault::Restart(_) | TimedFault::Resume(_) | TimedFault::LoseDisk(_) => {
+            TimedFault::Crash(..)
+            | TimedFault::Restart(_)
+            | TimedFault::Resume(_)
+            | TimedFault::LoseDisk(_)
+            | TimedFault::ReplaceDisk(_)
+            | TimedFault::CopyDisk(_)
+            | TimedFault::RestoreDisk(_) => {
                 return false;
             }
             TimedFault::Partition { side, one_way, noticed } => self.begin_partition(side, *one_way, *noticed),
@@ -67,6 +73,9 @@ impl World {
             | TimedFault::ReleaseDisk(replica)
             | TimedFault::FullDisk(replica, _)
             | TimedFault::LoseDisk(replica)
+            | TimedFault::ReplaceDisk(replica)
+            | TimedFault::CopyDisk(replica)
+            | TimedFault::RestoreDisk(replica)
             | TimedFault::BadSector(replica, ..)
             | TimedFault::NoSpace(replica, _) => replica < replicas,
         }

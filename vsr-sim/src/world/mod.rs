@@ -236,6 +236,9 @@ pub(crate) struct Node {
     pace: Pace,
 }
 
+/// A copy of a disk, and of the files of its checkpoints.
+type KeptDisk = (SimDisk, Vec<(CheckpointId, Vec<u8>)>, Option<on_files::FileDisk>);
+
 /// A run, as everything in it sees it: the time, what is planned, the nodes, their disks and links.
 pub(crate) struct World {
     pub(crate) now: u64,
@@ -253,6 +256,8 @@ pub(crate) struct World {
     pub(crate) disks: Vec<SimDisk>,
     /// The files of the checkpoints on each disk.
     pub(crate) checkpoints: BTreeMap<(usize, CheckpointId), Vec<u8>>,
+    /// Copies of disks that were kept, with the files of their checkpoints.
+    kept_disks: BTreeMap<usize, KeptDisk>,
     /// The beginning of another replica's, on each disk: what has come of it.
     pub(crate) coming: BTreeMap<usize, Incoming<Cursor<Vec<u8>>>>,
     /// A bit of a state has flipped.
@@ -324,6 +329,7 @@ impl World {
             clocks: (u64::MAX, Vec::new()),
             checkpoints: BTreeMap::new(),
             coming: BTreeMap::new(),
+            kept_disks: BTreeMap::new(),
             went_wrong: false,
             watch: None,
             has_leapt: false,

@@ -20,6 +20,9 @@ use crate::check::{Observation, Violation};
 use crate::faults::{Damage, ReadFate, Unsynced, WriteFate};
 use crate::files::{Grain, Harm, Kept, Ledger, Lost, Place, SECTOR, SECTORS_PER_PAGE, SimFolder, Stop, now};
 
+/// The file of the log on a simulated disk.
+const LOG: usize = 0;
+
 /// How a storage is opened on its disk, and formatted if the disk is new.
 pub(crate) type Open = Arc<dyn Fn(SimFolder) -> Result<Box<dyn Storage>, StorageError> + Send + Sync>;
 
@@ -30,10 +33,10 @@ const IDLE: u64 = 1_000_000_000;
 pub(crate) struct FileDisks {
     open: Open,
     pub(super) grain: Grain,
-    pub(super) disks: Vec<FileDisk>,
+    pub(crate) disks: Vec<FileDisk>,
 }
 
-pub(super) struct FileDisk {
+pub(crate) struct FileDisk {
     pub(super) folder: SimFolder,
     pub(super) ledger: Ledger,
     /// The sectors of a write that was reported as done: once a later one is durable, they were never written. (Before
@@ -43,6 +46,16 @@ pub(super) struct FileDisk {
     evidence: Evidence,
     /// Since when there was neither a write nor anything that the storage did by itself.
     idle_since: u64,
+}
+
+impl FileDisk {
+    /// A copy of it, where no write is under way.
+    pub(super) fn copy(&self) -> FileDisk {
+        let folder = self.folder.fork();
+        folder.power_loss(0, Kept::Nothing);
+        let (ledger, evidence) = (self.ledger.clone(), self.evidence.clone());
+        FileDisk { folder, ledger, late: Vec::new(), evidence, idle_since: 0 }
+    }
 }
 
 /// What opening a storage has given: it, and what it has recovered.
@@ -55,10 +68,16 @@ impl FileDisks {
 
     /// One more disk, formatted.
     pub(crate) fn add(&mut self, state: &VsrState) -> Result<(), StorageError> {
+        let disk = self.formatted(state)?;
+        self.disks.push(disk);
+        Ok(())
+    }
+
+    /// A disk that was just formatted.
+    pub(crate) fn formatted(&self, state: &VsrState) -> Result<FileDisk, StorageError> {
         let folder = SimFolder::formatted_by(state.clone(), &*self.open)?;
         let (ledger, evidence) = (Ledger::new(state.clone()), Evidence::default());
-        self.disks.push(FileDisk { folder, ledger, late: Vec::new(), evidence, idle_since: 0 });
-        Ok(())
+        Ok(FileDisk { folder, ledger, late: Vec::new(), evidence, idle_since: 0 })
     }
 
     /// Opens the storage on a disk. `full`: the syncs of this file find no room, until it is asked again.
@@ -332,7 +351,11 @@ impl World {
             return false;
         }
         let mut random = self.draw(site::SECTOR, node as u64, self.now ^ op.0 << 48);
-        let places = folder.places(write);
+        let mut places = folder.places(write);
+        if matches!(damage, Damage::Both | Damage::End) {
+            // A write that replaces entries has written the vsr state as well: without any copy of that no replica starts.
+            places.retain(|place| place.file == LOG);
+        }
         let Some(one) = any(&places, &mut random) else { return false };
         let page = one.sector / SECTORS_PER_PAGE as u64 * SECTORS_PER_PAGE as u64;
         let in_page = (page..page + SECTORS_PER_PAGE as u64).map(|sector| Place { sector, ..one });
@@ -350,6 +373,15 @@ impl World {
             _ => vec![one],
         };
         if !disk.evidence.outlives(&bad) {
+            return false;
+        }
+        // With every record of a short log gone, it is no log of this disk any more: something stays.
+        let stays = |(write, sectors): (&u32, &Vec<u64>)| {
+            let is_left = |sector: &u64| !bad.contains(&Place { file: LOG, sector: *sector });
+            let is_intact = |op: &OpNumber| self.disks[node].intact(*op).is_some();
+            sectors.iter().any(is_left) && folder.ops(*write).iter().any(is_intact)
+        };
+        if !self.plan.given && !folder.records(LOG).iter().any(stays) {
             return false;
         }
         disk.evidence.take(&bad);

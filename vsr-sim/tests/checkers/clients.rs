@@ -62,7 +62,7 @@ fn vote(of: u64) -> Message {
 
 /// A `Ping` of a start of its sender: how far the log reaches, and what is remembered of others.
 fn ping(starts: u64, head: u64, known: Vec<Known>) -> Message {
-    Message::Ping(Ping {
+    let ping = Ping {
         view: view(0),
         normal: true,
         commit: CommitNumber(0),
@@ -73,9 +73,11 @@ fn ping(starts: u64, head: u64, known: Vec<Known>) -> Message {
         head_certain: true,
         has_room: true,
         life: Life { starts, ..Life::default() },
+        succession: vsr::protocol::Succession::First,
         known,
         digests: Vec::new(),
-    })
+    };
+    Message::Ping(ping.into())
 }
 
 cases! {
@@ -185,7 +187,7 @@ cases! {
     a_member_that_is_not_believed_after_a_late_ping_is_noticed: "members-are-believed-again", |bench, broken| {
         let mut core = Replica::on(SimDisk::new(formatted(1, &membership(3))), 1 << 30).core;
         let life = Life { starts: 1, ..Life::default() };
-        let known = Known { replica: ReplicaId(0), life, acknowledged: OpNumber(9) };
+        let known = Known { replica: ReplicaId(0), life, acknowledged: OpNumber(9), since: OpNumber(0) };
         let mut hears = |bench: &mut Bench, from: u8, message: Message| {
             take_in(&mut core, from, message.clone());
             bench.received(1, from, &message)?;

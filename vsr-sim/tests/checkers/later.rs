@@ -34,6 +34,21 @@ cases! {
         bench.turn(1, &core)?;
         bench.sent(1, &Message::CommitOk { view: view(0), number: 1, life: Life::default() })
     };
+    an_acknowledgement_with_a_new_disk_is_noticed: "new-disk-counts-for-nothing", |bench, broken| {
+        let succession = if broken { Succession::Asking } else { Succession::Whole { op: OpNumber(1) } };
+        bench.change_state(1, |state| state.succession = succession);
+        bench.names(&[&"r1", &"CommitOk", &"Asking"]);
+        bench.sent(1, &Message::CommitOk { view: view(1), number: 1, life: Life::default() })
+    };
+    a_new_disk_in_a_view_that_the_lost_one_has_promised_is_noticed: "new-disk-counts-for-nothing", |bench, broken| {
+        bench.change_state(1, |state| state.view = view(3));
+        bench.sent(1, &Message::CommitOk { view: view(3), number: 1, life: Life::default() })?;
+        let op = OpNumber(1);
+        bench.change_state(1, |state| (state.disk_id, state.succession) = (DiskId(99), Succession::Whole { op }));
+        bench.names(&[&"r1", &"CommitOk of view 3", &"promised view 3"]);
+        let of = if broken { 3 } else { 4 };
+        bench.sent(1, &Message::CommitOk { view: view(of), number: 1, life: Life::default() })
+    };
     a_prepare_that_does_not_fit_the_one_before_is_noticed: "hash-chain", |bench, broken| {
         let parent = first(if broken { 2 } else { 1 }).checksum();
         bench.names(&[&"r0", &"op 2", &parent, &first(1).checksum()]);

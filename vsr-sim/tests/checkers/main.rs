@@ -8,7 +8,7 @@ use vsr::protocol::{
     Account, ApplyContext, Batch, BodyBuilder, CheckpointId, CommitNumber, Core, DiskId, DoViewChange, Effects, Entry,
     Event, Halt, Header, HeaderFields, Input, Inputs, Life, Machine, Message, Monotonic, OpKind, OpNumber, Options,
     Outcome, Peer, Position, Quorums, Refusal, Reply, Request, RequestNumber, SessionId, SlotEvidence, StartView,
-    Timestamp, View, VsrState,
+    Succession, Timestamp, View, VsrState,
 };
 use vsr::{Checksum, ClientId, ClusterId, Membership, ReplicaId, Timing};
 use vsr_sim::check::{Checker, Checkers, ClockRange, Digested, Interests, Observation, Scene};

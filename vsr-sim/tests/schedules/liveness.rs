@@ -659,10 +659,11 @@ fn ck_01_wall_clocks_that_are_off_harm_nothing() {
                 head_certain: true,
                 has_room: true,
                 life: core.life(),
+                succession: vsr::protocol::Succession::First,
                 known: Vec::new(),
                 digests: Vec::new(),
             };
-            s.inject(Script::flight(from, 0, Message::Ping(ping)));
+            s.inject(Script::flight(from, 0, Message::Ping(ping.into())));
         }
         write(&mut s, 0, client, number, b"w");
         let now = s.core(0).applied_timestamp();

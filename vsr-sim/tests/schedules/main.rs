@@ -9,6 +9,7 @@ mod log_choice;
 mod network;
 mod normal;
 mod reads;
+mod rejoin;
 mod repair;
 mod restarts;
 mod sessions;

@@ -549,10 +549,11 @@ fn d24_timestamps_are_inherited_and_never_go_back() {
             head_certain: true,
             has_room: true,
             life: s.life(from),
+            succession: vsr::protocol::Succession::First,
             known: Vec::new(),
             digests: Vec::new(),
         };
-        s.inject(Script::flight(from, 0, Message::Ping(ping)));
+        s.inject(Script::flight(from, 0, Message::Ping(ping.into())));
     }
     let acks = s.hold(|f| f.name() == "PrepareOk");
     write(&mut s, 0, client, 1, b"A");

@@ -191,11 +191,12 @@ pub(crate) fn ping(s: &Script, from: usize, change: impl FnOnce(&mut Ping)) -> M
         head_certain: true,
         has_room: true,
         life: core.life(),
+        succession: vsr::protocol::Succession::First,
         known: Vec::new(),
         digests: Vec::new(),
     };
     change(&mut ping);
-    Message::Ping(ping)
+    Message::Ping(ping.into())
 }
 
 /// r2 alone has a durable `A` as op 2 of view 0: r0 has sent it to r2 only, and died before its own write.

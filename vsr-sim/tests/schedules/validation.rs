@@ -131,6 +131,7 @@ fn h5_11_absurd_messages_are_ignored() {
         head_certain: true,
         has_room: true,
         life: Life::default(),
+        succession: vsr::protocol::Succession::First,
         known: Vec::new(),
         digests: Vec::new(),
     };
@@ -172,7 +173,7 @@ fn h5_11_absurd_messages_are_ignored() {
             Message::Headers { headers: vec![header(HUGE, 0), header(far, 0)] },
             Message::RequestEntries { wanted: vec![(huge, checksum); 1000] },
             Message::Entries { entries: vec![entry(HUGE, 0), entry(far, 0)] },
-            Message::Ping(Ping { life, ..ping.clone() }),
+            Message::Ping(Ping { life, ..ping.clone() }.into()),
             Message::RequestCheckpoint { id: checkpoint(HUGE), parts: vec![u32::MAX; 1000] },
             Message::RequestCheckpoint { id: checkpoint(2), parts: vec![u32::MAX; 1000] },
             Message::CheckpointPart { id: checkpoint(2), part: u32::MAX, bytes: None },

@@ -42,6 +42,14 @@ impl MemoryStorage {
         MemoryStorage::with_state(config.formatted_state())
     }
 
+    /// A storage for a replica whose disk is lost.
+    ///
+    /// # Errors
+    /// [`ConfigError::Rejoin`](crate::ConfigError::Rejoin) in a cluster of one or two.
+    pub fn format_replacement(config: &crate::Config) -> Result<MemoryStorage, crate::ConfigError> {
+        Ok(MemoryStorage::with_state(config.replacing_state()?))
+    }
+
     /// A freshly formatted storage with the given state.
     #[must_use]
     pub fn with_state(state: VsrState) -> MemoryStorage {

@@ -172,7 +172,16 @@ impl Metrics {
                     log::info!(replica = %core.id(), %view, %why, "voted to leave the view");
                 }
                 Event::HandedOn { view } => {
-                    log::info!(replica = %core.id(), %view, "its view is left to the next primary: this one lacks the state");
+                    log::info!(replica = %core.id(), %view, "its view is left to the next primary: this one lacks the state, or a disk that rejoins waits for a later view");
+                }
+                Event::Appointed { op, view } => {
+                    log::warn!(
+                        replica = %core.id(), %op, %view,
+                        "the others have put this disk in the place of the lost one: it counts from this view on, when it is whole"
+                    );
+                }
+                Event::Rejoined { .. } => {
+                    log::warn!(replica = %core.id(), "this disk is whole, and counts from now on")
                 }
                 Event::Lost { op } => {
                     log::error!(replica = %core.id(), %op, "no replica holds an intact copy of an op that may be committed");

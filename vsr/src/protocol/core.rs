@@ -30,6 +30,7 @@ use crate::protocol::normal::sessions::SessionTable;
 use crate::protocol::recovery::fetching::Transfer;
 use crate::protocol::recovery::lives::ThisLife;
 use crate::protocol::recovery::repair::Repair;
+use crate::protocol::recovery::replacements::Rejoin;
 use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::event::{Event, Mark};
@@ -101,6 +102,7 @@ pub struct Core {
     /// What the record remembers of the members has changed.
     pub(crate) record_due: bool,
     pub(crate) stall: Stall,
+    pub(crate) rejoin: Rejoin,
 }
 
 impl Core {
@@ -275,6 +277,7 @@ impl Core {
         if let Some(member) = self.progress.get_mut(from) {
             member.on_heard(self.now);
         }
+        self.rejoin.highest_view = self.rejoin.highest_view.max(message.view().unwrap_or_default());
         match message {
             Message::Requests { requests, forwarded } => {
                 self.on_requests(Some(Peer::Replica(from)), requests, forwarded, machine);
@@ -301,7 +304,7 @@ impl Core {
             Message::Entries { entries } => self.on_entries(entries),
             Message::RequestCheckpoint { id, parts } => self.on_request_checkpoint(from, id, parts),
             Message::CheckpointPart { id, part, bytes } => self.on_checkpoint_part(from, id, part, bytes),
-            Message::Ping(ping) => self.on_ping(from, ping),
+            Message::Ping(ping) => self.on_ping(from, *ping),
             Message::ReadIndex { nonce } => self.on_read_index(from, nonce),
             Message::ReadIndexOk { nonce, index } => self.on_read_index_ok(nonce, index),
             Message::Query { .. } | Message::Answer { .. } | Message::RequestStatus { .. } | Message::Status { .. } => {
@@ -545,13 +548,17 @@ impl Core {
             head_certain: self.head_certain,
             has_room: self.has_room_for_ops(),
             life: self.life(),
+            succession: self.succession(),
             known: self.state.known.clone(),
             digests,
         };
-        self.broadcast(&Message::Ping(ping));
+        self.broadcast(&Message::Ping(ping.into()));
     }
 
     fn on_ping(&mut self, from: ReplicaId, mut ping: Ping) {
+        if !ping.succession.counts() {
+            return self.on_rejoining_ping(from, &ping);
+        }
         self.check_own(from, ping.life, &ping.known);
         if self.halted.is_some() {
             return;

@@ -57,10 +57,10 @@ pub use self::types::account::Account;
 pub use self::types::checkpoint::{CHUNK_BYTES_MAX, CheckpointId, Chunk, Manifest, Past, StateDigest};
 pub use self::types::checksum::Checksum;
 pub use self::types::entry::{
-    BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, RequestKind,
+    BodyBuilder, BodyError, BodyReader, Entry, Header, HeaderFields, LoggedRequest, OpKind, Replacement, RequestKind,
 };
 pub use self::types::event::{Event, Mark, ViewChangeReason};
-pub use self::types::life::{Distrust, Known, Life};
+pub use self::types::life::{Distrust, Known, Life, Succession};
 pub use self::types::limits;
 pub use self::types::membership::{Constants, Member, Membership, MembershipError};
 pub(crate) use self::types::message::in_messages;
@@ -75,5 +75,5 @@ pub(crate) use self::types::number::{NEVER, nanos};
 pub use self::types::options::{Options, Timing};
 pub use self::types::quorum::{MEMBERS_MAX, Quorums};
 pub use self::types::random::Random;
-pub use self::types::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, VsrState};
+pub use self::types::vsr_state::{Batch, Doubted, Recovered, Slot, Suffix, TooFewToRejoin, VsrState};
 pub use self::view_change::phase::{IllegalTransition, LogSource, Phase, Status};

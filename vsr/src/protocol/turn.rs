@@ -418,6 +418,7 @@ impl Core {
             self.name_checkpoint();
             self.drop_covered();
             self.run_transfer();
+            self.run_rejoin();
             self.refresh_record();
             self.note_stall();
             self.run_repair();

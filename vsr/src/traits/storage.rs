@@ -220,15 +220,15 @@ pub enum StorageError {
     #[error(
         "{0} is not formatted: if this replica has never run, run the format command once, on an empty folder; if it has, \
          its disk is not here (is it mounted?): bring it back, and do not format, that would forget what the replica has \
-         acknowledged"
+         acknowledged; if it is gone for good, give the replica a new disk (recover)"
     )]
     NotFormatted(String),
     /// A part of a storage that was formatted is not there. Never [`NotFormatted`](Self::NotFormatted):
     /// formatting again would forget what this replica has promised.
     #[error(
         "{path} is missing, and the rest of this replica's storage is here: do not format it again, that would forget \
-         what the replica has acknowledged; put the file back if it was moved away (never from a backup), else replace \
-         the replica"
+         what the replica has acknowledged; put the file back if it was moved away (never from a backup), else give the \
+         replica a new disk (recover)"
     )]
     Missing {
         /// What is not there.
@@ -237,7 +237,8 @@ pub enum StorageError {
     /// A part of the storage is not what was written, beyond what can be reported slot by slot.
     #[error(
         "{path} is damaged: {what}; do not format it again, that would forget what the replica has acknowledged; put \
-         the right file back if another one was put in its place (never from a backup), else replace the replica"
+         the right file back if another one was put in its place (never from a backup), else give the replica a \
+         new disk (recover)"
     )]
     Damaged {
         /// What is damaged.
@@ -250,7 +251,8 @@ pub enum StorageError {
     #[error(
         "{path} is not where it was formatted (recorded {recorded}, found {found}): it is a copy, or was restored. If \
          it is the only copy, and nothing ran on the original since the copy was made, accept the place on purpose \
-         (accept-place --data {path}); else do not use it: replace the replica"
+         (accept-place --data {path}); else do not use it: give the replica a new \
+         disk (recover)"
     )]
     OtherPlace {
         /// The folder.
@@ -295,7 +297,7 @@ pub enum StorageError {
     /// No copy of the newest vsr state is intact: the replica does not know what it has promised.
     #[error(
         "no intact copy of the newest vsr state in {0}: the replica cannot know what it has promised; do not format it \
-         again, replace the replica"
+         again, give the replica a new disk (recover)"
     )]
     StateLost(String),
     /// Another process has the storage open.

@@ -36,7 +36,7 @@ pub(crate) fn messages() -> Vec<Message> {
         request: Checksum::of(b"command"),
     };
     let life = Life { disk_id: DiskId(7), starts: 2, nonce: 3 };
-    let known = vec![Known { replica: ReplicaId(1), life, acknowledged: OpNumber(1) }];
+    let known = vec![Known { replica: ReplicaId(1), life, acknowledged: OpNumber(1), since: OpNumber(2) }];
     let ping = Ping {
         view,
         normal: true,
@@ -48,6 +48,7 @@ pub(crate) fn messages() -> Vec<Message> {
         head_certain: true,
         has_room: true,
         life,
+        succession: Succession::Appointed { op: OpNumber(4), view },
         known: known.clone(),
         digests: vec![StateDigest { op: OpNumber(1), digest: Checksum(5) }],
     };
@@ -82,7 +83,7 @@ pub(crate) fn messages() -> Vec<Message> {
         Message::Entries { entries: vec![entry.clone(), entry] },
         Message::RequestCheckpoint { id: checkpoint(), parts: vec![0, 3] },
         Message::CheckpointPart { id: checkpoint(), part: 3, bytes: Some(Bytes::from_static(b"chunk")) },
-        Message::Ping(ping),
+        Message::Ping(ping.into()),
         Message::ReadIndex { nonce: 1 },
         Message::ReadIndexOk { nonce: 1, index: op },
         Message::RequestStatus { nonce: 3 },

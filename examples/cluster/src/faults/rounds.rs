@@ -76,7 +76,7 @@ impl fmt::Display for Harm {
 }
 
 /// Each round: a cluster whose log was dropped behind checkpoints; one replica is killed and harmed, the others go on, and it is started again. It
-/// ends up repaired, or refused with words; nothing that was acknowledged is lost.
+/// ends up repaired, or refused with words: then it gets a new disk (`recover`) and counts again. Nothing that was acknowledged is lost.
 pub(super) async fn rounds(quick: bool) -> Result<(), Error> {
     let (rounds, mut random) = (if quick { HARMS.len() } else { 100 }, Random::new(20));
     let mut counts = [0; 2];
@@ -86,12 +86,12 @@ pub(super) async fn rounds(quick: bool) -> Result<(), Error> {
         let outcome = play(harm, victim, &mut random).await;
         let outcome = outcome.map_err(|error| format!("round {round}, r{victim}, {harm}: {error}"))?;
         counts[usize::from(outcome.is_some())] += 1;
-        let words = outcome.unwrap_or_else(|| "repaired".to_owned());
+        let words = outcome.map_or_else(|| "repaired".to_owned(), |words| format!("recovered; it was {words}"));
         tell(format_args!("   {round:>5}  r{victim}       {:<25}  {words}", harm.to_string()));
     }
     let [repaired, refused] = counts;
     tell(format_args!(
-        "   {rounds} rounds: {repaired} repaired, {refused} refused in words; nothing acknowledged is lost"
+        "   {rounds} rounds: {repaired} repaired, {refused} refused in words and recovered; nothing acknowledged is lost"
     ));
     Ok(())
 }
@@ -164,9 +164,19 @@ async fn play(harm: Harm, victim: usize, random: &mut Random) -> Result<Option<S
         ground.processes.start(other).await?;
     }
     ground.add(20, 64).await?;
-    if outcome.is_none() || harm == Harm::Swapped {
+    if outcome.is_some() && harm != Harm::Swapped {
+        // What the refusal says to do. Then the new disk is needed for each acknowledgement.
+        ground.config.recover(u8::try_from(victim)?)?;
+        ground.processes.start(victim).await?;
         ground.caught_up(&[0, 1, 2]).await?;
+        ground
+            .until("the new disk counts", |said| of(said, victim).is_some_and(|status| status.health.is_normal()))
+            .await?;
+        ground.kill(other).await?;
+        ground.add(20, 64).await?;
+        ground.processes.start(other).await?;
     }
+    ground.caught_up(&[0, 1, 2]).await?;
     ground.expect_count().await?;
     Ok(outcome)
 }

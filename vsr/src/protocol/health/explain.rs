@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::core::Core;
 use crate::protocol::log::log::LogSlot;
 use crate::protocol::normal::progress::Progress;
-use crate::protocol::types::life::Distrust;
+use crate::protocol::types::life::{Distrust, Succession};
 use crate::protocol::types::number::{CommitNumber, Monotonic, OpNumber, ReplicaId, nanos};
 use crate::protocol::view_change::phase::Status;
 
@@ -24,6 +24,8 @@ pub enum Health {
     Normal,
     /// It has stopped; its error says why.
     Stopped,
+    /// Its disk takes the place of a lost one, and does not count yet.
+    Rejoining,
     /// Peers refuse this replica, and the rest is not a quorum.
     Refused,
     /// Too few members are heard to commit anything, or to change the view.
@@ -68,6 +70,7 @@ impl std::fmt::Display for Health {
             Health::Normal => "normal",
             Health::Stopped => "stopped",
             Health::Refused => "refused by its peers",
+            Health::Rejoining => "rejoining",
             Health::NoQuorum => "no quorum",
             Health::DiskHangs => "disk hangs",
             Health::NoRoom => "no room",
@@ -131,6 +134,8 @@ impl Core {
             Health::DiskHangs
         } else if !self.has_room() {
             Health::NoRoom
+        } else if !self.counts_in_quorums() {
+            Health::Rejoining
         } else if !self.head_certain {
             Health::DamagedHead
         } else if self.needs_transfer() || self.transfer().is_some() {
@@ -255,6 +260,9 @@ impl Core {
 
     /// What the replica is doing. It says "normal" only if no peer refuses it, and [`obstacles`](Self::obstacles) are none.
     fn situation(&self, refused_by: &Refusals) -> String {
+        if let Some(rejoins) = self.explain_rejoin() {
+            return rejoins;
+        }
         if !self.head_certain {
             return format!(
                 "the end of this replica's log is damaged; waiting for {} to answer with its StartView",
@@ -279,6 +287,31 @@ impl Core {
                 } else {
                     format!("{role}, {} of {} ops applied", self.applied, self.commit)
                 }
+            }
+        }
+    }
+
+    /// What a disk waits for that takes the place of a lost one (rule 7.19).
+    fn explain_rejoin(&self) -> Option<String> {
+        let takes_the_place = "this disk takes the place of a lost one, and counts for nothing yet";
+        match self.succession() {
+            Succession::First | Succession::Whole { .. } => None,
+            Succession::Asking if !self.membership.can_replace() => Some(format!(
+                "{takes_the_place}; the others are too few to commit without it: start the replica on its own disk"
+            )),
+            Succession::Asking => Some(format!(
+                "{takes_the_place}: it waits until the others have committed an op that puts it there, op {} of {} is applied",
+                self.applied, self.commit
+            )),
+            Succession::Appointed { .. } if self.needs_transfer() || self.transfer().is_some() => {
+                Some(format!("{takes_the_place}: {}", self.explain_transfer()))
+            }
+            Succession::Appointed { op, view } if self.log_view < view => Some(format!(
+                "{takes_the_place}: op {op} has put it there, and it counts from view {view} on; this is the log of view {}",
+                self.log_view
+            )),
+            Succession::Appointed { .. } => {
+                Some(format!("{takes_the_place}: op {} of {} is applied", self.applied, self.commit))
             }
         }
     }
@@ -417,7 +450,7 @@ impl Core {
 
 /// Whether a member's disk is not the one that counts. (A message of an earlier start may be a late one.)
 fn is_of_no_account(member: &Progress) -> bool {
-    matches!(member.distrust, Some(Distrust::OtherDisk | Distrust::OlderDisk))
+    matches!(member.distrust, Some(Distrust::OtherDisk | Distrust::OlderDisk | Distrust::Rejoins))
 }
 
 fn list(ids: &[ReplicaId]) -> String {

@@ -76,7 +76,7 @@ pub enum Halt {
     /// The disk is not the one that the others know under this replica's id.
     #[error(
         "replica {by} knows this replica by disk {known:x}, and this is disk {own:x}: what the known disk acknowledged is not \
-         here. Start the replica on its own disk; if that is lost, the replica has to be replaced", known = known.0, own = own.0
+         here. Start the replica on its own disk; if that is lost, give the replica a new disk (recover)", known = known.0, own = own.0
     )]
     OtherDisk {
         /// The peer that reports it.
@@ -86,11 +86,24 @@ pub enum Halt {
         /// The disk that this replica was started on.
         own: DiskId,
     },
+    /// Another disk has taken the place of this one, by an op.
+    #[error(
+        "op {op} has put disk {disk:x} in the place of this replica's disk, and this is disk {own:x}: start the replica on the other \
+         disk, and never on this one again; if that is lost, too, give the replica a new one (recover)", disk = disk.0, own = own.0
+    )]
+    Replaced {
+        /// The op.
+        op: OpNumber,
+        /// The disk that is the replica's by it.
+        disk: DiskId,
+        /// The disk that this replica was started on.
+        own: DiskId,
+    },
     /// The disk is an older copy, or another process runs on a copy of it.
     #[error(
         "replica {by} has heard {heard} of this replica, and this is start {own}: the disk is an older copy (restored \
          from a backup or a snapshot), or another process runs on a copy of it. Stop the other process, or start the \
-         replica on its newest disk; if that is lost, the replica has to be replaced", heard = heard(*known, *own)
+         replica on its newest disk; if that is lost, give the replica a new disk (recover)", heard = heard(*known, *own)
     )]
     OlderStart {
         /// The peer that reports it.
@@ -103,7 +116,7 @@ pub enum Halt {
     /// The log ends before what this replica acknowledged.
     #[error(
         "replica {by} remembers that this replica acknowledged op {acknowledged}, and its log ends at op {head}: the disk is \
-         an older copy. Start the replica on its newest disk; if that is lost, the replica has to be replaced"
+         an older copy. Start the replica on its newest disk; if that is lost, give the replica a new disk (recover)"
     )]
     OlderDisk {
         /// The peer that reports it.
@@ -117,7 +130,7 @@ pub enum Halt {
     #[error(
         "the other replicas have told an earlier start of this disk that it is an older copy, or that another process has run on a \
          copy of it: they have heard start {heard} of this replica from there, and remember that it acknowledged op \
-         {acknowledged}. Start the replica on its newest disk; if that is lost, the replica has to be replaced"
+         {acknowledged}. Start the replica on its newest disk; if that is lost, give the replica a new disk (recover)"
     )]
     OldDisk {
         /// The number of the newest start that they had heard of.

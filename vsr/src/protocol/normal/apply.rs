@@ -150,9 +150,14 @@ impl Core {
 
     fn begin_op(&mut self, header: Header, body: Bytes) {
         let op = header.op;
-        if header.kind != OpKind::Requests {
-            return self.stop(Halt::UnknownKind { op });
-        }
+        let body = match header.kind {
+            OpKind::Requests => body,
+            OpKind::Recover => match self.apply_replacement(op, &body) {
+                Ok(()) => Bytes::new(),
+                Err(halt) => return self.stop(halt),
+            },
+            OpKind::Pulse | OpKind::Reconfigure => return self.stop(Halt::UnknownKind { op }),
+        };
         if header.machine_version > self.options.machine_version {
             let (wanted, own) = (header.machine_version, self.options.machine_version);
             return self.stop(Halt::MachineVersion { op, wanted, own });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::forwards::{CLIENT_PAUSE_MAX, Work};
 use crate::protocol::core::Core;
-use crate::protocol::types::entry::{BodyReader, Entry, RequestKind};
+use crate::protocol::types::entry::{Entry, RequestKind};
 use crate::protocol::types::event::ViewChangeReason;
 use crate::protocol::types::limits::{LEAP_MAX, disk_bytes};
 use crate::protocol::types::message::Message;
@@ -102,7 +102,7 @@ impl Core {
             self.send_prepare_ok();
         }
         self.raise_commit(commit);
-        if self.transfer.is_over() {
+        if self.transfer.is_over() && self.counts_in_quorums() {
             let life = self.life();
             self.send(from, Message::CommitOk { view, number, life });
         }
@@ -144,6 +144,9 @@ impl Core {
         }
         let (op, primary) = (self.writes.durable, self.primary_id());
         if op == OpNumber::ZERO || primary == self.id || !self.head_certain || !self.transfer.is_over() {
+            return;
+        }
+        if !self.counts_in_quorums() {
             return;
         }
         let Some(checksum) = self.log.checksum(op) else { return };
@@ -195,7 +198,7 @@ impl Core {
         let mut op = self.applied.next();
         while op <= self.log.head() {
             if let Some(entry) = self.entry_in_memory(op) {
-                for (_, request) in BodyReader::new(op, entry.body).flatten() {
+                for (_, request) in entry.into_requests().flatten() {
                     match request.kind {
                         RequestKind::Register(client) => registering.insert(client),
                         RequestKind::Command(_) => prepared.insert((request.session, request.number)),

@@ -45,7 +45,8 @@ impl Core {
     /// A checkpoint of the state as it is, which is that after this op.
     fn want_checkpoint(&mut self, header: &Header) {
         let (op, keep) = (header.op, self.kept_checkpoints());
-        self.checkpoints.stage = Stage::Due(TakeCheckpoint { op, head: encode(header, &self.sessions), keep });
+        self.checkpoints.stage =
+            Stage::Due(TakeCheckpoint { op, head: encode(header, &self.sessions, &self.rejoin.replacements), keep });
         self.checkpoints.digest_due = Some(op);
     }
 

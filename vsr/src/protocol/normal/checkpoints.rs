@@ -8,6 +8,7 @@ use bytes::{Buf, BufMut};
 
 use super::digests::{Digests, Standing};
 use super::sessions::SessionTable;
+use crate::protocol::recovery::replacements::Replacements;
 use crate::protocol::types::checkpoint::{CheckpointId, Span};
 use crate::protocol::types::entry::Header;
 use crate::protocol::types::membership::Constants;
@@ -17,7 +18,9 @@ use crate::protocol::types::vsr_state::{Recovered, Slot, VsrState};
 /// Checkpoints that the record names at most: the newest, and the one before, should the newest be damaged.
 const NAMED: usize = 2;
 const MAGIC: &[u8; 8] = b"vsr head";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// More bytes than all members' disks can take.
+const REPLACEMENTS_BYTES_MAX: u64 = 1 << 16;
 /// More bytes than a table of sessions can have: the bound of what is read for one.
 const SESSIONS_BYTES_MAX: u64 = 1 << 40;
 
@@ -26,6 +29,7 @@ const SESSIONS_BYTES_MAX: u64 = 1 << 40;
 pub struct CheckpointHead {
     header: Header,
     sessions: SessionTable,
+    replacements: Replacements,
 }
 
 impl CheckpointHead {
@@ -35,8 +39,8 @@ impl CheckpointHead {
         &self.header
     }
 
-    pub(crate) fn into_parts(self) -> (Header, SessionTable) {
-        (self.header, self.sessions)
+    pub(crate) fn into_parts(self) -> (Header, SessionTable, Replacements) {
+        (self.header, self.sessions, self.replacements)
     }
 
     /// Reads the head from the beginning of a checkpoint of a cluster with these constants; what follows is the state machine's.
@@ -45,7 +49,7 @@ impl CheckpointHead {
     /// Those of the reader, and `InvalidData` for bytes that are no such head.
     pub fn read(from: &mut dyn Read, constants: &Constants) -> io::Result<CheckpointHead> {
         let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-        let mut fixed = [0; 8 + 4 + Header::LEN + 8];
+        let mut fixed = [0; 8 + 4 + Header::LEN + 2 * 8];
         from.read_exact(&mut fixed)?;
         let (magic, mut rest) = fixed.split_at(8);
         let version = rest.try_get_u32_le().unwrap_or_default();
@@ -54,23 +58,31 @@ impl CheckpointHead {
         }
         let layout: &[u8; Header::LEN] = rest.first_chunk().ok_or_else(|| wrong("a header that is cut off"))?;
         let header = Header::decode(layout).ok_or_else(|| wrong("a header with a field of no meaning"))?;
-        let len = (&rest[Header::LEN..]).try_get_u64_le().ok().filter(|len| *len <= SESSIONS_BYTES_MAX);
-        let len = len.ok_or_else(|| wrong("an absurd length of a table of sessions"))?;
+        let mut lengths = &rest[Header::LEN..];
+        let mut length = |max: u64| lengths.try_get_u64_le().ok().filter(|len| *len <= max);
+        let (of_sessions, of_replacements) = (length(SESSIONS_BYTES_MAX), length(REPLACEMENTS_BYTES_MAX));
+        let (of_sessions, of_replacements) =
+            of_sessions.zip(of_replacements).ok_or_else(|| wrong("an absurd length of a table"))?;
         let mut bytes = Vec::new();
-        from.take(len).read_to_end(&mut bytes)?;
+        from.take(of_sessions).read_to_end(&mut bytes)?;
         let sessions = SessionTable::decode(&bytes, constants).ok_or_else(|| wrong("no table of sessions"))?;
-        Ok(CheckpointHead { header, sessions })
+        bytes.clear();
+        from.take(of_replacements).read_to_end(&mut bytes)?;
+        let replacements = Replacements::decode(&bytes).ok_or_else(|| wrong("no table of disks"))?;
+        Ok(CheckpointHead { header, sessions, replacements })
     }
 }
 
-pub(super) fn encode(header: &Header, sessions: &SessionTable) -> Vec<u8> {
-    let sessions = sessions.encode();
-    let mut out = Vec::with_capacity(sessions.len() + 128);
+pub(super) fn encode(header: &Header, sessions: &SessionTable, replacements: &Replacements) -> Vec<u8> {
+    let (sessions, replacements) = (sessions.encode(), replacements.encode());
+    let mut out = Vec::with_capacity(sessions.len() + replacements.len() + 128);
     out.extend(MAGIC);
     out.put_u32_le(VERSION);
     out.extend(header.encode());
     out.put_u64_le(sessions.len() as u64);
+    out.put_u64_le(replacements.len() as u64);
     out.extend(sessions);
+    out.extend(replacements);
     out
 }
 

@@ -14,7 +14,7 @@ use super::sessions::{Lookup, SessionTable};
 use crate::protocol::log::log::Log;
 use crate::protocol::log::writes::Writes;
 use crate::protocol::types::checksum::Checksum;
-use crate::protocol::types::entry::{BodyBuilder, BodyReader, RequestKind};
+use crate::protocol::types::entry::{BodyBuilder, Entry, RequestKind};
 use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::map::FastMap;
 use crate::protocol::types::membership::Constants;
@@ -281,9 +281,9 @@ impl Primary {
     }
 
     /// Takes an op of an earlier view into the pipeline, and its requests into the index, so that none is admitted a second time.
-    pub(crate) fn inherit(&mut self, op: OpNumber, body: Option<Bytes>) {
+    pub(crate) fn inherit(&mut self, op: OpNumber, entry: Option<Entry>) {
         let mut prepared = PreparedOp { op, ..PreparedOp::default() };
-        let requests = body.into_iter().flat_map(|body| BodyReader::new(op, body).flatten());
+        let requests = entry.into_iter().flat_map(|entry| entry.into_requests().flatten());
         for (Position { index, .. }, request) in requests {
             let in_flight = |request| InFlight { request, origin: INHERITED, op, index };
             match request.kind {

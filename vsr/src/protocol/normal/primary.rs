@@ -215,10 +215,17 @@ impl Core {
     fn prepare_one(&mut self) {
         let op = self.log.head().next();
         let (body, requests) = self.primary.close_batch(op, &self.membership.constants);
-        self.append(body, requests);
+        self.append(body, requests, OpKind::Requests);
     }
 
-    fn append(&mut self, body: Bytes, requests: u32) {
+    /// Prepares an op that holds no requests.
+    pub(crate) fn prepare_alone(&mut self, body: Bytes, kind: OpKind) {
+        self.note_prepared(self.log.head().next(), kind, &body);
+        self.primary.inherit(self.log.head().next(), None);
+        self.append(body, 0, kind);
+    }
+
+    fn append(&mut self, body: Bytes, requests: u32, kind: OpKind) {
         let head = self.log.head();
         let (Some(parent), last) =
             (self.log.checksum(head), self.log.header(head).map_or(Timestamp(0), |header| header.timestamp))
@@ -235,7 +242,7 @@ impl Core {
             timestamp: Timestamp(last.0 + 1).max(self.agreed_clock()),
             commit: self.commit,
             machine_version: self.op_version(),
-            kind: OpKind::Requests,
+            kind,
         });
         let entry = Entry { header, body };
         self.log.extend(header);
@@ -379,8 +386,11 @@ impl Core {
     pub(crate) fn index_inherited(&mut self) {
         let mut op = self.applied.max(self.commit.op()).next();
         while op <= self.log.head() {
-            let body = self.entry_in_memory(op).map(|entry| entry.body);
-            self.primary.inherit(op, body);
+            let entry = self.entry_in_memory(op);
+            if let Some(Entry { header, body }) = &entry {
+                self.note_prepared(op, header.kind, body);
+            }
+            self.primary.inherit(op, entry);
             op = op.next();
         }
     }
@@ -388,6 +398,7 @@ impl Core {
     /// Leaves the role, or never had it: requests that wait here are answered "no primary", and sent again.
     pub(crate) fn leave_primary(&mut self) {
         self.timers.heartbeat_at = NEVER;
+        self.rejoin.prepared.clear();
         for Queued { request, origin } in self.primary.leave() {
             self.answer(origin, &request, Outcome::Busy(Busy::NoPrimary), Position::default());
         }

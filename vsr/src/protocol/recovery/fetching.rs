@@ -351,7 +351,9 @@ impl Transfer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::core::Core;
     use crate::protocol::documented::{Nothing, any_core};
+    use crate::protocol::log::log::Log;
     use crate::protocol::log::log::tests::log_of;
     use crate::protocol::types::checkpoint::{Chunk, Past};
     use crate::protocol::types::message::{Message, Peer, StartView};
@@ -477,6 +479,38 @@ mod tests {
         }
     }
 
+    /// The core holds the checkpoint after an op of this log, and its state machine.
+    fn fetch(core: &mut Core, log: &Log, op: OpNumber) {
+        let (header, sessions) = (log.header(op).unwrap(), core.sessions.encode());
+        let mut bytes = b"vsr head\x02\0\0\0".to_vec();
+        bytes.extend(header.encode());
+        bytes.extend((sessions.len() as u64).to_le_bytes());
+        bytes.extend([0; 8]);
+        bytes.extend(sessions);
+        let head = CheckpointHead::read(&mut &bytes[..], &core.membership().constants).unwrap();
+        core.transfer.stage = Stage::Ready { id: manifest(3).id(), head: Box::new(head) };
+    }
+
+    /// Rule 9.4: slots from before the view's log was installed may be stale below it. What that log has above them may be acknowledged, and stays
+    /// when a checkpoint takes their place; what extends another op than that of the checkpoint is committed nowhere.
+    #[test]
+    fn a_stale_slot_at_the_op_of_a_checkpoint_drops_nothing_above_it() {
+        let own = log_of(20, 11);
+        for (is_installed_above, head) in [(true, 15), (false, 5)] {
+            let mut core = any_core();
+            core.log = log_of(8, 10);
+            if is_installed_above {
+                core.log.truncate(OpNumber(6));
+                (12..=15).for_each(|op| _ = core.log.extend(*own.header(OpNumber(op)).unwrap()));
+            }
+            fetch(&mut core, &own, OpNumber(5));
+            assert!(core.begin_log_with_checkpoint());
+            assert_eq!((core.log.head(), core.applied(), core.log.base()), (OpNumber(head), OpNumber(5), OpNumber(5)));
+            let stays = (12..=15).all(|op| core.log.checksum(OpNumber(op)) == own.checksum(OpNumber(op)));
+            assert_eq!((stays, core.halted()), (is_installed_above, None));
+        }
+    }
+
     /// Delayed by the network: what the checkpoint contains is committed, and is in no log that ends before it.
     #[test]
     fn a_start_view_that_ends_before_a_fetched_checkpoint_is_ignored() {
@@ -488,14 +522,7 @@ mod tests {
             });
             let view = primary.expect("a view of another member");
             if is_fetched {
-                let log = log_of(5, 10);
-                let (header, sessions) = (*log.header(OpNumber(5)).unwrap(), core.sessions.encode());
-                let mut bytes = b"vsr head\x01\0\0\0".to_vec();
-                bytes.extend(header.encode());
-                bytes.extend((sessions.len() as u64).to_le_bytes());
-                bytes.extend(sessions);
-                let head = CheckpointHead::read(&mut &bytes[..], &core.membership().constants).unwrap();
-                core.transfer.stage = Stage::Ready { id: manifest(3).id(), head: Box::new(head) };
+                fetch(&mut core, &log_of(5, 10), OpNumber(5));
                 assert!(core.transfer.reaches() > OpNumber::ZERO);
             }
             let (commit, past) = (CommitNumber(0), Past::default());

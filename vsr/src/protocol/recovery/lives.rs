@@ -24,7 +24,7 @@
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::types::event::Event;
-use crate::protocol::types::life::{Distrust, Known, Life};
+use crate::protocol::types::life::{Distrust, Known, Life, Succession};
 use crate::protocol::types::number::{OpNumber, ReplicaId};
 use crate::protocol::view_change::phase::Status;
 
@@ -113,8 +113,10 @@ impl Core {
                 Ok(at) => {
                     let own = &mut self.state.known[at];
                     if own.life.disk_id != known.life.disk_id {
+                        self.know_replacement(*known);
                         continue;
                     }
+                    own.since = own.since.max(known.since);
                     if known.life.starts <= own.life.starts {
                         own.acknowledged = own.acknowledged.max(known.acknowledged);
                         continue;
@@ -131,6 +133,21 @@ impl Core {
         }
     }
 
+    /// Another disk is a member's, if its op is later than that of the one that is known: what the lost one says counts no more (rule 7.19).
+    pub(crate) fn know_replacement(&mut self, known: Known) {
+        match self.find(known.replica) {
+            Ok(at) if self.state.known[at].since >= known.since => return,
+            Ok(at) if self.state.known[at].life.disk_id == known.life.disk_id => {
+                self.state.known[at].since = known.since;
+                self.record_due = true;
+                return;
+            }
+            Ok(at) => self.state.known[at] = known,
+            Err(at) => self.state.known.insert(at, known),
+        }
+        self.on_new_life(known.replica);
+    }
+
     /// What another member remembers of this one: whether this disk is the newest under its id. That is so also if the
     /// word of the other one does not count here, unless it is a stranger.
     pub(crate) fn check_own(&mut self, by: ReplicaId, life: Life, known: &[Known]) {
@@ -140,6 +157,11 @@ impl Core {
         // What was acknowledged in earlier lives was there when this one began; what came since proves nothing.
         let reach = if known.life == own { self.log.head() } else { self.this_life.began_with };
         if known.life.disk_id != own.disk_id {
+            let succession = self.state.succession;
+            if succession == Succession::Asking || known.since < succession.since() {
+                // It has not heard yet, or not applied, that this disk is the one.
+                return;
+            }
             self.stop(Halt::OtherDisk { by, known: known.life.disk_id, own: own.disk_id });
         } else if known.life.starts > own.starts || (known.life.starts == own.starts && known.life.nonce != own.nonce) {
             // A start is named only when it is durable, so that no later start of the same disk has its number. Whatever
@@ -184,23 +206,31 @@ impl Core {
         match self.find(from) {
             Ok(at) if self.state.known[at].life == life => return,
             Ok(at) => self.state.known[at].life = life,
-            Err(at) => self.state.known.insert(at, Known { replica: from, life, acknowledged: OpNumber::ZERO }),
+            Err(at) => {
+                let first = Known { replica: from, life, acknowledged: OpNumber::ZERO, since: OpNumber::ZERO };
+                self.state.known.insert(at, first);
+            }
         }
         self.on_new_life(from);
     }
 
     /// A life of a member that is new here is remembered from now on.
     fn on_new_life(&mut self, of: ReplicaId) {
+        let life = self.find(of).ok().map(|at| self.state.known[at].life);
         if let Some(member) = self.progress.get_mut(of) {
             member.reach = OpNumber::ZERO;
             // Its disk may be another one.
             member.past = None;
+            if member.older.is_none() || member.older != life {
+                // What was held against it was that this life was not known.
+                member.distrust = None;
+            }
         }
         self.record_due = true;
         self.forget_votes(of);
     }
 
-    fn distrust(&mut self, from: ReplicaId, why: Distrust) {
+    pub(crate) fn distrust(&mut self, from: ReplicaId, why: Distrust) {
         let Some(member) = self.progress.get_mut(from) else { return };
         if member.distrust != Some(why) {
             member.distrust = Some(why);
@@ -320,8 +350,12 @@ mod tests {
     /// Rule 7.7: what others remember is believed where it is more, and never takes anything back.
     #[test]
     fn what_others_remember_adds_to_what_is_remembered_here() {
-        let known =
-            |starts, acknowledged| Known { replica: FROM, life: life(starts), acknowledged: OpNumber(acknowledged) };
+        let known = |starts, acknowledged| Known {
+            replica: FROM,
+            life: life(starts),
+            acknowledged: OpNumber(acknowledged),
+            since: OpNumber::ZERO,
+        };
         for (told, expected) in [
             (known(3, 8), known(3, 8)),
             (known(3, 4), known(3, 5)),
@@ -356,7 +390,7 @@ mod tests {
         ];
         for (life_of_own, acknowledged, stops) in cases {
             let mut core = any_core();
-            let told = Known { replica: core.id, life: life_of_own, acknowledged };
+            let told = Known { replica: core.id, life: life_of_own, acknowledged, since: OpNumber::ZERO };
             core.check_own(FROM, life(1), &[told]);
             let writes_it_down = core.writes.before_stop.is_some();
             assert_eq!(core.halted.is_some().then_some(writes_it_down), stops, "{told:?}: {:?}", core.halted);

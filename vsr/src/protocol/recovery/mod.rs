@@ -4,6 +4,8 @@
 pub(super) mod fetching;
 pub(super) mod lives;
 pub(super) mod questions;
+pub(super) mod rejoin;
 pub(super) mod repair;
+pub(super) mod replacements;
 pub(super) mod restart;
 pub(super) mod transfer;

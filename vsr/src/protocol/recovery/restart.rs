@@ -3,6 +3,7 @@
 use super::fetching::Transfer;
 use super::lives::ThisLife;
 use super::repair::Repair;
+use super::replacements::Rejoin;
 use crate::protocol::core::{Core, News};
 use crate::protocol::health::explain::Stall;
 use crate::protocol::health::halt::Halt;
@@ -61,9 +62,8 @@ impl Core {
         let head_certain = head_certain && state.head_certain;
         state.starts += 1;
         let membership = state.membership.clone();
-        let members = membership.size();
         let index = membership.index_of(state.replica).ok_or(Halt::NotAMember { replica: state.replica })?;
-        let restored = checkpoint.as_ref().map(|(header, _)| *header);
+        let restored = checkpoint.as_ref().map(|(header, ..)| *header);
         refuse_disk(&state, &slots, head_certain, restored.map(|header| header.op))?;
         let log = rebuild(slots, &state, head_certain, restored);
         let head = log.head();
@@ -79,13 +79,14 @@ impl Core {
         let has_state = restored.is_some() || state.base.is_none();
         let begins_at = restored.or(state.base);
         let (applied, timestamp) = begins_at.map_or_else(Default::default, |header| (header.op, header.timestamp));
-        let sessions = checkpoint.map(|(_, sessions)| sessions);
+        let (sessions, replacements) =
+            checkpoint.map_or_else(Default::default, |(_, sessions, replacements)| (Some(sessions), replacements));
         let mut core = Core {
             id: state.replica,
             index,
             sessions: sessions.unwrap_or_else(|| SessionTable::new(membership.constants.clone())),
             options,
-            phase: Phase::Recovering { was: if log_view == view { Status::Normal } else { Status::ViewChange } },
+            phase: Phase::Recovering { was: status_of(&state) },
             view,
             log_view,
             commit,
@@ -96,7 +97,7 @@ impl Core {
             timers: Timers::new(now, commit),
             primary: Primary::new(),
             backup: Backup { heard_at: now, last_heartbeat: 0 },
-            view_change: ViewChange::new(members),
+            view_change: ViewChange::new(membership.size()),
             repair: Repair::after_start(&log, applied),
             this_life,
             reads: ReadRounds::default(),
@@ -113,6 +114,7 @@ impl Core {
             news: News::default(),
             record_due: false,
             stall: Stall::new(commit, now),
+            rejoin: Rejoin::at(view),
             membership,
             state,
             log,
@@ -120,6 +122,7 @@ impl Core {
         if let Some(header) = restored {
             core.news.events.push(Event::Restored { op: header.op, checksum: header.checksum() });
         }
+        core.take_replacements(replacements)?;
         core.arm_deadline();
         core.begin_life();
         Ok(core)
@@ -163,6 +166,13 @@ impl Core {
         let fresh = self.log.head() == OpNumber::ZERO && self.view == View::default() && self.head_certain;
         fresh && self.state.starts == 1
     }
+}
+
+/// A replica waits for the log of a view that it has promised. A disk that does not count yet leads no view, not even the first: it waits, too.
+fn status_of(state: &VsrState) -> Status {
+    let leads = state.membership.primary(state.view) == state.replica;
+    let waits = state.log_view < state.view || (leads && !state.succession.counts());
+    if waits { Status::ViewChange } else { Status::Normal }
 }
 
 /// What is committed, as far as the disk says. Each header says what was when its op was prepared: a fact, also of an op that was dropped since.

@@ -134,7 +134,7 @@ impl Core {
             && self.another_is_whole()
         {
             // It could not apply what it would commit (rule 9.5).
-            return self.hand_on();
+            return self.hand_on("a primary without the state hands on");
         }
         match &self.transfer.stage {
             Stage::Idle => self.begin_transfer(),
@@ -173,8 +173,8 @@ impl Core {
     }
 
     /// Leaves the view to the next one, at once.
-    pub(crate) fn hand_on(&mut self) {
-        self.mark("a primary without the state hands on");
+    pub(crate) fn hand_on(&mut self, mark: &'static str) {
+        self.mark(mark);
         self.news.events.push(Event::HandedOn { view: self.view });
         self.enter_view(self.view.next());
     }
@@ -312,7 +312,7 @@ impl Core {
     /// next.
     fn take_checkpoint_in(&mut self) -> bool {
         let Stage::Ready { id, head } = std::mem::take(&mut self.transfer.stage) else { return false };
-        let (header, sessions) = head.into_parts();
+        let (header, sessions, replacements) = head.into_parts();
         let op = header.op;
         if op < self.applied || (op == self.applied && self.transfer.has_state) {
             self.mark("the log has overtaken a transfer");
@@ -320,8 +320,11 @@ impl Core {
         }
         let is_other = self.log.checksum(op).is_some_and(|own| own != header.checksum());
         let does_not_follow = self.log.header(op.next()).is_some_and(|above| above.parent != header.checksum());
-        if (is_other || does_not_follow) && self.phase == Phase::Normal {
-            // The log of an older view, in which this op was never committed: what is above it extends another op, and is committed nowhere.
+        // One that was prepared in a later view is not of this log; nor is one that the log above, proven down to it, does not stand on.
+        let is_stale = header.view > self.log_view || (does_not_follow && self.log.is_proven(op.next()));
+        if (is_other || does_not_follow) && is_stale && self.phase == Phase::Normal {
+            // The log of an older view, in which this op was never committed: what is above it extends another op, and is committed nowhere. Else
+            // only what stands at this op is stale, from before the view's log was installed, and what is above it may be acknowledged.
             let head = self.log.head();
             if head > op {
                 self.news.events.push(Event::Truncated { above: op, head });
@@ -336,6 +339,9 @@ impl Core {
         self.applied = op;
         self.applying = Applying::after(op, header.timestamp);
         self.sessions = sessions;
+        if let Err(halt) = self.take_replacements(replacements) {
+            self.stop(halt);
+        }
         self.raise_commit(CommitNumber(op.0));
         self.writes.durable = self.writes.durable.max(op);
         self.writes.stored = self.writes.stored.max(op);

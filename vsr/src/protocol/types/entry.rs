@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize, de};
 
 use super::checksum::Checksum;
 use super::number::{
-    ClientId, ClusterId, CommitNumber, Epoch, OpNumber, Position, RequestNumber, SessionId, Timestamp, View,
+    ClientId, ClusterId, CommitNumber, DiskId, Epoch, OpNumber, Position, ReplicaId, RequestNumber, SessionId,
+    Timestamp, View,
 };
 
 /// What an op holds.
@@ -21,6 +22,8 @@ pub enum OpKind {
     Pulse = 1,
     /// A change of membership; reserved (rule 10.2).
     Reconfigure = 2,
+    /// A new disk in the place of a lost one (rule 7.19): the body is a [`Replacement`].
+    Recover = 3,
 }
 
 impl OpKind {
@@ -29,6 +32,7 @@ impl OpKind {
             0 => Some(OpKind::Requests),
             1 => Some(OpKind::Pulse),
             2 => Some(OpKind::Reconfigure),
+            3 => Some(OpKind::Recover),
             _ => None,
         }
     }
@@ -195,6 +199,46 @@ impl Entry {
     #[must_use]
     pub fn is_intact(&self) -> bool {
         self.body.len() == self.header.body_len as usize && Checksum::of(&self.body) == self.header.body
+    }
+
+    /// The requests in it; none in an op of another kind.
+    #[must_use]
+    pub fn into_requests(self) -> BodyReader {
+        let body = if self.header.kind == OpKind::Requests { self.body } else { Bytes::new() };
+        BodyReader::new(self.header.op, body)
+    }
+}
+
+/// What the body of an op of the kind [`OpKind::Recover`] says: this disk is the replica's from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replacement {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its new disk.
+    pub disk_id: DiskId,
+}
+
+impl Replacement {
+    /// The length of the body in bytes.
+    pub const LEN: usize = 1 + 16;
+
+    /// The body of the op.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = BytesMut::with_capacity(Replacement::LEN);
+        out.put_u8(self.replica.0);
+        out.put_u128_le(self.disk_id.0);
+        out.freeze()
+    }
+
+    /// Reads the body of the op; `None` if it is none.
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<Replacement> {
+        let (replica, disk_id) = body.split_first()?;
+        Some(Replacement {
+            replica: ReplicaId(*replica),
+            disk_id: DiskId(u128::from_le_bytes(disk_id.try_into().ok()?)),
+        })
     }
 }
 
@@ -435,7 +479,7 @@ mod tests {
     #[test]
     fn a_header_with_a_field_of_no_meaning_is_none() {
         let bytes = header(8).encode();
-        for (kind, is_known) in [(0, true), (1, true), (2, true), (3, false), (255, false)] {
+        for (kind, is_known) in [(0, true), (1, true), (2, true), (3, true), (4, false), (255, false)] {
             let mut other = bytes;
             other[80] = kind;
             assert_eq!(Header::decode(&other).is_some(), is_known, "kind {kind}");

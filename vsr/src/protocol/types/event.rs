@@ -22,6 +22,8 @@ pub enum ViewChangeReason {
     Disk,
     /// This primary's disk or log has no room, and those of a quorum of others have.
     NoRoom,
+    /// The disk of the primary takes the place of a lost one, and does not count yet.
+    Rejoins,
 }
 
 impl std::fmt::Display for ViewChangeReason {
@@ -34,6 +36,7 @@ impl std::fmt::Display for ViewChangeReason {
             ViewChangeReason::Unanswered => "no quorum answers",
             ViewChangeReason::Disk => "its disk does not answer",
             ViewChangeReason::NoRoom => "its disk has no room, and those of others have",
+            ViewChangeReason::Rejoins => "the primary's disk takes the place of a lost one, and cannot lead yet",
         })
     }
 }
@@ -42,6 +45,18 @@ impl std::fmt::Display for ViewChangeReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// An op has put this replica's disk in the place of a lost one. It counts from a view on (rule 7.19).
+    Appointed {
+        /// The op.
+        op: OpNumber,
+        /// The view.
+        view: View,
+    },
+    /// This replica's disk, which takes the place of a lost one, is whole and counts.
+    Rejoined {
+        /// The op that has put it there.
+        op: OpNumber,
+    },
     /// A view was entered; it has not started.
     ViewEntered {
         /// The view that was entered.

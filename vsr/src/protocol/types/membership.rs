@@ -283,6 +283,12 @@ impl Membership {
         self.members.len()
     }
 
+    /// Whether a lost disk can be replaced: the others are a replication quorum, and can move to another view, without it (rule 7.19).
+    #[must_use]
+    pub fn can_replace(&self) -> bool {
+        self.size() > usize::from(self.quorums.replication.max(self.quorums.view_change))
+    }
+
     /// The primary of a view: member `number mod n` (VRR section 4).
     ///
     /// # Panics

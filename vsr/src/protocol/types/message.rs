@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::{CheckpointId, Past, StateDigest};
 use super::checksum::Checksum;
 use super::entry::{Entry, Header};
-use super::life::{Known, Life};
+use super::life::{Known, Life, Succession};
 use super::number::{ClientId, CommitNumber, OpNumber, Position, ReplicaId, RequestNumber, SessionId, Timestamp, View};
 
 /// A sender or receiver of messages.
@@ -217,6 +217,8 @@ pub struct Ping {
     pub has_room: bool,
     /// The life of the sender.
     pub life: Life,
+    /// How its disk has come to its place: one that does not count yet asks for its place with this.
+    pub succession: Succession,
     /// What the sender remembers of the members.
     pub known: Vec<Known>,
     /// The digests of the sender's state machine at its last checkpoints, where it gives any.
@@ -343,7 +345,7 @@ pub enum Message {
         bytes: Option<Bytes>,
     },
     /// A replica's report of itself: [`Ping`].
-    Ping(Ping),
+    Ping(Box<Ping>),
     /// Asks the primary to confirm an index for reads.
     ReadIndex {
         /// Comes back in the answer.
@@ -521,6 +523,7 @@ impl Message {
                     && ping.wall.0 < 1 << 63
                     && ping.digests.len() <= 64
                     && ping.past.is_plausible(MAX)
+                    && ping.succession.is_plausible(MAX)
             }
         }
     }

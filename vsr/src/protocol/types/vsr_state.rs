@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::CheckpointId;
 use super::entry::{Entry, Header};
-use super::life::Known;
+use super::life::{Known, Succession};
 use super::membership::Membership;
 use super::number::{ClusterId, CommitNumber, DiskId, OpNumber, ReplicaId, View};
 
@@ -28,6 +28,8 @@ pub struct VsrState {
     pub replica: ReplicaId,
     /// The id of the disk, drawn at random when it was formatted.
     pub disk_id: DiskId,
+    /// How the disk has come to its place.
+    pub succession: Succession,
     /// How often the replica was started on this disk.
     pub starts: u64,
     /// Who belongs to the cluster.
@@ -72,6 +74,7 @@ impl VsrState {
             cluster,
             replica,
             disk_id,
+            succession: Succession::First,
             starts: 0,
             membership,
             view: View::default(),
@@ -85,6 +88,35 @@ impl VsrState {
             known: Vec::new(),
         }
     }
+
+    /// The record of a disk that shall take the place of one that is lost, and counts for nothing before the others have put it there
+    /// (rule 7.19). The lost disk must never be used again, and no process may run on it.
+    ///
+    /// # Errors
+    /// [`TooFewToRejoin`] for a cluster that cannot commit anything without this replica.
+    pub fn replacing(
+        cluster: ClusterId,
+        replica: ReplicaId,
+        disk_id: DiskId,
+        membership: Membership,
+    ) -> Result<VsrState, TooFewToRejoin> {
+        if !membership.can_replace() {
+            return Err(TooFewToRejoin { members: membership.size() });
+        }
+        let formatted = VsrState::formatted(cluster, replica, disk_id, membership);
+        Ok(VsrState { succession: Succession::Asking, ..formatted })
+    }
+}
+
+/// A disk cannot be replaced where the others are no replication quorum without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a disk of a cluster of {members} cannot be replaced: the others cannot commit anything without it. Start the replica on its own disk, or \
+     restore that from a backup"
+)]
+pub struct TooFewToRejoin {
+    /// The members of the cluster.
+    pub members: usize,
 }
 
 impl VsrState {

@@ -40,7 +40,7 @@ impl Core {
                     // It has a quorum, and lacks what the log of the view begins with: another member leads, if one can. Else the
                     // checkpoint comes first (rule 9.5).
                     return if self.another_is_whole() {
-                        self.hand_on();
+                        self.hand_on("a primary without the state hands on");
                     } else {
                         self.mark("a new primary waits for a checkpoint");
                     };

@@ -15,6 +15,7 @@ use crate::protocol::normal::progress::Down;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
 use crate::protocol::types::event::{Event, ViewChangeReason};
+use crate::protocol::types::life::Distrust;
 use crate::protocol::types::limits::LEAP_MAX;
 use crate::protocol::types::message::{Busy, DoViewChange, Message, Outcome, Peer, Reply, StartView};
 use crate::protocol::types::number::{CommitNumber, Monotonic, NEVER, OpNumber, Position, ReplicaId, View};
@@ -119,6 +120,9 @@ impl Core {
 
     /// Casts this replica's vote to leave its view. Neither status nor view changes by it.
     pub(crate) fn vote(&mut self, why: ViewChangeReason) {
+        if !self.counts_in_quorums() {
+            return;
+        }
         if self.view_change.votes.cast_own(why) {
             self.news.events.push(Event::Voted { view: self.view, why });
             self.broadcast(&Message::StartViewChange { leaving: self.view, life: self.life() });
@@ -138,6 +142,9 @@ impl Core {
     /// A vote names the view that its sender wants to leave, and is durably in.
     pub(crate) fn on_start_view_change(&mut self, from: usize, view: View) {
         if view > self.view {
+            if !self.counts_in_quorums() {
+                return self.ask_for_start_view(view);
+            }
             self.mark("joined a view by a vote");
             return self.enter_view(view);
         }
@@ -173,12 +180,18 @@ impl Core {
     /// heartbeat stayed silent; a bounded number of times without progress (rule 7.9).
     pub(crate) fn vote_if_primary_is_down(&mut self) {
         let primary = self.primary_id();
-        let Some(Down { since, refused }) = self.progress.get(primary).and_then(|member| member.down) else { return };
-        let silent = self.now.since(since) >= self.options.timing.heartbeat;
+        let Some(member) = self.progress.get(primary) else { return };
+        let is_down = |Down { since, refused }| refused || self.now.since(since) >= self.options.timing.heartbeat;
+        let why = match member.distrust {
+            // It has said itself that it cannot lead.
+            Some(Distrust::Rejoins) => ViewChangeReason::Rejoins,
+            _ if member.down.is_some_and(is_down) => ViewChangeReason::Disconnected,
+            _ => return,
+        };
         let allowed = self.view_change.fast_votes < self.membership.size() as u32;
-        if primary != self.id && (refused || silent) && allowed && self.view_change.votes.own().is_none() {
+        if primary != self.id && allowed && self.view_change.votes.own().is_none() {
             self.view_change.fast_votes += 1;
-            self.vote(ViewChangeReason::Disconnected);
+            self.vote(why);
         }
     }
 
@@ -342,7 +355,7 @@ impl Core {
 
     /// View and headers are durable: the `DoViewChange` of the view is sent, and the log waited for.
     pub(crate) fn await_log(&mut self) {
-        let chooses = self.primary_id() == self.id;
+        let chooses = self.primary_id() == self.id && self.counts_in_quorums();
         let next = if chooses { Phase::CollectingDoViewChanges } else { Phase::AwaitingStartView };
         if self.enter_phase(next) {
             self.send_do_view_change();
@@ -352,6 +365,9 @@ impl Core {
 
     /// Broadcasts this view's `DoViewChange`: headers from the durable record, facts of this moment.
     fn send_do_view_change(&mut self) {
+        if !self.counts_in_quorums() {
+            return;
+        }
         let dvc = self.do_view_change();
         self.broadcast(&Message::DoViewChange(dvc.clone().into()));
         self.view_change.dvcs[self.index] = Some(dvc);
@@ -394,6 +410,9 @@ impl Core {
         self.note_past(sender, dvc.past.clone());
         if dvc.view < self.view {
             return self.ignore("DoViewChange", "an older view");
+        }
+        if !self.counts_in_quorums() {
+            return self.ask_for_start_view(dvc.view);
         }
         if dvc.view > self.view {
             self.mark("joined a view by a DoViewChange");

@@ -9,7 +9,7 @@ use crate::protocol::normal::checkpoints::CheckpointHead;
 use crate::protocol::recovery::fetching::ReadPart;
 use crate::protocol::turn::{Effects, Input, Inputs};
 use crate::protocol::types::checksum::Checksum;
-use crate::protocol::types::life::Life;
+use crate::protocol::types::life::{Life, Succession};
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::{Busy, Message, Outcome, Peer, Ping, Request};
 use crate::protocol::types::number::{
@@ -375,10 +375,11 @@ fn digests_of_another_version_of_the_machine_do_not_count() {
                 head_certain: true,
                 has_room: true,
                 life: Life { starts: 1, ..Life::default() },
+                succession: Succession::First,
                 known: Vec::new(),
                 digests: vec![StateDigest { op: OpNumber(5), digest: Checksum(2) }],
             };
-            core.on_message(Peer::Replica(ReplicaId(from)), Message::Ping(ping), &Nothing);
+            core.on_message(Peer::Replica(ReplicaId(from)), Message::Ping(ping.into()), &Nothing);
         }
         let (op, own, other) = (OpNumber(5), Checksum(1), Checksum(2));
         assert_eq!(core.halted, stops.then_some(Halt::StateDiffers { op, own, other }), "version {machine_version}");
