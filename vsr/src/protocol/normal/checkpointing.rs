@@ -100,6 +100,7 @@ impl Core {
         let mut record = self.present_record();
         record.checkpoints.retain(|named| !self.checkpoints.is_doubted(named));
         record.name(id);
+        record.digests = self.checkpoints.digests.of(&record.checkpoints, &record.digests);
         self.stage_state(record);
         self.checkpoints.stage = Stage::Naming(id, self.writes.next());
     }
@@ -213,6 +214,7 @@ impl Core {
         if self.log.base() == OpNumber::ZERO || is_decided {
             // Where nobody knows whose state is right, and the log does not reach back, there is nothing better than what there is.
             record.checkpoints.clear();
+            record.digests.clear();
         }
         self.writes.before_stop = Some(self.writes.next());
         self.stage_state(record);

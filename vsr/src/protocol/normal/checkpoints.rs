@@ -149,7 +149,8 @@ impl Checkpoints {
         let doubted = state.checkpoints.iter().copied().filter(is_unusable).collect();
         // What the others say of them was forgotten.
         let named_at = state.checkpoints.iter().map(|id| (*id, now)).collect();
-        Checkpoints { durable: state.checkpoints.clone(), doubted, named_at, ..Checkpoints::default() }
+        let digests = Digests::remembered(&state.digests, restored);
+        Checkpoints { durable: state.checkpoints.clone(), doubted, named_at, digests, ..Checkpoints::default() }
     }
 
     /// Those that this replica can give to others: durable, not known to be damaged, and of a state that the digests of the others do not

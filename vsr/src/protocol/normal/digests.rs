@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::types::checkpoint::StateDigest;
+use crate::protocol::types::checkpoint::{CheckpointId, StateDigest};
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::number::{OpNumber, ReplicaId};
 
@@ -17,6 +17,8 @@ const LAST_WORDS: u32 = 3;
 pub(crate) struct Digests {
     own: VecDeque<StateDigest>,
     reported: Vec<(ReplicaId, Vec<StateDigest>)>,
+    /// What each of those that have started again, and have said nothing yet, said last before that.
+    said_before: Vec<(ReplicaId, Vec<StateDigest>)>,
     /// The last op of which a difference was told.
     told: OpNumber,
     /// The state machine has said that it gives none.
@@ -56,7 +58,20 @@ pub(crate) enum Standing {
 }
 
 impl Digests {
+    /// At a start, those that the record has of the checkpoints that are not newer than the restored one.
+    pub(crate) fn remembered(digests: &[StateDigest], restored: Option<OpNumber>) -> Digests {
+        let own = digests.iter().filter(|digest| restored.is_some_and(|restored| digest.op <= restored)).copied();
+        Digests { own: own.collect(), ..Digests::default() }
+    }
+
+    /// What the record is to remember: the digests of these checkpoints, of which it has some already.
+    pub(crate) fn of(&self, named: &[CheckpointId], before: &[StateDigest]) -> Vec<StateDigest> {
+        let known = |op: OpNumber| self.own.iter().chain(before).find(move |digest| digest.op == op).copied();
+        named.iter().filter_map(|id| known(id.op)).collect()
+    }
+
     pub(crate) fn note_own(&mut self, digest: StateDigest) {
+        self.own.retain(|before| before.op != digest.op);
         self.own.push_back(digest);
         if self.own.len() > DIGESTS_MAX {
             self.own.pop_front();
@@ -69,6 +84,13 @@ impl Digests {
 
     /// A member's last word takes the place of what it said before: after a restart it may have none.
     pub(crate) fn note_reported(&mut self, from: ReplicaId, digests: Vec<StateDigest>) {
+        let before = self.reported.iter().find(|(id, before)| *id == from && !before.is_empty());
+        if !digests.is_empty() {
+            self.said_before.retain(|(id, _)| *id != from);
+        } else if let Some((_, before)) = before {
+            self.said_before.retain(|(id, _)| *id != from);
+            self.said_before.push((from, before.clone()));
+        }
         match self.reported.iter_mut().find(|(id, _)| *id == from) {
             Some((_, before)) => *before = digests,
             None if digests.is_empty() => {}
@@ -118,7 +140,8 @@ impl Digests {
         let Some(own) = of_op(&own) else {
             return if self.gives_none { Standing::NoDigests } else { Standing::Unknown };
         };
-        let others = || self.reported.iter().filter_map(|(_, digests)| of_op(digests));
+        // The word of one that has just started again is still held against a state: it may be the only one that knows better.
+        let others = || self.reported.iter().chain(&self.said_before).filter_map(|(_, digests)| of_op(digests));
         if others().filter(|other| *other == own).count() >= members / 2 {
             Standing::Confirmed
         } else if others().any(|other| other != own) {
@@ -234,6 +257,19 @@ mod tests {
         assert!((0..9).all(|_| digests.on_ping_due().is_none()), "the other one has started again");
     }
 
+    /// Seed 41061: one that starts again says nothing of its state at first. Until it does, a state that it had disputed is given to nobody; and
+    /// nobody stops for what it had said.
+    #[test]
+    fn a_state_stays_disputed_while_the_one_that_knows_better_starts_again() {
+        let (mut digests, _) = compared(3, &[2]);
+        digests.note_reported(ReplicaId(1), Vec::new());
+        assert_eq!((digests.standing(OpNumber(5), 3), digests.verdict(3)), (Standing::Differs, None));
+        digests.note_reported(ReplicaId(1), Vec::new());
+        assert!(digests.is_disputed(3));
+        digests.note_reported(ReplicaId(1), vec![digest(5, 1)]);
+        assert_eq!((digests.standing(OpNumber(5), 3), digests.is_disputed(3)), (Standing::Confirmed, false));
+    }
+
     #[test]
     fn a_dispute_is_told_once() {
         let mut digests = Digests::default();
@@ -243,6 +279,23 @@ mod tests {
         assert_eq!(digests.verdict(3), None);
         digests.note_reported(ReplicaId(1), vec![digest(5, 1)]);
         assert_eq!(digests.verdict(3), None, "its last word counts");
+    }
+
+    /// Seed 35089: the newest checkpoint is restored, and the member that knows better has only the one before.
+    #[test]
+    fn the_digests_of_named_checkpoints_are_remembered_over_a_start() {
+        let named = |op| CheckpointId { op: OpNumber(op), manifest: Checksum(1) };
+        let mut digests = Digests::default();
+        (5..=8).for_each(|op| digests.note_own(digest(op, 1)));
+        let record = digests.of(&[named(6), named(8)], &[]);
+        assert_eq!(record, [digest(6, 1), digest(8, 1)]);
+        assert_eq!(Digests::default().of(&[named(6)], &record), [digest(6, 1)], "of what it has forgotten itself");
+        let mut started = Digests::remembered(&record, Some(OpNumber(8)));
+        started.note_own(digest(8, 1));
+        started.note_reported(ReplicaId(1), vec![digest(6, 2)]);
+        assert_eq!((started.own().len(), started.is_disputed(3)), (2, true));
+        let remembered = |restored: Option<u64>| Digests::remembered(&record, restored.map(OpNumber)).own().len();
+        assert_eq!([remembered(Some(6)), remembered(None)], [1, 0], "what was not restored is applied anew");
     }
 
     #[test]

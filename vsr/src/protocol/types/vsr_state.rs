@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::CheckpointId;
+use super::checkpoint::{CheckpointId, StateDigest};
 use super::entry::{Entry, Header};
 use super::life::{Known, Succession};
 use super::membership::Membership;
@@ -42,6 +42,8 @@ pub struct VsrState {
     pub commit: CommitNumber,
     /// The checkpoints that storage has to keep, in ascending order of their ops: the newest, and the one before.
     pub checkpoints: Vec<CheckpointId>,
+    /// The digests of the states in them, where the state machine gives any.
+    pub digests: Vec<StateDigest>,
     /// The header of the last op that was dropped from the log: storage keeps nothing of this op and of those before it. `None` while the log
     /// begins with op 1.
     pub base: Option<Header>,
@@ -81,6 +83,7 @@ impl VsrState {
             log_view: View::default(),
             commit: CommitNumber(0),
             checkpoints: Vec::new(),
+            digests: Vec::new(),
             base: None,
             head_certain: true,
             suffix: Suffix::default(),
