@@ -158,6 +158,10 @@ impl Core {
             && self.views_are_durable()
             && self.head_certain
         {
+            let goal = *self.rejoin.whole_at.get_or_insert(self.commit);
+            if self.recordable_commit() < goal {
+                return;
+            }
             let mut record = self.present_record();
             record.succession = Succession::Whole { op };
             self.rejoin.counts_from = Some(self.writes.next());

@@ -3,7 +3,7 @@
 //! Invariant: of two ops that put disks in the place of one, the later decides.
 
 use crate::protocol::types::entry::Replacement;
-use crate::protocol::types::number::{BatchNumber, DiskId, OpNumber, ReplicaId, View};
+use crate::protocol::types::number::{BatchNumber, CommitNumber, DiskId, OpNumber, ReplicaId, View};
 
 /// Which disks have taken the place of lost ones, and by which op each. In ascending order of the members.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub(crate) struct Rejoin {
     pub(crate) replacements: Replacements,
     /// The highest view that was heard of.
     pub(crate) highest_view: View,
+    /// What was known to be committed when nothing else was missing: once that is on this disk, it counts.
+    pub(super) whole_at: Option<CommitNumber>,
     /// This disk counts once this batch is durable.
     pub(super) counts_from: Option<BatchNumber>,
     /// Members for which this primary has an op in its log that is not applied yet.
