@@ -379,7 +379,7 @@ impl Drop for CheckpointFolder {
 /// Bytes of a checkpoint that are written within a second, at most: the log has the disk, and the replica the processors, most of the time.
 const BYTES_PER_SECOND: u64 = 128 << 20;
 /// Bytes that are written at a time, and synced: a sync of the log that comes meanwhile waits behind no more than these.
-const SLICE: usize = 256 << 10;
+const SLICE: usize = 64 << 10;
 
 /// A checkpoint file that is written slice by slice, and whose writing ends when the storage is closed.
 #[derive(Debug)]
