@@ -4,6 +4,7 @@ use vsr::protocol::{DiskId, Event, Message, OpNumber, Succession, View};
 
 use super::table::ByReplica;
 use super::{Checker, Interests, Observation, Scene};
+use crate::files::SimDisk;
 
 /// What a replica drops from its log is in durable checkpoints of a replication quorum at that moment. One that has taken over the checkpoint of
 /// another member begins its log there: what it drops then, it lacked.
@@ -66,11 +67,31 @@ impl Checker for DroppedIsCovered {
 }
 
 /// A disk that takes the place of a lost one has no part in any quorum before the record that says so is durable; and then in views only that are
-/// above all that the lost one has promised.
+/// above all that the lost one has promised, and with everything that this has acknowledged: that is up to the op of the new one.
 #[derive(Debug, Default)]
 pub(super) struct NewDiskIsSilent {
     /// The highest view that each disk of a replica has promised: its own, and those before it.
     promised: ByReplica<(DiskId, View, View)>,
+    /// The disk of each replica that has counted last.
+    counted: ByReplica<DiskId>,
+}
+
+impl NewDiskIsSilent {
+    /// A record says that a disk counts. What it calls committed is on that disk, up to the op of the disk at least.
+    fn check_record(&mut self, disk: &SimDisk, replica: usize) -> Result<(), String> {
+        let state = disk.state();
+        let Succession::Whole { op } = state.succession else { return Ok(()) };
+        if std::mem::replace(self.counted.of(replica), state.disk_id) == state.disk_id {
+            return Ok(());
+        }
+        let is_missing = |op: &OpNumber| disk.durable(*op).is_none();
+        match (state.base().0 + 1..=op.max(state.commit.op()).0).map(OpNumber).find(is_missing) {
+            Some(missing) => Err(format!(
+                "r{replica} has a new disk that counts, and does not hold op {missing}: the lost one may have acknowledged it"
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Checker for NewDiskIsSilent {
@@ -79,10 +100,13 @@ impl Checker for NewDiskIsSilent {
     }
 
     fn wants(&self) -> Interests {
-        Interests::PREPARE_OK | Interests::COMMIT | Interests::VIEW_CHANGE | Interests::PREPARE
+        Interests::PREPARE_OK | Interests::COMMIT | Interests::VIEW_CHANGE | Interests::PREPARE | Interests::WRITTEN
     }
 
     fn observe(&mut self, scene: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        if let Observation::Written { replica } = *observation {
+            return self.check_record(&scene.disks[replica], replica);
+        }
         let Observation::Sent { replica, message } = *observation else { return Ok(()) };
         let state = scene.disks[replica].state();
         let promised = self.promised.of(replica);

@@ -28,6 +28,7 @@
 //! | `queues-are-bounded` | pipeline, queues, sessions, log, ops, replies and messages of repair within their bounds | hazard I17 |
 //! | `accounts-are-true` | what is counted is what is held, and within its bound | hazard I17 |
 //! | `committed-in-this-view` | committed only when a quorum has acknowledged it in this very view | hazards I2, B8 |
+//! | `known-in-no-earlier-view` | nobody knows an op to be committed in a view before that in which it was | hazard D08 |
 //! | `reads-are-confirmed` | a query is served, or an index given, only after a quorum confirmed a later round of that view | hazard I16 |
 //! | `timestamps-within-the-clocks` | timestamps are not further ahead than the median of a quorum's clocks can be | hazard D24 |
 //! | `outcomes-are-kept` | what a client is told instead of a reply is true, and stays true | hazard I11 |
@@ -40,7 +41,7 @@
 //! | `members-are-believed-again` | a member that says that its log holds what it has acknowledged counts, whatever it said before | hazard I18 |
 //! | `dropped-is-covered` | nothing is dropped from a log before checkpoints of a replication quorum have it | hazard CP-02 |
 //! | `transfer-counts-for-nothing` | no acknowledgement while a checkpoint is fetched | hazard ST-01 |
-//! | `new-disk-counts-for-nothing` | no part in a quorum for a disk that takes the place of a lost one, before it is whole and above what that has promised | hazard D08 |
+//! | `new-disk-counts-for-nothing` | no part in a quorum for a disk that takes the place of a lost one, before it holds what that has acknowledged and is above what that has promised | hazard D08 |
 //! | `replica-runs` | no replica stops without a cause, none goes on with a disk that failed it | hazard I7 |
 //!
 //! The configuration in force (hazard I15) waits for changes of membership. Linearizability (hazard I16) is checked over the whole
@@ -116,6 +117,7 @@ fn all() -> Vec<Box<dyn Checker>> {
         Box::new(bounds::Bounded::default()),
         Box::new(accounts::TrueAccounts),
         Box::new(terms::CommittedInThisView::default()),
+        Box::new(terms::KnownInItsView::default()),
         Box::new(terms::ReadsAreConfirmed::default()),
         Box::new(monotone::Monotone::default()),
         Box::new(monotone::StateOrder),

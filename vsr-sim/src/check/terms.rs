@@ -21,6 +21,57 @@ fn member(peer: Peer) -> Option<usize> {
     }
 }
 
+/// Whoever knows an op to be committed is in the view in which it was committed, or in a later one: what a new disk knows to be committed bounds
+/// what the lost one has promised (rule 7.19).
+#[derive(Debug, Default)]
+pub(super) struct KnownInItsView {
+    /// Ops up to which primaries have committed, and the lowest view of one that has. In ascending order of both.
+    committed: Vec<(OpNumber, View)>,
+}
+
+impl KnownInItsView {
+    /// The view in which an op was committed, as far as its primary knew.
+    fn view_of(&self, op: OpNumber) -> Option<View> {
+        let at = self.committed.partition_point(|(up_to, _)| *up_to < op);
+        self.committed.get(at).map(|(_, view)| *view)
+    }
+
+    /// A primary has the acknowledgements of its view: perhaps later than one of a later view has its own.
+    fn commit(&mut self, op: OpNumber, view: View) {
+        if self.view_of(op).is_none_or(|of| view < of) {
+            self.committed.retain(|(up_to, of)| *up_to > op || *of < view);
+            let at = self.committed.partition_point(|(up_to, _)| *up_to < op);
+            self.committed.insert(at, (op, view));
+        }
+    }
+}
+
+impl Checker for KnownInItsView {
+    fn name(&self) -> &'static str {
+        "known-in-no-earlier-view"
+    }
+
+    fn wants(&self) -> Interests {
+        Interests::COMMITTED
+    }
+
+    fn observe(&mut self, _: &Scene<'_>, observation: &Observation<'_>) -> Result<(), String> {
+        let Observation::Event { replica, core, event: Event::Committed { commit } } = observation else {
+            return Ok(());
+        };
+        let (op, own) = (commit.op(), core.view());
+        if core.is_primary() {
+            self.commit(op, own);
+        }
+        match self.view_of(op).filter(|view| own < *view) {
+            Some(view) => Err(format!(
+                "r{replica} knows in view {own} that op {op} is committed, which it was in view {view} first"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A primary counts an op as committed when a replication quorum has acknowledged it in the present view: by a `PrepareOk` of
 /// that view which has arrived, or by its own durable copy.
 #[derive(Debug, Default)]

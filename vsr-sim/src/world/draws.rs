@@ -228,10 +228,12 @@ impl World {
             while random.chance(3, 4) {
                 at += millis(random, 2000);
                 later.push((at, TimedFault::ReplaceDisk(*replica)));
-                if random.chance(2, 3) {
+                if random.chance(1, 2) {
                     break;
                 }
-                at += millis(random, 2000);
+                // Early ones are lost before they count, and leave pings behind them that ask for their place.
+                let within = if random.chance(1, 2) { 60 } else { 2000 };
+                at += millis(random, within);
                 later.push((at, TimedFault::LoseDisk(*replica)));
             }
         }

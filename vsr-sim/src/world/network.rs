@@ -78,7 +78,7 @@ impl World {
             if self.options.link_max > 0 && self.links.load(from, to) >= self.options.link_max {
                 return self.lose(&delivery, "link is full");
             }
-            match self.message_fate(key) {
+            match self.message_fate(key, asks_for_its_place(&delivery.message)) {
                 Some(MessageFate::Drop) => return self.lose(&delivery, "drops"),
                 Some(MessageFate::Corrupt(bit)) => return self.corrupt(delivery, bit, at),
                 Some(MessageFate::Again(KEPT)) => self.keep(&delivery, at),
@@ -110,14 +110,15 @@ impl World {
         self.plan(at, Planned::Deliver(delivery));
     }
 
-    pub(crate) fn message_fate(&mut self, key: MessageKey) -> Option<MessageFate> {
+    /// `asks`: its sender's disk takes the place of a lost one.
+    pub(crate) fn message_fate(&mut self, key: MessageKey, asks: bool) -> Option<MessageFate> {
         let mut random = self.draw(site::FATE, key.hash(), 0);
         let (options, nodes, replicas) = (&self.options, self.nodes.len() as u64, self.replicas);
         let rates = [options.loss, options.duplicates, options.replays, options.corruption, options.misdelivery];
         let others = [options.crash_on_send, options.late_terms];
         // What tells a replica where its log ends, so that it may be told again when it has lost that end.
         let of_a_doubt = key.kind == "StartView" && !options.doubts_every.is_zero();
-        if !of_a_doubt && rates.iter().chain(&others).all(|rate| rate.0 == 0) && self.plan.has_no_messages() {
+        if !of_a_doubt && !asks && rates.iter().chain(&others).all(|rate| rate.0 == 0) && self.plan.has_no_messages() {
             return None;
         }
         let is_register = key.kind == "Requests" && key.subject == 0;
@@ -135,7 +136,9 @@ impl World {
                 Some(MessageFate::Misdeliver(random.below(nodes) as usize))
             } else if key.from < replicas && options.crash_on_send.happens(&mut random) {
                 Some(MessageFate::CrashAfter(unsynced(&mut random, options.torn_writes)))
-            } else if of_a_term && options.late_terms.happens(&mut random) || of_a_doubt && random.chance(1, 2) {
+            } else if of_a_term && options.late_terms.happens(&mut random)
+                || (of_a_doubt || asks) && random.chance(1, 2)
+            {
                 Some(MessageFate::Again(KEPT))
             } else {
                 None
@@ -367,6 +370,11 @@ impl World {
 /// Every ordered pair of replicas.
 fn pairs(replicas: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..replicas).flat_map(move |node| (0..replicas).filter(move |&peer| peer != node).map(move |peer| (node, peer)))
+}
+
+/// What a disk asks may be heard in a later view, when it was given up and another one is there.
+fn asks_for_its_place(message: &Message) -> bool {
+    matches!(message, Message::Ping(ping) if !ping.succession.counts())
 }
 
 /// Repeats that come later than this are replays: a view, or a life, may have passed.

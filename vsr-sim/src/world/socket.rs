@@ -111,7 +111,7 @@ impl World {
         let mut at = self.now + delay(&self.options, &mut random);
         let (mut to, mut bytes) = (to, bytes);
         if self.faults_on {
-            match self.message_fate(key) {
+            match self.message_fate(key, false) {
                 Some(MessageFate::Drop) => return self.trace.count("drops"),
                 Some(MessageFate::Again(after)) => {
                     self.trace.count(if after > LATE { "replays" } else { "duplicates" });

@@ -36,11 +36,13 @@ cases! {
     };
     an_acknowledgement_with_a_new_disk_is_noticed: "new-disk-counts-for-nothing", |bench, broken| {
         let succession = if broken { Succession::Asking } else { Succession::Whole { op: OpNumber(1) } };
+        bench.put(&[1], first(1));
         bench.change_state(1, |state| state.succession = succession);
         bench.names(&[&"r1", &"CommitOk", &"Asking"]);
         bench.sent(1, &Message::CommitOk { view: view(1), number: 1, life: Life::default() })
     };
     a_new_disk_in_a_view_that_the_lost_one_has_promised_is_noticed: "new-disk-counts-for-nothing", |bench, broken| {
+        bench.put(&[1], first(1));
         bench.change_state(1, |state| state.view = view(3));
         bench.sent(1, &Message::CommitOk { view: view(3), number: 1, life: Life::default() })?;
         let op = OpNumber(1);
@@ -48,6 +50,24 @@ cases! {
         bench.names(&[&"r1", &"CommitOk of view 3", &"promised view 3"]);
         let of = if broken { 3 } else { 4 };
         bench.sent(1, &Message::CommitOk { view: view(of), number: 1, life: Life::default() })
+    };
+    a_new_disk_that_counts_before_it_holds_the_log_is_noticed: "new-disk-counts-for-nothing", |bench, broken| {
+        bench.change_state(1, |state| (state.disk_id, state.succession) = (DiskId(99), Succession::Whole { op: OpNumber(1) }));
+        if !broken {
+            bench.put(&[1], first(1));
+        }
+        bench.names(&[&"r1", &"op 1"]);
+        bench.written(1)
+    };
+    what_is_known_in_an_earlier_view_is_noticed: "known-in-no-earlier-view", |bench, broken| {
+        let committed = Event::Committed { commit: CommitNumber(1) };
+        bench.event(1, &Replica::heir_of(4, 32).core, &committed)?;
+        if !broken {
+            // The acknowledgements of an earlier view came later.
+            bench.event(1, &Replica::heir_of(1, 32).core, &committed)?;
+        }
+        bench.names(&[&"r2", &"op 1", &"view 1", &"view 4"]);
+        bench.event(2, &Replica::heir_of_what_another_has().core, &committed)
     };
     a_prepare_that_does_not_fit_the_one_before_is_noticed: "hash-chain", |bench, broken| {
         let parent = first(if broken { 2 } else { 1 }).checksum();

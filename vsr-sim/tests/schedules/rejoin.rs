@@ -6,7 +6,7 @@ use vsr::protocol::{DiskId, Halt, Message, Succession, VsrState};
 use vsr_sim::SimDisk;
 use vsr_sim::script::Script;
 
-use crate::support::{eventually, leader, membership, ms, until, watch, write};
+use crate::support::{eventually, leader, membership, ms, replica, until, watch, write};
 
 /// The disk of this replica, which is down, is gone, and it has a new one with this id.
 fn give_new_disk(s: &mut Script, at: usize, disk_id: u128) {
@@ -35,7 +35,7 @@ fn f12_a_new_disk_counts_when_no_promise_of_the_lost_one_binds() {
         s.settle();
         s.crash(lost);
         give_new_disk(&mut s, lost, 77);
-        let early = watch(&mut s, move |f| f.from == crate::support::replica(lost) && WORDS.contains(&f.name()));
+        let early = watch(&mut s, move |f| f.from == replica(lost) && WORDS.contains(&f.name()));
         s.restart(lost);
         until(&mut s, "the op", |s| s.core(lost).succession() != Succession::Asking);
         assert!(early.borrow().is_empty(), "r{lost}: {:?}", early.borrow());
@@ -138,8 +138,12 @@ fn a_disk_that_was_given_up_does_not_come_back_by_a_late_ping() {
     give_new_disk(&mut s, 2, 78);
     s.restart(2);
     until(&mut s, "it counts", |s| counts(s, 2));
-    s.settle();
+    eventually(&mut s, |s| (0..2).all(|at| s.core(at).distrusted().next().is_none()));
     pings.into_iter().for_each(|flight| s.inject(flight));
+    s.run();
+    for at in 0..2 {
+        assert_eq!(s.core(at).distrusted().next(), None, "nobody takes it for the one that is there");
+    }
     s.pass(Duration::from_secs(2));
     assert!(s.stopped(2).is_none() && counts(&s, 2), "{}", s.describe(2));
     assert_eq!(s.disk(2).state().disk_id, DiskId(78));
@@ -199,4 +203,39 @@ fn a_member_that_was_away_learns_which_disk_is_the_one() {
     s.settle();
     assert!(s.stopped(2).is_none());
     assert!(s.core(1).known().iter().any(|known| known.replica.0 == 2 && known.life.disk_id == DiskId(77)));
+}
+
+/// What others have committed comes with the log of a view, header by header. A new disk counts when it holds the bodies, too: else it would deny,
+/// after a crash, what the lost one has acknowledged.
+#[test]
+fn a_new_disk_counts_when_it_holds_what_is_committed() {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a");
+    s.settle();
+    s.crash(2);
+    give_new_disk(&mut s, 2, 77);
+    s.restart(2);
+    until(&mut s, "the op", |s| matches!(s.disk(2).state().succession, Succession::Appointed { .. }));
+    let Succession::Appointed { view, .. } = s.core(2).succession() else { panic!("it is not whole yet") };
+    // r0 commits it with r1. To r2 it comes with the log of a later view, and its body after that.
+    let deaf = s.lose(|f| f.is(0, 2) || f.is(2, 0) || f.is(2, 1));
+    write(&mut s, 0, client, 2, b"b");
+    assert!(s.reply(client, 2).is_some());
+    let committed = s.core(0).commit().0;
+    s.forget(deaf);
+    s.lose(|f| f.to == replica(2) && f.name() == "Prepare");
+    let bodies = s.hold(|f| f.to == replica(2) && f.name() == "Entries");
+    until(&mut s, "the log of a later view", |s| s.core(2).log_view() >= view && s.is_normal(2));
+    s.hold_disk(2);
+    s.release(bodies);
+    let mut writes = 0;
+    while !counts(&s, 2) {
+        s.pass(ms(5));
+        s.write_once(2);
+        writes += 1;
+        assert!(writes < 1000, "{}", s.describe(2));
+    }
+    let missing: Vec<u64> = (1..=committed).filter(|op| s.durable(2, *op) != s.durable(0, *op)).collect();
+    assert!(missing.is_empty(), "ops {missing:?} of {committed}");
 }

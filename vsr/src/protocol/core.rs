@@ -34,6 +34,7 @@ use crate::protocol::recovery::replacements::Rejoin;
 use crate::protocol::timers::Timers;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::event::{Event, Mark};
+use crate::protocol::types::life::{Known, Life, Succession};
 use crate::protocol::types::membership::Membership;
 use crate::protocol::types::message::{Message, Peer, Ping, Reply};
 use crate::protocol::types::number::{
@@ -559,6 +560,11 @@ impl Core {
         if !ping.succession.counts() {
             return self.on_rejoining_ping(from, &ping);
         }
+        if let Succession::Whole { op: since } = ping.succession {
+            // Its op is committed: also where that is not known yet.
+            let life = Life { disk_id: ping.life.disk_id, ..Life::default() };
+            self.know_replacement(Known { replica: from, life, acknowledged: OpNumber::ZERO, since });
+        }
         self.check_own(from, ping.life, &ping.known);
         if self.halted.is_some() {
             return;
@@ -578,7 +584,7 @@ impl Core {
         if let Some(member) = self.progress.get_mut(from) {
             member.on_ping(&ping, self.now);
         }
-        self.note_past(from, ping.past);
+        self.note_past(from, ping.view, ping.past);
         self.on_first_ping();
         if ping.view > self.view || (ping.view == self.view && ping.normal && self.status() == Status::ViewChange) {
             self.ask_for_start_view(ping.view);

@@ -212,7 +212,10 @@ impl Core {
     /// Members that are heard and whose word counts, this one included.
     fn heard(&self) -> usize {
         let hearing = self.hearing();
-        let heard = |member: &&Progress| self.is_heard_within(member, hearing) && !is_of_no_account(member);
+        let is_of_account = |member: &Progress| {
+            if member.id == self.id { self.counts_in_quorums() } else { !is_of_no_account(member) }
+        };
+        let heard = |member: &&Progress| self.is_heard_within(member, hearing) && is_of_account(member);
         self.progress.iter().filter(heard).count()
     }
 
@@ -299,13 +302,13 @@ impl Core {
             Succession::Asking if !self.membership.can_replace() => Some(format!(
                 "{takes_the_place}; the others are too few to commit without it: start the replica on its own disk"
             )),
+            Succession::Asking | Succession::Appointed { .. } if self.needs_transfer() || self.transfer().is_some() => {
+                Some(format!("{takes_the_place}: {}", self.explain_transfer()))
+            }
             Succession::Asking => Some(format!(
                 "{takes_the_place}: it waits until the others have committed an op that puts it there, op {} of {} is applied",
                 self.applied, self.commit
             )),
-            Succession::Appointed { .. } if self.needs_transfer() || self.transfer().is_some() => {
-                Some(format!("{takes_the_place}: {}", self.explain_transfer()))
-            }
             Succession::Appointed { op, view } if self.log_view < view => Some(format!(
                 "{takes_the_place}: op {op} has put it there, and it counts from view {view} on; this is the log of view {}",
                 self.log_view
@@ -385,6 +388,9 @@ impl Core {
             format!("op {missing} is missing here, and no log that can be reached has it any more")
         };
         match self.transfer() {
+            Some((op, ..)) if !self.transfer.fits(self.view) => {
+                format!("{lacks}: the checkpoint after op {op} is here, and waits for the log of a later view")
+            }
             Some((op, done, of)) => {
                 format!("{lacks}: fetching the checkpoint after op {op}, {done} of {of} parts are here")
             }

@@ -32,8 +32,8 @@ pub(crate) struct Progress {
     pub(crate) machine_version: Option<u32>,
     /// The view that it is in, in normal operation, and the head of its log there.
     pub(crate) log: Option<(View, OpNumber)>,
-    /// What it has of the past, and when it said so.
-    pub(crate) past: Option<(Past, Monotonic)>,
+    /// What it has said of the past.
+    pub(crate) past: Option<SaidOfPast>,
     /// Whether it has room for more ops, and when it said so.
     pub(crate) has_room: Option<(bool, Monotonic)>,
 
@@ -55,6 +55,15 @@ pub(crate) struct Progress {
     /// When it last answered at all.
     pub(crate) confirmed_at: Monotonic,
     resend: Resend,
+}
+
+/// What a member has of the past.
+#[derive(Clone, Debug)]
+pub(crate) struct SaidOfPast {
+    pub(crate) past: Past,
+    /// The view that it was in.
+    pub(crate) view: View,
+    pub(crate) at: Monotonic,
 }
 
 /// How long a backup that is stuck waits for the next copy of what it lacks: twice as long each time, so that a slow disk or line is
@@ -129,7 +138,7 @@ impl Progress {
 
     /// The op of the newest checkpoint that it has, as it said last; 0 for none.
     pub(crate) fn checkpoint(&self) -> OpNumber {
-        self.past.as_ref().map_or(OpNumber::ZERO, |(past, _)| past.newest())
+        self.past.as_ref().map_or(OpNumber::ZERO, |said| said.past.newest())
     }
 
     /// The log of its present life reaches so far.

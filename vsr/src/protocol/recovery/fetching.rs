@@ -14,7 +14,7 @@ use bytes::Bytes;
 use crate::protocol::normal::checkpoints::CheckpointHead;
 use crate::protocol::types::checkpoint::{CheckpointId, Manifest};
 use crate::protocol::types::checksum::Checksum;
-use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber, ReplicaId};
+use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber, ReplicaId, View};
 
 /// Parts that are asked for and have not come, at most: 1 MiB each.
 const WINDOW: u32 = 4;
@@ -61,6 +61,8 @@ pub(crate) struct Transfer {
     pub(super) stage: Stage,
     /// What is missing here is in no log any more, as the last turn ended.
     pub(super) lacks: bool,
+    /// The lowest view in which a member has offered the checkpoint that is fetched: what is in it is committed in that view.
+    pub(super) offered_in: View,
     /// The last applied op, and since when it is that.
     pub(super) stuck: (OpNumber, Monotonic),
     /// When a checkpoint that came could not be stored, or not be read: another attempt comes later.
@@ -231,6 +233,7 @@ impl Transfer {
             has_state,
             stage,
             lacks: false,
+            offered_in: View::default(),
             stuck,
             failed_at: None,
             passed_over,
@@ -296,6 +299,11 @@ impl Transfer {
     /// The op of the checkpoint that is ready: with the log of a view it is installed; 0 for none.
     pub(crate) fn reaches(&self) -> OpNumber {
         if let Stage::Ready { id, .. } = self.stage { id.op } else { OpNumber::ZERO }
+    }
+
+    /// Whether the log of this view may begin with the checkpoint that is ready, if one is.
+    pub(crate) fn fits(&self, view: View) -> bool {
+        !matches!(self.stage, Stage::Ready { .. }) || view >= self.offered_in
     }
 
     /// The checkpoint to restore a state machine from now.
@@ -504,7 +512,7 @@ mod tests {
                 (12..=15).for_each(|op| _ = core.log.extend(*own.header(OpNumber(op)).unwrap()));
             }
             fetch(&mut core, &own, OpNumber(5));
-            assert!(core.begin_log_with_checkpoint());
+            assert!(core.begin_log_with_checkpoint(View::default()));
             assert_eq!((core.log.head(), core.applied(), core.log.base()), (OpNumber(head), OpNumber(5), OpNumber(5)));
             let stays = (12..=15).all(|op| core.log.checksum(OpNumber(op)) == own.checksum(OpNumber(op)));
             assert_eq!((stays, core.halted()), (is_installed_above, None));

@@ -125,7 +125,7 @@ impl Core {
                         // The member that recorded that life did not know what must be on its disk: it says so itself.
                         continue;
                     }
-                    *own = *known;
+                    *own = Known { since: own.since, ..*known };
                 }
                 Err(at) => self.state.known.insert(at, *known),
             }

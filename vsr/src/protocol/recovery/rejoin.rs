@@ -21,7 +21,7 @@ use crate::protocol::types::event::Event;
 use crate::protocol::types::life::{Distrust, Known, Life, Succession};
 use crate::protocol::types::limits::disk_bytes;
 use crate::protocol::types::message::Ping;
-use crate::protocol::types::number::{DiskId, OpNumber, ReplicaId, View};
+use crate::protocol::types::number::{OpNumber, ReplicaId, View};
 use crate::protocol::view_change::phase::Status;
 
 /// Views by which the promises of a lost disk may be ahead of the view in which its successor's op is committed; and one more.
@@ -45,9 +45,15 @@ impl Core {
     /// A member says that its disk takes the place of a lost one, and does not count yet.
     pub(crate) fn on_rejoining_ping(&mut self, from: ReplicaId, ping: &Ping) {
         let Life { disk_id, starts, .. } = ping.life;
-        let has_counted = |known: &&Known| known.life.disk_id == disk_id && known.life.starts >= starts;
-        if self.state.known.iter().filter(|known| known.replica == from).any(|known| has_counted(&known)) {
+        let known = self.state.known.iter().find(|known| known.replica == from).copied();
+        let is_known = known.is_some_and(|known| known.life.disk_id == disk_id);
+        if is_known && known.is_some_and(|known| known.life.starts >= starts) {
             return self.ignore("Ping", "its sender was not whole when it said so, and is by now");
+        }
+        // Who takes the place of a successor learns of that one's op before it asks for its own.
+        let is_later = |known: Known| known.since > OpNumber::ZERO && !known.since.is_committed(ping.commit);
+        if !is_known && known.is_some_and(is_later) {
+            return self.ignore("Ping", "its disk was given up, or does not know yet which one was before it");
         }
         self.distrust(from, Distrust::Rejoins);
         if ping.view > self.view || (ping.view == self.view && ping.normal && self.status() == Status::ViewChange) {
@@ -60,13 +66,9 @@ impl Core {
             return;
         }
         match ping.succession {
-            Succession::Asking => {
-                // A disk that was given up in its turn may have asked before that, and be heard now: it did not know of the op of its successor.
-                let is_late = |(known, op): (DiskId, OpNumber)| known == disk_id || !op.is_committed(ping.commit);
-                if !self.rejoin.replacements.of(from).is_some_and(is_late) {
-                    self.prepare_replacement(Replacement { replica: from, disk_id });
-                }
-            }
+            // One that is known has its op.
+            Succession::Asking if is_known => {}
+            Succession::Asking => self.prepare_replacement(Replacement { replica: from, disk_id }),
             // It is as far as a backup can be: the views that are left to go are the last thing that it waits for.
             Succession::Appointed { view, .. } if view > self.view && ping.past.is_whole => {
                 let behind = self.commit.0.saturating_sub(ping.commit.0);
@@ -85,7 +87,9 @@ impl Core {
         let has_place = in_flight < u64::from(self.membership.constants.pipeline_max);
         let body = replacement.encode();
         let has_room = self.writes.has_room(disk_bytes(body.len() as u64));
-        if is_prepared || !self.membership.can_replace() || !has_place || !has_room {
+        // What it has inherited may put a later disk there than the one that asks.
+        let knows = self.applied >= self.reads.inherited_head;
+        if is_prepared || !knows || !self.membership.can_replace() || !has_place || !has_room {
             return;
         }
         self.mark("an op puts a disk in the place of a lost one");
@@ -149,6 +153,7 @@ impl Core {
         if self.rejoin.counts_from.take_if(|batch| *batch <= self.writes.completed).is_some() {
             // Who this is has to be known before its word is.
             self.timers.ping_at = self.now;
+            self.news.events.push(Event::Rejoined { op: self.state.succession.since() });
         }
         let Succession::Appointed { op, view } = self.state.succession else { return };
         let is_whole = self.transfer.is_over() && self.is_between_ops() && self.applied == self.commit.op();
@@ -159,14 +164,24 @@ impl Core {
             && self.head_certain
         {
             let goal = *self.rejoin.whole_at.get_or_insert(self.commit);
-            if self.recordable_commit() < goal {
+            if !self.is_on_disk(goal.max(self.state.commit).op()) {
                 return;
             }
             let mut record = self.present_record();
             record.succession = Succession::Whole { op };
             self.rejoin.counts_from = Some(self.writes.next());
             self.stage_state(record);
-            self.news.events.push(Event::Rejoined { op });
         }
+    }
+
+    /// Whether every op up to this one is on this disk. The commit number of the record does not say so: it comes with the log of a view.
+    fn is_on_disk(&mut self, goal: OpNumber) -> bool {
+        let completed = self.writes.completed;
+        let mut stored = self.rejoin.stored.max(self.log.base());
+        while stored < goal && self.log.slot(stored.next()).is_some_and(|slot| slot.is_durable(completed)) {
+            stored = stored.next();
+        }
+        self.rejoin.stored = stored;
+        stored >= goal
     }
 }

@@ -17,10 +17,6 @@ impl Replacements {
         }
     }
 
-    pub(super) fn of(&self, replica: ReplicaId) -> Option<(DiskId, OpNumber)> {
-        self.0.iter().find(|(id, ..)| *id == replica).map(|(_, disk_id, op)| (*disk_id, *op))
-    }
-
     pub(super) fn all(&self) -> Vec<(ReplicaId, DiskId, OpNumber)> {
         self.0.clone()
     }
@@ -55,6 +51,8 @@ pub(crate) struct Rejoin {
     pub(crate) highest_view: View,
     /// What was known to be committed when nothing else was missing: once that is on this disk, it counts.
     pub(super) whole_at: Option<CommitNumber>,
+    /// All ops up to this one were found on this disk.
+    pub(super) stored: OpNumber,
     /// This disk counts once this batch is durable.
     pub(super) counts_from: Option<BatchNumber>,
     /// Members for which this primary has an op in its log that is not applied yet.
@@ -78,8 +76,10 @@ mod tests {
         for (op, replica, disk) in [(3, 2, 7), (5, 0, 8), (9, 2, 9)] {
             replacements.note(OpNumber(op), Replacement { replica: ReplicaId(replica), disk_id: DiskId(disk) });
         }
-        assert_eq!(replacements.of(ReplicaId(2)), Some((DiskId(9), OpNumber(9))));
-        assert_eq!((replacements.of(ReplicaId(1)), replacements.all().len()), (None, 2));
+        assert_eq!(
+            replacements.all(),
+            [(ReplicaId(0), DiskId(8), OpNumber(5)), (ReplicaId(2), DiskId(9), OpNumber(9))]
+        );
         let bytes = replacements.encode();
         assert_eq!(Replacements::decode(&bytes), Some(replacements));
         assert_eq!(Replacements::decode(&bytes[1..]), None, "cut off");

@@ -2,7 +2,8 @@
 //!
 //! Until the checkpoint is whole, installed, and named by a durable record, this replica acknowledges nothing and confirms no read; it votes, and
 //! sends its `DoViewChange` with the log that it has. Installing never lowers the applied op or the view, and drops no op above the checkpoint
-//! that may belong to the log of log_view.
+//! that may belong to the log of log_view. It is installed in no view below the lowest one in which a member has offered it: whoever is in a view
+//! knows nothing to be committed that was not committed in that view, or in an earlier one.
 
 use bytes::Bytes;
 
@@ -11,11 +12,11 @@ use crate::protocol::core::Core;
 use crate::protocol::log::log::LogSlot;
 use crate::protocol::normal::apply::Applying;
 use crate::protocol::normal::checkpoints::CheckpointHead;
-use crate::protocol::normal::progress::Progress;
+use crate::protocol::normal::progress::{Progress, SaidOfPast};
 use crate::protocol::types::checkpoint::{CheckpointId, Past};
 use crate::protocol::types::event::Event;
 use crate::protocol::types::message::Message;
-use crate::protocol::types::number::{CommitNumber, OpNumber, ReplicaId};
+use crate::protocol::types::number::{CommitNumber, OpNumber, ReplicaId, View};
 use crate::protocol::view_change::phase::Phase;
 
 /// Pings after which what a member has said of its log is old.
@@ -56,21 +57,21 @@ impl Core {
         Past { base: self.log.base(), checkpoints, is_whole: !self.needs_transfer() }
     }
 
-    /// What a member has said of its past. Its last word counts.
-    pub(crate) fn note_past(&mut self, from: ReplicaId, past: Past) {
-        let now = self.now;
+    /// What a member in this view has said of its past. Its last word counts.
+    pub(crate) fn note_past(&mut self, from: ReplicaId, view: View, past: Past) {
+        let at = self.now;
         if let Some(member) = self.progress.get_mut(from) {
-            member.past = Some((past, now));
+            member.past = Some(SaidOfPast { past, view, at });
         }
         self.checkpoints.drop_due = true;
     }
 
-    fn recent_pasts(&self) -> impl Iterator<Item = (&Progress, &Past)> {
+    fn recent_pasts(&self) -> impl Iterator<Item = (&Progress, &SaidOfPast)> {
         let age_max = self.options.timing.ping * PAST_PINGS;
         let others = self.progress.iter().filter(|member| member.id != self.id);
         others.filter_map(move |member| {
-            let (past, at) = member.past.as_ref()?;
-            (self.now.since(*at) <= age_max && member.distrust.is_none()).then_some((member, past))
+            let said = member.past.as_ref()?;
+            (self.now.since(said.at) <= age_max && member.distrust.is_none()).then_some((member, said))
         })
     }
 
@@ -78,7 +79,7 @@ impl Core {
     /// header, by which what is below is known to be of the log. Nor has anybody given it for long.
     pub(crate) fn lacks(&self) -> Option<OpNumber> {
         let next = self.applied.next();
-        let pasts = || self.recent_pasts().map(|(_, past)| past);
+        let pasts = || self.recent_pasts().map(|(_, said)| &said.past);
         // A member whose log reaches back may have lost the op as well; and one may have it in a checkpoint alone.
         let (stuck_at, since) = self.transfer.stuck;
         let is_stuck = stuck_at == self.applied && self.now.since(since) >= self.options.timing.retry * STUCK_RETRIES;
@@ -104,7 +105,7 @@ impl Core {
 
     /// Whether another member that is heard could lead without a transfer.
     pub(crate) fn another_is_whole(&self) -> bool {
-        self.recent_pasts().any(|(_, past)| past.is_whole)
+        self.recent_pasts().any(|(_, said)| said.past.is_whole)
     }
 
     /// The checkpoint to fetch: the newest that a replication quorum covers, else the newest that anybody has. Those of which nothing came are the
@@ -114,7 +115,7 @@ impl Core {
         let covered = self.covered();
         let is_passed_over = |id: &CheckpointId| self.transfer.passed_over.contains(id);
         let offered = |again: bool| {
-            let all = self.recent_pasts().flat_map(|(_, past)| &past.checkpoints);
+            let all = self.recent_pasts().flat_map(|(_, said)| &said.past.checkpoints);
             all.filter(move |id| id.op >= least && is_passed_over(id) == again)
         };
         let newest = |again| offered(again).filter(|id| id.op <= covered).max().or_else(|| offered(again).max());
@@ -139,7 +140,8 @@ impl Core {
         match &self.transfer.stage {
             Stage::Idle => self.begin_transfer(),
             Stage::Fetching(fetching) => {
-                let (id, is_offered) = (fetching.id, self.is_offered(fetching.id));
+                let (id, offered_in) = (fetching.id, self.offered_in(fetching.id));
+                let is_offered = offered_in.is_some();
                 let is_late = self.transfer.has_state && id.op <= self.applied;
                 let is_silent = fetching.idle(self.now) >= self.options.timing.retry * SILENT_RETRIES;
                 if is_late || is_silent || !is_offered {
@@ -157,9 +159,21 @@ impl Core {
                     self.transfer.stage = Stage::Idle;
                     return self.begin_transfer();
                 }
+                self.note_offered(offered_in);
                 self.ask_for_parts();
             }
-            Stage::Ready { .. } => self.try_install(),
+            Stage::Ready { id, .. } => match self.offered_in(*id) {
+                None if !self.transfer.fits(self.view) => {
+                    // Who was in that view is not heard any more, and it may be one that never starts.
+                    self.mark("nobody has the checkpoint any more");
+                    self.transfer.stage = Stage::Idle;
+                    self.begin_transfer();
+                }
+                offered_in => {
+                    self.note_offered(offered_in);
+                    self.try_install();
+                }
+            },
             Stage::Restoring { .. } => {}
             Stage::Installed(batch) => {
                 if *batch <= self.writes.completed {
@@ -194,17 +208,25 @@ impl Core {
         self.outbox.withdraw_acknowledgements();
         self.news.events.push(Event::TransferBegan { op: id.op });
         self.transfer.stage = Stage::Fetching(Fetching::of(id, self.now));
+        self.transfer.offered_in = self.offered_in(id).unwrap_or(self.view);
         self.ask_for_parts();
     }
 
-    fn is_offered(&self, id: CheckpointId) -> bool {
-        self.recent_pasts().any(|(_, past)| past.checkpoints.contains(&id))
+    /// The lowest view in which a member is that offers a checkpoint, if one does.
+    fn offered_in(&self, id: CheckpointId) -> Option<View> {
+        let offers = self.recent_pasts().filter(|(_, said)| said.past.checkpoints.contains(&id));
+        offers.map(|(_, said)| said.view).min()
+    }
+
+    fn note_offered(&mut self, offered_in: Option<View>) {
+        self.transfer.offered_in =
+            offered_in.map_or(self.transfer.offered_in, |view| view.min(self.transfer.offered_in));
     }
 
     fn ask_for_parts(&mut self) {
         let Stage::Fetching(fetching) = &self.transfer.stage else { return };
         let id = fetching.id;
-        let sources = self.recent_pasts().filter(|(_, past)| past.checkpoints.contains(&id));
+        let sources = self.recent_pasts().filter(|(_, said)| said.past.checkpoints.contains(&id));
         let sources: Vec<ReplicaId> = sources.map(|(member, _)| member.id).collect();
         let timeout = self.options.timing.retry * PART_RETRIES;
         let Stage::Fetching(fetching) = &mut self.transfer.stage else { return };
@@ -279,6 +301,9 @@ impl Core {
     /// Installs the checkpoint that is ready, where the log of the view is this replica's own (rule 9.4). Elsewhere that happens with the log
     /// of the view.
     fn try_install(&mut self) {
+        if !self.transfer.fits(self.view) {
+            return self.ask_for_start_view(self.transfer.offered_in);
+        }
         let may = self.phase == Phase::Normal || self.is_repairing_primary();
         if !may || !self.views_are_durable() || !self.head_certain {
             if self.phase == Phase::AwaitingStartView || !self.head_certain {
@@ -304,8 +329,8 @@ impl Core {
 
     /// As a part of a batch that installs the log of a view: the checkpoint that is ready, if there is one that is needed, begins that log.
     /// Whether it does.
-    pub(crate) fn begin_log_with_checkpoint(&mut self) -> bool {
-        matches!(self.transfer.stage, Stage::Ready { .. }) && self.take_checkpoint_in()
+    pub(crate) fn begin_log_with_checkpoint(&mut self, view: View) -> bool {
+        matches!(self.transfer.stage, Stage::Ready { .. }) && self.transfer.fits(view) && self.take_checkpoint_in()
     }
 
     /// The log begins with the checkpoint that is ready from now on, and the state is the one after it. What the record says has to be staged
@@ -352,6 +377,7 @@ impl Core {
         self.transfer.has_state = true;
         self.transfer.takes_up = Some(op);
         self.primary.pipeline.retain(|prepared| prepared.op > op);
+        self.rejoin.prepared.retain(|(_, prepared)| *prepared > op);
         self.news.events.push(Event::Restored { op, checksum: header.checksum() });
         true
     }

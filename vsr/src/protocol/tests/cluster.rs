@@ -296,6 +296,11 @@ impl Cluster {
         self.arrive(at, Input::Requests(vec![self.request.clone()]));
     }
 
+    /// A message arrives that nobody has sent, or that was long on its way.
+    pub(super) fn receive(&mut self, at: usize, from: u8, message: Message) {
+        self.arrive(at, Input::Message { from: Peer::Replica(ReplicaId(from)), message });
+    }
+
     pub(super) fn query(&mut self, at: usize, number: u64) {
         self.arrive(at, Input::Query(number));
     }
@@ -345,17 +350,21 @@ impl Cluster {
 
     /// As [`pass`](Self::pass), where no part of a checkpoint arrives.
     pub(super) fn pass_without_parts(&mut self, time: Duration) {
+        self.pass_without("CheckpointPart", time);
+    }
+
+    /// As [`pass`](Self::pass), where no message of this name arrives.
+    pub(super) fn pass_without(&mut self, name: &str, time: Duration) {
         self.now = self.now.after(time);
         for at in 0..self.nodes.len() {
             self.turn(at, Inputs::default());
         }
         loop {
-            self.flights.retain(|(_, _, message)| !matches!(message, Message::CheckpointPart { .. }));
             let mut is_busy = false;
             for at in 0..self.nodes.len() {
                 is_busy |= self.complete_write(at);
             }
-            self.flights.retain(|(_, _, message)| !matches!(message, Message::CheckpointPart { .. }));
+            self.flights.retain(|(_, _, message)| message.name() != name);
             if !(is_busy | self.deliver()) {
                 return;
             }
@@ -462,6 +471,10 @@ impl Cluster {
 
     pub(super) fn core(&self, at: usize) -> &Core {
         self.nodes[at].core.as_ref().expect("the replica runs")
+    }
+
+    pub(super) fn core_mut(&mut self, at: usize) -> &mut Core {
+        self.nodes[at].core.as_mut().expect("the replica runs")
     }
 
     pub(super) fn is_primary(&self, at: usize) -> bool {

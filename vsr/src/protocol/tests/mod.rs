@@ -2,6 +2,7 @@
 //! reads. What needs damage, forged messages or many faults is in `vsr-sim/tests/schedules` and `vsr-sim/scenarios`.
 
 mod cluster;
+mod rejoins;
 mod transfers;
 
 use std::collections::BTreeSet;

@@ -275,3 +275,34 @@ fn m5_a_checkpoint_drops_no_op_above_it() {
     c.pass_until(|c| c.executed(2) == LETTERS[..9]);
     assert!(c.core(2).holds(held) && c.core(2).log_base() < held);
 }
+
+/// Rule 9.4: whoever is in a view knows nothing to be committed that was not committed in that view, or in an earlier one. So what was offered in
+/// view 2 waits for the log of view 2.
+#[test]
+fn a_checkpoint_is_installed_in_no_view_below_that_of_its_offer() {
+    let mut c = Cluster::with_checkpoints(EVERY);
+    submit(&mut c, LETTERS[0]);
+    c.cut_off(2, true);
+    // View 1 is replica 1's, view 2 replica 2's, which is not there.
+    c.hand_over(0);
+    c.run();
+    let mut number = 1;
+    while number < 11 {
+        c.pass_until(|c| c.is_primary(0) || c.is_primary(1));
+        let primary = usize::from(c.is_primary(1));
+        c.submit(primary, LETTERS[number]);
+        c.run();
+        c.pass(Duration::from_millis(20));
+        number += 1;
+    }
+    settle(&mut c);
+    let view = c.core(0).view();
+    assert!(base(&c, 0) > 3 && view.number > 0 && c.core(2).view().number == 0, "{view}");
+    c.cut_off(2, false);
+    for _ in 0..400 {
+        c.pass_without("StartView", Duration::from_millis(5));
+    }
+    assert_eq!((c.core(2).view().number, base(&c, 2), c.executed(2)), (0, 0, vec!["a"]), "{}", c.core(2).explain());
+    c.pass_until(|c| c.executed(2) == LETTERS[..11]);
+    assert!(c.core(2).view() >= view && base(&c, 2) > 3);
+}

@@ -36,7 +36,8 @@ impl Core {
             }
             Choice::Log { head, mut headers, commit, truncated } => {
                 self.mark_truncation(truncated);
-                if self.needs_transfer() && self.transfer.reaches() <= self.applied {
+                let begins_with = if self.transfer.fits(self.view) { self.transfer.reaches() } else { OpNumber::ZERO };
+                if self.needs_transfer() && begins_with <= self.applied {
                     // It has a quorum, and lacks what the log of the view begins with: another member leads, if one can. Else the
                     // checkpoint comes first (rule 9.5).
                     return if self.another_is_whole() {

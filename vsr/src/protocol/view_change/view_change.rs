@@ -407,7 +407,7 @@ impl Core {
             return self.ignore("DoViewChange", "a life of the sender that does not count");
         }
         self.on_known(&dvc.known);
-        self.note_past(sender, dvc.past.clone());
+        self.note_past(sender, dvc.view, dvc.past.clone());
         if dvc.view < self.view {
             return self.ignore("DoViewChange", "an older view");
         }
@@ -473,7 +473,7 @@ impl Core {
     /// Takes over the log of a view: one batch with the truncation, the headers, the commit number,
     /// view and log_view (rules 7.4, 7.5). Entries are put only when it is durable.
     pub(crate) fn install(&mut self, view: View, head: OpNumber, headers: &[Header], commit: CommitNumber) {
-        let begins_with_checkpoint = self.begin_log_with_checkpoint();
+        let begins_with_checkpoint = self.begin_log_with_checkpoint(view);
         let old_head = self.log.head();
         if let Some(diverged) = self.log.contradiction(headers, self.applied) {
             return self.stop(diverged.into());
@@ -654,10 +654,13 @@ impl Core {
         if start.head < self.commit.op().max(self.transfer.reaches()) {
             return self.ignore("StartView", "it ends before what is committed");
         }
+        if !self.transfer.fits(start.view) {
+            return self.ignore("StartView", "of an earlier view than that in which a fetched checkpoint was offered");
+        }
         if start.commit.op() > start.head || start.head.0 - start.headers.first().map_or(0, |h| h.op.0) > LEAP_MAX {
             return self.ignore("StartView", "malformed");
         }
-        self.note_past(from, start.past.clone());
+        self.note_past(from, start.view, start.past.clone());
         let reach = self.log.head().max(self.transfer.reaches());
         if start.head.0.saturating_sub(reach.0) > LEAP_MAX {
             return self.ignore("StartView", "too far ahead");
