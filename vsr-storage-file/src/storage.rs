@@ -115,6 +115,20 @@ impl FileStorage {
         FileStorage::format_first(folder.as_ref(), &config.replacing_state()?, options)
     }
 
+    /// Prepares an empty folder for a replica that begins with the state of another cluster: [`vsr::backup::restore`] puts it there. Until then its
+    /// word counts for nothing.
+    ///
+    /// # Errors
+    /// As [`format`](Self::format).
+    pub fn format_to_restore(
+        folder: impl AsRef<Path>,
+        config: &Config,
+        options: FileOptions,
+    ) -> Result<(), StorageError> {
+        config.validate()?;
+        FileStorage::format_first(folder.as_ref(), &config.restoring_state(), options)
+    }
+
     fn format_first(folder: &Path, first: &VsrState, options: FileOptions) -> Result<(), StorageError> {
         StateRecord::check_room(first)?;
         let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());

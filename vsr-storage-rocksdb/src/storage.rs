@@ -176,6 +176,20 @@ impl RocksStorage {
         RocksStorage::format_first(folder, &config.replacing_state()?, options)
     }
 
+    /// Prepares an empty folder for a replica that begins with the state of another cluster: [`vsr::backup::restore`] puts it there. Until then its
+    /// word counts for nothing.
+    ///
+    /// # Errors
+    /// As [`format`](Self::format).
+    pub fn format_to_restore(
+        folder: impl AsRef<Path>,
+        config: &Config,
+        options: RocksOptions,
+    ) -> Result<(), StorageError> {
+        config.validate()?;
+        RocksStorage::format_first(folder, &config.restoring_state(), options)
+    }
+
     fn format_first(folder: impl AsRef<Path>, first: &VsrState, options: RocksOptions) -> Result<(), StorageError> {
         let (limit, needed) = (options.log_limit, first.membership.constants.log_room_min());
         if limit < needed {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::protocol::limits::{ANSWER_MAX, Limit, QUERY_MAX};
 use crate::protocol::{
-    ClusterId, Constants, DiskId, Membership, MembershipError, ReplicaId, Timing, TooFewToRejoin, VsrState,
+    ClusterId, Constants, DiskId, Membership, MembershipError, ReplicaId, Succession, Timing, TooFewToRejoin, VsrState,
 };
 #[cfg(feature = "msgpack")]
 use crate::wire;
@@ -297,6 +297,12 @@ impl Config {
     pub fn replacing_state(&self) -> Result<VsrState, ConfigError> {
         let VsrState { cluster, replica, disk_id, membership, .. } = self.formatted_state();
         Ok(VsrState::replacing(cluster, replica, disk_id, membership)?)
+    }
+
+    /// The first durable record of a disk that [`backup::restore`](crate::backup::restore) puts a state on, for storages that format one: until
+    /// that is done it counts for nothing.
+    pub fn restoring_state(&self) -> VsrState {
+        VsrState { succession: Succession::Asking, ..self.formatted_state() }
     }
 }
 

@@ -157,8 +157,11 @@
 //! - **Errors and reasons.** A replica that cannot go on safely stops with an error that says who must act. One that only makes no progress says why, in
 //!   [`Handle::explain`] and [`ReplicaStatus::health`](handle::ReplicaStatus::health).
 //!
+//! - **Disks that are lost.** Those of a minority are replaced while the cluster goes on ([`Config::replacing_state`], rule 7.19). Of what is left when a
+//!   majority is gone, and of any replica that stands still, [`backup`] makes a file that a new cluster begins with (rule 9.12).
+//!
 //! Not covered: replicas or clients that lie (messages are checked against damage, not against forgery; nothing is encrypted). Not built yet:
-//! replacing a replica whose disk is lost, changes of the membership.
+//! changes of the membership.
 //!
 //! # What each error means
 //!
@@ -180,7 +183,7 @@
 //! [`Replica::run`] ends with a [`ReplicaError`]: the disk ([`StorageError`](storage::StorageError)), the transport ([`NetworkError`](network::NetworkError)), a configuration that does not fit the disk, or a
 //! [`Halt`](protocol::Halt).
 //! The process lives on. `Storage` and `Network` errors may pass with a restart once their cause is gone; a `Halt` does not: its words
-//! say whether an operator has to bring back the right disk, run a newer version, or replace the replica. After [`StorageError::NotFormatted`](storage::StorageError::NotFormatted),
+//! say whether an operator has to bring back the right disk, run a newer version, or give the replica a new disk. After [`StorageError::NotFormatted`](storage::StorageError::NotFormatted),
 //! format only if this replica has never run: an empty disk under a known id has forgotten what it promised.
 //!
 //! # The way of a request
@@ -275,6 +278,7 @@
 //! | [`network`], [`wire`] | authors of a transport | arrivals, errors; frames |
 //! | [`protocol`] | both, simulators and tests | ops, entries, messages, the vsr state, and the protocol without I/O |
 //! | [`codec`] | programs that read encoded commands elsewhere | how commands and replies become bytes |
+//! | [`backup`] | tools of operators | a state as a file, a new cluster from it |
 //! | [`memory`], [`testing`] | tests and first steps | storage, network, and a whole cluster in memory |
 //!
 //! Below `vsr/src` each folder or module uses only those that stand above it here:
@@ -289,6 +293,7 @@
 //! | `adapters` | what the crate brings to put behind them: memory, threads, checkpoints in a folder, the clocks of the machine |
 //! | `client` | a client from outside; with the session and the inbox that the handle of a replica shares with it |
 //! | `driver` | the future of a replica, its handle, its figures |
+//! | `backup` | a state as a file |
 //! | `testing` | a cluster in memory |
 //!
 //! # Features
@@ -317,6 +322,7 @@
 compile_error!("the tests of vsr need its default features");
 
 mod adapters;
+pub mod backup;
 mod cause;
 pub mod client;
 pub mod codec;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use crate::ask::{Asker, Target, is_served};
+use crate::backup::{self, RescueOptions};
 use crate::demo::{DemoOptions, Summary, demo, soak};
 use crate::exit;
 use crate::faults::{Case, CaseOptions, CheckpointCase, TallyApp, play};
@@ -26,7 +27,26 @@ pub enum Command {
         /// Which replica, counted from 0; all of them if left out.
         #[arg(long)]
         id: Option<u8>,
+        /// A file of `export` or `rescue`: the new cluster goes on from its state. The same one for all replicas.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
     },
+    /// Writes the state of a replica to a file, while it does not run: everything that it knows to be committed. A new cluster begins with it
+    /// (`format --from`).
+    Export {
+        /// The configuration file of the cluster.
+        #[arg(long)]
+        config: PathBuf,
+        /// Which replica, counted from 0.
+        #[arg(long)]
+        id: u8,
+        /// The file, which must not be there yet.
+        #[arg(long, value_name = "FILE")]
+        to: PathBuf,
+    },
+    /// For the day on which a majority of the disks is gone for good: shows what each of those that are left holds, and writes the state of the one
+    /// that knows most to a file. A new cluster begins with it (`format --from`). What may be lost by it is written down.
+    Rescue(RescueOptions),
     /// Gives a replica a new disk, in the place of one that is lost, old, foreign or beyond repair. What is in its folder is moved aside, and must
     /// never be used again. Started then, the replica takes everything from the others, and counts once it is whole.
     Recover {
@@ -88,17 +108,23 @@ pub enum Command {
 /// In words for people.
 pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
     match command {
-        Command::Format { config, id } => {
+        Command::Format { config, id, from } => {
             let config = ClusterConfig::read(&config)?;
             let ids = match id {
                 Some(id) => vec![id],
                 None => (0..config.replicas.len()).filter_map(|id| u8::try_from(id).ok()).collect(),
             };
+            if let Some(from) = from {
+                backup::restore(&config, &ids, &from).await?;
+                return Ok(ExitCode::SUCCESS);
+            }
             for id in ids {
                 config.format(id)?;
                 say(format_args!("replica {id} is formatted"));
             }
         }
+        Command::Export { config, id, to } => backup::export::<A>(&config, id, &to).await?,
+        Command::Rescue(options) => backup::rescue::<A>(&options).await?,
         Command::Recover { config, id } => {
             let config = ClusterConfig::read(&config)?;
             if let Some(aside) = config.recover(id)? {

@@ -31,6 +31,20 @@ impl StorageKind {
         if folder.join("seal").exists() { StorageKind::Rocksdb } else { StorageKind::File }
     }
 
+    /// Opens the folder of a replica.
+    ///
+    /// # Errors
+    /// When it is not formatted, in use, or damaged.
+    pub(crate) fn open(self, folder: &Path) -> Result<Box<dyn Storage>, Error> {
+        match self {
+            StorageKind::File => Ok(Box::new(FileStorage::open(folder)?)),
+            #[cfg(feature = "rocksdb")]
+            StorageKind::Rocksdb => Ok(Box::new(vsr_storage_rocksdb::RocksStorage::open(folder)?)),
+            #[cfg(not(feature = "rocksdb"))]
+            StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),
+        }
+    }
+
     /// Tells the folder of a replica that the place where it is now is meant.
     pub(crate) fn accept_place(self, folder: &Path) -> Result<(), Error> {
         match self {
@@ -41,6 +55,17 @@ impl StorageKind {
             StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),
         }
     }
+}
+
+/// What a disk that is formatted begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DiskOf {
+    /// Nothing: the cluster has never run.
+    NewCluster,
+    /// Nothing: the others have everything, and it takes the place of a disk that is lost.
+    LostDisk,
+    /// The state of another cluster, which comes next.
+    Backup,
 }
 
 /// The same file for every replica and client of a cluster.
@@ -174,7 +199,7 @@ impl ClusterConfig {
     /// # Errors
     /// When there is something already, or the disk refuses.
     pub fn format(&self, id: u8) -> Result<(), Error> {
-        self.format_disk(id, false)
+        self.format_disk(id, DiskOf::NewCluster)
     }
 
     /// Gives a replica a new disk, in the place of one that is lost or must not be used any more. What is in its folder is moved aside: where to.
@@ -186,7 +211,7 @@ impl ClusterConfig {
         self.replica(id)?.replacing_state()?;
         let is_something = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
         if !is_something {
-            self.format_disk(id, true)?;
+            self.format_disk(id, DiskOf::LostDisk)?;
             return Ok(None);
         }
         if let Err(error) = self.open(id)
@@ -197,11 +222,11 @@ impl ClusterConfig {
         let name = |at: u32| self.folder.join(format!("replica-{id}.replaced-{at}"));
         let aside = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
         fs::rename(&folder, &aside).map_err(|error| format!("moving {} aside: {error}", folder.display()))?;
-        self.format_disk(id, true)?;
+        self.format_disk(id, DiskOf::LostDisk)?;
         Ok(Some(aside))
     }
 
-    fn format_disk(&self, id: u8, takes_a_place: bool) -> Result<(), Error> {
+    pub(crate) fn format_disk(&self, id: u8, begins_with: DiskOf) -> Result<(), Error> {
         let (folder, config) = (self.folder_of(id), self.replica(id)?);
         match self.storage {
             StorageKind::File => {
@@ -209,7 +234,11 @@ impl ClusterConfig {
                 if let Some(limit) = self.log_limit {
                     options.log_limit = limit;
                 }
-                let format = if takes_a_place { FileStorage::format_replacement } else { FileStorage::format_with };
+                let format = match begins_with {
+                    DiskOf::NewCluster => FileStorage::format_with,
+                    DiskOf::LostDisk => FileStorage::format_replacement,
+                    DiskOf::Backup => FileStorage::format_to_restore,
+                };
                 Ok(format(folder, &config, options)?)
             }
             #[cfg(feature = "rocksdb")]
@@ -219,7 +248,11 @@ impl ClusterConfig {
                     options.log_limit = limit;
                 }
                 use vsr_storage_rocksdb::RocksStorage;
-                let format = if takes_a_place { RocksStorage::format_replacement } else { RocksStorage::format_with };
+                let format = match begins_with {
+                    DiskOf::NewCluster => RocksStorage::format_with,
+                    DiskOf::LostDisk => RocksStorage::format_replacement,
+                    DiskOf::Backup => RocksStorage::format_to_restore,
+                };
                 Ok(format(folder, &config, options)?)
             }
             #[cfg(not(feature = "rocksdb"))]
@@ -232,14 +265,7 @@ impl ClusterConfig {
     /// # Errors
     /// When it is not formatted, in use, or damaged.
     pub fn open(&self, id: u8) -> Result<Box<dyn Storage>, Error> {
-        let folder = self.folder_of(id);
-        match self.storage {
-            StorageKind::File => Ok(Box::new(FileStorage::open(folder)?)),
-            #[cfg(feature = "rocksdb")]
-            StorageKind::Rocksdb => Ok(Box::new(vsr_storage_rocksdb::RocksStorage::open(folder)?)),
-            #[cfg(not(feature = "rocksdb"))]
-            StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),
-        }
+        self.storage.open(&self.folder_of(id))
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use vsr::backup::BackupError;
 use vsr::protocol::Halt;
 use vsr::storage::StorageError;
 use vsr::{QueryError, ReplicaError, SubmitError};
@@ -51,6 +52,14 @@ pub(crate) fn failure(code: u8, words: impl Into<String>) -> Error {
     Failure { code, words: words.into() }.into()
 }
 
+/// Whether the disk, or the file, has to be another one.
+fn is_of_the_storage(error: &BackupError) -> bool {
+    !matches!(
+        error,
+        BackupError::SameCluster(_) | BackupError::Exists(_) | BackupError::OtherLimits | BackupError::Empty
+    )
+}
+
 /// The exit code for an error.
 fn code_of(error: &Error) -> u8 {
     if let Some(failure) = error.downcast_ref::<Failure>() {
@@ -69,6 +78,8 @@ fn code_of(error: &Error) -> u8 {
         || matches!(asked, Some(QueryError::TimedOut | QueryError::Stopped | QueryError::Busy));
     if again {
         NO_ANSWER
+    } else if matches!(error.downcast_ref::<BackupError>(), Some(error) if is_of_the_storage(error)) {
+        STORAGE
     } else if error.downcast_ref::<StorageError>().is_some_and(|error| !matches!(error, StorageError::Config(_))) {
         STORAGE
     } else if error.is::<MetricsServerError>() || error.downcast_ref::<TcpError>().is_some_and(is_of_the_network) {

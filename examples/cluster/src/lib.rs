@@ -3,6 +3,7 @@
 //! clients saw.
 
 mod ask;
+mod backup;
 mod cli;
 mod config;
 mod demo;

@@ -257,6 +257,105 @@ fn a_disk_of_a_cluster_of_two_is_not_replaced() {
     assert!(!folder.path().join("data").exists());
 }
 
+/// The configuration of another cluster, beside that of the first one.
+fn another(folder: &Path, name: &str, cluster: u64) -> String {
+    let home = folder.join(name);
+    fs::create_dir(&home).expect("a folder");
+    let config = configure(&home);
+    let text = fs::read_to_string(&config).expect("the file");
+    let line = text.lines().find(|line| line.starts_with("cluster")).expect("its number");
+    fs::write(&config, text.replace(line, &format!("cluster = {cluster}"))).expect("the file");
+    config
+}
+
+/// The state of a replica that stands still, as a file: a new cluster goes on from it, and has nothing to do with the old one.
+#[test]
+fn a_new_cluster_begins_with_a_backup_of_another() {
+    let (folder, config) = formatted();
+    let file = folder.path().join("backup");
+    let to = file.to_str().expect("a path");
+    let mut replicas: Vec<_> = ["0", "1", "2"].map(|id| Some(start(&config, id))).into();
+    assert!(counter(&["add", "--config", &config, "5"]).status.success());
+    assert_refused(&counter(&["export", "--config", &config, "--id", "1", "--to", to]), 4, "in use by another process");
+    until("replica 1 has it", || {
+        let status = counter(&["status", "--config", &config]);
+        String::from_utf8_lossy(&status.stdout).matches("normal, view").count() == 3
+    });
+    // It writes down what it knows to be committed as it ends.
+    let mut replica = replicas[1].take().expect("it runs");
+    let told = Command::new("kill").args(["-TERM", &replica.child.id().to_string()]).status();
+    assert!(told.expect("kill runs").success() && replica.wait().success(), "{}", replica.log());
+    let exported = counter(&["export", "--config", &config, "--id", "1", "--to", to]);
+    assert!(exported.status.success() && last_line(&exported).contains("the state of cluster"), "{exported:?}");
+    assert_refused(&counter(&["export", "--config", &config, "--id", "1", "--to", to]), 2, "is there already");
+    // Nothing happened to the disk.
+    replicas[1] = Some(start(&config, "1"));
+    assert!(counter(&["add", "--config", &config, "100"]).status.success());
+    let same = counter(&["format", "--config", &config, "--from", to]);
+    assert_refused(&same, 2, "give the new cluster another number");
+    let new = another(folder.path(), "new", 79);
+    let bytes = fs::read(&file).expect("the file");
+    let broken = folder.path().join("broken");
+    fs::write(&broken, &bytes[..bytes.len() - 1]).expect("the file");
+    let damaged = counter(&["format", "--config", &new, "--from", broken.to_str().expect("a path")]);
+    assert_refused(&damaged, 4, "no whole backup");
+    assert!(!folder.path().join("new/data").exists(), "nothing was formatted");
+    let restored = counter(&["format", "--config", &new, "--from", to]);
+    assert!(
+        restored.status.success() && String::from_utf8_lossy(&restored.stdout).lines().count() == 3,
+        "{restored:?}"
+    );
+    let _new: Vec<_> = ["0", "1", "2"].map(|id| start(&new, id)).into();
+    let sum = counter(&["add", "--config", &new, "1", "--timeout", "20"]);
+    let exported = last_line(&counter(&["get", "--config", &new]));
+    assert!(sum.status.success() && exported == "6", "{sum:?} {exported}");
+    assert_eq!(last_line(&counter(&["get", "--config", &config])), "105", "the old cluster goes on as it was");
+}
+
+/// The day on which a majority is gone for good.
+#[test]
+fn a_cluster_that_has_lost_its_majority_is_rescued_from_the_disk_that_is_left() {
+    let (folder, config) = formatted();
+    let file = folder.path().join("rescued");
+    let to = file.to_str().expect("a path");
+    let data = |id: usize| folder.path().join(format!("data/replica-{id}"));
+    let name = |id: usize| data(id).to_str().expect("a path").to_owned();
+    let replicas: Vec<_> = ["0", "1", "2"].map(|id| start(&config, id)).into();
+    assert!(counter(&["add", "--config", &config, "5"]).status.success());
+    let in_use = counter(&["rescue", &name(2), "--to", to]);
+    assert_refused(&in_use, 4, "none of these folders can be read");
+    assert!(stderr(&in_use).contains("in use by another process"), "{in_use:?}");
+    drop(replicas);
+    let enough = counter(&["rescue", &name(0), &name(2), "--to", to]);
+    assert_refused(&enough, 2, "start the replicas on them");
+    for gone in [0, 1] {
+        fs::remove_dir_all(data(gone)).expect("its folder");
+    }
+    let rescued = counter(&["rescue", &name(2), &name(0), "--to", to]);
+    let text = String::from_utf8_lossy(&rescued.stdout).into_owned();
+    assert!(rescued.status.success() && text.contains("those of replicas 0, 1 are not here"), "{rescued:?}");
+    assert!(stderr(&rescued).contains("left out"), "{rescued:?}");
+    let written = fs::read_to_string(folder.path().join("rescued.txt")).expect("the report");
+    assert!(written.contains("What may be lost") && text.contains(written.lines().next().expect("a line")));
+    let new = another(folder.path(), "new", 78);
+    assert!(counter(&["format", "--config", &new, "--from", to]).status.success());
+    let _new: Vec<_> = ["0", "1", "2"].map(|id| start(&new, id)).into();
+    assert!(counter(&["add", "--config", &new, "1", "--timeout", "20"]).status.success());
+    assert_eq!(last_line(&counter(&["get", "--config", &new])), "6");
+    // The old replica comes back under the same address, and is refused.
+    let text = fs::read_to_string(&new).expect("the file");
+    let line = text.lines().find(|line| line.starts_with("replicas")).expect("the addresses");
+    let old = fs::read_to_string(&config).expect("the file");
+    let before = old.lines().find(|line| line.starts_with("replicas")).expect("the addresses");
+    let mut addresses: Vec<&str> = line.split('"').collect();
+    let own = before.split('"').nth(5).expect("its address");
+    addresses[5] = own;
+    fs::write(&config, old.replace(before, &addresses.join("\""))).expect("the file");
+    let mut returned = start(&config, "2");
+    assert_eq!(returned.wait().code(), Some(6), "{}", returned.log());
+    assert!(returned.log().contains("cluster"), "{}", returned.log());
+}
+
 /// A port that is taken has an exit code of its own.
 #[test]
 fn a_port_that_is_taken_is_named() {

@@ -27,6 +27,7 @@ use crate::traits::storage::{CheckpointReader, StorageError};
 const END: &[u8; 8] = b"vsr ckpt";
 /// The length of the manifest, and [`END`].
 const TRAILER: usize = 4 + 8;
+const OTHER_MANIFEST: &str = "its manifest is not the one that it is named after";
 /// More than any manifest has: the bound of what is read for one.
 const MANIFEST_MAX: u32 = 32 << 20;
 
@@ -111,7 +112,16 @@ impl<R: Read + Seek> ChunkReader<R> {
     ///
     /// # Errors
     /// Those of the reader, and `InvalidData` when this is not that checkpoint, whole.
-    pub fn new(mut from: R, id: CheckpointId) -> io::Result<ChunkReader<R>> {
+    pub fn new(from: R, id: CheckpointId) -> io::Result<ChunkReader<R>> {
+        let chunks = ChunkReader::of_any(from)?;
+        if chunks.manifest.id() == id { Ok(chunks) } else { Err(damaged(OTHER_MANIFEST)) }
+    }
+
+    /// Finds the manifest, whichever checkpoint it is of.
+    ///
+    /// # Errors
+    /// Those of the reader, and `InvalidData` when this is no whole checkpoint.
+    pub fn of_any(mut from: R) -> io::Result<ChunkReader<R>> {
         let end = from.seek(SeekFrom::End(0))?;
         let Some(trailer_at) = end.checked_sub(TRAILER as u64) else { return Err(damaged("it is cut off")) };
         let mut trailer = [0; TRAILER];
@@ -125,12 +135,17 @@ impl<R: Read + Seek> ChunkReader<R> {
         let mut bytes = vec![0; len as usize];
         from.seek(SeekFrom::Start(manifest_at))?;
         from.read_exact(&mut bytes)?;
-        let manifest = Manifest::decode(&bytes).filter(|manifest| manifest.id() == id);
-        let Some(manifest) = manifest.filter(|manifest| manifest.bytes() == manifest_at) else {
-            return Err(damaged("its manifest is not the one that it is named after"));
+        let manifest = Manifest::decode(&bytes).filter(|manifest| manifest.bytes() == manifest_at);
+        let Some(manifest) = manifest else {
+            return Err(damaged(OTHER_MANIFEST));
         };
         from.seek(SeekFrom::Start(0))?;
         Ok(ChunkReader { from, manifest, next: 0, chunk: Vec::new(), at: 0 })
+    }
+
+    /// The last op that the checkpoint contains.
+    pub fn op(&self) -> OpNumber {
+        self.manifest.op
     }
 
     /// Compares what was not read yet, too.

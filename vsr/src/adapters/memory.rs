@@ -50,6 +50,12 @@ impl MemoryStorage {
         Ok(MemoryStorage::with_state(config.replacing_state()?))
     }
 
+    /// A storage for a replica that begins with the state of another cluster: [`backup::restore`](crate::backup::restore) puts it there.
+    #[must_use]
+    pub fn format_to_restore(config: &crate::Config) -> MemoryStorage {
+        MemoryStorage::with_state(config.restoring_state())
+    }
+
     /// A freshly formatted storage with the given state.
     #[must_use]
     pub fn with_state(state: VsrState) -> MemoryStorage {

@@ -791,6 +791,7 @@ mod full;
 mod parts;
 mod publish;
 mod start;
+pub(crate) use start::read as read_checkpoint;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -66,7 +66,7 @@ pub(super) async fn restore<S: StateMachine, D: Storage>(
 }
 
 /// The state machine of a checkpoint, and what it has beside the machine.
-pub(super) async fn read<S: StateMachine, D: Storage>(
+pub(crate) async fn read<S: StateMachine, D: Storage>(
     storage: &D,
     id: CheckpointId,
     constants: Constants,

@@ -5,6 +5,7 @@ use super::checkpoints::{Checkpoints, Stage, TakeCheckpoint, encode};
 use super::digests::{Difference, Verdict};
 use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
+use crate::protocol::recovery::replacements::Replacements;
 use crate::protocol::types::checkpoint::{CheckpointId, Span, StateDigest};
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::Header;
@@ -48,6 +49,13 @@ impl Core {
         self.checkpoints.stage =
             Stage::Due(TakeCheckpoint { op, head: encode(header, &self.sessions, &self.rejoin.replacements), keep });
         self.checkpoints.digest_due = Some(op);
+    }
+
+    /// What comes before the bytes of the state machine as it is, for another cluster: this one's disks are none of that one's. `None` before
+    /// the first op.
+    pub(crate) fn state_head(&self) -> Option<(Header, Vec<u8>)> {
+        let header = self.log.header(self.applied).copied()?;
+        Some((header, encode(&header, &self.sessions, &Replacements::default())))
     }
 
     /// Called at each retry. There may never be another op with which a checkpoint would be due: in a full log, where the last one could not be

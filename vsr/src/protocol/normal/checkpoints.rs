@@ -48,7 +48,23 @@ impl CheckpointHead {
     /// # Errors
     /// Those of the reader, and `InvalidData` for bytes that are no such head.
     pub fn read(from: &mut dyn Read, constants: &Constants) -> io::Result<CheckpointHead> {
-        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+        let (header, of_sessions, of_replacements) = CheckpointHead::read_fixed(from)?;
+        let mut bytes = Vec::new();
+        from.take(of_sessions).read_to_end(&mut bytes)?;
+        let sessions = SessionTable::decode(&bytes, constants).ok_or_else(|| wrong("no table of sessions"))?;
+        bytes.clear();
+        from.take(of_replacements).read_to_end(&mut bytes)?;
+        let replacements = Replacements::decode(&bytes).ok_or_else(|| wrong("no table of disks"))?;
+        Ok(CheckpointHead { header, sessions, replacements })
+    }
+
+    /// Reads no more than the header of its last op.
+    pub(crate) fn header_of(from: &mut dyn Read) -> io::Result<Header> {
+        CheckpointHead::read_fixed(from).map(|(header, ..)| header)
+    }
+
+    /// The header, and the lengths of the tables that follow.
+    fn read_fixed(from: &mut dyn Read) -> io::Result<(Header, u64, u64)> {
         let mut fixed = [0; 8 + 4 + Header::LEN + 2 * 8];
         from.read_exact(&mut fixed)?;
         let (magic, mut rest) = fixed.split_at(8);
@@ -63,14 +79,12 @@ impl CheckpointHead {
         let (of_sessions, of_replacements) = (length(SESSIONS_BYTES_MAX), length(REPLACEMENTS_BYTES_MAX));
         let (of_sessions, of_replacements) =
             of_sessions.zip(of_replacements).ok_or_else(|| wrong("an absurd length of a table"))?;
-        let mut bytes = Vec::new();
-        from.take(of_sessions).read_to_end(&mut bytes)?;
-        let sessions = SessionTable::decode(&bytes, constants).ok_or_else(|| wrong("no table of sessions"))?;
-        bytes.clear();
-        from.take(of_replacements).read_to_end(&mut bytes)?;
-        let replacements = Replacements::decode(&bytes).ok_or_else(|| wrong("no table of disks"))?;
-        Ok(CheckpointHead { header, sessions, replacements })
+        Ok((header, of_sessions, of_replacements))
     }
+}
+
+fn wrong(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.to_owned())
 }
 
 pub(super) fn encode(header: &Header, sessions: &SessionTable, replacements: &Replacements) -> Vec<u8> {

@@ -1,0 +1,212 @@
+//! States that go from one cluster to another, on storage in memory.
+
+use std::fs;
+use std::io::Read;
+
+use futures::executor::{LocalPool, block_on};
+use futures::future::join_all;
+use futures::task::LocalSpawnExt;
+
+use super::*;
+use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
+use crate::{ApplyContext, Config, QueryContext, Replica, RestoreError};
+
+const OLD: ClusterId = ClusterId(1);
+const NEW: ClusterId = ClusterId(2);
+
+#[derive(Debug, Default)]
+struct Adds(u64);
+
+impl StateMachine for Adds {
+    type Command = u64;
+    type Reply = u64;
+    type Query = ();
+    type Answer = u64;
+    fn apply(&mut self, _: &ApplyContext, more: u64) -> u64 {
+        self.0 += more;
+        self.0
+    }
+    fn query(&self, _: &QueryContext, (): ()) -> u64 {
+        self.0
+    }
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self.0)
+    }
+    fn restore(from: &mut dyn Read) -> Result<Adds, RestoreError> {
+        Snapshot::read(from).map(Adds)
+    }
+}
+
+fn config(cluster: ClusterId, replica: usize, members: usize, checkpoint_ops: u64) -> Config {
+    let addresses = (0..members).map(|id| format!("r{id}"));
+    let mut config = Config::new(cluster, ReplicaId(replica as u8), addresses).unwrap();
+    config.membership.constants.checkpoint_ops = checkpoint_ops;
+    config
+}
+
+fn disks(configs: &[Config], format: impl Fn(&Config) -> MemoryStorage) -> Vec<MemoryStorage> {
+    configs.iter().map(format).collect()
+}
+
+/// Runs the replicas on these disks until so many commands are executed. The sum.
+fn add(configs: &[Config], disks: &[MemoryStorage], commands: u64) -> u64 {
+    let (mut pool, network) = (LocalPool::new(), MemoryNetwork::new(configs.len()));
+    let mut handles = Vec::new();
+    for (config, disk) in configs.iter().zip(disks) {
+        let builder = Replica::builder(config.clone(), Adds::default()).storage(disk.clone());
+        let (replica, handle) = builder.network(network.endpoint(config.replica)).build().unwrap();
+        handles.push(handle);
+        pool.spawner().spawn_local(async move { replica.run().await.unwrap() }).unwrap();
+    }
+    pool.run_until(async move {
+        for at in 0..commands {
+            handles[at as usize % handles.len()].submit(1).await.unwrap();
+        }
+        let sum = handles[0].query(()).await.unwrap();
+        join_all(handles.iter().map(|handle| handle.shutdown())).await;
+        sum
+    })
+}
+
+fn export_from(disk: &MemoryStorage, reach: Reach, to: &Path) -> Result<Backup, BackupError> {
+    block_on(export(disk, (Adds::default(), 1), reach, to))
+}
+
+/// A new cluster goes on where the file ends, whether that was a checkpoint, a log, or both.
+#[test]
+fn a_new_cluster_goes_on_from_a_backup() {
+    for (members, checkpoint_ops, commands) in [(1, 0, 35), (3, 0, 35), (3, 10, 35), (3, 10, 0)] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("backup");
+        let old: Vec<_> = (0..members).map(|id| config(OLD, id, members, checkpoint_ops)).collect();
+        let olds = disks(&old, MemoryStorage::format);
+        add(&old, &olds, commands.max(1));
+        let backup = export_from(&olds[members - 1], Reach::Head, &file).unwrap();
+        assert_eq!((backup.cluster, verify(&file).unwrap()), (OLD, backup));
+        let new: Vec<_> = (0..3).map(|id| config(NEW, id, 3, checkpoint_ops)).collect();
+        let news = disks(&new, MemoryStorage::format_to_restore);
+        for disk in &news {
+            assert_eq!(block_on(restore(disk, &file)).unwrap(), backup);
+            assert!(matches!(block_on(restore(disk, &file)), Err(BackupError::NotForIt)), "once");
+        }
+        assert_eq!(add(&new, &news, 7), commands.max(1) + 7);
+        // It is a cluster like any other: of which there is a backup, too.
+        let again = folder.path().join("again");
+        let backup = export_from(&news[0], Reach::Head, &again).unwrap();
+        assert_eq!(backup.cluster, NEW);
+        let third = config(ClusterId(3), 0, 1, 0);
+        let disk = MemoryStorage::format_to_restore(&third);
+        block_on(restore(&disk, &again)).unwrap();
+        assert_eq!(add(&[third], &[disk], 1), commands.max(1) + 8);
+    }
+}
+
+/// What is above the commit number of the record may never have been committed: it is taken on purpose only.
+#[test]
+fn a_backup_reaches_as_far_as_it_is_asked_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let old: Vec<_> = (0..3).map(|id| config(OLD, id, 3, 0)).collect();
+    let olds = disks(&old, MemoryStorage::format);
+    add(&old, &olds, 20);
+    for disk in &olds {
+        let Recovered { mut state, slots, .. } = block_on(disk.recover()).unwrap();
+        // A record that is behind: the log never rested.
+        state.commit = CommitNumber(0);
+        block_on(disk.write(Batch { state: Some(state), ..Batch::default() })).unwrap();
+        let head = OpNumber(slots.len() as u64);
+        let survivor = block_on(examine(disk)).unwrap();
+        assert_eq!((survivor.head, survivor.intact, survivor.distrusted), (head, head, None));
+        let commit = survivor.commit;
+        assert!(commit.op() < head && commit.0 >= 20, "the last header says what was committed before it: {commit}");
+        for (reach, expected) in [(Reach::Committed, commit.op()), (Reach::Head, head)] {
+            let name = format!("{reach:?} of {}", survivor.replica.0);
+            let backup = export_from(disk, reach, &folder.path().join(name)).unwrap();
+            assert_eq!((backup.op, backup.commit), (expected, commit));
+        }
+    }
+}
+
+/// A file that is not whole, or not meant for a storage, changes nothing there.
+#[test]
+fn what_does_not_belong_there_is_refused_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, bad) = (folder.path().join("backup"), folder.path().join("bad"));
+    let old = config(OLD, 0, 1, 0);
+    let disk = MemoryStorage::format(&old);
+    add(std::slice::from_ref(&old), std::slice::from_ref(&disk), 5);
+    export_from(&disk, Reach::Committed, &file).unwrap();
+    assert!(matches!(export_from(&disk, Reach::Head, &file), Err(BackupError::Exists(_))));
+    assert!(matches!(block_on(restore(&disk, &file)), Err(BackupError::NotForIt)), "it holds a replica");
+    let same = MemoryStorage::format_to_restore(&config(OLD, 0, 1, 0));
+    assert!(matches!(block_on(restore(&same, &file)), Err(BackupError::SameCluster(OLD))));
+    let new = config(NEW, 0, 1, 0);
+    let disk = MemoryStorage::format_to_restore(&new);
+    let fresh = block_on(disk.recover()).unwrap();
+    assert!(matches!(block_on(restore(&disk, &bad)), Err(BackupError::File { .. })), "it is not there");
+    let bytes = fs::read(&file).unwrap();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        fs::write(&bad, &damaged).unwrap();
+        let refused = block_on(restore(&disk, &bad));
+        assert!(matches!(refused, Err(BackupError::NotWhole { .. })), "byte {at}: {refused:?}");
+        fs::write(&bad, &bytes[..at]).unwrap();
+        let refused = block_on(restore(&disk, &bad));
+        assert!(matches!(refused, Err(BackupError::NotWhole { .. })), "cut off at {at}: {refused:?}");
+    }
+    assert_eq!(block_on(disk.recover()).unwrap().state, fresh.state);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing unfinished is left");
+}
+
+/// A storage that does not have all that is committed is no source.
+#[test]
+fn a_storage_that_lacks_something_gives_no_backup() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("backup");
+    let old = config(OLD, 0, 1, 10);
+    let disk = MemoryStorage::format(&old);
+    add(std::slice::from_ref(&old), std::slice::from_ref(&disk), 45);
+    assert!(block_on(examine(&disk)).unwrap().checkpoint.is_some());
+    disk.harm_checkpoints();
+    let refused = export_from(&disk, Reach::Head, &file);
+    assert!(matches!(refused, Err(BackupError::NoState { .. })), "{refused:?}");
+    let old = config(OLD, 0, 1, 0);
+    let disk = MemoryStorage::format(&old);
+    add(std::slice::from_ref(&old), std::slice::from_ref(&disk), 5);
+    let mut state = block_on(disk.recover()).unwrap().state;
+    state.commit = CommitNumber(4);
+    let truncated = Batch { truncate_above: Some(OpNumber(2)), state: Some(state), ..Batch::default() };
+    block_on(disk.write(truncated)).unwrap();
+    let refused = export_from(&disk, Reach::Head, &file);
+    assert!(matches!(refused, Err(BackupError::Incomplete { op: OpNumber(3), .. })), "{refused:?}");
+    let fresh = MemoryStorage::format(&old);
+    assert!(matches!(export_from(&fresh, Reach::Head, &file), Err(BackupError::Empty)));
+    assert!(!file.exists());
+}
+
+/// Rule 7.4: the log of the highest view, and of these the longest; one whose word did not count is the last choice.
+#[test]
+fn the_storage_that_knows_most_is_the_best() {
+    let survivor = |log_view: u64, intact: u64, distrusted: Option<&'static str>| Survivor {
+        cluster: OLD,
+        replica: ReplicaId(0),
+        members: 5,
+        replication_quorum: 3,
+        view: View::default(),
+        log_view: View { number: log_view, ..View::default() },
+        commit: CommitNumber(0),
+        intact: OpNumber(intact),
+        head: OpNumber(intact),
+        checkpoint: None,
+        distrusted,
+    };
+    let old = Some("an old disk");
+    for (survivors, expected) in [
+        (vec![], None),
+        (vec![survivor(1, 9, None), survivor(2, 5, None), survivor(2, 6, None)], Some(2)),
+        (vec![survivor(1, 9, None), survivor(2, 50, old)], Some(0)),
+        (vec![survivor(1, 9, old), survivor(2, 5, old)], Some(1)),
+    ] {
+        assert_eq!(best(&survivors), expected, "{survivors:?}");
+    }
+}
