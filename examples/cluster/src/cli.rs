@@ -57,7 +57,7 @@ pub enum Command {
         #[arg(long)]
         id: u8,
     },
-    /// Runs a replica until Ctrl-C. Prints "ready" once it is recovered from its disk, and not refused by its peers.
+    /// Runs a replica until Ctrl-C; takes a checkpoint on SIGUSR1. Prints "ready" once it is recovered from its disk, and not refused by its peers.
     Replica {
         /// The configuration file of the cluster.
         #[arg(long)]

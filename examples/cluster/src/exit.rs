@@ -78,9 +78,9 @@ fn code_of(error: &Error) -> u8 {
         || matches!(asked, Some(QueryError::TimedOut | QueryError::Stopped | QueryError::Busy));
     if again {
         NO_ANSWER
-    } else if matches!(error.downcast_ref::<BackupError>(), Some(error) if is_of_the_storage(error)) {
-        STORAGE
-    } else if error.downcast_ref::<StorageError>().is_some_and(|error| !matches!(error, StorageError::Config(_))) {
+    } else if error.downcast_ref::<StorageError>().is_some_and(|error| !matches!(error, StorageError::Config(_)))
+        || error.downcast_ref::<BackupError>().is_some_and(is_of_the_storage)
+    {
         STORAGE
     } else if error.is::<MetricsServerError>() || error.downcast_ref::<TcpError>().is_some_and(is_of_the_network) {
         NETWORK

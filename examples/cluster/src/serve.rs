@@ -12,7 +12,7 @@ use vsr::{Client, ClientConfig, Clock, Replica, ReplicaError, ReplicaId, StateMa
 use vsr_net_tcp::{MetricsServer, TcpClient, TcpNetwork, TcpOptions};
 
 use crate::exit::{self, failure};
-use crate::output::tell;
+use crate::output::{complain, tell};
 use crate::{App, ClusterConfig, Error};
 
 fn options(config: &ClusterConfig) -> TcpOptions {
@@ -55,12 +55,13 @@ const SETTLED: Duration = Duration::from_millis(100);
 const REFUSED_MAX: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Runs a replica until it is told to end, by Ctrl-C or SIGTERM.
+/// Runs a replica until it is told to end, by Ctrl-C or SIGTERM. SIGUSR1 wants a checkpoint.
 pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
     let cluster = ClusterConfig::read(path)?;
     let config = cluster.replica(id)?;
     survive_file_limit()?;
     let mut signals = Signals::new()?;
+    let mut checkpoint_wanted = signal(SignalKind::user_defined1())?;
     // First of all: a second process of this replica ends here.
     let storage = cluster.open(id)?;
     // Before anything looks a metric up.
@@ -88,6 +89,15 @@ pub(crate) async fn replica<A: App>(path: &Path, id: u8) -> Result<(), Error> {
             biased;
             ended = &mut running => return ended?.map_err(|error| named(error, path, &cluster.folder_of(id))),
             _ = signals.next() => break,
+            _ = checkpoint_wanted.recv() => {
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    match handle.checkpoint().await {
+                        Ok(op) => tell(format_args!("there is a checkpoint after op {op}")),
+                        Err(error) => complain(format_args!("no checkpoint: {error}")),
+                    }
+                });
+            }
             () = tokio::time::sleep(watched.pause()) => {}
         }
         match watched.look(watched.clock.now(), handle.status().health) {

@@ -257,6 +257,24 @@ fn a_disk_of_a_cluster_of_two_is_not_replaced() {
     assert!(!folder.path().join("data").exists());
 }
 
+/// An operator wants a checkpoint now.
+#[test]
+fn a_signal_makes_a_replica_take_a_checkpoint() {
+    let (folder, config) = formatted();
+    let _replicas: Vec<_> = ["0", "1"].map(|id| start(&config, id)).into();
+    let replica = start(&config, "2");
+    assert!(counter(&["add", "--config", &config, "5"]).status.success());
+    let folder = folder.path().join("data/replica-2");
+    let folder = folder.to_str().expect("a path");
+    let shown = || String::from_utf8_lossy(&counter(&["inspect", folder]).stdout).into_owned();
+    assert!(!shown().contains("checkpoint "), "{}", shown());
+    until("it has the op", || metric(&replica.metrics, "vsr_applied_op") > 1.0);
+    let told = Command::new("kill").args(["-USR1", &replica.child.id().to_string()]).status();
+    assert!(told.expect("kill runs").success());
+    until("there is one", || metric(&replica.metrics, "vsr_checkpoint_op") > 1.0);
+    assert!(shown().contains("checkpoint "), "{}", shown());
+}
+
 /// The configuration of another cluster, beside that of the first one.
 fn another(folder: &Path, name: &str, cluster: u64) -> String {
     let home = folder.join(name);

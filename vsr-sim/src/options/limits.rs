@@ -150,6 +150,11 @@ impl Limits {
         }
     }
 
+    /// Whether checkpoints are taken in a run.
+    pub(crate) fn takes_checkpoints(&self) -> bool {
+        self.checkpoint_ops > 0 && self.checkpoint_ops != CHECKPOINT_OPS.default
+    }
+
     pub(crate) fn set_config(&self, config: &mut Config) {
         config.timing = self.timing;
         let constants = &config.membership.constants;

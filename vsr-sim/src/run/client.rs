@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use vsr::protocol::{Monotonic, OpNumber, Peer, Position, Random};
 use vsr::{Checksum, Client, Handle, QueryError, SubmitError};
 
@@ -21,6 +22,8 @@ pub(crate) struct Worker<S: Simulated> {
     pub(crate) random: Random,
     pub(crate) workload: Workload<S>,
     pub(crate) queries_percent: u64,
+    /// Whether it asks its replica for checkpoints.
+    pub(crate) wants_checkpoints: bool,
     pub(crate) recorder: Arc<Mutex<Recorder<S>>>,
 }
 
@@ -104,6 +107,10 @@ impl<S: Simulated> Worker<S> {
             self.pause().await;
             if !lock(&self.life.world).faults_on {
                 return;
+            }
+            if self.wants_checkpoints && self.random.chance(1, 4) {
+                // Nobody waits for it.
+                let _ = handle.checkpoint().now_or_never();
             }
             let step = (self.workload)(&mut self.random, self.queries_percent);
             let node = self.life.node;

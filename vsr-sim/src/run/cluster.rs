@@ -470,6 +470,7 @@ impl<S: Simulated> Run<S> {
             random: Random::new(seed),
             workload: self.workload.clone(),
             queries_percent: self.options.queries_percent,
+            wants_checkpoints: self.options.limits.takes_checkpoints(),
             recorder: self.recorder.clone(),
         }
     }

@@ -195,6 +195,23 @@ pub(crate) struct Submission {
     pub(crate) caller: Caller,
 }
 
+/// Why there is no checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The storage keeps none.
+    #[error("this storage keeps no checkpoints")]
+    Unsupported,
+    /// It could not be written, or the state machine gave no snapshot. The log of the replica says why; nothing is lost by it.
+    #[error("the checkpoint was not written: the replica's log says why; ask again when that is over")]
+    Failed,
+    /// The replica has stopped.
+    #[error("the replica has stopped")]
+    Stopped,
+}
+
+pub(crate) type CheckpointAnswer = Result<OpNumber, CheckpointError>;
+
 pub(crate) type QueryAnswer = Result<(Bytes, OpNumber), QueryError>;
 
 pub(crate) struct QuerySubmission {
@@ -223,6 +240,7 @@ pub(crate) struct Inbox {
     pub(crate) submissions: Vec<Submission>,
     pub(crate) queries: Vec<QuerySubmission>,
     pub(crate) explain: Vec<oneshot::Sender<String>>,
+    pub(crate) checkpoints: Vec<oneshot::Sender<CheckpointAnswer>>,
     /// A client's questions to single replicas.
     pub(crate) status: Vec<(ReplicaId, oneshot::Sender<(ReplicaStatus, String)>)>,
     pub(crate) watchers: Vec<Arc<Mutex<WatchQueue>>>,
@@ -240,6 +258,7 @@ impl Inbox {
         self.submissions.is_empty()
             && self.queries.is_empty()
             && self.explain.is_empty()
+            && self.checkpoints.is_empty()
             && self.status.is_empty()
             && self.watchers.is_empty()
             && self.shutdown.is_empty()

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-pub use crate::client::inbox::{Events, Positioned, QueryError, ReplicaStatus, WatchEvent};
+pub use crate::client::inbox::{CheckpointError, Events, Positioned, QueryError, ReplicaStatus, WatchEvent};
 use crate::client::inbox::{
     Shared, WatchQueue, close_watch, send_query, send_query_within, submit_command, submit_within,
 };
@@ -141,6 +141,28 @@ impl<S> Handle<S> {
         }
         self.shared.waker.wake();
         receiver.await.unwrap_or_else(|_| self.shared.last_words())
+    }
+
+    /// Takes a checkpoint, whether one is due or not: before a backup, or an upgrade. Returns, when it is durable, its last op: it contains all that
+    /// this replica had applied at the call. The newest one will do where it contains that. While the replica fetches a state from the others, it
+    /// waits.
+    ///
+    /// # Errors
+    /// A [`CheckpointError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future stops the waiting, not the checkpoint.
+    pub async fn checkpoint(&self) -> Result<OpNumber, CheckpointError> {
+        let (answer, receiver) = oneshot::channel();
+        {
+            let mut inbox = self.shared.inbox();
+            if inbox.closed {
+                return Err(CheckpointError::Stopped);
+            }
+            inbox.checkpoints.push(answer);
+        }
+        self.shared.waker.wake();
+        receiver.await.unwrap_or(Err(CheckpointError::Stopped))
     }
 
     /// What happens from now on, as it happens. A reader that is too slow is told how much it missed.

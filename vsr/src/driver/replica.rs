@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
+use self::checkpoint::WantedCheckpoint;
 use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, keep};
 use self::parts::Transferring;
 use super::handle::Handle;
@@ -248,6 +249,7 @@ async fn drive<S: StateMachine, D: Storage, N: Network, C: Clock>(
         queries: BTreeMap::new(),
         client_queries: BTreeMap::new(),
         explain_asked: Vec::new(),
+        checkpoints_asked: Vec::new(),
         status_asked: Vec::new(),
         query_max: config.query_max as usize,
         answer_max: config.answer_max as usize,
@@ -360,6 +362,7 @@ struct Driver<'a, S, D, N, C> {
     client_queries: BTreeMap<(ClientId, u64), Monotonic>,
     /// Questions of handles and of clients about the replica's status, answered at the end of the turn.
     explain_asked: Vec<oneshot::Sender<String>>,
+    checkpoints_asked: Vec<WantedCheckpoint>,
     status_asked: Vec<(ClientId, u64)>,
     query_max: usize,
     answer_max: usize,
@@ -584,8 +587,8 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
     }
 
     fn take_in(&mut self, inbox: Inbox, now: Monotonic) -> bool {
-        let Inbox { submissions, queries, explain, watchers, shutdown, stop_now, .. } = inbox;
-        let mut progress = !(submissions.is_empty() && queries.is_empty());
+        let Inbox { submissions, queries, explain, checkpoints, watchers, shutdown, stop_now, .. } = inbox;
+        let mut progress = !(submissions.is_empty() && queries.is_empty() && checkpoints.is_empty());
         for Submission { command, caller } in submissions {
             self.session.submit(command, caller);
         }
@@ -601,6 +604,7 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             }
         }
         self.explain_asked.extend(explain);
+        self.want_checkpoints(checkpoints);
         self.watchers.extend(watchers);
         if !shutdown.is_empty() {
             self.shared.inbox().shutdown.extend(shutdown);

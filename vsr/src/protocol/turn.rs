@@ -199,6 +199,9 @@ pub enum Input {
         /// What it has beside the state machine; `None` when it cannot be read.
         head: Option<CheckpointHead>,
     },
+    /// A checkpoint is wanted of what is applied, whether one is due or not. It is taken when the one under way is done, and not at all where the
+    /// newest one contains everything.
+    WantCheckpoint,
     /// The process is going to stop: a primary gives up its role, so that the cluster loses no time-out.
     HandOver,
 }
@@ -401,6 +404,7 @@ impl Core {
             Input::PartRead { request, bytes, is_damaged } => self.on_part_read(request, bytes, is_damaged),
             Input::PartStored { id, part, next } => self.on_part_stored(id, part, next),
             Input::Restored { id, head } => self.on_restored(id, head),
+            Input::WantCheckpoint => self.checkpoints.is_wanted = true,
             Input::HandOver => self.hand_over(),
         }
     }
@@ -416,6 +420,7 @@ impl Core {
             self.prepare_queued();
             self.flush_reads();
             self.name_checkpoint();
+            self.take_wanted_checkpoint();
             self.drop_covered();
             self.run_transfer();
             self.run_rejoin();
@@ -573,6 +578,7 @@ mod tests {
                 Input::Requests(vec![request]),
                 Input::Query(1),
                 Input::PeerUp(ReplicaId(0)),
+                Input::WantCheckpoint,
                 Input::HandOver,
             ],
             ..Inputs::default()

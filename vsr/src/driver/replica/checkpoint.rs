@@ -2,13 +2,28 @@
 
 use std::task::{Context, Poll};
 
+use futures::channel::oneshot;
+
 use super::{Checkpointing, Driver};
+use crate::client::inbox::{CheckpointAnswer, CheckpointError};
 use crate::log;
 use crate::protocol::{Input, Monotonic, OpNumber, TakeCheckpoint};
 use crate::traits::clock::Clock;
 use crate::traits::network::Network;
 use crate::traits::state_machine::StateMachine;
 use crate::traits::storage::Storage;
+
+/// Somebody waits for a checkpoint that contains this op.
+pub(super) struct WantedCheckpoint {
+    applied: OpNumber,
+    answer: oneshot::Sender<CheckpointAnswer>,
+}
+
+fn tell(asked: impl IntoIterator<Item = oneshot::Sender<CheckpointAnswer>>, answer: CheckpointAnswer) {
+    for to in asked {
+        let _ = to.send(answer);
+    }
+}
 
 impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
     /// Gives the core the digest of the state, which is that after this op.
@@ -19,8 +34,37 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
         }
     }
 
+    /// Callers of the handle want checkpoints of what is applied now.
+    pub(super) fn want_checkpoints(&mut self, asked: Vec<oneshot::Sender<CheckpointAnswer>>) {
+        if asked.is_empty() {
+            return;
+        }
+        if !self.storage.keeps_checkpoints() {
+            return tell(asked, Err(CheckpointError::Unsupported));
+        }
+        let applied = self.core.applied();
+        self.checkpoints_asked.extend(asked.into_iter().map(|answer| WantedCheckpoint { applied, answer }));
+        self.inputs.arrived.push(Input::WantCheckpoint);
+    }
+
+    /// Those that are there now.
+    fn answer_checkpoints(&mut self) {
+        let newest = self.core.durable_checkpoint();
+        for WantedCheckpoint { answer, .. } in self.checkpoints_asked.extract_if(.., |asked| asked.applied <= newest) {
+            let _ = answer.send(Ok(newest));
+        }
+    }
+
+    /// No further one is tried for those that wait.
+    fn fail_checkpoints(&mut self) {
+        tell(self.checkpoints_asked.drain(..).map(|asked| asked.answer), Err(CheckpointError::Failed));
+    }
+
     /// Takes the digest and the checkpoint that the last turn has asked for: the state is that after their op until the next turn.
     pub(super) fn take_checkpoint(&mut self, now: Monotonic) {
+        if !self.checkpoints_asked.is_empty() {
+            self.answer_checkpoints();
+        }
         if let Some(op) = self.effects.digest.take() {
             self.take_digest(op);
         }
@@ -33,6 +77,7 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
             Err(panic) => {
                 log::error!(%op, %panic, "no checkpoint: the state machine panicked while its snapshot was taken");
                 self.inputs.arrived.push(Input::Checkpoint { op, written: None });
+                self.fail_checkpoints();
             }
         }
     }
@@ -47,6 +92,9 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
         let written = result.map_err(
             |error| log::warn!(%op, %error, "a checkpoint is not written, and the log is not dropped; another is tried when it is due, or when the log is full"),
         );
+        if written.is_err() {
+            self.fail_checkpoints();
+        }
         self.inputs.arrived.push(Input::Checkpoint { op, written: written.ok() });
         true
     }

@@ -13,7 +13,7 @@ use futures::task::LocalSpawnExt;
 
 use super::tests::config_of;
 use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
-use crate::client::inbox::WatchEvent;
+use crate::client::inbox::{CheckpointError, WatchEvent};
 use crate::protocol::{Event, OpNumber};
 use crate::traits::network::Network;
 use crate::{
@@ -85,6 +85,39 @@ fn a_start_restores_the_machine_and_applies_the_rest() {
     assert_eq!((sum, applied, checkpoint.0, restored()), (35, 35, 30, 0));
     let (sum, applied, _) = add(&storage, &config, 1);
     assert_eq!((sum, applied, restored()), (36, 0, 1), "the machine that was given has applied nothing");
+}
+
+/// Rule 9.1: on request, whether one is due or not; and no second one of the same state.
+#[test]
+fn a_checkpoint_is_taken_on_request() {
+    let mut config = config_of(0, 1);
+    config.membership.constants.checkpoint_ops = 0;
+    let storage = MemoryStorage::format(&config);
+    let (mut pool, applied) = (LocalPool::new(), Arc::new(AtomicU64::new(0)));
+    let builder = Replica::builder(config.clone(), Adds { sum: 0, applied }).storage(storage.clone());
+    let (replica, handle) = builder.network(MemoryNetwork::new(1).endpoint(ReplicaId(0))).build().unwrap();
+    pool.spawner().spawn_local(async move { replica.run().await.unwrap() }).unwrap();
+    pool.run_until(async move {
+        assert_eq!(handle.checkpoint().await, Ok(OpNumber::ZERO), "nothing is there yet");
+        for _ in 0..5 {
+            handle.submit(1).await.unwrap();
+        }
+        let first = handle.checkpoint().await.unwrap();
+        assert!(first >= OpNumber(5) && handle.status().checkpoint == first);
+        assert_eq!(handle.checkpoint().await, Ok(first), "nothing came since");
+        handle.submit(1).await.unwrap();
+        let (one, other) = futures::join!(handle.checkpoint(), handle.checkpoint());
+        assert_eq!((one, other), (Ok(first.next()), Ok(first.next())));
+        RESTORED.with(|restored| restored.1.set(true));
+        handle.submit(1).await.unwrap();
+        assert_eq!(handle.checkpoint().await, Err(CheckpointError::Failed));
+        RESTORED.with(|restored| restored.1.set(false));
+        assert_eq!(handle.checkpoint().await, Ok(first.next().next()));
+        handle.shutdown().await;
+        assert_eq!(handle.checkpoint().await, Err(CheckpointError::Stopped));
+    });
+    let (sum, applied, _) = add(&storage, &config, 0);
+    assert_eq!((sum, applied), (7, 0), "a start goes on from it");
 }
 
 /// A machine whose snapshots panic costs its checkpoints, not its replica.

@@ -44,7 +44,10 @@ impl Core {
         };
         // Whose checkpoints come later than those of its primary has dropped less: up to one log more. What puts a disk in the place of a lost one
         // finds room in any log.
-        let logs = if self.membership.constants.checkpoint_ops == 0 { 1 } else { 2 };
+        let is_taken = self.membership.constants.checkpoint_ops > 0
+            || self.checkpoint() > OpNumber::ZERO
+            || self.progress.iter().any(|member| member.checkpoint() > OpNumber::ZERO);
+        let logs = if is_taken { 2 } else { 1 };
         Account {
             name: "bytes of entries in the log",
             counted: self.log.bytes(),

@@ -78,6 +78,24 @@ impl Core {
         }
     }
 
+    /// Called once a turn: somebody has asked for a checkpoint.
+    pub(crate) fn take_wanted_checkpoint(&mut self) {
+        let may = self.options.checkpoints && matches!(self.checkpoints.stage, Stage::Idle);
+        if !self.checkpoints.is_wanted || !may || !self.is_between_ops() || !self.transfer.is_over() {
+            return;
+        }
+        self.checkpoints.is_wanted = false;
+        if let Some(header) = self.log.header(self.applied).copied().filter(|header| header.op > self.checkpoint()) {
+            self.mark("a checkpoint is taken on request");
+            self.want_checkpoint(&header);
+        }
+    }
+
+    /// The op of the newest checkpoint that the durable record names; 0 for none.
+    pub(crate) fn durable_checkpoint(&self) -> OpNumber {
+        self.checkpoints.durable.last().map_or(OpNumber::ZERO, |newest| newest.op)
+    }
+
     /// What storage has to keep: what the durable record names, and the one that is staged, what is fetched, and what is lent.
     pub(crate) fn kept_checkpoints(&self) -> Vec<CheckpointId> {
         let mut kept = self.checkpoints.durable.clone();

@@ -124,6 +124,8 @@ pub(crate) struct Checkpoints {
     /// What was applied since the last one was due, taken or skipped.
     pub(super) since: Span,
     pub(super) stage: Stage,
+    /// One is wanted, whether it is due or not.
+    pub(crate) is_wanted: bool,
     /// How many were due while another one was not done.
     pub(super) skipped: u64,
     /// When the last one could not be written; `None` once one was.
