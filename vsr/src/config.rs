@@ -139,6 +139,8 @@ pub(crate) fn check_holds(
 
 /// Every sum and every multiple of times that are no longer stays far below what a clock can count.
 const TIME_MAX: Duration = Duration::from_secs(3600);
+/// More often, and the disk would have nothing else to do.
+const SCRUB_MIN: Duration = Duration::from_millis(1);
 /// Shorter times are below what a timer can tell apart.
 const TIME_MIN: Duration = Duration::from_micros(1);
 
@@ -238,6 +240,7 @@ impl Config {
             quorum_timeout,
             disk_stall_timeout,
             forward_timeout,
+            scrub,
         } = self.timing;
         for (field, value, why) in [
             ("timing.heartbeat", heartbeat, "backups wait for it"),
@@ -250,6 +253,14 @@ impl Config {
             ("timing.forward_timeout", forward_timeout, "a primary that drops requests is replaced after it"),
         ] {
             check_time(field, value, TIME_MIN, why)?;
+        }
+        if !scrub.is_zero() {
+            check_time(
+                "timing.scrub",
+                scrub,
+                SCRUB_MIN,
+                "a part of the disk is read at this interval, or zero: never",
+            )?;
         }
         if primary_timeout < heartbeat * 3 {
             let why = format!("at least three heartbeats of {heartbeat:?}, or one late heartbeat changes the view");
@@ -372,8 +383,14 @@ mod tests {
             quorum_timeout: hour,
             disk_stall_timeout: hour,
             forward_timeout: hour,
+            scrub: hour,
         };
         assert_eq!(slow.validate(), Ok(()));
+        for (scrub, is_right) in [(Duration::ZERO, true), (SCRUB_MIN, true), (SCRUB_MIN / 2, false), (hour * 2, false)]
+        {
+            slow.timing.scrub = scrub;
+            assert_eq!(slow.validate().is_ok(), is_right, "{scrub:?}");
+        }
     }
 
     /// Every number out of its range is refused with its name, its value, and what it should be.

@@ -31,6 +31,7 @@ fn timing() -> Timing {
         (timing.heartbeat, timing.primary_timeout, timing.view_change_timeout) = (SOON, SOON, SOON);
         (timing.retry, timing.ping, timing.quorum_timeout) = (NEVER, NEVER, NEVER);
         (timing.disk_stall_timeout, timing.forward_timeout) = (NEVER, NEVER);
+        timing.scrub = Duration::ZERO;
     })
 }
 

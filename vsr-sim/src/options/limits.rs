@@ -124,6 +124,7 @@ impl Limits {
             ("quorum-timeout", &mut self.timing.quorum_timeout),
             ("disk-stall-timeout", &mut self.timing.disk_stall_timeout),
             ("forward-timeout", &mut self.timing.forward_timeout),
+            ("scrub", &mut self.timing.scrub),
         ]
     }
 
@@ -339,6 +340,10 @@ impl Options {
         };
         timing.disk_stall_timeout = write * 4 + log_uniform(random, millis(200), Duration::from_secs(3));
         timing.forward_timeout = (delay + write) * 4 + log_uniform(random, millis(300), Duration::from_secs(2));
+        // By a generator of its own. Half of the seeds leave damage until it is met.
+        let mut random = draw(self.seed, CONFIGURATION, 6, 0);
+        let scrub = log_uniform(&mut random, millis(20), Duration::from_secs(2));
+        timing.scrub = if random.chance(1, 2) { Duration::ZERO } else { scrub };
     }
 
     /// Sequences of faults that hardly come about by themselves, each in a few seeds. By a generator of its own: they change nothing

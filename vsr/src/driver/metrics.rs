@@ -27,6 +27,11 @@ pub const METRICS: &[(&str, &str, &str)] = &[
     ("vsr_checkpoints_skipped", "gauge", "checkpoints that were due while one was not done, since the start"),
     ("vsr_checkpoints_failed_total", "counter", "checkpoints that could not be written"),
     ("vsr_log_base", "gauge", "last op that was dropped from the log: checkpoints have it"),
+    (
+        "vsr_damaged_total",
+        "counter",
+        "entries and checkpoints on the disk that were found damaged, and are repaired: see to the disk",
+    ),
     ("vsr_transfers_total", "counter", "checkpoints of other replicas that were begun to be fetched"),
     ("vsr_transfer_progress", "gauge", "part of the checkpoint that is being fetched, from 0 to 1; 1 while none is"),
     ("vsr_view_changes_total", "counter", "views entered"),
@@ -59,6 +64,7 @@ pub(crate) struct Metrics {
     checkpoints_failed: Counter,
     log_base: Gauge,
     transfers: Counter,
+    damaged: Counter,
     transfer_progress: Gauge,
     view_changes: Counter,
     votes: Counter,
@@ -104,6 +110,7 @@ impl Metrics {
             checkpoints_failed: counter!("vsr_checkpoints_failed_total", &label()),
             log_base: gauge!("vsr_log_base", &label()),
             transfers: counter!("vsr_transfers_total", &label()),
+            damaged: counter!("vsr_damaged_total", &label()),
             transfer_progress: gauge!("vsr_transfer_progress", &label()),
             view_changes: counter!("vsr_view_changes_total", &label()),
             votes: counter!("vsr_votes_total", &label()),
@@ -204,6 +211,14 @@ impl Metrics {
                 Event::LogDropped { base } => {
                     log::info!(replica = %core.id(), %base, "the log is dropped up to this op: checkpoints have it");
                 }
+                Event::Damaged { op } => {
+                    self.damaged.increment(1);
+                    log::warn!(replica = %core.id(), %op, "an entry on the disk is damaged: it is fetched from a peer, if there is one; see to the disk");
+                }
+                Event::CheckpointDamaged { op } => {
+                    self.damaged.increment(1);
+                    log::warn!(replica = %core.id(), %op, "a checkpoint on the disk is damaged: a new one takes its place; see to the disk");
+                }
                 Event::TransferBegan { op } => {
                     self.transfers.increment(1);
                     log::warn!(replica = %core.id(), %op, "what is missing here is in no log any more: a checkpoint of the others is fetched");
@@ -212,6 +227,10 @@ impl Metrics {
                 Event::Committed { .. } | Event::Applied { .. } => {}
             }
         }
+        self.marks(core, marks);
+    }
+
+    fn marks(&self, core: &Core, marks: &[Mark]) {
         for mark in marks {
             match mark {
                 Mark::Ignored { message, why } => {

@@ -15,9 +15,8 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, join, select};
 
-use self::checkpoint::WantedCheckpoint;
 use self::full::{FULL_PAUSE, FULL_PAUSE_MAX, Full, keep};
-use self::parts::Transferring;
+use self::parts::{Transferring, WantedCheckpoint};
 use super::handle::Handle;
 use super::metrics::Metrics;
 use crate::adapters::system_clock::SystemClock;
@@ -35,7 +34,7 @@ use crate::protocol::{
 };
 use crate::traits::clock::{Alarm, Clock};
 use crate::traits::network::{Identity, Network, NetworkError, NetworkEvent};
-use crate::traits::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded, encode};
+use crate::traits::state_machine::{QueryContext, QueryFailure, StateMachine, Typed, drop_guarded};
 use crate::traits::storage::{Storage, StorageError};
 
 /// Why a replica's future has ended other than by `shutdown`.
@@ -725,20 +724,6 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
             }
         }
         self.effects.queries = ready;
-    }
-
-    /// Answers the questions of handles and clients about the replica's status.
-    fn answer_questions(&mut self) {
-        if self.explain_asked.is_empty() && self.status_asked.is_empty() {
-            return;
-        }
-        for answer in std::mem::take(&mut self.explain_asked) {
-            let _ = answer.send(self.explain());
-        }
-        for (client, nonce) in std::mem::take(&mut self.status_asked) {
-            let status = encode((self.status(), self.explain())).unwrap_or_default();
-            self.core.tell_client(client, Message::Status { nonce, status }, &mut self.effects);
-        }
     }
 
     fn start_io(&mut self, now: Monotonic) {

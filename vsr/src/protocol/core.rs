@@ -368,6 +368,9 @@ impl Core {
         if self.now >= self.timers.view_deadline {
             self.on_view_change_timeout();
         }
+        if self.now >= self.timers.scrub_at {
+            self.on_scrub_due();
+        }
         if self.now >= self.timers.retry_at {
             let jitter = self.random.below(self.options.timing.retry.as_nanos() as u64 / 4 + 1);
             self.timers.retry_at = self.now.after(self.options.timing.retry + Duration::from_nanos(jitter));

@@ -13,6 +13,8 @@ pub(crate) struct Timers {
     pub(crate) heartbeat_at: Monotonic,
     /// When a backup votes, or a view change is given up.
     pub(crate) view_deadline: Monotonic,
+    /// When the next part of the disk is looked at.
+    pub(crate) scrub_at: Monotonic,
     /// The commit number at the last ping, to tell whether the log rests.
     pub(crate) commit_at_ping: CommitNumber,
 }
@@ -20,12 +22,19 @@ pub(crate) struct Timers {
 impl Timers {
     /// Those of a replica that starts now: pings and retries are due at once.
     pub(crate) fn new(now: Monotonic, commit: CommitNumber) -> Timers {
-        Timers { ping_at: now, retry_at: now, heartbeat_at: NEVER, view_deadline: NEVER, commit_at_ping: commit }
+        Timers {
+            ping_at: now,
+            retry_at: now,
+            heartbeat_at: NEVER,
+            view_deadline: NEVER,
+            scrub_at: now,
+            commit_at_ping: commit,
+        }
     }
 
     /// When the first of them is due.
     pub(crate) fn earliest(&self) -> Monotonic {
-        self.ping_at.min(self.heartbeat_at).min(self.view_deadline).min(self.retry_at)
+        self.ping_at.min(self.heartbeat_at).min(self.view_deadline).min(self.retry_at).min(self.scrub_at)
     }
 }
 
@@ -37,9 +46,10 @@ mod tests {
     fn the_earliest_of_the_timers_is_waited_for() {
         let start = Timers::new(Monotonic(9), CommitNumber(0));
         assert_eq!(start.earliest(), Monotonic(9));
-        let later = Timers { ping_at: Monotonic(50), retry_at: Monotonic(40), ..start };
+        let later = Timers { ping_at: Monotonic(50), retry_at: Monotonic(40), scrub_at: NEVER, ..start };
         assert_eq!(later.earliest(), Monotonic(40));
         assert_eq!(Timers { ping_at: Monotonic(30), ..later }.earliest(), Monotonic(30));
+        assert_eq!(Timers { scrub_at: Monotonic(30), ..later }.earliest(), Monotonic(30));
         assert_eq!(Timers { heartbeat_at: Monotonic(30), ..later }.earliest(), Monotonic(30));
         assert_eq!(Timers { view_deadline: Monotonic(30), ..later }.earliest(), Monotonic(30));
     }

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use futures::channel::oneshot;
 
+use super::parts::WantedCheckpoint;
 use super::{Checkpointing, Driver};
 use crate::client::inbox::{CheckpointAnswer, CheckpointError};
 use crate::log;
@@ -12,12 +13,6 @@ use crate::traits::clock::Clock;
 use crate::traits::network::Network;
 use crate::traits::state_machine::StateMachine;
 use crate::traits::storage::Storage;
-
-/// Somebody waits for a checkpoint that contains this op.
-pub(super) struct WantedCheckpoint {
-    applied: OpNumber,
-    answer: oneshot::Sender<CheckpointAnswer>,
-}
 
 fn tell(asked: impl IntoIterator<Item = oneshot::Sender<CheckpointAnswer>>, answer: CheckpointAnswer) {
     for to in asked {

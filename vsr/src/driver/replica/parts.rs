@@ -1,9 +1,11 @@
-//! What is under way of checkpoints that are lent and fetched.
+//! What is under way of checkpoints that are lent and fetched, and who waits for one.
 
 use bytes::Bytes;
+use futures::channel::oneshot;
 use futures::future::BoxFuture;
 
-use crate::protocol::{CheckpointHead, CheckpointId, ReadPart};
+use crate::client::inbox::CheckpointAnswer;
+use crate::protocol::{CheckpointHead, CheckpointId, OpNumber, ReadPart};
 use crate::traits::storage::StorageError;
 
 type Reading<'a> = BoxFuture<'a, Result<Bytes, StorageError>>;
@@ -23,4 +25,10 @@ impl<S> Default for Transferring<'_, S> {
     fn default() -> Self {
         Transferring { reads: Vec::new(), store: None, restore: None, restored: None }
     }
+}
+
+/// Somebody waits for a checkpoint that contains this op.
+pub(super) struct WantedCheckpoint {
+    pub(super) applied: OpNumber,
+    pub(super) answer: oneshot::Sender<CheckpointAnswer>,
 }

@@ -4,13 +4,27 @@ use std::sync::{Arc, PoisonError};
 
 use super::Driver;
 use crate::client::inbox::{ReplicaStatus, offer};
-use crate::protocol::{Event, Monotonic, Status};
+use crate::protocol::{Event, Message, Monotonic, Status};
 use crate::traits::clock::Clock;
 use crate::traits::network::Network;
-use crate::traits::state_machine::StateMachine;
+use crate::traits::state_machine::{StateMachine, encode};
 use crate::traits::storage::Storage;
 
 impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
+    /// Answers the questions of handles and clients about the replica's status.
+    pub(super) fn answer_questions(&mut self) {
+        if self.explain_asked.is_empty() && self.status_asked.is_empty() {
+            return;
+        }
+        for answer in std::mem::take(&mut self.explain_asked) {
+            let _ = answer.send(self.explain());
+        }
+        for (client, nonce) in std::mem::take(&mut self.status_asked) {
+            let status = encode((self.status(), self.explain())).unwrap_or_default();
+            self.core.tell_client(client, Message::Status { nonce, status }, &mut self.effects);
+        }
+    }
+
     /// Gives events to the watchers and figures to the metrics.
     pub(super) fn publish(&mut self, now: Monotonic) {
         let mut events = std::mem::take(&mut self.effects.events);

@@ -85,7 +85,12 @@ impl Core {
             return;
         }
         self.checkpoints.is_wanted = false;
-        if let Some(header) = self.log.header(self.applied).copied().filter(|header| header.op > self.checkpoint()) {
+        // One that is damaged is written anew.
+        let is_new = |op: OpNumber| {
+            op > self.checkpoint()
+                || self.state.checkpoints.last().is_some_and(|id| id.op == op && self.checkpoints.is_doubted(id))
+        };
+        if let Some(header) = self.log.header(self.applied).copied().filter(|header| is_new(header.op)) {
             self.mark("a checkpoint is taken on request");
             self.want_checkpoint(&header);
         }

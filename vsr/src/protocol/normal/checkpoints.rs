@@ -210,7 +210,7 @@ impl Checkpoints {
     }
 
     /// Whether one could not be read.
-    pub(super) fn is_doubted(&self, id: &CheckpointId) -> bool {
+    pub(crate) fn is_doubted(&self, id: &CheckpointId) -> bool {
         self.doubted.contains(id)
     }
 

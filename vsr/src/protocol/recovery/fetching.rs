@@ -31,7 +31,7 @@ const LENT_MAX: Duration = Duration::from_secs(600);
 /// A part of a checkpoint that a peer has asked for: to be read from storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadPart {
-    /// The peer that asked.
+    /// The peer that asked; this replica itself, where it looks whether the part is intact.
     pub to: ReplicaId,
     /// The checkpoint.
     pub id: CheckpointId,
@@ -330,6 +330,11 @@ impl Transfer {
                 self.served.push_back(wanted);
             }
         }
+    }
+
+    /// A part is read to see whether it is intact.
+    pub(super) fn scrub(&mut self, part: ReadPart) {
+        self.served.push_back(part);
     }
 
     /// The checkpoint that a member fetches here.

@@ -8,4 +8,5 @@ pub(super) mod rejoin;
 pub(super) mod repair;
 pub(super) mod replacements;
 pub(super) mod restart;
+pub(super) mod scrub;
 pub(super) mod transfer;

@@ -9,8 +9,10 @@ use crate::protocol::core::Core;
 use crate::protocol::health::halt::Halt;
 use crate::protocol::log::log::{Body, Log, LogSlot};
 use crate::protocol::normal::forwards::Forwards;
+use crate::protocol::types::checkpoint::CheckpointId;
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::entry::{Entry, Header};
+use crate::protocol::types::event::Event;
 use crate::protocol::types::message::Message;
 use crate::protocol::types::number::{Monotonic, OpNumber, ReplicaId, View};
 
@@ -22,6 +24,13 @@ const ENTRIES_BYTES_MAX: usize = 1 << 20;
 pub enum ReadRequest {
     /// Entries to apply.
     Apply {
+        /// The first op.
+        first: OpNumber,
+        /// The last op.
+        last: OpNumber,
+    },
+    /// Entries that nobody has asked for: whether they are intact.
+    Scrub {
         /// The first op.
         first: OpNumber,
         /// The last op.
@@ -43,7 +52,7 @@ impl ReadRequest {
     #[must_use]
     pub fn ops(&self) -> std::ops::RangeInclusive<OpNumber> {
         match *self {
-            ReadRequest::Apply { first, last } => first..=last,
+            ReadRequest::Apply { first, last } | ReadRequest::Scrub { first, last } => first..=last,
             ReadRequest::Serve { op, .. } => op..=op,
         }
     }
@@ -64,6 +73,18 @@ pub(crate) struct Repair {
     /// Members that were asked for headers, and for bodies, in this round: no member is asked twice before all were asked.
     tried_for_headers: Tried,
     tried_for_bodies: Tried,
+    pub(super) scrub: Scrub,
+}
+
+/// Where the next step of scrubbing goes on (rule 9.13).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Scrub {
+    /// The last op of the log that was looked at.
+    pub(super) op: OpNumber,
+    /// The part of a checkpoint that is looked at next.
+    pub(super) part: Option<(CheckpointId, u32)>,
+    /// A step is under way.
+    pub(super) is_reading: bool,
 }
 
 /// A set of members, by their places.
@@ -278,6 +299,7 @@ impl Core {
                     self.keep_to_apply(op, entry);
                 }
             }
+            ReadRequest::Scrub { first, .. } => self.on_scrubbed(first, entries),
             ReadRequest::Serve { to, op, checksum } => {
                 for (_, entry) in entries {
                     self.serve_read(to, op, checksum, entry);
@@ -312,8 +334,9 @@ impl Core {
     }
 
     /// A stored entry turned out to be damaged: it is fetched from a peer, and never nacked.
-    fn on_damage(&mut self, op: OpNumber) {
+    pub(crate) fn on_damage(&mut self, op: OpNumber) {
         self.mark("a stored entry is damaged");
+        self.news.events.push(Event::Damaged { op });
         if let Some(slot) = self.log.slot_mut(op) {
             slot.body = Body::Missing;
             slot.staged = None;

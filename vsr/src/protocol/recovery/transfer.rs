@@ -396,10 +396,14 @@ impl Core {
     /// A part was read for a peer; `None` when that cannot be done.
     pub(crate) fn on_part_read(&mut self, read: ReadPart, bytes: Option<Bytes>, is_damaged: bool) {
         let ReadPart { to, id, part } = read;
+        if to == self.id {
+            return self.on_part_scrubbed(id, part, bytes.is_some(), is_damaged);
+        }
         if is_damaged {
             self.transfer.take_back(id);
             if self.checkpoints.doubt(id) {
                 self.mark("a checkpoint is damaged");
+                self.news.events.push(Event::CheckpointDamaged { op: id.op });
             }
         }
         self.send(to, Message::CheckpointPart { id, part, bytes });

@@ -62,10 +62,11 @@ impl Checkpoint {
         self.manifest.id() == id && all && self.manifest.chunks.iter().zip(&self.chunks).all(is)
     }
 
-    fn part(&self, part: u32) -> Bytes {
+    /// `None`: there is no part of that number.
+    fn part(&self, part: u32) -> Option<Bytes> {
         match part.checked_sub(1) {
-            None => self.manifest.encode().into(),
-            Some(at) => self.chunks[at as usize].clone(),
+            None => Some(self.manifest.encode().into()),
+            Some(at) => self.chunks.get(at as usize).cloned(),
         }
     }
 }
@@ -186,6 +187,8 @@ pub(super) struct Cluster {
     sent: Vec<String>,
     /// Whether storage keeps checkpoints, and writes them.
     checkpoints: bool,
+    /// Bytes of applied entries that stay in memory.
+    pub(super) cache_bytes: u64,
     now: Monotonic,
     session: SessionId,
     /// The last request, to send it again.
@@ -230,6 +233,7 @@ impl Cluster {
             flights: VecDeque::new(),
             sent: Vec::new(),
             checkpoints: every > 0,
+            cache_bytes: 1 << 20,
             now: Monotonic(1_000_000_000),
             session: SessionId::default(),
             request: register,
@@ -261,7 +265,7 @@ impl Cluster {
             local_client: ClientId(u128::from(node.starts) * 10 + at as u128),
             machine_version: 1,
             log_bytes_max: 1 << 30,
-            cache_bytes: 1 << 20,
+            cache_bytes: self.cache_bytes,
             queue_bytes_max: 1 << 20,
             checkpoints: self.checkpoints,
         };
@@ -421,8 +425,8 @@ impl Cluster {
             }
             for request in effects.read_parts.drain(..) {
                 let checkpoint = disk.checkpoints.get(&request.id).filter(|checkpoint| checkpoint.is_whole(request.id));
-                let bytes = checkpoint.map(|checkpoint| checkpoint.part(request.part));
-                let is_damaged = bytes.is_none();
+                let is_damaged = checkpoint.is_none();
+                let bytes = checkpoint.and_then(|checkpoint| checkpoint.part(request.part));
                 inputs.arrived.push(Input::PartRead { request, bytes, is_damaged });
             }
             if let Some(store) = effects.store_part.take() {
@@ -460,6 +464,18 @@ impl Cluster {
     /// A byte of each of a replica's checkpoints changes.
     pub(super) fn harm_checkpoints(&mut self, at: usize) {
         self.nodes[at].disk.checkpoints.values_mut().for_each(|checkpoint| checkpoint.chunks[0] = Bytes::new());
+    }
+
+    /// Whether the newest checkpoint that the record of a replica names is whole.
+    pub(super) fn has_whole_checkpoint(&self, at: usize) -> bool {
+        let disk = &self.nodes[at].disk;
+        let newest = disk.state.checkpoints.last();
+        newest.is_some_and(|id| disk.checkpoints.get(id).is_some_and(|checkpoint| checkpoint.is_whole(*id)))
+    }
+
+    /// An entry on the disk of a replica is damaged: its storage does not give it any more.
+    pub(super) fn harm_entry(&mut self, at: usize, op: u64) {
+        self.nodes[at].disk.log.retain(|entry| entry.header.op != OpNumber(op));
     }
 
     // ---- what is seen ----

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod rejoins;
+mod scrubbing;
 mod transfers;
 
 use std::collections::BTreeSet;

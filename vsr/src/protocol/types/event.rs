@@ -52,6 +52,16 @@ pub enum Event {
         /// The view.
         view: View,
     },
+    /// An entry on the disk is damaged. It is fetched from a peer, where there is one.
+    Damaged {
+        /// Its op.
+        op: OpNumber,
+    },
+    /// A checkpoint on the disk is damaged. It is offered to nobody, and a new one takes its place.
+    CheckpointDamaged {
+        /// Its op.
+        op: OpNumber,
+    },
     /// This replica's disk, which takes the place of a lost one, is whole and counts.
     Rejoined {
         /// The op that has put it there.

@@ -30,6 +30,9 @@ pub struct Timing {
     /// How long a forwarded request may be neither prepared nor answered, while nothing is committed, before it is a
     /// reason to vote. After half of it the primary is asked again. Default 1 s.
     pub forward_timeout: Duration,
+    /// The interval at which a mebibyte of the log and of the checkpoints on the disk is read, to see whether it is intact. Default 1 s; zero: never,
+    /// damage is found when something is needed.
+    pub scrub: Duration,
 }
 
 impl Default for Timing {
@@ -43,6 +46,7 @@ impl Default for Timing {
             quorum_timeout: Duration::from_millis(400),
             disk_stall_timeout: Duration::from_secs(2),
             forward_timeout: Duration::from_secs(1),
+            scrub: Duration::from_secs(1),
         }
     }
 }

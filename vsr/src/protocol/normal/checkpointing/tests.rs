@@ -410,7 +410,7 @@ fn b_37_a_checkpoint_that_cannot_be_read_is_offered_to_nobody() {
     (0..3).for_each(|_| one.op());
     one.end_checkpoint(Some(id(6)));
     assert_eq!((one.core.offered(), one.core.covered()), (vec![id(3), id(6)], OpNumber(6)));
-    let wanted = ReadPart { to: ReplicaId(0), id: id(6), part: 1 };
+    let wanted = ReadPart { to: ReplicaId(1), id: id(6), part: 1 };
     one.run(vec![Input::PartRead { request: wanted, bytes: Some(Bytes::new()), is_damaged: false }]);
     // Who asks for a part that there is not, says nothing against it.
     one.run(vec![Input::PartRead { request: wanted, bytes: None, is_damaged: false }]);

@@ -1,0 +1,82 @@
+//! Damage that nothing asks for (rule 9.13).
+
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use crate::protocol::types::event::Event;
+use crate::protocol::types::number::OpNumber;
+
+const LETTERS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
+
+/// Replicas that have restarted: all of their log is on the disk alone.
+fn cold(every: u64) -> Cluster {
+    let mut c = Cluster::with_checkpoints(every);
+    c.cache_bytes = 0;
+    for letter in LETTERS {
+        c.submit(0, letter);
+        c.run();
+        c.pass(Duration::from_millis(20));
+    }
+    for at in [2, 1, 0] {
+        c.crash(at);
+        c.start(at);
+        c.pass_until(|c| c.executed(at).len() == LETTERS.len());
+    }
+    c
+}
+
+fn pass(c: &mut Cluster, time: Duration) {
+    for _ in 0..time.as_millis() / 50 {
+        c.pass(Duration::from_millis(50));
+    }
+}
+
+fn damaged(c: &Cluster, at: usize) -> Vec<&Event> {
+    let is = |event: &&Event| matches!(event, Event::Damaged { .. } | Event::CheckpointDamaged { .. });
+    c.events(at).iter().filter(is).collect()
+}
+
+/// Rule 9.13: an entry that nothing reads is found damaged, and fetched from a peer.
+#[test]
+fn a_damaged_entry_that_nothing_asks_for_is_found_and_fetched() {
+    let mut c = cold(0);
+    for (at, op) in [(2, 3), (1, 5), (0, 4)] {
+        let intact = c.stored(at, op).unwrap().clone();
+        c.harm_entry(at, op);
+        pass(&mut c, Duration::from_secs(5));
+        assert_eq!(damaged(&c, at), [&Event::Damaged { op: OpNumber(op) }], "r{at}");
+        assert_eq!(c.stored(at, op), Some(&intact), "r{at}: {}", c.core(at).explain());
+    }
+}
+
+/// Rules 9.6, 9.13: a checkpoint that nothing reads is found damaged, and a new one takes its place, though no op makes one due.
+#[test]
+fn a_damaged_checkpoint_that_nothing_asks_for_is_found_and_replaced() {
+    for at in 0..3 {
+        let mut c = cold(3);
+        pass(&mut c, Duration::from_secs(2));
+        let before = c.core(at).checkpoint();
+        c.harm_checkpoints(at);
+        pass(&mut c, Duration::from_secs(20));
+        assert!(damaged(&c, at).contains(&&Event::CheckpointDamaged { op: before }), "r{at}: {:?}", damaged(&c, at));
+        assert!(c.has_whole_checkpoint(at), "r{at}");
+        // A start goes on from it.
+        c.crash(at);
+        c.start(at);
+        assert!(!c.core(at).lacks_state(), "r{at}");
+    }
+}
+
+/// Rule 9.13: what is intact is read again and again, and nothing comes of it.
+#[test]
+fn what_is_intact_is_left_alone() {
+    let mut c = cold(3);
+    pass(&mut c, Duration::from_secs(2));
+    c.take_sent();
+    let checkpoints: Vec<_> = (0..3).map(|at| c.core(at).checkpoint()).collect();
+    pass(&mut c, Duration::from_secs(30));
+    assert!((0..3).all(|at| damaged(&c, at).is_empty()));
+    assert_eq!((0..3).map(|at| c.core(at).checkpoint()).collect::<Vec<_>>(), checkpoints);
+    let asks = |line: &String| line.contains("RequestEntries") || line.contains("RequestCheckpoint");
+    assert_eq!(c.take_sent().into_iter().find(asks), None);
+}
