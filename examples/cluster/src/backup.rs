@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use vsr::Storage;
-use vsr::backup::{self, Backup, BackupError, Reach, Survivor, best, examine};
+use vsr::backup::{self, Backup, BackupError, Reach, Survivor, examine, ranked};
+use vsr::protocol::OpNumber;
 
 use crate::config::DiskOf;
 use crate::exit::{self, failure};
@@ -87,11 +88,11 @@ pub(crate) async fn rescue<A: App>(options: &RescueOptions) -> Result<(), Error>
         }
     }
     let survivors: Vec<Survivor> = found.iter().map(|(.., survivor)| survivor.clone()).collect();
-    let Some(chosen) = best(&survivors) else {
+    let Some(first) = survivors.first() else {
         return Err(failure(exit::STORAGE, "none of these folders can be read: nothing was written"));
     };
-    if let Some((folder, _, other)) = found.iter().find(|(.., other)| other.cluster != survivors[chosen].cluster) {
-        let (one, other) = (survivors[chosen].cluster, other.cluster);
+    if let Some((folder, _, other)) = found.iter().find(|(.., other)| other.cluster != first.cluster) {
+        let (one, other) = (first.cluster, other.cluster);
         return Err(failure(
             exit::USAGE,
             format!(
@@ -101,17 +102,34 @@ pub(crate) async fn rescue<A: App>(options: &RescueOptions) -> Result<(), Error>
         ));
     }
     refuse_majority(&survivors, *anyway)?;
-    let (folder, storage, _) = &found[chosen];
-    let backup = write::<A>(storage, Reach::Head, to).await?;
+    let mut name = to.as_os_str().to_owned();
+    name.push(".txt");
+    let name = PathBuf::from(name);
+    if name.exists() {
+        return Err(BackupError::Exists(name).into());
+    }
+    let mut written = None;
+    for at in ranked(&survivors) {
+        let (folder, storage, _) = &found[at];
+        match write::<A>(storage, Reach::Head, to).await {
+            Ok(backup) => {
+                written = Some((at, backup));
+                break;
+            }
+            // Another one may do.
+            Err(error) => complain(format_args!("{}: no state can be made of it: {error}", folder.display())),
+        }
+    }
     for (_, storage, _) in &found {
         storage.close().await;
     }
-    let report = report(folder, &found.iter().map(|(at, _, held)| (*at, held)).collect::<Vec<_>>(), &backup);
-    let mut name = to.as_os_str().to_owned();
-    name.push(".txt");
-    fs::write(&name, &report).map_err(|error| format!("writing {}: {error}", Path::new(&name).display()))?;
+    let Some((chosen, backup)) = written else {
+        return Err(failure(exit::STORAGE, "no state can be made of any of these folders: nothing was written"));
+    };
+    let report = report(chosen, &found.iter().map(|(at, _, held)| (*at, held)).collect::<Vec<_>>(), &backup);
+    fs::write(&name, &report).map_err(|error| format!("writing {}: {error}", name.display()))?;
     report.lines().for_each(say);
-    say(format_args!("this is also in {}", Path::new(&name).display()));
+    say(format_args!("this is also in {}", name.display()));
     Ok(())
 }
 
@@ -145,9 +163,9 @@ fn refuse_majority(survivors: &[Survivor], anyway: bool) -> Result<(), Error> {
 }
 
 /// What was done, and what may be lost by it.
-fn report(chosen: &Path, found: &[(&PathBuf, &Survivor)], backup: &Backup) -> String {
-    let Backup { cluster, op, view, commit, .. } = backup;
-    let mut text = format!("The state of cluster {cluster} after op {op}, from {}.\n", chosen.display());
+fn report(chosen: usize, found: &[(&PathBuf, &Survivor)], backup: &Backup) -> String {
+    let Backup { cluster, op, commit, .. } = backup;
+    let mut text = format!("The state of cluster {cluster} after op {op}, from {}.\n", found[chosen].0.display());
     for (folder, survivor) in found {
         let _ = writeln!(text, "Found: {}: {survivor}.", folder.display());
     }
@@ -155,20 +173,38 @@ fn report(chosen: &Path, found: &[(&PathBuf, &Survivor)], backup: &Backup) -> St
     let (here, all) = (members(&survivors), survivors[0].members);
     let gone: Vec<String> =
         (0..all).map(|id| id as u8).filter(|id| !here.contains(id)).map(|id| id.to_string()).collect();
-    let _ = writeln!(text, "Up to op {}, all of it is known to have been committed.", commit.op().min(*op));
-    if commit.op() < *op {
+    let committed = survivors.iter().map(|survivor| survivor.commit.op()).max().unwrap_or(commit.op());
+    let _ = writeln!(text, "Up to op {}, all of it is known to have been committed.", committed.min(*op));
+    if committed < *op {
         let _ = writeln!(
             text,
             "Ops {} to {op} may never have been committed. The new cluster has executed them, whatever their clients were told.",
-            commit.op().next()
+            committed.next()
         );
     }
-    let highest = survivors.iter().map(|survivor| survivor.log_view).max().unwrap_or(*view);
+    if committed > *op {
+        let _ = writeln!(
+            text,
+            "LOST: ops {} to {committed}, which were committed, and are intact in none of these folders.",
+            op.next()
+        );
+    }
+    let others = || found.iter().enumerate().filter(|(at, (_, other))| *at != chosen && other.head > *op);
+    for (_, (folder, other)) in others() {
+        let _ = writeln!(
+            text,
+            "Left out: ops {} to {} in the log of {}, which is of view {}.",
+            op.next(),
+            other.head,
+            folder.display(),
+            other.log_view
+        );
+    }
+    let last: OpNumber = committed.min(*op);
     let _ = writeln!(
         text,
-        "What may be lost: every command that was answered, and is in no log that was found here: after op {}, in view {highest} or a later one. \
-         It took {} of {all} disks to answer one; those of replicas {} are not here, or did not count.",
-        commit.op().min(*op),
+        "What else may be lost: every command that was answered after op {last}, and is in no log that was found here. It took {} of {all} disks to \
+         answer one; those of replicas {} are not here, or did not count.",
         survivors[0].replication_quorum,
         gone.join(", "),
     );

@@ -354,7 +354,7 @@ fn a_cluster_that_has_lost_its_majority_is_rescued_from_the_disk_that_is_left() 
     assert!(rescued.status.success() && text.contains("those of replicas 0, 1 are not here"), "{rescued:?}");
     assert!(stderr(&rescued).contains("left out"), "{rescued:?}");
     let written = fs::read_to_string(folder.path().join("rescued.txt")).expect("the report");
-    assert!(written.contains("What may be lost") && text.contains(written.lines().next().expect("a line")));
+    assert!(written.contains("What else may be lost") && text.contains(written.lines().next().expect("a line")));
     let new = another(folder.path(), "new", 78);
     assert!(counter(&["format", "--config", &new, "--from", to]).status.success());
     let _new: Vec<_> = ["0", "1", "2"].map(|id| start(&new, id)).into();

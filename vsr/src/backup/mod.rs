@@ -7,8 +7,8 @@
 //!
 //! How far the file reaches is the caller's choice. What a record calls [`Committed`](Reach::Committed) is, and stays, a part of the old cluster's
 //! history. What lies above it in the log may be, or may never become one: only where no majority is left to say which, a state that
-//! reaches to the [`Head`](Reach::Head) is the best that can be had. [`examine`] says what each storage that is left holds, and [`best`] which of them
-//! knows most.
+//! reaches to the [`Head`](Reach::Head) is the best that can be had. [`examine`] says what each storage that is left holds, and [`ranked`] which of them
+//! know most.
 //!
 //! Both block while they read and write the file: they are for tools, not for a replica's runtime.
 
@@ -72,7 +72,8 @@ pub async fn export<S: StateMachine>(
         Reach::Committed => commit.op(),
         Reach::Head => held.intact_above(from),
     };
-    if let Some(op) = held.first_gap(from, until.max(commit.op())) {
+    let gap = held.first_gap(from, until).or_else(|| held.stale_end(until, &recovered.state));
+    if let Some(op) = gap {
         return Err(BackupError::Incomplete { op, commit });
     }
     if until.max(from) == OpNumber::ZERO {
@@ -119,8 +120,7 @@ pub async fn restore(storage: &impl Storage, from: &Path) -> Result<Backup, Back
         checkpoints: vec![id],
         base: Some(header),
         suffix: Suffix { head: header.op, headers: vec![header] },
-        // Whichever disks the old cluster has put in the place of lost ones, these are the later ones (rule 7.19).
-        succession: Succession::Whole { op: header.op },
+        succession: Succession::First,
         ..state
     };
     storage.write(Batch { state: Some(state), ..Batch::default() }).await?;
@@ -209,15 +209,18 @@ pub async fn examine(storage: &impl Storage) -> Result<Survivor, BackupError> {
     })
 }
 
-/// The one that knows most: of those whose word counted, if there is one, the one with the log of the highest view, and of these the longest (rule
-/// 7.4).
+/// Their places, the one that knows most first. What one record calls committed is, whoever has it: first come those that have all of that. Then those
+/// whose word counted, those with the log of the highest view, and of these the longest (rule 7.4).
 #[must_use]
-pub fn best(survivors: &[Survivor]) -> Option<usize> {
+pub fn ranked(survivors: &[Survivor]) -> Vec<usize> {
+    let committed = survivors.iter().map(|survivor| survivor.commit.op()).max().unwrap_or_default();
     let knows = |at: &usize| {
         let Survivor { log_view, intact, commit, distrusted, .. } = &survivors[*at];
-        (distrusted.is_none(), *log_view, *intact, *commit)
+        (*intact >= committed, distrusted.is_none(), *log_view, *intact, *commit)
     };
-    (0..survivors.len()).max_by_key(knows)
+    let mut places: Vec<usize> = (0..survivors.len()).collect();
+    places.sort_by_key(|at| std::cmp::Reverse(knows(at)));
+    places
 }
 
 /// What a storage has of the log.
@@ -235,6 +238,17 @@ impl Held<'_> {
         OpNumber(self.base.0 + self.slots.len() as u64)
     }
 
+    /// The last op of a range that the view has fixed otherwise: its slot is left from an older view.
+    fn stale_end(&self, until: OpNumber, state: &VsrState) -> Option<OpNumber> {
+        let Some(Slot::Clean(own)) = self.slot(until) else { return None };
+        let headers = &state.suffix.headers;
+        let is_other = headers.iter().any(|fixed| {
+            let is_same = fixed.op == until && fixed.checksum() != own.checksum();
+            is_same || (fixed.op == until.next() && fixed.parent != own.checksum())
+        });
+        is_other.then_some(until)
+    }
+
     /// What is known to be committed: by the record, and by what each header says of the time when its op was prepared. All of a log that needs no
     /// other copy is.
     fn committed(&self, state: &VsrState) -> CommitNumber {
@@ -243,14 +257,21 @@ impl Held<'_> {
             .iter()
             .filter_map(|slot| if let Slot::Clean(header) = slot { Some(header.commit) } else { None });
         let said = said.max().filter(|_| state.log_view == state.view).unwrap_or_default();
-        let all =
-            if state.membership.quorums.replication == 1 { self.intact_above(state.base()) } else { OpNumber::ZERO };
+        let all = if state.membership.quorums.replication == 1 {
+            self.intact_above(state.checkpoint().max(state.base()))
+        } else {
+            OpNumber::ZERO
+        };
         state.commit.max(said).max(CommitNumber(all.0))
     }
 
-    fn is_intact(&self, op: OpNumber) -> bool {
+    fn slot(&self, op: OpNumber) -> Option<&Slot> {
         let at = op.0.checked_sub(self.base.0 + 1).and_then(|at| usize::try_from(at).ok());
-        matches!(at.and_then(|at| self.slots.get(at)), Some(Slot::Clean(_)))
+        at.and_then(|at| self.slots.get(at))
+    }
+
+    fn is_intact(&self, op: OpNumber) -> bool {
+        matches!(self.slot(op), Some(Slot::Clean(_)))
     }
 
     /// The first op above one, up to another, that is not intact.

@@ -82,13 +82,17 @@ fn alone(recovered: Recovered, until: OpNumber) -> Recovered {
     slots.truncate(usize::try_from(until.0.saturating_sub(state.base().0)).unwrap_or(usize::MAX));
     state.membership.members.retain(|member| member.id == own);
     state.membership.quorums = Quorums::of(1);
-    let suffix = if state.suffix.head > until { Default::default() } else { state.suffix };
+    // What the view has fixed stays fixed: a slot of an older view does not pass for it.
+    let mut suffix = state.suffix;
+    suffix.head = suffix.head.min(until);
+    suffix.headers.retain(|header| header.op <= until);
     let known: Vec<Known> = Vec::new();
     let state = VsrState {
         view: state.log_view,
         commit: state.commit.min(CommitNumber(until.0)),
         head_certain: true,
-        succession: Succession::First,
+        // Whichever disks have taken its place since: it is asked what it has, and not whether it counts.
+        succession: Succession::Whole { op: OpNumber(u64::MAX) },
         doubted: None,
         known,
         suffix,

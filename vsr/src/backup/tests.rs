@@ -9,7 +9,8 @@ use futures::task::LocalSpawnExt;
 
 use super::*;
 use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
-use crate::{ApplyContext, Config, QueryContext, Replica, RestoreError};
+use crate::protocol::{DiskId, Entry, Header, HeaderFields, OpKind, Replacement};
+use crate::{ApplyContext, Checksum, Config, QueryContext, Replica, RestoreError};
 
 const OLD: ClusterId = ClusterId(1);
 const NEW: ClusterId = ClusterId(2);
@@ -177,24 +178,28 @@ fn a_storage_that_lacks_something_gives_no_backup() {
     state.commit = CommitNumber(4);
     let truncated = Batch { truncate_above: Some(OpNumber(2)), state: Some(state), ..Batch::default() };
     block_on(disk.write(truncated)).unwrap();
-    let refused = export_from(&disk, Reach::Head, &file);
+    let refused = export_from(&disk, Reach::Committed, &file);
     assert!(matches!(refused, Err(BackupError::Incomplete { op: OpNumber(3), .. })), "{refused:?}");
+    // The only disk that is left: as far as it goes.
+    let backup = export_from(&disk, Reach::Head, &folder.path().join("what is left")).unwrap();
+    assert_eq!((backup.op, backup.commit), (OpNumber(2), CommitNumber(4)));
     let fresh = MemoryStorage::format(&old);
     assert!(matches!(export_from(&fresh, Reach::Head, &file), Err(BackupError::Empty)));
     assert!(!file.exists());
 }
 
-/// Rule 7.4: the log of the highest view, and of these the longest; one whose word did not count is the last choice.
+/// Rule 7.4: the log of the highest view, and of these the longest; one whose word did not count is the last choice, unless it alone has what is
+/// committed.
 #[test]
-fn the_storage_that_knows_most_is_the_best() {
-    let survivor = |log_view: u64, intact: u64, distrusted: Option<&'static str>| Survivor {
+fn the_storage_that_knows_most_is_the_first() {
+    let survivor = |log_view: u64, intact: u64, commit: u64, distrusted: Option<&'static str>| Survivor {
         cluster: OLD,
         replica: ReplicaId(0),
         members: 5,
         replication_quorum: 3,
         view: View::default(),
         log_view: View { number: log_view, ..View::default() },
-        commit: CommitNumber(0),
+        commit: CommitNumber(commit),
         intact: OpNumber(intact),
         head: OpNumber(intact),
         checkpoint: None,
@@ -202,11 +207,43 @@ fn the_storage_that_knows_most_is_the_best() {
     };
     let old = Some("an old disk");
     for (survivors, expected) in [
-        (vec![], None),
-        (vec![survivor(1, 9, None), survivor(2, 5, None), survivor(2, 6, None)], Some(2)),
-        (vec![survivor(1, 9, None), survivor(2, 50, old)], Some(0)),
-        (vec![survivor(1, 9, old), survivor(2, 5, old)], Some(1)),
+        (vec![], vec![]),
+        (vec![survivor(1, 9, 0, None), survivor(2, 5, 0, None), survivor(2, 6, 0, None)], vec![2, 1, 0]),
+        (vec![survivor(1, 9, 5, None), survivor(2, 50, 5, old)], vec![0, 1]),
+        (vec![survivor(1, 9, 0, old), survivor(2, 5, 0, old)], vec![1, 0]),
+        // What a record calls committed is, whether its disk counted or not.
+        (vec![survivor(1, 500, 500, None), survivor(1, 999, 998, old)], vec![1, 0]),
+        // The log of a later view, whose bodies have not come.
+        (vec![survivor(5, 28, 28, None), survivor(4, 30, 30, None)], vec![1, 0]),
     ] {
-        assert_eq!(best(&survivors), expected, "{survivors:?}");
+        assert_eq!(ranked(&survivors), expected, "{survivors:?}");
     }
+}
+
+/// A disk whose replica has got others since still says what it has: the ops that put those there do not stop the replay.
+#[test]
+fn a_log_with_replaced_disks_is_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = config(OLD, 0, 1, 0);
+    let disk = MemoryStorage::format(&old);
+    add(std::slice::from_ref(&old), std::slice::from_ref(&disk), 3);
+    // Another disk is put in the place of this one.
+    let Recovered { slots, state, .. } = block_on(disk.recover()).unwrap();
+    let Some(Slot::Clean(last)) = slots.last() else { panic!("an empty log") };
+    let body = Replacement { replica: ReplicaId(0), disk_id: DiskId(99) }.encode();
+    let header = Header::new(HeaderFields {
+        view: last.view,
+        op: last.op.next(),
+        parent: last.checksum(),
+        kind: OpKind::Recover,
+        body: Checksum::of(&body),
+        body_len: body.len() as u32,
+        requests: 0,
+        ..**last
+    });
+    let entries = vec![Entry { header, body }];
+    block_on(disk.write(Batch { entries, ..Batch::default() })).unwrap();
+    assert_eq!(state.succession, Succession::First);
+    let backup = export_from(&disk, Reach::Head, &folder.path().join("backup")).unwrap();
+    assert_eq!(backup.op, header.op);
 }

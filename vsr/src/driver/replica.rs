@@ -526,7 +526,9 @@ impl<'a, S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'a, S, D, N, 
                             continue;
                         }
                         // An entry that cannot be read is as good as a damaged one: a peer has it. The rest is asked for again.
-                        Err(StorageError::Io { .. }) if self.core.membership().size() > 1 => {
+                        Err(StorageError::Io { .. })
+                            if self.core.membership().size() > 1 || matches!(request, ReadRequest::Scrub { .. }) =>
+                        {
                             vec![(*request.ops().start(), None)]
                         }
                         result => result?,

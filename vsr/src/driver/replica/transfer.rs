@@ -54,8 +54,11 @@ impl<S: StateMachine, D: Storage, N: Network, C: Clock> Driver<'_, S, D, N, C> {
             let request = *request;
             drop(self.transfer.reads.remove(at));
             let is_damaged = matches!(result, Err(StorageError::CheckpointDamaged { .. }));
-            let bytes =
-                result.map_err(|error| log::warn!(id = %request.id, %error, "a part of a checkpoint cannot be read"));
+            let bytes = result.map_err(|error| match error {
+                // Nothing is wrong: so a reader that does not know how many there are finds the end.
+                StorageError::NoSuchPart { .. } => log::debug!(id = %request.id, %error, "no such part"),
+                error => log::warn!(id = %request.id, %error, "a part of a checkpoint cannot be read"),
+            });
             self.inputs.arrived.push(Input::PartRead { request, bytes: bytes.ok(), is_damaged });
             progress = true;
         }

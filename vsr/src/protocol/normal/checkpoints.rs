@@ -227,7 +227,7 @@ impl Checkpoints {
 
     /// Whether the state as it is now is wanted, before anything more is applied.
     pub(crate) fn is_due(&self) -> bool {
-        self.digest_due.is_some()
+        self.digest_due.is_some() || matches!(self.stage, Stage::Due(_))
     }
 
     /// What is wanted of the state: its digest after this op, and perhaps a checkpoint.

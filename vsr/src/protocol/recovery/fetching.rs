@@ -63,6 +63,8 @@ pub(crate) struct Transfer {
     pub(super) lacks: bool,
     /// The lowest view in which a member has offered the checkpoint that is fetched: what is in it is committed in that view.
     pub(super) offered_in: View,
+    /// Since when the checkpoint is ready to be installed.
+    pub(super) ready_at: Monotonic,
     /// The last applied op, and since when it is that.
     pub(super) stuck: (OpNumber, Monotonic),
     /// When a checkpoint that came could not be stored, or not be read: another attempt comes later.
@@ -234,6 +236,7 @@ impl Transfer {
             stage,
             lacks: false,
             offered_in: View::default(),
+            ready_at: Monotonic(0),
             stuck,
             failed_at: None,
             passed_over,

@@ -2,7 +2,7 @@
 //!
 //! Repair never moves the head, never replaces what a view has fixed, and compares by checksum alone.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::questions::{ENTRIES_MAX, HEADERS_MAX, Pace, Questions};
 use crate::protocol::core::Core;
@@ -85,6 +85,10 @@ pub(crate) struct Scrub {
     pub(super) part: Option<(CheckpointId, u32)>,
     /// A step is under way.
     pub(super) is_reading: bool,
+    /// When a checkpoint was last wanted because of damage.
+    pub(super) wanted_at: Option<Monotonic>,
+    /// Damaged ops of which there is no other copy: each is told once.
+    pub(super) told: BTreeSet<OpNumber>,
 }
 
 /// A set of members, by their places.

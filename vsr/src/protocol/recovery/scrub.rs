@@ -17,6 +17,11 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Ops that one step reads, at most.
 const STEP_OPS: u64 = 1024;
 
+/// Steps between two checkpoints that are taken because of damage, at least.
+const WANTED_STEPS: u32 = 60;
+/// Damaged ops that are remembered as told, at most.
+const TOLD_MAX: usize = 4096;
+
 impl Core {
     /// A step is due: the next ops of the log, or a part of a checkpoint when the log was read to its end.
     pub(crate) fn on_scrub_due(&mut self) {
@@ -25,7 +30,9 @@ impl Core {
         if pause.is_zero() || self.repair.scrub.is_reading {
             return;
         }
-        if self.repair.scrub.part.is_none() {
+        // A checkpoint that is gone was not read to its end: the log must not wait for those that come faster than they are read.
+        let is_named = |(id, _): &(CheckpointId, u32)| self.state.checkpoints.contains(id);
+        if !self.repair.scrub.part.as_ref().is_some_and(is_named) {
             if let Some((first, last)) = self.next_to_scrub() {
                 self.repair.scrub.is_reading = true;
                 self.repair.reads.push_back(ReadRequest::Scrub { first, last });
@@ -89,11 +96,23 @@ impl Core {
             self.mark("scrubbing finds a damaged entry");
             if self.membership.size() == 1 {
                 // Nobody has another copy. The state has it: a checkpoint makes the entry needless.
-                self.news.events.push(Event::Damaged { op });
-                self.checkpoints.is_wanted = true;
+                if self.repair.scrub.told.len() < TOLD_MAX && self.repair.scrub.told.insert(op) {
+                    self.news.events.push(Event::Damaged { op });
+                }
+                self.want_checkpoint_for_damage();
             } else {
                 self.on_damage(op);
             }
+        }
+    }
+
+    /// A disk that damages whatever is written to it is not written to without end.
+    fn want_checkpoint_for_damage(&mut self) {
+        let pause = self.options.timing.scrub * WANTED_STEPS;
+        let scrub = &mut self.repair.scrub;
+        if scrub.wanted_at.is_none_or(|at| self.now.since(at) >= pause) {
+            scrub.wanted_at = Some(self.now);
+            self.checkpoints.is_wanted = true;
         }
     }
 
@@ -105,7 +124,7 @@ impl Core {
             if self.checkpoints.doubt(id) {
                 self.mark("scrubbing finds a damaged checkpoint");
                 self.news.events.push(Event::CheckpointDamaged { op: id.op });
-                self.checkpoints.is_wanted = true;
+                self.want_checkpoint_for_damage();
             }
         }
         if is_there {

@@ -153,8 +153,7 @@ impl Core {
                         "nobody has the checkpoint any more"
                     });
                     if is_silent {
-                        self.transfer.passed_over.truncate(PASSED_OVER_MAX - 1);
-                        self.transfer.passed_over.insert(0, id);
+                        self.pass_over(id);
                     }
                     self.transfer.stage = Stage::Idle;
                     return self.begin_transfer();
@@ -162,18 +161,23 @@ impl Core {
                 self.note_offered(offered_in);
                 self.ask_for_parts();
             }
-            Stage::Ready { id, .. } => match self.offered_in(*id) {
-                None if !self.transfer.fits(self.view) => {
-                    // Who was in that view is not heard any more, and it may be one that never starts.
-                    self.mark("nobody has the checkpoint any more");
-                    self.transfer.stage = Stage::Idle;
-                    self.begin_transfer();
+            Stage::Ready { id, .. } => {
+                let id = *id;
+                let offered_in = self.offered_in(id);
+                self.note_offered(offered_in);
+                if self.transfer.fits(self.view) {
+                    return self.try_install();
                 }
-                offered_in => {
-                    self.note_offered(offered_in);
-                    self.try_install();
+                // The view in which it was offered may be one that never starts here: then it gives way to another.
+                let waits = self.now.since(self.transfer.ready_at);
+                let is_late = self.transfer.has_state && id.op <= self.applied;
+                if offered_in.is_some() && !is_late && waits < self.options.timing.retry * SILENT_RETRIES {
+                    return self.ask_for_start_view(self.transfer.offered_in);
                 }
-            },
+                self.mark("the view of a fetched checkpoint does not come");
+                self.pass_over(id);
+                self.begin_transfer();
+            }
             Stage::Restoring { .. } => {}
             Stage::Installed(batch) => {
                 if *batch <= self.writes.completed {
@@ -184,6 +188,13 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Another checkpoint than this one is tried first.
+    fn pass_over(&mut self, id: CheckpointId) {
+        self.transfer.passed_over.truncate(PASSED_OVER_MAX - 1);
+        self.transfer.passed_over.insert(0, id);
+        self.transfer.stage = Stage::Idle;
     }
 
     /// Leaves the view to the next one, at once.
@@ -289,7 +300,10 @@ impl Core {
             return;
         }
         self.transfer.stage = match head.filter(|head| head.header().op == id.op) {
-            Some(head) => Stage::Ready { id, head: Box::new(head) },
+            Some(head) => {
+                self.transfer.ready_at = self.now;
+                Stage::Ready { id, head: Box::new(head) }
+            }
             None => {
                 self.mark("a checkpoint that was fetched cannot be used");
                 self.transfer.failed_at = Some(self.now);
@@ -301,9 +315,6 @@ impl Core {
     /// Installs the checkpoint that is ready, where the log of the view is this replica's own (rule 9.4). Elsewhere that happens with the log
     /// of the view.
     fn try_install(&mut self) {
-        if !self.transfer.fits(self.view) {
-            return self.ask_for_start_view(self.transfer.offered_in);
-        }
         let may = self.phase == Phase::Normal || self.is_repairing_primary();
         if !may || !self.views_are_durable() || !self.head_certain {
             if self.phase == Phase::AwaitingStartView || !self.head_certain {
