@@ -161,10 +161,10 @@
 //! | error | what is the matter | what to do |
 //! |---|---|---|
 //! | [`NotFormatted`](vsr::storage::StorageError::NotFormatted) | the folder is not there or empty, or formatting it was interrupted | format it if the replica has never run; else mount its disk |
-//! | [`Missing`](vsr::storage::StorageError::Missing) | one of the two files is gone | put it back if it was moved away; else give the replica a new disk (`format_replacement`) |
-//! | [`Damaged`](vsr::storage::StorageError::Damaged) | a file is another disk's, or none of this crate's | put the right one back; else give the replica a new disk (`format_replacement`) |
-//! | [`StateLost`](vsr::storage::StorageError::StateLost) | no copy of the newest state is intact | give the replica a new disk (`format_replacement`) |
-//! | [`OtherPlace`](vsr::storage::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](FileStorage::accept_place) if it is the only copy and nothing ran since; else give the replica a new disk (`format_replacement`) |
+//! | [`Missing`](vsr::storage::StorageError::Missing) | one of the two files is gone | put it back if it was moved away; else give the replica a new disk (`format_for`) |
+//! | [`Damaged`](vsr::storage::StorageError::Damaged) | a file is another disk's, or none of this crate's | put the right one back; else give the replica a new disk (`format_for`) |
+//! | [`StateLost`](vsr::storage::StorageError::StateLost) | no copy of the newest state is intact | give the replica a new disk (`format_for`) |
+//! | [`OtherPlace`](vsr::storage::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](FileStorage::accept_place) if it is the only copy and nothing ran since; else give the replica a new disk (`format_for`) |
 //! | [`InUse`](vsr::storage::StorageError::InUse) | another process has it open | end that one |
 //! | [`Version`](vsr::storage::StorageError::Version) | another version wrote it | run that version |
 //! | [`NotEmpty`](vsr::storage::StorageError::NotEmpty), [`LogTooSmall`](vsr::storage::StorageError::LogTooSmall), [`StateTooLarge`](vsr::storage::StorageError::StateTooLarge) | `format` refuses | an empty folder; a higher limit; shorter addresses |

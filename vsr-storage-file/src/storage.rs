@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use vsr::checkpoints::CheckpointFolder;
+use vsr::config::FormatFor;
 use vsr::protocol::{Batch, CheckpointId, Entry, OpNumber, Recovered, Slot, VsrState};
 use vsr::storage::{CheckpointReader, StorageError};
 use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
@@ -96,37 +97,21 @@ impl FileStorage {
     /// # Errors
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: FileOptions) -> Result<(), StorageError> {
-        config.validate()?;
-        FileStorage::format_first(folder.as_ref(), &config.formatted_state(), options)
+        FileStorage::format_for(folder, config, FormatFor::NewCluster, options)
     }
 
-    /// Prepares an empty folder for a replica whose disk is lost, or must not be used any more: an older copy, a foreign one, one without its vsr
-    /// state. The replica takes log and state from the others, and counts once they have put this disk in the place of the lost one (rule 7.19).
-    /// The lost disk must never be used again, and no process may run on it.
-    ///
-    /// # Errors
-    /// As [`format`](Self::format), and [`ConfigError::Rejoin`](vsr::ConfigError::Rejoin) in a cluster of one or two.
-    pub fn format_replacement(
-        folder: impl AsRef<Path>,
-        config: &Config,
-        options: FileOptions,
-    ) -> Result<(), StorageError> {
-        config.validate()?;
-        FileStorage::format_first(folder.as_ref(), &config.replacing_state()?, options)
-    }
-
-    /// Prepares an empty folder for a replica that begins with the state of another cluster: [`vsr::backup::restore`] puts it there. Until then its
-    /// word counts for nothing.
+    /// As [`format_with`](Self::format_with), for a disk that may begin otherwise than that of a new cluster.
     ///
     /// # Errors
     /// As [`format`](Self::format).
-    pub fn format_to_restore(
+    pub fn format_for(
         folder: impl AsRef<Path>,
         config: &Config,
+        purpose: FormatFor,
         options: FileOptions,
     ) -> Result<(), StorageError> {
         config.validate()?;
-        FileStorage::format_first(folder.as_ref(), &config.restoring_state(), options)
+        FileStorage::format_first(folder.as_ref(), &config.first_state(purpose)?, options)
     }
 
     fn format_first(folder: &Path, first: &VsrState, options: FileOptions) -> Result<(), StorageError> {
@@ -180,7 +165,7 @@ impl FileStorage {
     /// Makes a folder that was copied, restored or moved to another file system the replica's own, on purpose:
     /// without it [`open`](Self::open) says [`StorageError::OtherPlace`]. Only right if this is the only copy that
     /// will ever run, and nothing ran on the original since the copy was made: else the replica has forgotten
-    /// what it acknowledged, and needs a new disk ([`format_replacement`](Self::format_replacement)).
+    /// what it acknowledged, and needs a new disk ([`format_for`](Self::format_for)).
     ///
     /// # Errors
     /// As [`open`](Self::open).

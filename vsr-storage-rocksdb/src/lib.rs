@@ -136,10 +136,10 @@
 //! | error | what is the matter | what to do |
 //! |---|---|---|
 //! | [`NotFormatted`](vsr::storage::StorageError::NotFormatted) | the folder is not there or empty, or formatting it was interrupted | format it if the replica has never run; else mount its disk |
-//! | [`Missing`](vsr::storage::StorageError::Missing) | a part of the folder is gone | put it back if it was moved away; else give the replica a new disk (`format_replacement`) |
-//! | [`Damaged`](vsr::storage::StorageError::Damaged) | RocksDB cannot open the database, or no copy of the seal is intact | give the replica a new disk (`format_replacement`) |
-//! | [`StateLost`](vsr::storage::StorageError::StateLost) | the newest vsr state was in what is lost | give the replica a new disk (`format_replacement`) |
-//! | [`OtherPlace`](vsr::storage::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](RocksStorage::accept_place) if it is the only copy and nothing ran since; else give the replica a new disk (`format_replacement`) |
+//! | [`Missing`](vsr::storage::StorageError::Missing) | a part of the folder is gone | put it back if it was moved away; else give the replica a new disk (`format_for`) |
+//! | [`Damaged`](vsr::storage::StorageError::Damaged) | RocksDB cannot open the database, or no copy of the seal is intact | give the replica a new disk (`format_for`) |
+//! | [`StateLost`](vsr::storage::StorageError::StateLost) | the newest vsr state was in what is lost | give the replica a new disk (`format_for`) |
+//! | [`OtherPlace`](vsr::storage::StorageError::OtherPlace) | the folder is a copy, or was restored | [`accept_place`](RocksStorage::accept_place) if it is the only copy and nothing ran since; else give the replica a new disk (`format_for`) |
 //! | [`InUse`](vsr::storage::StorageError::InUse) | another process has it open | end that one |
 //! | [`Version`](vsr::storage::StorageError::Version) | another version wrote it | run that version |
 //! | [`NotEmpty`](vsr::storage::StorageError::NotEmpty), [`LogTooSmall`](vsr::storage::StorageError::LogTooSmall) | `format` refuses | an empty folder; a higher limit |

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rocksdb::{ColumnFamily, DB, Direction, IteratorMode, WriteBatch, WriteOptions};
 use vsr::checkpoints::CheckpointFolder;
+use vsr::config::FormatFor;
 use vsr::protocol::{Batch, CheckpointId, Entry, Header, OpNumber, Recovered, Slot, VsrState};
 use vsr::storage::{CheckpointReader, StorageError};
 use vsr::threaded::{BlockingReader, BlockingWriter, Entries, ThreadedStorage};
@@ -157,37 +158,21 @@ impl RocksStorage {
     /// # Errors
     /// As [`format`](Self::format).
     pub fn format_with(folder: impl AsRef<Path>, config: &Config, options: RocksOptions) -> Result<(), StorageError> {
-        config.validate()?;
-        RocksStorage::format_first(folder, &config.formatted_state(), options)
+        RocksStorage::format_for(folder, config, FormatFor::NewCluster, options)
     }
 
-    /// Prepares an empty folder for a replica whose disk is lost, or must not be used any more: an older copy, a foreign one, one without its vsr
-    /// state. The replica takes log and state from the others, and counts once they have put this disk in the place of the lost one (rule 7.19).
-    /// The lost disk must never be used again, and no process may run on it.
-    ///
-    /// # Errors
-    /// As [`format`](Self::format), and [`ConfigError::Rejoin`](vsr::ConfigError::Rejoin) in a cluster of one or two.
-    pub fn format_replacement(
-        folder: impl AsRef<Path>,
-        config: &Config,
-        options: RocksOptions,
-    ) -> Result<(), StorageError> {
-        config.validate()?;
-        RocksStorage::format_first(folder, &config.replacing_state()?, options)
-    }
-
-    /// Prepares an empty folder for a replica that begins with the state of another cluster: [`vsr::backup::restore`] puts it there. Until then its
-    /// word counts for nothing.
+    /// As [`format_with`](Self::format_with), for a disk that may begin otherwise than that of a new cluster.
     ///
     /// # Errors
     /// As [`format`](Self::format).
-    pub fn format_to_restore(
+    pub fn format_for(
         folder: impl AsRef<Path>,
         config: &Config,
+        purpose: FormatFor,
         options: RocksOptions,
     ) -> Result<(), StorageError> {
         config.validate()?;
-        RocksStorage::format_first(folder, &config.restoring_state(), options)
+        RocksStorage::format_first(folder, &config.first_state(purpose)?, options)
     }
 
     fn format_first(folder: impl AsRef<Path>, first: &VsrState, options: RocksOptions) -> Result<(), StorageError> {

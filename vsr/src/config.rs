@@ -53,6 +53,19 @@ pub struct Config {
     pub seed: u64,
 }
 
+/// What a disk that is formatted begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatFor {
+    /// Nothing: the cluster has never run.
+    NewCluster,
+    /// Nothing: it takes the place of a disk that is lost, or must not be used any more: an older copy, a foreign one, one without its vsr state. The
+    /// replica takes log and state from the others, and counts once they have put this disk in the place of the lost one (rule 7.19). The lost disk must
+    /// never be used again, and no process may run on it.
+    LostDisk,
+    /// The state of another cluster: [`backup::restore`](crate::backup::restore) puts it there. Until then the replica's word counts for nothing.
+    Backup,
+}
+
 /// A configuration that cannot work.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -300,20 +313,20 @@ impl Config {
         VsrState::formatted(self.cluster, self.replica, DiskId(disk_id), self.membership.clone())
     }
 
-    /// The first durable record of a disk that takes the place of a lost one (rule 7.19), for storages that format one. The lost disk must never be
-    /// used again, and nothing may run on it.
+    /// As [`formatted_state`](Self::formatted_state), for a disk that begins otherwise.
     ///
     /// # Errors
-    /// [`ConfigError::Rejoin`] for a cluster of one or two: the others cannot commit anything without this replica.
-    pub fn replacing_state(&self) -> Result<VsrState, ConfigError> {
-        let VsrState { cluster, replica, disk_id, membership, .. } = self.formatted_state();
-        Ok(VsrState::replacing(cluster, replica, disk_id, membership)?)
-    }
-
-    /// The first durable record of a disk that [`backup::restore`](crate::backup::restore) puts a state on, for storages that format one: until
-    /// that is done it counts for nothing.
-    pub fn restoring_state(&self) -> VsrState {
-        VsrState { succession: Succession::Asking, ..self.formatted_state() }
+    /// [`ConfigError::Rejoin`] for a lost disk in a cluster of one or two: the others cannot commit anything without this replica.
+    pub fn first_state(&self, purpose: FormatFor) -> Result<VsrState, ConfigError> {
+        let first = self.formatted_state();
+        match purpose {
+            FormatFor::NewCluster => Ok(first),
+            FormatFor::LostDisk => {
+                let VsrState { cluster, replica, disk_id, membership, .. } = first;
+                Ok(VsrState::replacing(cluster, replica, disk_id, membership)?)
+            }
+            FormatFor::Backup => Ok(VsrState { succession: Succession::Asking, ..first }),
+        }
     }
 }
 

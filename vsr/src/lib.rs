@@ -157,7 +157,7 @@
 //! - **Errors and reasons.** A replica that cannot go on safely stops with an error that says who must act. One that only makes no progress says why, in
 //!   [`Handle::explain`] and [`ReplicaStatus::health`](handle::ReplicaStatus::health).
 //!
-//! - **Disks that are lost.** Those of a minority are replaced while the cluster goes on ([`Config::replacing_state`], rule 7.19). Of what is left when a
+//! - **Disks that are lost.** Those of a minority are replaced while the cluster goes on ([`FormatFor::LostDisk`](config::FormatFor::LostDisk), rule 7.19). Of what is left when a
 //!   majority is gone, and of any replica that stands still, [`backup`] makes a file that a new cluster begins with (rule 9.12).
 //!
 //! Not covered: replicas or clients that lie (messages are checked against damage, not against forgery; nothing is encrypted). Not built yet:

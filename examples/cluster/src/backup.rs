@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use vsr::Storage;
 use vsr::backup::{self, Backup, BackupError, Reach, Survivor, examine, ranked};
+use vsr::config::FormatFor;
 use vsr::protocol::OpNumber;
 
-use crate::config::DiskOf;
 use crate::exit::{self, failure};
 use crate::output::{complain, say};
 use crate::{App, ClusterConfig, Error, StorageKind};
@@ -44,7 +44,7 @@ pub(crate) async fn restore(config: &ClusterConfig, ids: &[u8], from: &Path) -> 
         return Err(BackupError::SameCluster(cluster).into());
     }
     for &id in ids {
-        config.format_disk(id, DiskOf::Backup)?;
+        config.format_disk(id, FormatFor::Backup)?;
         let storage = config.open(id)?;
         let restored = backup::restore(&storage, from).await;
         storage.close().await;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use vsr::config::FormatFor;
 use vsr::protocol::limits::CHECKPOINT_BYTES;
 use vsr::storage::StorageError;
 use vsr::{ClusterId, Config, ReplicaId, Storage};
@@ -55,17 +56,6 @@ impl StorageKind {
             StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),
         }
     }
-}
-
-/// What a disk that is formatted begins with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DiskOf {
-    /// Nothing: the cluster has never run.
-    NewCluster,
-    /// Nothing: the others have everything, and it takes the place of a disk that is lost.
-    LostDisk,
-    /// The state of another cluster, which comes next.
-    Backup,
 }
 
 /// The same file for every replica and client of a cluster.
@@ -199,7 +189,7 @@ impl ClusterConfig {
     /// # Errors
     /// When there is something already, or the disk refuses.
     pub fn format(&self, id: u8) -> Result<(), Error> {
-        self.format_disk(id, DiskOf::NewCluster)
+        self.format_disk(id, FormatFor::NewCluster)
     }
 
     /// Gives a replica a new disk, in the place of one that is lost or must not be used any more. What is in its folder is moved aside: where to.
@@ -208,10 +198,10 @@ impl ClusterConfig {
     /// When a process runs on the folder, the cluster is too small, or the disk refuses.
     pub fn recover(&self, id: u8) -> Result<Option<PathBuf>, Error> {
         let folder = self.folder_of(id);
-        self.replica(id)?.replacing_state()?;
+        self.replica(id)?.first_state(FormatFor::LostDisk)?;
         let is_something = fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
         if !is_something {
-            self.format_disk(id, DiskOf::LostDisk)?;
+            self.format_disk(id, FormatFor::LostDisk)?;
             return Ok(None);
         }
         if let Err(error) = self.open(id)
@@ -222,11 +212,11 @@ impl ClusterConfig {
         let name = |at: u32| self.folder.join(format!("replica-{id}.replaced-{at}"));
         let aside = (1..).map(name).find(|path| !path.exists()).unwrap_or_else(|| name(0));
         fs::rename(&folder, &aside).map_err(|error| format!("moving {} aside: {error}", folder.display()))?;
-        self.format_disk(id, DiskOf::LostDisk)?;
+        self.format_disk(id, FormatFor::LostDisk)?;
         Ok(Some(aside))
     }
 
-    pub(crate) fn format_disk(&self, id: u8, begins_with: DiskOf) -> Result<(), Error> {
+    pub(crate) fn format_disk(&self, id: u8, purpose: FormatFor) -> Result<(), Error> {
         let (folder, config) = (self.folder_of(id), self.replica(id)?);
         match self.storage {
             StorageKind::File => {
@@ -234,12 +224,7 @@ impl ClusterConfig {
                 if let Some(limit) = self.log_limit {
                     options.log_limit = limit;
                 }
-                let format = match begins_with {
-                    DiskOf::NewCluster => FileStorage::format_with,
-                    DiskOf::LostDisk => FileStorage::format_replacement,
-                    DiskOf::Backup => FileStorage::format_to_restore,
-                };
-                Ok(format(folder, &config, options)?)
+                Ok(FileStorage::format_for(folder, &config, purpose, options)?)
             }
             #[cfg(feature = "rocksdb")]
             StorageKind::Rocksdb => {
@@ -247,13 +232,7 @@ impl ClusterConfig {
                 if let Some(limit) = self.log_limit {
                     options.log_limit = limit;
                 }
-                use vsr_storage_rocksdb::RocksStorage;
-                let format = match begins_with {
-                    DiskOf::NewCluster => RocksStorage::format_with,
-                    DiskOf::LostDisk => RocksStorage::format_replacement,
-                    DiskOf::Backup => RocksStorage::format_to_restore,
-                };
-                Ok(format(folder, &config, options)?)
+                Ok(vsr_storage_rocksdb::RocksStorage::format_for(folder, &config, purpose, options)?)
             }
             #[cfg(not(feature = "rocksdb"))]
             StorageKind::Rocksdb => Err(WITHOUT_ROCKSDB.into()),

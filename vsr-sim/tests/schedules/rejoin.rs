@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use vsr::ClientId;
 use vsr::protocol::{DiskId, Halt, Message, Succession, VsrState};
 use vsr_sim::SimDisk;
 use vsr_sim::script::Script;
@@ -17,6 +18,18 @@ fn give_new_disk(s: &mut Script, at: usize, disk_id: u128) {
 
 fn counts(s: &Script, at: usize) -> bool {
     s.disk(at).state().succession.counts()
+}
+
+/// Three replicas that have executed one command of this client; the third has just started on a new disk.
+fn with_a_new_disk() -> (Script, ClientId) {
+    let mut s = Script::new(3);
+    let client = s.register(0);
+    write(&mut s, 0, client, 1, b"a");
+    s.settle();
+    s.crash(2);
+    give_new_disk(&mut s, 2, 77);
+    s.restart(2);
+    (s, client)
 }
 
 /// Everything by which a replica has a part in a quorum.
@@ -187,13 +200,7 @@ fn a_disk_of_two_is_not_replaced() {
 /// A member that was away while a disk was replaced does not take the new one for a stranger.
 #[test]
 fn a_member_that_was_away_learns_which_disk_is_the_one() {
-    let mut s = Script::new(3);
-    let client = s.register(0);
-    write(&mut s, 0, client, 1, b"a");
-    s.settle();
-    s.crash(2);
-    give_new_disk(&mut s, 2, 77);
-    s.restart(2);
+    let (mut s, _) = with_a_new_disk();
     until(&mut s, "the op", |s| matches!(s.core(2).succession(), Succession::Appointed { .. }));
     // r1 has not applied it: it misses every commit number from here on.
     let deaf = s.lose(|f| f.is(0, 1) && matches!(f.message, Message::Commit { .. }));
@@ -209,13 +216,7 @@ fn a_member_that_was_away_learns_which_disk_is_the_one() {
 /// after a crash, what the lost one has acknowledged.
 #[test]
 fn a_new_disk_counts_when_it_holds_what_is_committed() {
-    let mut s = Script::new(3);
-    let client = s.register(0);
-    write(&mut s, 0, client, 1, b"a");
-    s.settle();
-    s.crash(2);
-    give_new_disk(&mut s, 2, 77);
-    s.restart(2);
+    let (mut s, client) = with_a_new_disk();
     until(&mut s, "the op", |s| matches!(s.disk(2).state().succession, Succession::Appointed { .. }));
     let Succession::Appointed { view, .. } = s.core(2).succession() else { panic!("it is not whole yet") };
     // r0 commits it with r1. To r2 it comes with the log of a later view, and its body after that.

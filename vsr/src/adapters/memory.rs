@@ -42,18 +42,15 @@ impl MemoryStorage {
         MemoryStorage::with_state(config.formatted_state())
     }
 
-    /// A storage for a replica whose disk is lost.
+    /// As [`format`](Self::format), for a disk that may begin otherwise than that of a new cluster.
     ///
     /// # Errors
-    /// [`ConfigError::Rejoin`](crate::ConfigError::Rejoin) in a cluster of one or two.
-    pub fn format_replacement(config: &crate::Config) -> Result<MemoryStorage, crate::ConfigError> {
-        Ok(MemoryStorage::with_state(config.replacing_state()?))
-    }
-
-    /// A storage for a replica that begins with the state of another cluster: [`backup::restore`](crate::backup::restore) puts it there.
-    #[must_use]
-    pub fn format_to_restore(config: &crate::Config) -> MemoryStorage {
-        MemoryStorage::with_state(config.restoring_state())
+    /// [`ConfigError::Rejoin`](crate::ConfigError::Rejoin) for a lost disk in a cluster of one or two.
+    pub fn format_for(
+        config: &crate::Config,
+        purpose: crate::config::FormatFor,
+    ) -> Result<MemoryStorage, crate::ConfigError> {
+        Ok(MemoryStorage::with_state(config.first_state(purpose)?))
     }
 
     /// A freshly formatted storage with the given state.

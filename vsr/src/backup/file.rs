@@ -33,7 +33,10 @@ pub(super) fn write(
     let part = PathBuf::from(name);
     let wrote = write_part(&part, to, (cluster, commit), op, content);
     wrote.map_err(|error| {
-        let _ = fs::remove_file(&part);
+        // It may have its name already, and not be durable under it.
+        for path in [&part, to] {
+            let _ = fs::remove_file(path);
+        }
         failed("writing", to, error)
     })
 }
@@ -116,7 +119,7 @@ impl Opened {
     }
 
     /// The bytes of the checkpoint.
-    pub(super) fn content(self) -> Result<impl Read + Send + 'static, BackupError> {
-        Ok(self.chunks)
+    pub(super) fn content(self) -> impl Read + Send + 'static {
+        self.chunks
     }
 }

@@ -25,11 +25,10 @@ use std::path::Path;
 pub use self::error::{Backup, BackupError};
 use self::file::Opened;
 use self::replay::Replayed;
-use crate::driver::replica::read_checkpoint;
-use crate::log;
+use crate::driver::replica::newest_checkpoint;
 use crate::protocol::{
-    Batch, CheckpointHead, CheckpointId, ClusterId, CommitNumber, OpNumber, Recovered, ReplicaId, Slot, Succession,
-    Suffix, View, VsrState,
+    Batch, CheckpointId, ClusterId, CommitNumber, Header, OpNumber, Recovered, ReplicaId, Slot, Succession, Suffix,
+    View, VsrState,
 };
 use crate::traits::state_machine::{Snapshot, StateMachine, Typed};
 use crate::traits::storage::Storage;
@@ -60,9 +59,8 @@ pub async fn export<S: StateMachine>(
     let recovered = storage.recover().await?;
     let held = Held::of(&recovered);
     let (cluster, commit) = (recovered.state.cluster, held.committed(&recovered.state));
-    let restored = restored_checkpoint::<S>(storage, &recovered).await;
     let base = recovered.state.base();
-    let (machine, head) = match restored {
+    let (machine, head) = match newest_checkpoint::<S, _>(storage, &recovered).await {
         Some((machine, head)) => (machine, Some(head)),
         None if base > OpNumber::ZERO => return Err(BackupError::NoState { base }),
         None => (first, None),
@@ -94,7 +92,7 @@ pub fn verify(from: &Path) -> Result<Backup, BackupError> {
     Opened::open(from)?.verify()
 }
 
-/// Puts a state into a storage that was formatted to take one ([`Config::restoring_state`](crate::Config::restoring_state)). After that a replica
+/// Puts a state into a storage that was formatted to take one ([`FormatFor::Backup`](crate::config::FormatFor::Backup)). After that a replica
 /// can be started on it. A crash before the end leaves a storage that counts for nothing: format another one.
 ///
 /// # Errors
@@ -110,7 +108,7 @@ pub async fn restore(storage: &impl Storage, from: &Path) -> Result<Backup, Back
         return Err(BackupError::SameCluster(backup.cluster));
     }
     let header = Opened::open(from)?.head(&state.membership.constants)?;
-    let mut content = Opened::open(from)?.content()?;
+    let mut content = Opened::open(from)?.content();
     let copy = Snapshot::with(move |to| io::copy(&mut content, to).map(|_| ()));
     let id = storage.write_checkpoint(backup.op, Vec::new(), copy).await?;
     let state = VsrState {
@@ -241,12 +239,13 @@ impl Held<'_> {
     /// The last op of a range that the view has fixed otherwise: its slot is left from an older view.
     fn stale_end(&self, until: OpNumber, state: &VsrState) -> Option<OpNumber> {
         let Some(Slot::Clean(own)) = self.slot(until) else { return None };
-        let headers = &state.suffix.headers;
-        let is_other = headers.iter().any(|fixed| {
-            let is_same = fixed.op == until && fixed.checksum() != own.checksum();
-            is_same || (fixed.op == until.next() && fixed.parent != own.checksum())
-        });
-        is_other.then_some(until)
+        let names = |fixed: &Header| match fixed.op {
+            op if op == until => Some(fixed.checksum()),
+            op if op == until.next() => Some(fixed.parent),
+            _ => None,
+        };
+        let is_stale = state.suffix.headers.iter().filter_map(names).any(|name| name != own.checksum());
+        is_stale.then_some(until)
     }
 
     /// What is known to be committed: by the record, and by what each header says of the time when its op was prepared. All of a log that needs no
@@ -283,23 +282,4 @@ impl Held<'_> {
     fn intact_above(&self, from: OpNumber) -> OpNumber {
         self.first_gap(from, self.head()).map_or_else(|| self.head().max(from), OpNumber::prev)
     }
-}
-
-/// The newest checkpoint of a storage that can be read.
-async fn restored_checkpoint<S: StateMachine>(
-    storage: &impl Storage,
-    recovered: &Recovered,
-) -> Option<(S, CheckpointHead)> {
-    if !storage.keeps_checkpoints() {
-        return None;
-    }
-    for id in recovered.state.checkpoints.iter().rev().copied() {
-        let constants = recovered.state.membership.constants.clone();
-        match read_checkpoint::<S, _>(storage, id, constants).await {
-            Ok((machine, head)) if recovered.continues(&head) => return Some((machine, head)),
-            Ok(_) => log::warn!(%id, "a checkpoint is none of this log"),
-            Err(error) => log::warn!(%id, %error, "a checkpoint cannot be used"),
-        }
-    }
-    None
 }

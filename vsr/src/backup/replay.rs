@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::BackupError;
 use crate::protocol::{
-    CheckpointHead, ClientId, CommitNumber, Core, Effects, Header, Input, Inputs, Known, Monotonic, OpNumber, Options,
+    CheckpointHead, ClientId, CommitNumber, Core, Effects, Header, Input, Inputs, Monotonic, OpNumber, Options,
     Quorums, Recovered, Succession, Timestamp, Timing, VsrState,
 };
 use crate::traits::state_machine::{StateMachine, Typed};
@@ -36,7 +36,7 @@ pub(super) async fn replay<S: StateMachine>(
 ) -> Result<Replayed<S>, BackupError> {
     let mut now = Monotonic(1);
     let options = Options {
-        timing: Timing::default(),
+        timing: Timing::default().with(|timing| timing.scrub = Duration::ZERO),
         seed: 1,
         local_client: ClientId(1),
         machine_version,
@@ -86,7 +86,6 @@ fn alone(recovered: Recovered, until: OpNumber) -> Recovered {
     let mut suffix = state.suffix;
     suffix.head = suffix.head.min(until);
     suffix.headers.retain(|header| header.op <= until);
-    let known: Vec<Known> = Vec::new();
     let state = VsrState {
         view: state.log_view,
         commit: state.commit.min(CommitNumber(until.0)),
@@ -94,7 +93,7 @@ fn alone(recovered: Recovered, until: OpNumber) -> Recovered {
         // Whichever disks have taken its place since: it is asked what it has, and not whether it counts.
         succession: Succession::Whole { op: OpNumber(u64::MAX) },
         doubted: None,
-        known,
+        known: Vec::new(),
         suffix,
         ..state
     };

@@ -9,6 +9,7 @@ use futures::task::LocalSpawnExt;
 
 use super::*;
 use crate::adapters::memory::{MemoryNetwork, MemoryStorage};
+use crate::config::FormatFor;
 use crate::protocol::{DiskId, Entry, Header, HeaderFields, OpKind, Replacement};
 use crate::{ApplyContext, Checksum, Config, QueryContext, Replica, RestoreError};
 
@@ -43,6 +44,10 @@ fn config(cluster: ClusterId, replica: usize, members: usize, checkpoint_ops: u6
     let mut config = Config::new(cluster, ReplicaId(replica as u8), addresses).unwrap();
     config.membership.constants.checkpoint_ops = checkpoint_ops;
     config
+}
+
+fn for_backup(config: &Config) -> MemoryStorage {
+    MemoryStorage::format_for(config, FormatFor::Backup).unwrap()
 }
 
 fn disks(configs: &[Config], format: impl Fn(&Config) -> MemoryStorage) -> Vec<MemoryStorage> {
@@ -85,7 +90,7 @@ fn a_new_cluster_goes_on_from_a_backup() {
         let backup = export_from(&olds[members - 1], Reach::Head, &file).unwrap();
         assert_eq!((backup.cluster, verify(&file).unwrap()), (OLD, backup));
         let new: Vec<_> = (0..3).map(|id| config(NEW, id, 3, checkpoint_ops)).collect();
-        let news = disks(&new, MemoryStorage::format_to_restore);
+        let news = disks(&new, for_backup);
         for disk in &news {
             assert_eq!(block_on(restore(disk, &file)).unwrap(), backup);
             assert!(matches!(block_on(restore(disk, &file)), Err(BackupError::NotForIt)), "once");
@@ -96,7 +101,7 @@ fn a_new_cluster_goes_on_from_a_backup() {
         let backup = export_from(&news[0], Reach::Head, &again).unwrap();
         assert_eq!(backup.cluster, NEW);
         let third = config(ClusterId(3), 0, 1, 0);
-        let disk = MemoryStorage::format_to_restore(&third);
+        let disk = for_backup(&third);
         block_on(restore(&disk, &again)).unwrap();
         assert_eq!(add(&[third], &[disk], 1), commands.max(1) + 8);
     }
@@ -138,10 +143,10 @@ fn what_does_not_belong_there_is_refused_and_changes_nothing() {
     export_from(&disk, Reach::Committed, &file).unwrap();
     assert!(matches!(export_from(&disk, Reach::Head, &file), Err(BackupError::Exists(_))));
     assert!(matches!(block_on(restore(&disk, &file)), Err(BackupError::NotForIt)), "it holds a replica");
-    let same = MemoryStorage::format_to_restore(&config(OLD, 0, 1, 0));
+    let same = for_backup(&config(OLD, 0, 1, 0));
     assert!(matches!(block_on(restore(&same, &file)), Err(BackupError::SameCluster(OLD))));
     let new = config(NEW, 0, 1, 0);
-    let disk = MemoryStorage::format_to_restore(&new);
+    let disk = for_backup(&new);
     let fresh = block_on(disk.recover()).unwrap();
     assert!(matches!(block_on(restore(&disk, &bad)), Err(BackupError::File { .. })), "it is not there");
     let bytes = fs::read(&file).unwrap();

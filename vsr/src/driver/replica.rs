@@ -782,7 +782,7 @@ mod full;
 mod parts;
 mod publish;
 mod start;
-pub(crate) use start::read as read_checkpoint;
+pub(crate) use start::newest_checkpoint;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -338,6 +338,7 @@ impl Core {
 
     /// Slots have become durable: the acknowledgement is decided anew from the present log.
     fn on_slots_durable(&mut self) {
+        self.applying.cache.on_durable(&mut self.log, self.writes.completed);
         let before = self.writes.durable;
         self.advance_durable();
         if self.writes.durable == before {

@@ -41,18 +41,28 @@ pub(super) async fn restore<S: StateMachine, D: Storage>(
     first: S,
     shared: &Shared,
 ) -> Option<(S, Option<CheckpointHead>)> {
+    let words = "starting: a checkpoint is read";
+    Some(match unless_shut_down(newest_checkpoint::<S, D>(storage, recovered), shared, words).await? {
+        Some((machine, head)) => {
+            drop_guarded(first);
+            (machine, Some(head))
+        }
+        None => (first, None),
+    })
+}
+
+/// The newest checkpoint that the record names, and that is whole, readable, and of this log.
+pub(crate) async fn newest_checkpoint<S: StateMachine, D: Storage>(
+    storage: &D,
+    recovered: &Recovered,
+) -> Option<(S, CheckpointHead)> {
     if !storage.keeps_checkpoints() {
-        return Some((first, None));
+        return None;
     }
     for id in recovered.state.checkpoints.iter().rev().copied() {
-        let words = "starting: a checkpoint is read";
         let constants = recovered.state.membership.constants.clone();
-        let read = unless_shut_down(read::<S, D>(storage, id, constants), shared, words).await?;
-        match read {
-            Ok((machine, head)) if recovered.continues(&head) => {
-                drop_guarded(first);
-                return Some((machine, Some(head)));
-            }
+        match read::<S, D>(storage, id, constants).await {
+            Ok((machine, head)) if recovered.continues(&head) => return Some((machine, head)),
             Ok(other) => {
                 drop_guarded(other);
                 log::warn!(%id, "a checkpoint is none of this log: an older one, the whole log, or one of another replica takes its place");
@@ -62,11 +72,11 @@ pub(super) async fn restore<S: StateMachine, D: Storage>(
             }
         }
     }
-    Some((first, None))
+    None
 }
 
 /// The state machine of a checkpoint, and what it has beside the machine.
-pub(crate) async fn read<S: StateMachine, D: Storage>(
+pub(super) async fn read<S: StateMachine, D: Storage>(
     storage: &D,
     id: CheckpointId,
     constants: Constants,

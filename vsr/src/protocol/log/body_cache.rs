@@ -1,5 +1,7 @@
 //! Bodies of applied entries that stay in memory for slow peers. A bound in bytes; the oldest ones go first.
 
+use std::collections::BTreeSet;
+
 use super::log::{Body, Log};
 use crate::protocol::types::number::{BatchNumber, OpNumber};
 
@@ -15,12 +17,14 @@ pub(crate) struct BodyCache {
     bytes: u64,
     /// The last durable batch when an op was applied last.
     looked_at: BatchNumber,
+    /// Ops below whose bodies have come anew, as they were damaged: in memory until they are durable again.
+    refetched: BTreeSet<OpNumber>,
 }
 
 impl BodyCache {
     /// Of a log whose bodies up to this op are on disk only.
     pub(crate) fn after(op: OpNumber) -> BodyCache {
-        BodyCache { from: op.next(), bytes: 0, looked_at: BatchNumber(0) }
+        BodyCache { from: op.next(), bytes: 0, looked_at: BatchNumber(0), refetched: BTreeSet::new() }
     }
 
     /// An op was applied, the one after the last. While there is more than `bytes_max`, bodies leave the memory: they
@@ -31,6 +35,25 @@ impl BodyCache {
         }
         self.bytes += weight(log, applied);
         self.evict(applied, log, completed, bytes_max);
+    }
+
+    /// The body of an op has come, perhaps of one whose body was on the disk alone.
+    pub(crate) fn on_filled(&mut self, op: OpNumber) {
+        if op < self.from {
+            self.refetched.insert(op);
+        }
+    }
+
+    /// A write is durable: with it, perhaps, what had come anew.
+    pub(crate) fn on_durable(&mut self, log: &mut Log, completed: BatchNumber) {
+        self.refetched.retain(|op| {
+            let Some(slot) = log.slot_mut(*op) else { return false };
+            let is_durable = slot.is_durable(completed);
+            if is_durable {
+                slot.body = Body::Stored;
+            }
+            !is_durable
+        });
     }
 
     fn evict(&mut self, applied: OpNumber, log: &mut Log, completed: BatchNumber, bytes_max: u64) {

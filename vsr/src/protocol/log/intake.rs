@@ -49,6 +49,7 @@ impl Core {
         }
         let filled = self.log.fill(entry);
         if filled {
+            self.applying.cache.on_filled(header.op);
             self.view_change.note_progress(self.now);
             if self.may_write_log() {
                 self.writes.stage_put(&mut self.log, header.op);

@@ -48,7 +48,6 @@ impl Core {
         let (op, keep) = (header.op, self.kept_checkpoints());
         self.checkpoints.stage =
             Stage::Due(TakeCheckpoint { op, head: encode(header, &self.sessions, &self.rejoin.replacements), keep });
-        self.checkpoints.digest_due = Some(op);
     }
 
     /// What comes before the bytes of the state machine as it is, for another cluster: this one's disks are none of that one's. `None` before
@@ -78,6 +77,7 @@ impl Core {
         if let Some(header) = self.log.header(self.applied).copied() {
             self.mark("a checkpoint is taken that no op makes due");
             self.want_checkpoint(&header);
+            self.checkpoints.digest_due = Some(header.op);
         }
     }
 
@@ -96,9 +96,7 @@ impl Core {
         if let Some(header) = self.log.header(self.applied).copied().filter(|header| is_new(header.op)) {
             self.mark("a checkpoint is taken on request");
             // No other member has one of this op: its digest would only push those aside that others can be compared with (rule 9.8).
-            let due = self.checkpoints.digest_due;
             self.want_checkpoint(&header);
-            self.checkpoints.digest_due = due;
         }
     }
 

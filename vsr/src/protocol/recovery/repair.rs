@@ -73,7 +73,7 @@ pub(crate) struct Repair {
     /// Members that were asked for headers, and for bodies, in this round: no member is asked twice before all were asked.
     tried_for_headers: Tried,
     tried_for_bodies: Tried,
-    pub(super) scrub: Scrub,
+    pub(crate) scrub: Scrub,
 }
 
 /// Where the next step of scrubbing goes on (rule 9.13).
@@ -82,7 +82,7 @@ pub(crate) struct Scrub {
     /// The last op of the log that was looked at.
     pub(super) op: OpNumber,
     /// The part of a checkpoint that is looked at next.
-    pub(super) part: Option<(CheckpointId, u32)>,
+    pub(crate) part: Option<(CheckpointId, u32)>,
     /// A step is under way.
     pub(super) is_reading: bool,
     /// When a checkpoint was last wanted because of damage.

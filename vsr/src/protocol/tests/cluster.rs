@@ -203,7 +203,12 @@ impl Cluster {
 
     /// The same, with a checkpoint after so many ops.
     pub(super) fn with_checkpoints(every: u64) -> Cluster {
-        let mut membership = Membership::new(["a", "b", "c"]).unwrap();
+        Cluster::of(3, every)
+    }
+
+    /// As [`new`](Self::new), of so many replicas.
+    pub(super) fn of(members: u8, every: u64) -> Cluster {
+        let mut membership = Membership::new((0..members).map(|id| format!("r{id}"))).unwrap();
         membership.constants.checkpoint_ops = every;
         let node = |id: u8| {
             let disk_id = DiskId(1000 + u128::from(id));
@@ -229,7 +234,7 @@ impl Cluster {
             command: Bytes::new(),
         };
         let mut cluster = Cluster {
-            nodes: (0..3).map(node).collect(),
+            nodes: (0..members).map(node).collect(),
             flights: VecDeque::new(),
             sent: Vec::new(),
             checkpoints: every > 0,
@@ -238,7 +243,7 @@ impl Cluster {
             session: SessionId::default(),
             request: register,
         };
-        (0..3).for_each(|at| cluster.start(at));
+        (0..cluster.nodes.len()).for_each(|at| cluster.start(at));
         cluster.run();
         assert!(cluster.is_primary(0), "{}", cluster.describe());
         // Timers that are due at the start are no part of what a test looks at.

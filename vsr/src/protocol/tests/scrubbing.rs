@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::cluster::Cluster;
+use crate::protocol::types::checkpoint::CheckpointId;
+use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::event::Event;
 use crate::protocol::types::number::OpNumber;
 
@@ -46,7 +48,43 @@ fn a_damaged_entry_that_nothing_asks_for_is_found_and_fetched() {
         pass(&mut c, Duration::from_secs(5));
         assert_eq!(damaged(&c, at), [&Event::Damaged { op: OpNumber(op) }], "r{at}");
         assert_eq!(c.stored(at, op), Some(&intact), "r{at}: {}", c.core(at).explain());
+        assert!(c.core(at).entry_in_memory(OpNumber(op)).is_none(), "r{at}: it is on the disk again, and there alone");
     }
+}
+
+/// Rule 9.13: checkpoints may come faster than they are read. The log is looked at all the same.
+#[test]
+fn checkpoints_that_are_replaced_before_they_are_read_do_not_keep_the_log_waiting() {
+    let mut c = cold(6);
+    pass(&mut c, Duration::from_secs(2));
+    let op = c.core(1).log_base().next();
+    c.harm_entry(1, op.0);
+    for _ in 0..100 {
+        // The checkpoint of which a part was read last is named no more whenever the next one is due.
+        let gone = CheckpointId { op: OpNumber(1), manifest: Checksum(7) };
+        c.core_mut(1).repair.scrub.part = Some((gone, 5));
+        c.pass(Duration::from_millis(50));
+    }
+    assert_eq!(damaged(&c, 1), [&Event::Damaged { op }]);
+}
+
+/// Rule 9.13: where nobody has another copy, a damaged entry is told once, however often it is read.
+#[test]
+fn damage_that_stays_is_told_once() {
+    let mut c = Cluster::of(1, 0);
+    for letter in LETTERS {
+        c.submit(0, letter);
+        c.run();
+    }
+    c.cache_bytes = 0;
+    c.crash(0);
+    c.start(0);
+    c.pass_until(|c| c.executed(0).len() == LETTERS.len());
+    c.harm_entry(0, 3);
+    pass(&mut c, Duration::from_secs(20));
+    assert_eq!(damaged(&c, 0), [&Event::Damaged { op: OpNumber(3) }]);
+    c.submit(0, "i");
+    c.pass_until(|c| c.executed(0).len() == LETTERS.len() + 1);
 }
 
 /// Rules 9.6, 9.13: a checkpoint that nothing reads is found damaged, and a new one takes its place, though no op makes one due.

@@ -299,10 +299,13 @@ fn a_checkpoint_is_installed_in_no_view_below_that_of_its_offer() {
     let view = c.core(0).view();
     assert!(base(&c, 0) > 3 && view.number > 0 && c.core(2).view().number == 0, "{view}");
     c.cut_off(2, false);
-    for _ in 0..400 {
-        c.pass_without("StartView", Duration::from_millis(5));
+    for _ in 0..200 {
+        c.pass_without("StartView", Duration::from_millis(50));
     }
     assert_eq!((c.core(2).view().number, base(&c, 2), c.executed(2)), (0, 0, vec!["a"]), "{}", c.core(2).explain());
+    // The view of an offer may be one that never starts here: then another checkpoint gets its chance.
+    let began = c.events(2).iter().filter(|event| matches!(event, Event::TransferBegan { .. })).count();
+    assert!((2..10).contains(&began), "{began} transfers in 10 s");
     c.pass_until(|c| c.executed(2) == LETTERS[..11]);
     assert!(c.core(2).view() >= view && base(&c, 2) > 3);
 }
