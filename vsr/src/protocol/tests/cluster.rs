@@ -471,6 +471,13 @@ impl Cluster {
         self.nodes[at].disk.checkpoints.values_mut().for_each(|checkpoint| checkpoint.chunks[0] = Bytes::new());
     }
 
+    /// The newest checkpoint on the disk of a replica is damaged; an older one is left.
+    pub(super) fn harm_newest_checkpoint(&mut self, at: usize) {
+        let disk = &mut self.nodes[at].disk;
+        let [_, newest] = disk.state.checkpoints[..] else { panic!("two checkpoints") };
+        disk.checkpoints.get_mut(&newest).expect("it is on the disk").chunks[0] = Bytes::new();
+    }
+
     /// Whether the newest checkpoint that the record of a replica names is whole.
     pub(super) fn has_whole_checkpoint(&self, at: usize) -> bool {
         let disk = &self.nodes[at].disk;

@@ -105,6 +105,19 @@ fn a_damaged_checkpoint_that_nothing_asks_for_is_found_and_replaced() {
     }
 }
 
+/// Rules 9.6, 9.13: the older checkpoint is intact, so nothing forces a new one; the scrubber asks for it.
+#[test]
+fn a_damaged_checkpoint_beside_an_intact_one_is_replaced() {
+    let mut c = cold(3);
+    pass(&mut c, Duration::from_secs(2));
+    let before = c.core(1).checkpoint();
+    c.harm_newest_checkpoint(1);
+    assert!(!c.has_whole_checkpoint(1));
+    pass(&mut c, Duration::from_secs(20));
+    assert_eq!(damaged(&c, 1), [&Event::CheckpointDamaged { op: before }]);
+    assert!(c.has_whole_checkpoint(1), "{}", c.core(1).explain());
+}
+
 /// Rule 9.13: what is intact is read again and again, and nothing comes of it.
 #[test]
 fn what_is_intact_is_left_alone() {
