@@ -189,6 +189,9 @@ pub enum TimedFault {
     CopyDisk(usize),
     /// The copy that was kept takes the place of the disk, and its replica starts on it: where every other member remembers a later start.
     RestoreDisk(usize),
+    /// A process is started beside a replica, under its id, on a disk that is not its newest one (rule 7.7): where every other member remembers the
+    /// replica.
+    Impostor(usize, Impostor),
     /// A connection breaks, and one of its ends notices.
     PeerDown {
         /// The end that notices.
@@ -202,6 +205,17 @@ pub enum TimedFault {
     BadSector(usize, OpNumber, u64),
     /// For so many nanoseconds writes of entries fail for want of room, and the first that does is how it is known.
     NoSpace(usize, u64),
+}
+
+/// Which disk a process has that takes itself for a replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Impostor {
+    /// The copy of the replica's own that was kept.
+    Copy,
+    /// One that was formatted as if for a new cluster.
+    New,
+    /// A copy of that of this replica, as it is now.
+    Of(usize),
 }
 
 /// One fault.

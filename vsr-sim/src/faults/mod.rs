@@ -9,7 +9,7 @@ mod kinds;
 mod plan;
 
 pub use atlas::Atlas;
-pub use kinds::{Damage, Fault, MessageFate, MessageKey, ReadFate, TimedFault, Unsynced, WriteFate, subject};
+pub use kinds::{Damage, Fault, Impostor, MessageFate, MessageKey, ReadFate, TimedFault, Unsynced, WriteFate, subject};
 
 pub(crate) use kinds::{FRAME, KEPT, KINDS, Nanos, kind_of};
 pub(crate) use plan::{Plan, draw};

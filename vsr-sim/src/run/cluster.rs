@@ -378,6 +378,11 @@ impl<S: Simulated> Run<S> {
         }
     }
 
+    /// Whether its replicas have a network of a user's own.
+    pub(crate) fn speaks_its_own_language(&self) -> bool {
+        self.network.is_some()
+    }
+
     fn network(&self, life: &Life) -> Box<dyn Network> {
         match &self.network {
             Some(network) => Box::new(OnSocket::new(life.clone(), network)),

@@ -80,6 +80,7 @@ impl<S: Simulated> Run<S> {
             TimedFault::ReplaceDisk(replica) => self.replace_disk(*replica),
             TimedFault::CopyDisk(replica) => lock(&self.world).copy_disk(*replica),
             TimedFault::RestoreDisk(replica) => self.restore_disk(*replica),
+            TimedFault::Impostor(replica, of) => self.start_impostor(*replica, *of),
             _ => lock(&self.world).carry_out(happening),
         }
     }

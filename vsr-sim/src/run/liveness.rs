@@ -108,6 +108,12 @@ impl<S: Simulated> Run<S> {
             }
         }
         self.figures.views = lock(&self.world).highest_entered - entered;
+        if done
+            && agree
+            && let Some(verdict) = self.impostors_end()
+        {
+            return verdict;
+        }
         if done && agree {
             return self.check_history().map_or_else(|| self.check_budgets(), Verdict::Safety);
         }

@@ -6,6 +6,7 @@
 //! | `cluster.rs` | the executor, and the processes that it polls: replicas, clients, applications beside replicas |
 //! | `client.rs`, `rogue.rs` | what clients do, those that keep their rules and those that do not |
 //! | `instrument.rs` | the user's state machine, watched; what clients saw |
+//! | `impostor.rs` | processes that take themselves for a replica |
 //! | `inject.rs` | faults that have a moment: when they come, and what they do |
 //! | `liveness.rs` | the two phases: first faults, then a core that is healed and must serve |
 //! | `unrecoverable.rs` | when a core may rightly be stuck |
@@ -15,6 +16,7 @@
 mod client;
 mod cluster;
 mod cross_check;
+mod impostor;
 mod inject;
 mod instrument;
 mod liveness;

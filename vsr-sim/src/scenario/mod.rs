@@ -29,7 +29,7 @@
 //! | `partition r0 c0 \| rest`, `partition r0 > rest`, `cut r0>r1`, `cut r0\|r1`, `mend r0>r1`, `heal`, `clog r0>r1 1s`, `mute r1 PrepareOk 1s` | the network |
 //! | `hold NAME FILTER`, `lose NAME FILTER` | messages that fit, as in `Prepare,Commit r0>* 7`, wait, or are lost |
 //! | `release NAME`, `deliver NAME [TIMES]`, `stop NAME`, `forget NAME` | what waits arrives and the rule ends; arrives and is kept; the rule takes no more; all of it ends |
-//! | `corrupt r2 op=7 [body, header, end]`, `stall-disk r1`, `release-disk r1`, `slow-disk r1 x50 1s`, `fill-disk r1 1s`, `no-space r1 1s`, `bad-sector r2 op=7 [puts=3]`, `wipe r1`, `recover r1`, `copy-disk r1`, `restore-disk r1` | the disk; a new one in the place of one that is gone or old; an older copy of it |
+//! | `corrupt r2 op=7 [body, header, end]`, `stall-disk r1`, `release-disk r1`, `slow-disk r1 x50 1s`, `fill-disk r1 1s`, `no-space r1 1s`, `bad-sector r2 op=7 [puts=3]`, `wipe r1`, `recover r1`, `copy-disk r1`, `restore-disk r1`, `impostor r1 [copy, new, r2]` | the disk; a new one in the place of one that is gone or old; an older copy of it; a process that takes itself for r1, beside it, on a copy of its disk, on a new one, on that of r2 |
 //! | `at 1.5s …` | any of these, later |
 //! | `drop`, `again … after=3s`, `flip … bit=9`, `misdeliver … to=r2`, `crash-after` with `Prepare 7 r0>r1 [nth=2]` | one message |
 //! | `write r1 5 crash, crash-after, fail, hang 1s, silent, misdirect op=3, vanish, sync-fails 1s`, `read r1 5 fail, astray` | one write or read |

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use vsr::protocol::OpNumber;
 
 use crate::faults::{
-    Damage, Fault, KINDS, MessageFate, MessageKey, Nanos, ReadFate, TimedFault, Unsynced, WriteFate, kind_of,
+    Damage, Fault, Impostor, KINDS, MessageFate, MessageKey, Nanos, ReadFate, TimedFault, Unsynced, WriteFate, kind_of,
 };
 use crate::options::parse_duration;
 use crate::world::MessageFilter;
@@ -200,6 +200,7 @@ impl<'a> Words<'a> {
             "recover" => TimedFault::ReplaceDisk(self.replica()?),
             "copy-disk" => TimedFault::CopyDisk(self.replica()?),
             "restore-disk" => TimedFault::RestoreDisk(self.replica()?),
+            "impostor" => self.impostor()?,
             "bad-sector" => self.bad_sector()?,
             "no-space" => TimedFault::NoSpace(self.replica()?, self.nanos()?),
             "peer-down" => {
@@ -213,6 +214,20 @@ impl<'a> Words<'a> {
             _ => return Ok(None),
         };
         Ok(Some(vec![one]))
+    }
+
+    /// `r1`, and which disk it has that takes itself for it.
+    fn impostor(&mut self) -> Result<TimedFault, String> {
+        let replica = self.replica()?;
+        let of = match self.next("copy, new, or the replica whose disk it has")? {
+            "copy" => Impostor::Copy,
+            "new" => Impostor::New,
+            other => match self.node_of(other)? {
+                other if other < self.replicas && other != replica => Impostor::Of(other),
+                _ => return Err(format!("{other} is not another replica")),
+            },
+        };
+        Ok(TimedFault::Impostor(replica, of))
     }
 
     /// `r1 op=7`, and what of it rots.
@@ -440,6 +455,9 @@ pub(crate) fn write_happening(happening: &TimedFault, replicas: usize) -> String
         TimedFault::ReplaceDisk(replica) => format!("recover r{replica}"),
         TimedFault::CopyDisk(replica) => format!("copy-disk r{replica}"),
         TimedFault::RestoreDisk(replica) => format!("restore-disk r{replica}"),
+        TimedFault::Impostor(replica, Impostor::Copy) => format!("impostor r{replica} copy"),
+        TimedFault::Impostor(replica, Impostor::New) => format!("impostor r{replica} new"),
+        TimedFault::Impostor(replica, Impostor::Of(other)) => format!("impostor r{replica} r{other}"),
         TimedFault::BadSector(replica, op, u64::MAX) => format!("bad-sector r{replica} op={op}"),
         TimedFault::BadSector(replica, op, puts) => format!("bad-sector r{replica} op={op} puts={puts}"),
         TimedFault::NoSpace(replica, lasts) => format!("no-space r{replica} {}", Nanos(*lasts)),

@@ -18,7 +18,7 @@ use crate::world::{Flag, Life, Planned, lock};
 /// What a line may begin with.
 const COMMANDS: &str = "machine, cluster, request, load, tick, until, expect, crash, restart, pause, suspend, resume, skew-clock, \
     leap-clock, peer-down, partition, cut, mend, heal, clog, mute, hold, lose, release, deliver, stop, forget, corrupt, stall-disk, \
-    release-disk, slow-disk, fill-disk, no-space, bad-sector, wipe, recover, copy-disk, restore-disk, at, drop, again, flip, misdeliver, crash-after, write, read, \
+    release-disk, slow-disk, fill-disk, no-space, bad-sector, wipe, recover, copy-disk, restore-disk, impostor, at, drop, again, flip, misdeliver, crash-after, write, read, \
     maybe, settle, go, check, show, trace";
 
 /// What is planned, and so may come about or not.

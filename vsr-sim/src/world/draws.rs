@@ -6,7 +6,7 @@ use vsr::protocol::{OpNumber, Random};
 
 use super::disks::unsynced;
 use super::{World, site};
-use crate::faults::{Damage, TimedFault, Unsynced};
+use crate::faults::{Damage, Impostor, TimedFault, Unsynced};
 use crate::options::Options;
 
 /// What is drawn again and again, each class with its mean time between two.
@@ -202,7 +202,7 @@ impl World {
     /// The disks that may go are gone. Most get a successor, and some successors go, too.
     fn some_losses(&self, random: &mut Random) -> Drawn {
         let lost = self.atlas.may_lose();
-        let mut later = Vec::new();
+        let mut later = self.some_impostors(lost, random);
         if random.chance(1, 3) {
             // They are copied, and go on; older copies of them come back.
             for replica in lost {
@@ -217,7 +217,8 @@ impl World {
                         later.push((at, restart.clone()));
                     }
                     at += millis(random, 3000);
-                    later.push((at, restored));
+                    let beside = random.chance(1, 2).then_some(TimedFault::Impostor(*replica, Impostor::Copy));
+                    later.push((at, beside.unwrap_or(restored)));
                     at += millis(random, 3000);
                 }
             }
@@ -240,9 +241,22 @@ impl World {
         Drawn { now: lost.iter().map(|at| TimedFault::LoseDisk(*at)).collect(), later }
     }
 
+    /// Disks that were never those of a replica whose own may go are taken for its own.
+    fn some_impostors(&self, lost: &[usize], random: &mut Random) -> Vec<(u64, TimedFault)> {
+        let mut later = Vec::new();
+        for replica in lost {
+            while random.chance(1, 3) {
+                let other = self.any_replica(random);
+                let of = if random.chance(1, 4) && other != *replica { Impostor::Of(other) } else { Impostor::New };
+                later.push((millis(random, 8000), TimedFault::Impostor(*replica, of)));
+            }
+        }
+        later
+    }
+
     fn any_link(&self, random: &mut Random) -> (usize, usize) {
-        let (from, other) = (random.below(self.nodes.len() as u64) as usize, self.any_replica(random));
-        if from == other { (from, (other + 1) % self.nodes.len()) } else { (from, other) }
+        let (from, other) = (random.below(self.parties() as u64) as usize, self.any_replica(random));
+        if from == other { (from, (other + 1) % self.parties()) } else { (from, other) }
     }
 
     /// The primary, as far as any replica knows.
@@ -276,7 +290,7 @@ impl World {
         let inside = |node: usize, random: &mut Random| {
             if isolate && node < self.replicas { node == alone } else { random.chance(1, 2) }
         };
-        let side = (0..self.nodes.len()).filter(|&node| inside(node, random)).collect();
+        let side = (0..self.parties()).filter(|&node| inside(node, random)).collect();
         // Transports notice some of it: then the other side votes at once, and the cut-off one does not know.
         TimedFault::Partition { side, one_way, noticed: random.chance(1, 2) }
     }

@@ -21,7 +21,8 @@ impl World {
             | TimedFault::LoseDisk(_)
             | TimedFault::ReplaceDisk(_)
             | TimedFault::CopyDisk(_)
-            | TimedFault::RestoreDisk(_) => {
+            | TimedFault::RestoreDisk(_)
+            | TimedFault::Impostor(..) => {
                 return false;
             }
             TimedFault::Partition { side, one_way, noticed } => self.begin_partition(side, *one_way, *noticed),
@@ -76,6 +77,7 @@ impl World {
             | TimedFault::ReplaceDisk(replica)
             | TimedFault::CopyDisk(replica)
             | TimedFault::RestoreDisk(replica)
+            | TimedFault::Impostor(replica, _)
             | TimedFault::BadSector(replica, ..)
             | TimedFault::NoSpace(replica, _) => replica < replicas,
         }

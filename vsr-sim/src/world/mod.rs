@@ -12,6 +12,7 @@
 //! | `life.rs` | one life of a node, and how it waits |
 //! | `adapters.rs`, `socket.rs` | the traits of `vsr` on this world; a user's own network on it |
 //! | `draws.rs`, `harm.rs` | which faults are drawn, and what they hit; what they do |
+//! | `impostors.rs` | processes that take themselves for a replica |
 //! | `sequences.rs` | faults that follow each other, as they hardly would by themselves |
 //! | `misdeeds.rs` | what clients do that break their rules |
 //! | `pace.rs` | whether time passes while the nodes work |
@@ -25,6 +26,7 @@ mod draws;
 mod evidence;
 mod examine;
 mod harm;
+mod impostors;
 mod life;
 mod links;
 mod misdeeds;
@@ -65,7 +67,8 @@ pub use self::socket::{SimSocket, SocketEvent};
 pub(crate) use self::adapters::{CheckerObserver, SimClock, SimNetwork, SimStorage};
 pub(crate) use self::checkpoints::being_restored;
 pub(crate) use self::draws::{CLASSES, Class, Drawn};
-pub(crate) use self::life::Life;
+pub(crate) use self::impostors::ImpostorStorage;
+pub(crate) use self::life::{Life, until};
 pub(crate) use self::links::MessageFilter;
 pub(crate) use self::misdeeds::Misdeed;
 pub(crate) use self::on_files::{FileDisks, OnFiles, Open};
@@ -98,6 +101,7 @@ pub(crate) mod site {
     pub(crate) const START: u64 = 22;
     pub(crate) const CHECKPOINT: u64 = 23;
     pub(crate) const PART: u64 = 24;
+    pub(crate) const IMPOSTOR: u64 = 25;
 }
 
 /// A task's "poll me".
@@ -260,6 +264,10 @@ pub(crate) struct World {
     kept_disks: BTreeMap<usize, KeptDisk>,
     /// The beginning of another replica's, on each disk: what has come of it.
     pub(crate) coming: BTreeMap<usize, Incoming<Cursor<Vec<u8>>>>,
+    /// The nodes that take themselves for a replica and run, with that replica.
+    pub(crate) impostors: BTreeMap<usize, usize>,
+    /// How many there were in this run.
+    impostors_ever: usize,
     /// A bit of a state has flipped.
     went_wrong: bool,
     /// What a state machine that is restored is watched by.
@@ -330,6 +338,8 @@ impl World {
             checkpoints: BTreeMap::new(),
             coming: BTreeMap::new(),
             kept_disks: BTreeMap::new(),
+            impostors: BTreeMap::new(),
+            impostors_ever: 0,
             went_wrong: false,
             watch: None,
             has_leapt: false,

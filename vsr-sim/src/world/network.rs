@@ -45,11 +45,11 @@ impl World {
                 continue;
             }
             self.misbehave(from, &mut message);
-            if from >= self.replicas {
+            if matches!(self.nodes[from].peer, Peer::Client(_)) {
                 self.look_at_client(from, &message);
             }
             self.trace.count("messages");
-            let Some(to) = self.node_of(to) else { continue };
+            let Some(to) = self.node_of(to).map(|to| self.or_impostor(to)) else { continue };
             self.traffic.count(&message);
             if from < self.replicas {
                 match &message {
@@ -71,7 +71,9 @@ impl World {
         let message = if self.options.wire { self.through_the_wire(message) } else { message };
         let delivery = Box::new(Delivery { from, to, message, sent, counted: true });
         let Some(mut delivery) = self.past_the_rules(delivery) else { return };
-        if self.faults_on {
+        // A fate names the nodes that a scenario can name.
+        let is_named = from.max(to) < self.parties();
+        if self.faults_on && is_named {
             if self.links.is_muted(from, key.kind, self.now) {
                 return self.lose(&delivery, "muted");
             }
@@ -113,7 +115,7 @@ impl World {
     /// `asks`: its sender's disk takes the place of a lost one.
     pub(crate) fn message_fate(&mut self, key: MessageKey, asks: bool) -> Option<MessageFate> {
         let mut random = self.draw(site::FATE, key.hash(), 0);
-        let (options, nodes, replicas) = (&self.options, self.nodes.len() as u64, self.replicas);
+        let (options, nodes, replicas) = (&self.options, self.parties() as u64, self.replicas);
         let rates = [options.loss, options.duplicates, options.replays, options.corruption, options.misdelivery];
         let others = [options.crash_on_send, options.late_terms];
         // What tells a replica where its log ends, so that it may be told again when it has lost that end.

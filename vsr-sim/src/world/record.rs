@@ -1,12 +1,18 @@
 //! What is kept of a run for a person to read.
 
+use vsr::protocol::Peer;
+
 use super::World;
 use crate::report::Detail;
 use crate::report::timeline::{CLUSTER, Record, State, What};
 
 impl World {
     pub(crate) fn name_of(&self, node: usize) -> String {
-        if node < self.replicas { format!("r{node}") } else { format!("c{}", node - self.replicas) }
+        match self.nodes.get(node).map(|node| node.peer) {
+            Some(Peer::Replica(id)) if node >= self.replicas => format!("another r{id}"),
+            _ if node < self.replicas => format!("r{node}"),
+            _ => format!("c{}", node - self.replicas),
+        }
     }
 
     pub(crate) fn fault(&mut self, node: usize, until: Option<u64>, text: impl FnOnce() -> String) {
