@@ -210,7 +210,8 @@ impl World {
                 for _ in 0..=random.below(3) {
                     let (restart, restored) = (TimedFault::Restart(*replica), TimedFault::RestoreDisk(*replica));
                     later.push((at, TimedFault::CopyDisk(*replica)));
-                    for _ in 0..2 {
+                    // After one start the copy has another one of the same number.
+                    for _ in 0..=random.below(2) {
                         at += millis(random, 2000);
                         later.push((at, TimedFault::Crash(*replica, Unsynced::Kept)));
                         at += millis(random, 300);

@@ -51,7 +51,10 @@ impl World {
                 let nth = self.impostors_ever as u64;
                 let disk_id = DiskId(2 << 64 | u128::from(self.draw(site::IMPOSTOR, replica as u64, !nth).next_u64()));
                 let state = VsrState::formatted(cluster, id, disk_id, membership);
-                ("impostors on new disks", Some(ImpostorDisk { disk: SimDisk::new(state), checkpoints: BTreeMap::new() }))
+                (
+                    "impostors on new disks",
+                    Some(ImpostorDisk { disk: SimDisk::new(state), checkpoints: BTreeMap::new() }),
+                )
             }
             Impostor::Of(other) if self.disks.get(other).is_some_and(|disk| !disk.is_lost()) => {
                 let disk = self.disks[other].clone();
