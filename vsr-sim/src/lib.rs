@@ -159,7 +159,13 @@ pub use world::{SimSocket, SocketEvent};
 /// The run of a seed, with the simulator's own state machine.
 #[must_use]
 pub fn simulation_of(seed: u64) -> Simulation<Registers> {
-    Simulation::with_queries(Options::from_seed(seed), Registers::default, Registers::step)
+    simulation_with(Options::from_seed(seed))
+}
+
+/// A run with these options, with the simulator's own state machine.
+#[must_use]
+pub fn simulation_with(options: Options) -> Simulation<Registers> {
+    Simulation::with_queries(options, Registers::default, Registers::step)
 }
 
 /// Runs a seed with the simulator's own state machine.

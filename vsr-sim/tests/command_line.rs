@@ -81,6 +81,9 @@ fn what_makes_no_sense_is_refused_in_words() {
         (&["run", "no-such-file.vsr"], "no-such-file.vsr"),
         (&["explore", "--replicas", "0"], "can be explored"),
         (&["mutants", "no-such-bug"], "there is no"),
+        (&["7", "--set", "no-such-option=1"], "there is no option no-such-option; there are"),
+        (&["7", "--set", "lost-disks"], "is not OPTION=VALUE"),
+        (&["--seeds", "0..9", "--set", "drift=900"], "seed 0: drift=900"),
     ] {
         let output = run(arguments);
         let words = String::from_utf8_lossy(&output.stderr).into_owned();

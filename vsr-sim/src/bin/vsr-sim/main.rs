@@ -1,5 +1,6 @@
 //! The command line of the simulator.
 
+use std::fmt;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use vsr_sim::explore::{self, Bounds};
 use vsr_sim::report::render;
 use vsr_sim::run::sweep::{FAULT_CLASSES, PATHS, Summary, sweep};
 use vsr_sim::scenario::{self, Failure, shrink};
-use vsr_sim::{Detail, Report, Verdict, run_seed};
+use vsr_sim::{Detail, Options, Registers, Report, Simulation, Verdict};
 
 mod mutants;
 mod torture;
@@ -36,6 +37,8 @@ enum Command {
     Shrink {
         /// The seed.
         seed: u64,
+        #[command(flatten)]
+        changes: Changes,
         /// Where the scenario goes; by default into `target/vsr-sim`.
         #[arg(long, short)]
         output: Option<PathBuf>,
@@ -73,6 +76,8 @@ struct Seed {
     /// Prints the most that a sweep has seen of each thing that has a budget: how long a healed core takes, what it costs.
     #[arg(long, requires = "seeds", conflicts_with = "seed")]
     calibrate: bool,
+    #[command(flatten)]
+    changes: Changes,
     /// Prints no event lines.
     #[arg(long, short)]
     quiet: bool,
@@ -81,6 +86,41 @@ struct Seed {
     verbose: bool,
     #[command(flatten)]
     pictures: Pictures,
+}
+
+#[derive(Debug, Clone, Default, Args)]
+struct Changes {
+    /// Gives an option this value in every seed, whatever the seed has drawn, as in `lost-disks=1`; may be given again.
+    #[arg(long = "set", value_name = "OPTION=VALUE", value_parser = parse_change)]
+    changes: Vec<(String, String)>,
+}
+
+/// Whether there is such an option with such a value; of each seed the rest may be another one.
+fn parse_change(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or_else(|| format!("{text} is not OPTION=VALUE"))?;
+    Options::calm(0, 3).set(name, value)?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Changes {
+    /// The options of a seed, and these.
+    fn options_of(&self, seed: u64) -> Result<Options, String> {
+        let mut options = Options::from_seed(seed);
+        self.changes.iter().try_for_each(|(name, value)| options.set(name, value))?;
+        options.validate().map_err(|why| format!("seed {seed}: {why}"))?;
+        Ok(options)
+    }
+
+    fn simulation_of(&self, seed: u64) -> Result<Simulation<Registers>, String> {
+        Ok(vsr_sim::simulation_with(self.options_of(seed)?))
+    }
+}
+
+/// As they are given again.
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.changes.iter().try_for_each(|(name, value)| write!(f, " --set {name}={value}"))
+    }
 }
 
 #[derive(Debug, Default, Args)]
@@ -149,7 +189,7 @@ fn main() -> ExitCode {
     let Arguments { command, seed } = Arguments::parse();
     let result = match command {
         Some(Command::Run(files)) => run_files(&files),
-        Some(Command::Shrink { seed, output }) => shrink_seed(seed, output),
+        Some(Command::Shrink { seed, changes, output }) => shrink_seed(seed, &changes, output),
         Some(Command::CheckHistory { files }) => {
             Ok(ExitCode::from(vsr_sim::history::check_files(&files, &mut std::io::stdout())))
         }
@@ -157,7 +197,7 @@ fn main() -> ExitCode {
         Some(Command::Mutants(arguments)) => mutants::run(&arguments),
         Some(Command::Torture(arguments)) => Ok(torture::run(&arguments)),
         None => match seed.seeds.clone() {
-            Some(seeds) => Ok(run_many(seeds, &seed)),
+            Some(seeds) => run_many(seeds, &seed),
             None => run_one(seed.seed.unwrap_or_else(fresh_seed), &seed),
         },
     };
@@ -224,14 +264,15 @@ fn run_one(seed: u64, arguments: &Seed) -> Result<ExitCode, String> {
         _ => Detail::Events,
     };
     say!("seed {seed}");
-    say!("options {}", vsr_sim::Options::from_seed(seed));
-    let mut report = run_seed(seed, detail);
+    let changes = &arguments.changes;
+    say!("options {}", changes.options_of(seed)?);
+    let mut report = changes.simulation_of(seed)?.detail(detail).run();
     if !arguments.quiet && (arguments.verbose || !arguments.pictures.are_wanted()) {
         for line in report.lines() {
             say!("{line}");
         }
     }
-    arguments.pictures.write(&mut report, &format!("cargo run --release -p vsr-sim -- {seed}"))?;
+    arguments.pictures.write(&mut report, &format!("cargo run --release -p vsr-sim -- {seed}{changes}"))?;
     let Report { verdict, trace, simulated, acknowledged, .. } = report;
     say!("what happened in {:.3} s of virtual time:", simulated.as_secs_f64());
     for (name, count) in trace.counters() {
@@ -239,7 +280,7 @@ fn run_one(seed: u64, arguments: &Seed) -> Result<ExitCode, String> {
     }
     say!("{}: {verdict}", verdict.name());
     if verdict.is_failure() {
-        say!("a scenario of it, as short as can be: cargo run --release -p vsr-sim -- shrink {seed}");
+        say!("a scenario of it, as short as can be: cargo run --release -p vsr-sim -- shrink {seed}{changes}");
     }
     say!("acknowledged={acknowledged}");
     let (hash, events) = (trace.hash(), trace.events());
@@ -247,11 +288,11 @@ fn run_one(seed: u64, arguments: &Seed) -> Result<ExitCode, String> {
     Ok(exit_code(&verdict))
 }
 
-fn shrink_seed(seed: u64, output: Option<PathBuf>) -> Result<ExitCode, String> {
+fn shrink_seed(seed: u64, changes: &Changes, output: Option<PathBuf>) -> Result<ExitCode, String> {
     std::panic::set_hook(Box::new(|_| {}));
     let bar = progress(0);
     bar.set_message("shrinking");
-    let simulation = vsr_sim::simulation_of(seed);
+    let simulation = changes.simulation_of(seed)?;
     let shrunk = shrink::shrink(&simulation, shrink::Effort::default(), |runs, faults| {
         bar.set_message(format!("{runs} runs, {faults} faults left"));
     });
@@ -354,14 +395,17 @@ fn progress(length: u64) -> ProgressBar {
 }
 
 #[allow(clippy::disallowed_methods, reason = "the speed of the simulator is measured in real time")]
-fn run_many(seeds: Range<u64>, arguments: &Seed) -> ExitCode {
+fn run_many(seeds: Range<u64>, arguments: &Seed) -> Result<ExitCode, String> {
+    let changes = &arguments.changes;
+    seeds.clone().try_for_each(|seed| changes.options_of(seed).map(|_| ()))?;
     let start = std::time::Instant::now();
     // Panics of a run are caught and reported with their seed.
     std::panic::set_hook(Box::new(|_| {}));
     let bar = progress(seeds.end - seeds.start);
     let run = |seed| {
         let start = std::time::Instant::now();
-        let report = run_seed(seed, Detail::Counters);
+        let simulation = changes.simulation_of(seed).expect("the options of all seeds are valid");
+        let report = simulation.detail(Detail::Counters).run();
         if arguments.stop && report.verdict.is_failure() {
             // Said at once: another thread may have a seed that does not end.
             say!("STOP seed={seed} {}: {}", report.verdict.name(), report.verdict);
@@ -375,20 +419,20 @@ fn run_many(seeds: Range<u64>, arguments: &Seed) -> ExitCode {
             say!("budget: {measure} (seed {seed})");
         }
     }
-    let missing = print_summary(&summary, start.elapsed().as_secs_f64());
-    match summary.failed.values().next() {
+    let missing = print_summary(&summary, changes, start.elapsed().as_secs_f64());
+    Ok(match summary.failed.values().next() {
         Some(verdict) => exit_code(verdict),
         None if missing && arguments.all_classes => ExitCode::from(1),
         None => ExitCode::SUCCESS,
-    }
+    })
 }
 
 /// Whether a class of faults, or a path, is missing.
-fn print_summary(summary: &Summary, seconds: f64) -> bool {
+fn print_summary(summary: &Summary, changes: &Changes, seconds: f64) -> bool {
     for (seed, verdict) in &summary.failed {
         say!("FAIL seed={seed} {}: {verdict}", verdict.name());
-        say!("  repeat: cargo run --release -p vsr-sim -- {seed}");
-        say!("  shrink: cargo run --release -p vsr-sim -- shrink {seed}");
+        say!("  repeat: cargo run --release -p vsr-sim -- {seed}{changes}");
+        say!("  shrink: cargo run --release -p vsr-sim -- shrink {seed}{changes}");
     }
     say!("what happened (in so many seeds, so often in all):");
     for (name, (seeds, total)) in &summary.counters {
