@@ -163,10 +163,10 @@ pub async fn run<A: App>(command: Command) -> Result<ExitCode, Error> {
             return until_told(async { Ok::<_, Error>(report(&soak::<A>(&options, rounds).await?)) }).await;
         }
         Command::Faults(options) => {
-            return until_told(async { Ok::<_, Error>(verdict(play(&options).await?)) }).await;
+            return until_told(async { Ok::<_, Error>(verdict(play::<A, _>(&options).await?)) }).await;
         }
         Command::Checkpoints(options) => {
-            return until_told(async { Ok::<_, Error>(verdict(play(&options).await?)) }).await;
+            return until_told(async { Ok::<_, Error>(verdict(play::<A, _>(&options).await?)) }).await;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -41,6 +41,11 @@ pub trait App: Send + Sync + 'static {
         random: &mut Random,
     ) -> Step<<Self::Machine as StateMachine>::Command, <Self::Machine as StateMachine>::Query>;
 
+    /// Stores so many bytes at one of many places; `None` where no state is large.
+    fn store(_place: u64, _bytes: usize) -> Option<<Self::Machine as StateMachine>::Command> {
+        None
+    }
+
     /// Asks how many commands of the demo are in the state.
     fn count_query() -> <Self::Machine as StateMachine>::Query;
 

@@ -27,6 +27,10 @@ impl App for KvApp {
         }
     }
 
+    fn store(place: u64, bytes: usize) -> Option<Command> {
+        Some(Command::Put(Bytes::from(format!("place-{place:010}")), Bytes::from(vec![place as u8; bytes])))
+    }
+
     fn count_query() -> Query {
         Query::Revision
     }

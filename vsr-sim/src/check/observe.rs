@@ -35,6 +35,11 @@ pub enum Observation<'a> {
         /// The message.
         message: &'a Message,
     },
+    /// A process that takes itself for a replica answers a client, which cannot tell: what needs no state, as that a command is too long, it may say.
+    ByImpostor {
+        /// The message.
+        message: &'a Message,
+    },
     /// A message has arrived at a replica, which will take it in its next turn, if it lives so long.
     Received {
         /// The replica, by its place in the cluster.
@@ -179,13 +184,14 @@ impl Observation<'_> {
             Observation::Acknowledged { .. }
             | Observation::Told { .. }
             | Observation::Asked { .. }
+            | Observation::ByImpostor { .. }
             | Observation::Refused { .. } => None,
         }
     }
 
     fn kind(&self) -> Interests {
         match self {
-            Observation::Sent { message, .. } => match message {
+            Observation::Sent { message, .. } | Observation::ByImpostor { message } => match message {
                 Message::Prepare { .. } => Interests::PREPARE,
                 Message::PrepareOk { .. } => Interests::PREPARE_OK,
                 Message::Commit { .. } | Message::CommitOk { .. } => Interests::COMMIT,

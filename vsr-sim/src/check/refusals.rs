@@ -24,12 +24,16 @@ const LOG_FULL: u8 = 1 << 2;
 const ANSWER_TOO_LARGE: u8 = 1 << 3;
 
 impl RefusalsHaveACause {
-    fn is_told(&mut self, replica: usize, reply: &Reply) -> Result<(), String> {
+    /// `by`: the replica that tells it; what an impostor was asked is not observed.
+    fn is_told(&mut self, by: Option<usize>, reply: &Reply) -> Result<(), String> {
         let bit = match reply.outcome {
             Outcome::Refused(Refusal::Evicted) => EVICTED,
             Outcome::ReplyLost => REPLY_LOST,
             Outcome::Busy(Busy::LogFull) => LOG_FULL,
-            Outcome::Refused(Refusal::TooLarge) if !self.too_long.contains(&(reply.client, reply.number)) => {
+            Outcome::Refused(Refusal::TooLarge)
+                if let Some(replica) = by
+                    && !self.too_long.contains(&(reply.client, reply.number)) =>
+            {
                 let Reply { client, number, .. } = reply;
                 return Err(format!("r{replica} tells {client} that its request {number} is too long, it is not"));
             }
@@ -87,7 +91,10 @@ impl Checker for RefusalsHaveACause {
         match *observation {
             Observation::Received { message: Message::Requests { requests, .. }, .. } => self.arrives(scene, requests),
             Observation::Sent { replica, message: Message::Replies { replies, .. } } => {
-                return replies.iter().try_for_each(|reply| self.is_told(replica, reply));
+                return replies.iter().try_for_each(|reply| self.is_told(Some(replica), reply));
+            }
+            Observation::ByImpostor { message: Message::Replies { replies, .. } } => {
+                return replies.iter().try_for_each(|reply| self.is_told(None, reply));
             }
             Observation::Sent {
                 message: Message::Answer { client, answer: Err(Refusal::AnswerTooLarge), .. }, ..
@@ -197,7 +204,8 @@ impl Checker for ClientsKeepTheirRule {
                     self.clients.entry(request.client).or_default().asks(request, window.into())?;
                 }
             }
-            Observation::Sent { message: Message::Replies { replies, .. }, .. } => {
+            Observation::Sent { message: Message::Replies { replies, .. }, .. }
+            | Observation::ByImpostor { message: Message::Replies { replies, .. } } => {
                 for reply in replies {
                     if let Some(asking) = self.clients.get_mut(&reply.client) {
                         asking.is_answered(reply);

@@ -12,7 +12,7 @@ use crate::check::Violation;
 use crate::faults::Impostor;
 use crate::report::Verdict;
 use crate::workload::Simulated;
-use crate::world::{ImpostorStorage, SimClock, SimNetwork, lock, until};
+use crate::world::{ImpostorStorage, SimClock, SimNetwork, lock};
 
 /// How often one is started: it is refused each time.
 const STARTS: u64 = 3;
@@ -53,7 +53,7 @@ impl<S: Simulated> Run<S> {
                     Ok(()) => return Some(Stopped::Other(format!("another r{replica} ended"))),
                 }
                 let rested = lock(&life.world).now + REST;
-                until(&life, rested).await;
+                life.until(rested).await;
             }
             lock(&life.world).end_impostor(life.node);
             None

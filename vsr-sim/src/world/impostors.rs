@@ -37,7 +37,7 @@ impl World {
             return to;
         }
         let mut others = self.impostors.iter().filter(|(_, replica)| **replica == to).map(|(node, _)| *node);
-        let is_next = |node: &usize| self.draw(site::IMPOSTOR, self.sequence, *node as u64).chance(1, 2);
+        let is_next = |node: &usize| self.draw(site::IMPOSTOR, self.now, *node as u64).chance(1, 2);
         others.find(is_next).unwrap_or(to)
     }
 

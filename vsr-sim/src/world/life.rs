@@ -17,7 +17,14 @@ pub(crate) struct Life {
     pub(crate) flag: Arc<Flag>,
 }
 
-/// Lets the time pass up to a moment of the world.
+impl Life {
+    /// Lets the time pass up to a moment of the world.
+    pub(crate) async fn until(&self, due: u64) {
+        until(self, due).await;
+    }
+}
+
+/// As [`Life::until`].
 pub(crate) async fn until(life: &Life, due: u64) {
     let mut planned = false;
     poll_fn(|context: &mut Context<'_>| {

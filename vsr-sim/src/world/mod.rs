@@ -68,7 +68,7 @@ pub(crate) use self::adapters::{CheckerObserver, SimClock, SimNetwork, SimStorag
 pub(crate) use self::checkpoints::being_restored;
 pub(crate) use self::draws::{CLASSES, Class, Drawn};
 pub(crate) use self::impostors::ImpostorStorage;
-pub(crate) use self::life::{Life, until};
+pub(crate) use self::life::Life;
 pub(crate) use self::links::MessageFilter;
 pub(crate) use self::misdeeds::Misdeed;
 pub(crate) use self::on_files::{FileDisks, OnFiles, Open};

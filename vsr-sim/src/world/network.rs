@@ -58,6 +58,8 @@ impl World {
                     _ => {}
                 }
                 self.observe(&Observation::Sent { replica: from, message: &message });
+            } else if self.impostors.contains_key(&from) {
+                self.observe(&Observation::ByImpostor { message: &message });
             }
             self.send_one(from, to, message);
         }

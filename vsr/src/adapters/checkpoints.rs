@@ -395,19 +395,29 @@ impl Drop for CheckpointFolder {
 const BYTES_PER_SECOND: u64 = 128 << 20;
 /// Bytes that are written at a time, and synced: a sync of the log that comes meanwhile waits behind no more than these.
 const SLICE: usize = 64 << 10;
+/// The same of another replica's checkpoint: who fetches one acknowledges nothing meanwhile.
+const SLICE_FETCHED: usize = 4 << 20;
 
 /// A checkpoint file that is written slice by slice, and whose writing ends when the storage is closed.
 #[derive(Debug)]
 struct Sliced {
     file: File,
+    /// Bytes after which it is synced.
+    slice: usize,
+    /// Bytes that were written since.
+    unsynced: usize,
     jobs: Arc<Jobs>,
 }
 
 impl Write for Sliced {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.jobs.check()?;
-        let written = self.file.write(&bytes[..bytes.len().min(SLICE)])?;
-        self.file.sync_data()?;
+        let written = self.file.write(&bytes[..bytes.len().min(self.slice - self.unsynced)])?;
+        self.unsynced += written;
+        if self.unsynced == self.slice {
+            self.file.sync_data()?;
+            self.unsynced = 0;
+        }
         Ok(written)
     }
 
@@ -606,7 +616,7 @@ fn write_part(
     }
     let begin = |_| {
         let file = File::options().read(true).write(true).create(true).truncate(false).open(&unfinished)?;
-        Ok(Sliced { file, jobs: jobs.clone() })
+        Ok(Sliced { file, slice: SLICE_FETCHED, unsynced: 0, jobs: jobs.clone() })
     };
     let (next, file) = coming.take_in((id, part), bytes, begin).inspect_err(|error| {
         if error.kind() != io::ErrorKind::InvalidData {
@@ -664,7 +674,7 @@ fn write(
 
 fn write_file(path: &Path, op: OpNumber, content: Snapshot, jobs: &Arc<Jobs>) -> io::Result<CheckpointId> {
     let file = File::options().write(true).create_new(true).open(path)?;
-    let (to, clock) = (Sliced { file, jobs: jobs.clone() }, SystemClock::new());
+    let (to, clock) = (Sliced { file, slice: SLICE, unsynced: 0, jobs: jobs.clone() }, SystemClock::new());
     let begin = clock.now();
     let mut to = ChunkWriter::new(Paced { to, clock, begin, written: 0 }, op);
     content.write_to(&mut to)?;

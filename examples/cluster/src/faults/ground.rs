@@ -35,11 +35,13 @@ pub(super) struct Limits {
     pub(super) log: Option<u64>,
     /// Ops between two checkpoints.
     pub(super) checkpoint_ops: u64,
+    /// Where it is.
+    pub(super) storage: StorageKind,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { log: None, checkpoint_ops: 500 }
+        Limits { log: None, checkpoint_ops: 500, storage: StorageKind::File }
     }
 }
 
@@ -66,13 +68,22 @@ impl Drop for Ground {
 impl Ground {
     /// A cluster that is configured, and neither formatted nor started.
     pub(super) async fn prepare(limits: Limits) -> Result<Ground, Error> {
+        Ground::prepare_with(limits, &["--tally"]).await
+    }
+
+    /// As [`prepare`](Self::prepare), with the example's own machine: the commands of the ground do not fit it.
+    pub(super) async fn prepare_own(limits: Limits) -> Result<Ground, Error> {
+        Ground::prepare_with(limits, &[]).await
+    }
+
+    async fn prepare_with(limits: Limits, arguments: &'static [&'static str]) -> Result<Ground, Error> {
         let folder = tempfile::Builder::new().prefix("vsr-faults").tempdir()?;
         let mut random = Random::new(vsr::ClientConfig::new(1).seed);
         let config = ClusterConfig {
             cluster: ClusterId(random.next_u64().into()),
             replicas: vec![String::new(); REPLICAS],
             folder: PathBuf::new(),
-            storage: StorageKind::File,
+            storage: limits.storage,
             log_limit: limits.log,
             checkpoint_ops: Some(limits.checkpoint_ops),
             metrics: Vec::new(),
@@ -80,7 +91,7 @@ impl Ground {
         };
         let path = configure(folder.path(), config, &mut random)?;
         let config = ClusterConfig::read(&path)?;
-        let processes = Processes::new(&path, folder.path(), REPLICAS + 1).with_arguments(&["--tally"]);
+        let processes = Processes::new(&path, folder.path(), REPLICAS + 1).with_arguments(arguments);
         let client = connect::<TallyApp>(&config).await?;
         let shown = vec![0; REPLICAS + 1];
         Ok(Ground { processes, config, client, acknowledged: 0, unknown: 0, shown, folder })

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 use vsr::{Clock, SystemClock};
 
+use super::Setting;
 use super::ground::{Ground, Limits, of};
 use super::load::resident;
 use super::pressure::Load;
@@ -39,7 +40,7 @@ fn on_disk(folder: &Path) -> Result<u64, Error> {
 
 /// Memory, disk and the time of a start after a long history are those after a short one. A replica that was away for most of it is back soon,
 /// with a checkpoint of the others, and clients hardly notice.
-pub(super) async fn endless(quick: bool) -> Result<(), Error> {
+pub(super) async fn endless(setting: Setting) -> Result<(), Error> {
     const GROWTH_MAX: f64 = 1.2;
     const P99_MAX: f64 = 2.0;
     /// An op has up to a hundred commands here.
@@ -47,8 +48,10 @@ pub(super) async fn endless(quick: bool) -> Result<(), Error> {
     /// For the times of the clients, without the replica's return and with it.
     const WINDOW: Duration = Duration::from_secs(5);
     const REJOIN_MAX: Duration = Duration::from_secs(30);
-    let (short, long) = if quick { (200_000, 1_000_000) } else { (1_000_000, 20_000_000) };
-    let mut ground = Ground::prepare(Limits { log: Some(128 << 20), checkpoint_ops: CHECKPOINT_OPS }).await?;
+    let (short, long) = if setting.quick { (200_000, 1_000_000) } else { (1_000_000, 20_000_000) };
+    let mut ground =
+        Ground::prepare(Limits { log: Some(128 << 20), checkpoint_ops: CHECKPOINT_OPS, storage: setting.storage })
+            .await?;
     ground.format()?;
     ground.start_all().await?;
     let clock = SystemClock::new();
@@ -151,16 +154,16 @@ async fn restart(ground: &mut Ground, id: usize) -> Result<Duration, Error> {
 }
 
 /// With a large state, and a checkpoint of it every few seconds: commits take hardly longer than without checkpoints, and no primary is lost.
-pub(super) async fn pauses(quick: bool) -> Result<(), Error> {
+pub(super) async fn pauses(setting: Setting) -> Result<(), Error> {
     const P99_MAX: f64 = 2.0;
-    let (mib, interval, time) = if quick { (128, 4, 12) } else { (1024, 10, 60) };
-    let without = commits(mib, 0, time).await?;
+    let (mib, interval, time) = if setting.quick { (128, 4, 12) } else { (1024, 10, 60) };
+    let without = commits((mib, setting), 0, time).await?;
     tell(format_args!(
         "   without checkpoints: {:.0} commands a second, p99 {:.1} ms",
         without.rate,
         without.p99 * 1e3
     ));
-    let with = commits(mib, (without.ops * f64::from(interval)) as u64, time).await?;
+    let with = commits((mib, setting), (without.ops * f64::from(interval)) as u64, time).await?;
     tell(format_args!(
         "   with {} checkpoints of {mib} MiB: {:.0} commands a second, p99 {:.1} ms; up to {} MiB more in memory",
         with.checkpoints,
@@ -191,8 +194,9 @@ struct Commits {
     more_resident: u64,
 }
 
-async fn commits(mib: u64, checkpoint_ops: u64, seconds: u64) -> Result<Commits, Error> {
-    let mut ground = Ground::prepare(Limits { log: Some(4 << 30), checkpoint_ops }).await?;
+async fn commits((mib, setting): (u64, Setting), checkpoint_ops: u64, seconds: u64) -> Result<Commits, Error> {
+    let limits = Limits { log: Some(4 << 30), checkpoint_ops, storage: setting.storage };
+    let mut ground = Ground::prepare(limits).await?;
     ground.format()?;
     ground.start_all().await?;
     ground.keep(mib << 20).await?;

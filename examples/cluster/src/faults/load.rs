@@ -88,7 +88,7 @@ impl Drop for SmallDisk {
 /// on. When checkpoints can be written again, so can commands, without a word from anybody.
 pub(super) async fn full_log() -> Result<(), Error> {
     const LIMIT: Duration = Duration::from_secs(10);
-    let mut ground = Ground::prepare(Limits { log: Some(16 << 20), checkpoint_ops: 50 }).await?;
+    let mut ground = Ground::prepare(Limits { log: Some(16 << 20), checkpoint_ops: 50, ..Limits::default() }).await?;
     ground.format()?;
     let obstacles: Vec<PathBuf> = (0..REPLICAS).map(|id| ground.data(id).join("checkpoints")).collect();
     for obstacle in &obstacles {

@@ -4,6 +4,7 @@
 mod folders;
 mod ground;
 mod history;
+mod large;
 mod load;
 mod pressure;
 mod rounds;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use vsr::{Clock, SystemClock};
 
-use crate::Error;
 use crate::output::say;
+use crate::{App, Error, StorageKind};
 use folders::Back;
 use ground::within;
 pub(crate) use tally::TallyApp;
@@ -27,7 +28,16 @@ pub(crate) trait Cases: ValueEnum + PartialEq + 'static {
     /// No case may take longer.
     const TIME_MAX: Duration;
 
-    fn play(&self, quick: bool) -> impl Future<Output = Result<(), Error>>;
+    fn play<A: App>(&self, setting: Setting) -> impl Future<Output = Result<(), Error>>;
+}
+
+/// How a case is played.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    /// Shorter loads and fewer trials.
+    quick: bool,
+    /// Where the replicas keep what they have.
+    storage: StorageKind,
 }
 
 /// What is done.
@@ -62,6 +72,8 @@ pub enum CheckpointCase {
     Endless,
     /// A large state: commits go on while checkpoints of it are written.
     Pauses,
+    /// A large state of the example's own: a checkpoint of it beside writes, and its transfer to a replica that has lost its disk.
+    Large,
     /// A replica's files are damaged, lost, old or another one's, at random, round after round.
     Rounds,
 }
@@ -72,13 +84,17 @@ pub struct CaseOptions<C: ValueEnum + Send + Sync + 'static> {
     /// Shorter loads and fewer trials: everything within five minutes.
     #[arg(long)]
     pub quick: bool,
+    /// Where the replicas keep what they have.
+    #[arg(long, value_enum, default_value = "file")]
+    pub storage: StorageKind,
     /// Only these.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub only: Vec<C>,
 }
 
 /// Plays the cases. Whether all are as they should be.
-pub(crate) async fn play<C: Cases + Send + Sync>(options: &CaseOptions<C>) -> Result<bool, Error> {
+pub(crate) async fn play<A: App, C: Cases + Send + Sync>(options: &CaseOptions<C>) -> Result<bool, Error> {
+    let setting = Setting { quick: options.quick, storage: options.storage };
     let clock = SystemClock::new();
     let mut failed = 0;
     let chosen = C::value_variants().iter().filter(|case| options.only.is_empty() || options.only.contains(case));
@@ -90,7 +106,7 @@ pub(crate) async fn play<C: Cases + Send + Sync>(options: &CaseOptions<C>) -> Re
         };
         say(format_args!("== {name}: {what}"));
         let begin = clock.now();
-        let played = within(C::TIME_MAX, case.play(options.quick)).await;
+        let played = within(C::TIME_MAX, case.play::<A>(setting)).await;
         let time = clock.now().since(begin).as_secs_f64();
         match played {
             Ok(()) => say(format_args!("PASS {name} ({time:.1} s)")),
@@ -111,7 +127,7 @@ impl Cases for Case {
     const NAME: &'static str = "faults";
     const TIME_MAX: Duration = Duration::from_secs(600);
 
-    async fn play(&self, quick: bool) -> Result<(), Error> {
+    async fn play<A: App>(&self, setting: Setting) -> Result<(), Error> {
         match self {
             Case::Restore => folders::restore(Back::Copied).await,
             Case::Rollback => folders::restore(Back::RolledBack).await,
@@ -121,8 +137,8 @@ impl Cases for Case {
             Case::FullLog => load::full_log().await,
             Case::MessageOfDeath => load::death().await,
             Case::Crowd => load::crowd().await,
-            Case::Memory => load::memory(quick).await,
-            Case::Damage => folders::damage(quick).await,
+            Case::Memory => load::memory(setting.quick).await,
+            Case::Damage => folders::damage(setting.quick).await,
         }
     }
 }
@@ -131,11 +147,12 @@ impl Cases for CheckpointCase {
     const NAME: &'static str = "checkpoints";
     const TIME_MAX: Duration = Duration::from_secs(3600);
 
-    async fn play(&self, quick: bool) -> Result<(), Error> {
+    async fn play<A: App>(&self, setting: Setting) -> Result<(), Error> {
         match self {
-            CheckpointCase::Endless => history::endless(quick).await,
-            CheckpointCase::Pauses => history::pauses(quick).await,
-            CheckpointCase::Rounds => rounds::rounds(quick).await,
+            CheckpointCase::Endless => history::endless(setting).await,
+            CheckpointCase::Pauses => history::pauses(setting).await,
+            CheckpointCase::Large => large::large::<A>(setting).await,
+            CheckpointCase::Rounds => rounds::rounds(setting).await,
         }
     }
 }

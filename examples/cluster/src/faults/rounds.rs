@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use vsr::protocol::Random;
 
+use super::Setting;
 use super::ground::{Ground, Limits, REPLICAS, copy, of};
 use crate::output::tell;
 use crate::processes::Started;
@@ -77,13 +78,13 @@ impl fmt::Display for Harm {
 
 /// Each round: a cluster whose log was dropped behind checkpoints; one replica is killed and harmed, the others go on, and it is started again. It
 /// ends up repaired, or refused with words: then it gets a new disk (`recover`) and counts again. Nothing that was acknowledged is lost.
-pub(super) async fn rounds(quick: bool) -> Result<(), Error> {
-    let (rounds, mut random) = (if quick { HARMS.len() } else { 100 }, Random::new(20));
+pub(super) async fn rounds(setting: Setting) -> Result<(), Error> {
+    let (rounds, mut random) = (if setting.quick { HARMS.len() } else { 100 }, Random::new(20));
     let mut counts = [0; 2];
     tell("   round  replica  harm                       outcome");
     for round in 0..rounds {
         let (harm, victim) = (HARMS[round % HARMS.len()], random.below(REPLICAS as u64) as usize);
-        let outcome = play(harm, victim, &mut random).await;
+        let outcome = play(harm, victim, setting, &mut random).await;
         let outcome = outcome.map_err(|error| format!("round {round}, r{victim}, {harm}: {error}"))?;
         counts[usize::from(outcome.is_some())] += 1;
         let words = outcome.map_or_else(|| "repaired".to_owned(), |words| format!("recovered; it was {words}"));
@@ -97,8 +98,8 @@ pub(super) async fn rounds(quick: bool) -> Result<(), Error> {
 }
 
 /// `None` when the replica is as it was, else how it was refused.
-async fn play(harm: Harm, victim: usize, random: &mut Random) -> Result<Option<String>, Error> {
-    let mut ground = Ground::prepare(Limits { log: None, checkpoint_ops: 100 }).await?;
+async fn play(harm: Harm, victim: usize, setting: Setting, random: &mut Random) -> Result<Option<String>, Error> {
+    let mut ground = Ground::prepare(Limits { log: None, checkpoint_ops: 100, storage: setting.storage }).await?;
     ground.format()?;
     ground.start_all().await?;
     let (data, kept) = (ground.data(victim), ground.path("kept"));

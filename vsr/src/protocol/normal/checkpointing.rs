@@ -65,6 +65,10 @@ impl Core {
         if failed_at.is_some_and(|at| self.now.since(at) < pause) {
             return;
         }
+        if self.checkpoints.is_newest_damaged(self.now, pause) {
+            // Not before a while: a disk that damages whatever is written to it is not written to without end.
+            self.checkpoints.is_wanted = true;
+        }
         let is_for_room = failed_at.is_some() && !self.has_room_for_ops() && self.applied > self.checkpoint();
         let is_for_others = self.checkpoints.are_all_damaged(self.now, pause);
         if !(is_for_room || is_for_others)

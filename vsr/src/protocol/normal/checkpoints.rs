@@ -205,8 +205,13 @@ impl Checkpoints {
 
     /// Whether none of those that the durable record names can be read, and the newest was named so long ago.
     pub(super) fn are_all_damaged(&self, now: Monotonic, wait: Duration) -> bool {
+        self.is_newest_damaged(now, wait) && self.durable.iter().all(|id| self.is_doubted(id))
+    }
+
+    /// Whether the newest that the durable record names cannot be read, and was named so long ago.
+    pub(super) fn is_newest_damaged(&self, now: Monotonic, wait: Duration) -> bool {
         let is_old = |id: &CheckpointId| self.named_at.iter().all(|(named, at)| named != id || now.since(*at) >= wait);
-        self.durable.iter().all(|id| self.is_doubted(id)) && self.durable.last().is_some_and(is_old)
+        self.durable.last().is_some_and(|newest| self.is_doubted(newest) && is_old(newest))
     }
 
     /// Whether one could not be read.

@@ -118,6 +118,18 @@ fn a_damaged_checkpoint_beside_an_intact_one_is_replaced() {
     assert!(c.has_whole_checkpoint(1), "{}", c.core(1).explain());
 }
 
+/// Rule 9.6, seed 7862 with lost disks: a peer has asked for the newest checkpoint, and it could not be read; nothing looks at it again, and the older one
+/// does not help that peer.
+#[test]
+fn a_checkpoint_that_a_peer_could_not_be_given_is_replaced_though_an_older_one_is_intact() {
+    let mut c = cold(3);
+    pass(&mut c, Duration::from_secs(2));
+    let newest = *c.core(1).state.checkpoints.last().unwrap();
+    c.core_mut(1).checkpoints.doubt(newest);
+    pass(&mut c, Duration::from_secs(20));
+    assert!(c.core(1).offered().last().is_some_and(|id| id.op >= newest.op), "{}", c.core(1).explain());
+}
+
 /// Rule 9.13: what is intact is read again and again, and nothing comes of it.
 #[test]
 fn what_is_intact_is_left_alone() {
