@@ -156,6 +156,7 @@ fn what_does_not_belong_there_is_refused_and_changes_nothing() {
         fs::write(&bad, &damaged).unwrap();
         let refused = block_on(restore(&disk, &bad));
         assert!(matches!(refused, Err(BackupError::NotWhole { .. })), "byte {at}: {refused:?}");
+        assert!(matches!(verify(&bad), Err(BackupError::NotWhole { .. })), "byte {at}");
         fs::write(&bad, &bytes[..at]).unwrap();
         let refused = block_on(restore(&disk, &bad));
         assert!(matches!(refused, Err(BackupError::NotWhole { .. })), "cut off at {at}: {refused:?}");
@@ -185,6 +186,16 @@ fn a_storage_that_lacks_something_gives_no_backup() {
     block_on(disk.write(truncated)).unwrap();
     let refused = export_from(&disk, Reach::Committed, &file);
     assert!(matches!(refused, Err(BackupError::Incomplete { op: OpNumber(3), .. })), "{refused:?}");
+    // The last op is not the one that its view has fixed there: it was left from an older one.
+    let Recovered { mut state, slots, .. } = block_on(disk.recover()).unwrap();
+    let Some(Slot::Clean(last)) = slots.last().cloned() else { panic!("the last op is whole") };
+    let whole = state.clone();
+    state.commit = CommitNumber(2);
+    state.suffix.headers = vec![Header::new(HeaderFields { body: Checksum(1), ..*last })];
+    block_on(disk.write(Batch { state: Some(state), ..Batch::default() })).unwrap();
+    let refused = export_from(&disk, Reach::Committed, &file);
+    assert!(matches!(refused, Err(BackupError::Incomplete { op: OpNumber(2), .. })), "{refused:?}");
+    block_on(disk.write(Batch { state: Some(whole), ..Batch::default() })).unwrap();
     // The only disk that is left: as far as it goes.
     let backup = export_from(&disk, Reach::Head, &folder.path().join("what is left")).unwrap();
     assert_eq!((backup.op, backup.commit), (OpNumber(2), CommitNumber(4)));

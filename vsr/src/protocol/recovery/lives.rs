@@ -397,4 +397,14 @@ mod tests {
             assert_eq!(core.known().contains(&told), writes_it_down);
         }
     }
+
+    /// Rule 7.19: a member that has heard of a newer start, and not of the op that put the disk in its place, takes nothing back.
+    #[test]
+    fn a_newer_start_keeps_the_op_by_which_its_disk_has_its_place() {
+        let mut core = core_that_knows();
+        core.state.known[0].since = OpNumber(7);
+        core.on_known(&[Known { replica: FROM, life: life(4), acknowledged: OpNumber(6), since: OpNumber(0) }]);
+        let known = core.known()[0];
+        assert_eq!((known.life, known.acknowledged, known.since), (life(4), OpNumber(6), OpNumber(7)));
+    }
 }

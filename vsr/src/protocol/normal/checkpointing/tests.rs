@@ -461,4 +461,10 @@ fn a_checkpoint_of_which_nothing_was_said_is_held_back() {
     let mut without = started();
     without.digests.note_none();
     assert_eq!(without.offered(3, Monotonic(1), wait), [id(3), id(6)]);
+
+    // What the record says of a checkpoint below the restored one: nothing takes that digest again.
+    let remembered = VsrState { digests: vec![StateDigest { op: OpNumber(3), digest: Checksum(1) }], ..state };
+    let mut known = Checkpoints::of(&remembered, Some(OpNumber(6)), Monotonic(0));
+    known.digests.note_reported(ReplicaId(1), vec![StateDigest { op: OpNumber(3), digest: Checksum(1) }]);
+    assert_eq!(known.offered(3, Monotonic(1), wait), [id(3)], "two of three have it");
 }
