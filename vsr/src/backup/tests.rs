@@ -165,6 +165,27 @@ fn what_does_not_belong_there_is_refused_and_changes_nothing() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing unfinished is left");
 }
 
+/// A large state is in many chunks. Damage in the last of them is found before anything is restored.
+#[test]
+fn a_backup_is_read_to_its_end_before_it_is_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (small, large) = (folder.path().join("small"), folder.path().join("large"));
+    let old = config(OLD, 0, 1, 0);
+    let disk = MemoryStorage::format(&old);
+    add(std::slice::from_ref(&old), std::slice::from_ref(&disk), 5);
+    let Backup { op, commit, .. } = export_from(&disk, Reach::Committed, &small).unwrap();
+    let mut content = Vec::new();
+    file::Opened::open(&small).unwrap().content().read_to_end(&mut content).unwrap();
+    content.resize(3 << 20, 7);
+    file::write(&large, (OLD, commit), op, Snapshot::with(move |to| to.write_all(&content))).unwrap();
+    assert_eq!(verify(&large).unwrap().op, op);
+    let mut bytes = fs::read(&large).unwrap();
+    let at = bytes.len() - (1 << 19);
+    bytes[at] ^= 1;
+    fs::write(&large, bytes).unwrap();
+    assert!(matches!(verify(&large), Err(BackupError::NotWhole { .. })));
+}
+
 /// A storage that does not have all that is committed is no source.
 #[test]
 fn a_storage_that_lacks_something_gives_no_backup() {

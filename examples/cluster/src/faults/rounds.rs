@@ -11,7 +11,7 @@ use super::Setting;
 use super::ground::{Ground, Limits, REPLICAS, copy, of};
 use crate::output::tell;
 use crate::processes::Started;
-use crate::{Error, exit};
+use crate::{Error, StorageKind, exit};
 
 /// What is done to a replica that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +35,13 @@ enum Harm {
 enum Which {
     Log,
     State,
+    /// Of a database: its list of files.
+    Manifest,
     Checkpoint,
     All,
 }
 
+/// Those of a storage of its own files. A database has others.
 const HARMS: [Harm; 14] = [
     Harm::Flipped(Which::Log),
     Harm::Flipped(Which::State),
@@ -51,6 +54,24 @@ const HARMS: [Harm; 14] = [
     Harm::Removed(Which::Log),
     Harm::Removed(Which::State),
     Harm::Removed(Which::Checkpoint),
+    Harm::FolderRemoved,
+    Harm::Old,
+    Harm::Swapped,
+];
+
+/// As [`HARMS`]: its log is in the write-ahead log and in tables, and what it cannot start without is small.
+const HARMS_OF_A_DATABASE: [Harm; 14] = [
+    Harm::Flipped(Which::Log),
+    Harm::Flipped(Which::State),
+    Harm::Flipped(Which::Manifest),
+    Harm::Flipped(Which::Checkpoint),
+    Harm::Flipped(Which::All),
+    Harm::Cut(Which::Log),
+    Harm::Cut(Which::Manifest),
+    Harm::Cut(Which::Checkpoint),
+    Harm::Cut(Which::All),
+    Harm::Removed(Which::Log),
+    Harm::Removed(Which::Manifest),
     Harm::FolderRemoved,
     Harm::Old,
     Harm::Swapped,
@@ -69,6 +90,7 @@ impl fmt::Display for Harm {
         let which = match which {
             Which::Log => "the log",
             Which::State => "the state",
+            Which::Manifest => "the manifest",
             Which::Checkpoint => "a checkpoint",
             Which::All => "all files",
         };
@@ -79,11 +101,12 @@ impl fmt::Display for Harm {
 /// Each round: a cluster whose log was dropped behind checkpoints; one replica is killed and harmed, the others go on, and it is started again. It
 /// ends up repaired, or refused with words: then it gets a new disk (`recover`) and counts again. Nothing that was acknowledged is lost.
 pub(super) async fn rounds(setting: Setting) -> Result<(), Error> {
-    let (rounds, mut random) = (if setting.quick { HARMS.len() } else { 100 }, Random::new(20));
+    let harms = if setting.storage == StorageKind::File { HARMS } else { HARMS_OF_A_DATABASE };
+    let (rounds, mut random) = (if setting.quick { harms.len() } else { 100 }, Random::new(20));
     let mut counts = [0; 2];
     tell("   round  replica  harm                       outcome");
     for round in 0..rounds {
-        let (harm, victim) = (HARMS[round % HARMS.len()], random.below(REPLICAS as u64) as usize);
+        let (harm, victim) = (harms[round % harms.len()], random.below(REPLICAS as u64) as usize);
         let outcome = play(harm, victim, setting, &mut random).await;
         let outcome = outcome.map_err(|error| format!("round {round}, r{victim}, {harm}: {error}"))?;
         counts[usize::from(outcome.is_some())] += 1;
@@ -210,11 +233,29 @@ fn files(data: &Path, which: Which) -> Result<Vec<PathBuf>, Error> {
     }
     checkpoints.sort();
     let newest = checkpoints.last().cloned().ok_or("there is no checkpoint")?;
-    Ok(match which {
-        Which::Log => vec![data.join("log")],
-        Which::State => vec![data.join("state")],
-        Which::Checkpoint => vec![newest],
-        Which::All => [vec![data.join("log"), data.join("state")], checkpoints].concat(),
+    let in_database = |is: &dyn Fn(&str) -> bool| -> Result<Vec<PathBuf>, Error> {
+        let mut found = Vec::new();
+        for file in fs::read_dir(data.join("db"))? {
+            let path = file?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if is(&name) && fs::metadata(&path)?.len() > 0 {
+                found.push(path);
+            }
+        }
+        found.sort();
+        Ok(found)
+    };
+    let is_log = |name: &str| [".log", ".sst", ".blob"].iter().any(|end| name.ends_with(end));
+    let is_manifest = |name: &str| name.starts_with("MANIFEST") || name == "CURRENT";
+    Ok(match (which, data.join("db").exists()) {
+        (Which::Checkpoint, _) => vec![newest],
+        (Which::Log, false) => vec![data.join("log")],
+        (Which::State | Which::Manifest, false) => vec![data.join("state")],
+        (Which::All, false) => [vec![data.join("log"), data.join("state")], checkpoints].concat(),
+        (Which::Log, true) => in_database(&is_log)?,
+        (Which::State, true) => vec![data.join("seal")],
+        (Which::Manifest, true) => in_database(&is_manifest)?,
+        (Which::All, true) => [in_database(&|_| true)?, vec![data.join("seal"), data.join("place")], checkpoints].concat(),
     })
 }
 
