@@ -11,20 +11,30 @@ use tokio::time::sleep;
 use vsr::protocol::{Health, Random};
 use vsr::{Clock, QueryError, ReplicaId, SubmitError, SystemClock};
 
+use super::Setting;
 use super::ground::{ANSWER_MAX, Ground, Limits, REPLICAS, of};
 use super::pressure::Load;
 use super::tally::{One, Raw, TallyApp};
-use crate::Error;
 use crate::output::tell;
 use crate::serve::{client, connect};
+use crate::{Error, StorageKind};
 
 /// The disk of the primary is full: another replica, which has room, takes over, and no process ends.
-pub(super) async fn full_disk() -> Result<(), Error> {
-    let mut ground = Ground::prepare(Limits::default()).await?;
-    let small = SmallDisk::mount(&ground.data(0))?;
+pub(super) async fn full_disk(setting: Setting) -> Result<(), Error> {
+    let storage = setting.storage;
+    // A database has its log twice, until the tables are written.
+    let (mebibytes, commands) = if storage == StorageKind::File { (14, 150) } else { (128, 2500) };
+    let mut ground = Ground::prepare(Limits { storage, checkpoint_ops: 10_000, ..Limits::default() }).await?;
+    let small = SmallDisk::mount(&ground.data(0), mebibytes)?;
     ground.format()?;
     ground.start_all().await?;
     ground.add(3, 16).await?;
+    if small.is_none() && storage != StorageKind::File {
+        tell(
+            "   a small file system cannot be mounted here, and the files of a database come and go: nothing is shown",
+        );
+        return Ok(());
+    }
     if small.is_none() {
         // As a file system without room, the limit refuses what a file would grow by.
         let length = |name: &str| fs::metadata(ground.data(0).join(name)).map(|file| file.len());
@@ -32,7 +42,7 @@ pub(super) async fn full_disk() -> Result<(), Error> {
         limit_files(&ground, Some(limit))?;
         tell("   the files of r0 cannot grow any more (RLIMIT_FSIZE; a small file system cannot be mounted here)");
     }
-    ground.add(150, 64 << 10).await?;
+    ground.add(commands, 64 << 10).await?;
     ground.health(0, Health::NoRoom).await?;
     ground.add(20, 16).await?;
     ground.expect_alive()?;
@@ -64,16 +74,16 @@ fn limit_files(ground: &Ground, bytes: Option<u64>) -> Result<(), Error> {
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Result<Option<SmallDisk>, Error> {
+    fn mount(at: &Path, mebibytes: u32) -> Result<Option<SmallDisk>, Error> {
         fs::create_dir_all(at)?;
         let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", "size=14m", "tmpfs"]).arg(at);
+        command.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m"), "tmpfs"]).arg(at);
         let mounted = getuid().is_root() && command.output().is_ok_and(|output| output.status.success());
         Ok(mounted.then(|| SmallDisk(at.to_owned())))
     }
 
     fn grow(&self) -> Result<(), Error> {
-        let output = Command::new("mount").args(["-o", "remount,size=200m"]).arg(&self.0).output()?;
+        let output = Command::new("mount").args(["-o", "remount,size=800m"]).arg(&self.0).output()?;
         if output.status.success() { Ok(()) } else { Err("the small file system cannot be made larger".into()) }
     }
 }

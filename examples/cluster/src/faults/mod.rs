@@ -76,6 +76,8 @@ pub enum CheckpointCase {
     Large,
     /// A replica's files are damaged, lost, old or another one's, at random, round after round.
     Rounds,
+    /// The primary's disk is full.
+    FullDisk,
 }
 
 /// Which cases are played.
@@ -133,7 +135,7 @@ impl Cases for Case {
             Case::Rollback => folders::restore(Back::RolledBack).await,
             Case::Clone => folders::clone().await,
             Case::Reformat => folders::reformat().await,
-            Case::FullDisk => load::full_disk().await,
+            Case::FullDisk => load::full_disk(setting).await,
             Case::FullLog => load::full_log().await,
             Case::MessageOfDeath => load::death().await,
             Case::Crowd => load::crowd().await,
@@ -153,6 +155,7 @@ impl Cases for CheckpointCase {
             CheckpointCase::Pauses => history::pauses(setting).await,
             CheckpointCase::Large => large::large::<A>(setting).await,
             CheckpointCase::Rounds => rounds::rounds(setting).await,
+            CheckpointCase::FullDisk => load::full_disk(setting).await,
         }
     }
 }

@@ -164,7 +164,12 @@ async fn play(harm: Harm, victim: usize, setting: Setting, random: &mut Random) 
         }
         Harm::FolderRemoved => fs::remove_dir_all(&data)?,
         Harm::Old => {
-            fs::remove_dir_all(data.join("checkpoints"))?;
+            // Files of a name that the copy does not have would stay, and a database would take them in.
+            for folder in ["checkpoints", "db"].map(|name| data.join(name)) {
+                if folder.exists() {
+                    fs::remove_dir_all(folder)?;
+                }
+            }
             copy(&kept, &data)?;
         }
         Harm::Swapped => {
@@ -255,7 +260,9 @@ fn files(data: &Path, which: Which) -> Result<Vec<PathBuf>, Error> {
         (Which::Log, true) => in_database(&is_log)?,
         (Which::State, true) => vec![data.join("seal")],
         (Which::Manifest, true) => in_database(&is_manifest)?,
-        (Which::All, true) => [in_database(&|_| true)?, vec![data.join("seal"), data.join("place")], checkpoints].concat(),
+        (Which::All, true) => {
+            [in_database(&|_| true)?, vec![data.join("seal"), data.join("place")], checkpoints].concat()
+        }
     })
 }
 
