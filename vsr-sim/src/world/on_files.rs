@@ -385,6 +385,11 @@ impl World {
             return false;
         }
         disk.evidence.take(&bad);
+        // What may be truncated is written over: a place that stays bad then takes what is put there, and that is another kind of fault.
+        let committed = folder.last_write_of(self.disks[node].state().commit.op());
+        let committed = committed.map_or(Vec::new(), |write| folder.places(write));
+        let is_behind = |place: &Place| place.file == one.file && place.sector >= page + SECTORS_PER_PAGE as u64;
+        let may_stay = committed.iter().any(is_behind);
         let taken = match damage {
             // It may not even be known that there was something.
             Damage::Both | Damage::End => {
@@ -395,7 +400,7 @@ impl World {
             _ if by_page => {
                 self.trace.count("unreadable sectors");
                 let taken = disk.ledger.hurt_page(&folder, one, grain);
-                folder.harm(one, &Harm::Unreadable { stays: folder.is_left_behind(one) && random.chance(1, 2) });
+                folder.harm(one, &Harm::Unreadable { stays: may_stay && random.chance(1, 2) });
                 taken
             }
             _ => {

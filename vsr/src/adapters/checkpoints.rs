@@ -396,7 +396,7 @@ const BYTES_PER_SECOND: u64 = 128 << 20;
 /// Bytes that are written at a time, and synced: a sync of the log that comes meanwhile waits behind no more than these.
 const SLICE: usize = 64 << 10;
 /// The same of another replica's checkpoint: who fetches one acknowledges nothing meanwhile.
-const SLICE_FETCHED: usize = 4 << 20;
+const SLICE_FETCHED: usize = 1 << 20;
 
 /// A checkpoint file that is written slice by slice, and whose writing ends when the storage is closed.
 #[derive(Debug)]

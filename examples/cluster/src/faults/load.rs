@@ -23,7 +23,7 @@ use crate::{Error, StorageKind};
 pub(super) async fn full_disk(setting: Setting) -> Result<(), Error> {
     let storage = setting.storage;
     // A database has its log twice, until the tables are written.
-    let (mebibytes, commands) = if storage == StorageKind::File { (14, 150) } else { (128, 2500) };
+    let (mebibytes, commands) = if storage == StorageKind::File { (14, 150) } else { (192, 2500) };
     let mut ground = Ground::prepare(Limits { storage, checkpoint_ops: 10_000, ..Limits::default() }).await?;
     let small = SmallDisk::mount(&ground.data(0), mebibytes)?;
     ground.format()?;
