@@ -130,6 +130,11 @@ impl Cases for Case {
     const TIME_MAX: Duration = Duration::from_secs(600);
 
     async fn play<A: App>(&self, setting: Setting) -> Result<(), Error> {
+        if setting.storage != StorageKind::File && *self != Case::FullDisk {
+            return Err(
+                "this case is of the file storage; `checkpoints --storage rocksdb` plays what is of both".into()
+            );
+        }
         match self {
             Case::Restore => folders::restore(Back::Copied).await,
             Case::Rollback => folders::restore(Back::RolledBack).await,
