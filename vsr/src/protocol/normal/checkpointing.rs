@@ -65,7 +65,7 @@ impl Core {
         if failed_at.is_some_and(|at| self.now.since(at) < pause) {
             return;
         }
-        if self.checkpoints.is_newest_damaged(self.now, pause) {
+        if self.another_lacks_state() && self.checkpoints.is_newest_damaged(self.now, pause) {
             // Not before a while: a disk that damages whatever is written to it is not written to without end.
             self.checkpoints.is_wanted = true;
         }

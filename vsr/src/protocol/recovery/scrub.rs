@@ -124,6 +124,7 @@ impl Core {
             if self.checkpoints.doubt(id) {
                 self.mark("scrubbing finds a damaged checkpoint");
                 self.news.events.push(Event::CheckpointDamaged { op: id.op });
+                self.want_checkpoint_for_damage();
             }
         }
         if is_there {

@@ -108,6 +108,11 @@ impl Core {
         self.recent_pasts().any(|(_, said)| said.past.is_whole)
     }
 
+    /// Whether another member that is heard needs a checkpoint.
+    pub(crate) fn another_lacks_state(&self) -> bool {
+        self.recent_pasts().any(|(_, said)| !said.past.is_whole)
+    }
+
     /// The checkpoint to fetch: the newest that a replication quorum covers, else the newest that anybody has. Those of which nothing came are the
     /// last that are tried: who offers one may not hear this replica.
     fn target(&self) -> Option<CheckpointId> {

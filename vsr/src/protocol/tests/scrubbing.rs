@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::cluster::Cluster;
-use crate::protocol::types::checkpoint::CheckpointId;
+use crate::protocol::types::checkpoint::{CheckpointId, Past};
 use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::event::Event;
-use crate::protocol::types::number::OpNumber;
+use crate::protocol::types::number::{OpNumber, ReplicaId};
 
 const LETTERS: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
@@ -127,6 +127,14 @@ fn a_checkpoint_that_a_peer_could_not_be_given_is_replaced_though_an_older_one_i
     let newest = *c.core(1).state.checkpoints.last().unwrap();
     c.core_mut(1).checkpoints.doubt(newest);
     pass(&mut c, Duration::from_secs(20));
+    assert!(!c.core(1).offered().contains(&newest), "nobody needs it");
+    for _ in 0..200 {
+        // Whose own are gone.
+        let view = c.core(1).view();
+        let past = Past { base: newest.op, checkpoints: Vec::new(), is_whole: false };
+        c.core_mut(1).note_past(ReplicaId(2), view, past);
+        c.pass(Duration::from_millis(50));
+    }
     assert!(c.core(1).offered().last().is_some_and(|id| id.op >= newest.op), "{}", c.core(1).explain());
 }
 
