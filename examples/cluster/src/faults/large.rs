@@ -207,7 +207,7 @@ async fn transfer(ground: &mut Ground, writers: &Writers, bytes: u64) -> Result<
 
 /// Copies the newest checkpoint's file from one process' end of the transport to another: asked for in parts, as many at a time as a transfer has.
 async fn plain_copy(ground: &Ground) -> Result<Carried, Error> {
-    const WINDOW: u32 = 8;
+    const WINDOW: u32 = 4;
     let from = newest_checkpoint(&ground.data(0))?;
     let bytes = fs::metadata(&from)?.len();
     let parts = u32::try_from(bytes.div_ceil(PART as u64))?;

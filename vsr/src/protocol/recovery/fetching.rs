@@ -17,9 +17,9 @@ use crate::protocol::types::checksum::Checksum;
 use crate::protocol::types::number::{BatchNumber, Monotonic, OpNumber, ReplicaId, View};
 
 /// Parts that are asked for and have not come, at most: 1 MiB each.
-const WINDOW: u32 = 8;
+const WINDOW: u32 = 4;
 /// Of one member.
-const WINDOW_OF_ONE: usize = 4;
+const WINDOW_OF_ONE: usize = 2;
 /// Refusals that are remembered, at most.
 const REFUSED_MAX: usize = 256;
 /// Parts that wait to be read for others, at most.
@@ -406,7 +406,7 @@ mod tests {
     #[test]
     fn a_few_parts_are_asked_for_at_a_time_of_all_who_have_them() {
         let mut fetching = begun(9);
-        assert_eq!(asked(&mut fetching, 1), [(0, vec![2, 4, 6, 8]), (1, vec![1, 3, 5, 7])]);
+        assert_eq!(asked(&mut fetching, 1), [(0, vec![2, 4]), (1, vec![1, 3])]);
         assert_eq!(asked(&mut fetching, 50), []);
         assert_eq!(asked(&mut fetching, 101).len(), 2, "again after the time-out");
         assert_eq!(fetching.take_in(ReplicaId(0), 2, Some(chunk(1))), None);
