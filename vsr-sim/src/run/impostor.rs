@@ -8,6 +8,7 @@ use vsr::protocol::Halt;
 use vsr::{ApplyContext, QueryContext, Replica, ReplicaError, RestoreError, Snapshot, StateMachine};
 
 use super::cluster::{Run, Slot, Stopped};
+use super::instrument::{marked, read_mark};
 use crate::check::Violation;
 use crate::faults::Impostor;
 use crate::report::Verdict;
@@ -109,11 +110,7 @@ impl<S: Simulated> StateMachine for Unwatched<S> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let inner = self.0.snapshot();
-        Snapshot::with(move |to| {
-            to.write_all(&[0])?;
-            inner.write_to(to)
-        })
+        marked(false, self.0.snapshot())
     }
 
     fn digest(&self) -> Option<vsr::Checksum> {
@@ -121,8 +118,7 @@ impl<S: Simulated> StateMachine for Unwatched<S> {
     }
 
     fn restore(from: &mut dyn Read) -> Result<Self, RestoreError> {
-        let mut wrong = [0];
-        from.read_exact(&mut wrong)?;
+        read_mark(from)?;
         S::restore(from).map(Unwatched)
     }
 }

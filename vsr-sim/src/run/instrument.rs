@@ -125,6 +125,21 @@ pub(crate) struct Instrumented<S: StateMachine> {
     pub(crate) wrong: bool,
 }
 
+/// The snapshot of a machine, behind whether its state is wrong.
+pub(super) fn marked(wrong: bool, inner: Snapshot) -> Snapshot {
+    Snapshot::with(move |to| {
+        to.write_all(&[wrong.into()])?;
+        inner.write_to(to)
+    })
+}
+
+/// What [`marked`] has put before a snapshot.
+pub(super) fn read_mark(from: &mut dyn Read) -> Result<bool, RestoreError> {
+    let mut wrong = [0];
+    from.read_exact(&mut wrong)?;
+    Ok(wrong != [0])
+}
+
 impl<S: Simulated> StateMachine for Instrumented<S> {
     type Command = (u64, S::Command);
     type Reply = S::Reply;
@@ -179,11 +194,7 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
     }
 
     fn snapshot(&self) -> Snapshot {
-        let (wrong, inner) = (self.wrong, self.inner.snapshot());
-        Snapshot::with(move |to| {
-            to.write_all(&[wrong.into()])?;
-            inner.write_to(to)
-        })
+        marked(self.wrong, self.inner.snapshot())
     }
 
     fn digest(&self) -> Option<Checksum> {
@@ -198,9 +209,7 @@ impl<S: Simulated> StateMachine for Instrumented<S> {
         let watch = watch.and_then(|watch| watch.downcast::<Watch<S>>().ok());
         let Some(watch) = watch else { return Err(RestoreError::new("nobody watches machines of this kind")) };
         let Watch { recorder, invariants } = (*watch).clone();
-        let mut wrong = [0];
-        from.read_exact(&mut wrong)?;
-        let wrong = wrong != [0];
+        let wrong = read_mark(from)?;
         if wrong {
             lock(&life.world).is_wrong(life.node);
         }

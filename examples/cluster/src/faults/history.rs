@@ -94,16 +94,16 @@ pub(super) async fn endless(setting: Setting) -> Result<(), Error> {
     tell("   r2 returns, beside 16 clients at a time that pause for 5 ms after each answer:");
     let load = Load::begin(&ground, 4, 4, Duration::from_millis(5)).await?;
     sleep(Duration::from_secs(2)).await;
-    load.p99();
+    load.times();
     sleep(WINDOW).await;
-    let alone = load.p99();
+    let alone = load.times().p99;
     let begin = clock.now();
     ground.processes.start(2).await?;
     ground.until("replica 2 to catch up", |said| lags(said, 2).is_some_and(|ops| ops < CHECKPOINT_OPS)).await?;
     let rejoin = clock.now().since(begin);
     // A quarter of a second alone would be a few hundred commands.
     sleep(WINDOW.saturating_sub(rejoin)).await;
-    let beside = load.p99();
+    let beside = load.times().p99;
     ground.show(2);
     let base = of(&ground.status().await, 2).map(|status| status.log_base).ok_or("replica 2 says nothing")?;
     tell(format_args!(
@@ -205,7 +205,7 @@ async fn commits((mib, setting): (u64, Setting), checkpoint_ops: u64, seconds: u
     let primary = ground.primary().await?;
     let views = ground.status().await.iter().flatten().map(|(status, _)| status.view).max();
     let (first, before, ops) = (resident(&ground, primary)?, load.acknowledged(), ground.commit(primary).await?);
-    load.p99();
+    load.times();
     let (begin, mut highest, mut seen) = (clock.now(), first, Vec::new());
     while clock.now().since(begin) < Duration::from_secs(seconds) {
         sleep(Duration::from_millis(200)).await;
@@ -213,7 +213,7 @@ async fn commits((mib, setting): (u64, Setting), checkpoint_ops: u64, seconds: u
         seen.extend(of(&ground.status().await, primary).map(|status| status.checkpoint));
     }
     let time = clock.now().since(begin).as_secs_f64();
-    let (rate, p99) = ((load.acknowledged() - before) as f64 / time, load.p99().as_secs_f64());
+    let (rate, p99) = ((load.acknowledged() - before) as f64 / time, load.times().p99.as_secs_f64());
     let ops = (ground.commit(primary).await? - ops) as f64 / time;
     seen.dedup();
     if ground.status().await.iter().flatten().map(|(status, _)| status.view).max() != views {

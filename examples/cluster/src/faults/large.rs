@@ -4,14 +4,11 @@ use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use rustix::process::Signal;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use vsr::network::{Identity, NetworkEvent};
 use vsr::protocol::{CheckpointId, DiskId, Envelope, Message, OpNumber, Peer, Random};
@@ -21,6 +18,7 @@ use vsr_net_tcp::TcpNetwork;
 use super::Setting;
 use super::ground::{ANSWER_MAX, Ground, Limits, REPLICAS, of};
 use super::load::resident;
+use super::pressure::{Load, Pace, all_of};
 use crate::output::tell;
 use crate::processes::addresses;
 use crate::serve::connect;
@@ -31,6 +29,8 @@ const VALUE: usize = 4 << 10;
 /// Writes while the checkpoint is taken and carried: so many a second, each of so many bytes.
 const RATE: u64 = 1000;
 const WRITTEN: usize = 128;
+/// Writes at a time, at most.
+const LANES: usize = 50;
 /// Places that they write to, in turn.
 const PLACES: u64 = 10_000;
 /// Bytes that a replica may hold more of while it writes a checkpoint.
@@ -56,7 +56,9 @@ pub(super) async fn large<A: App>(setting: Setting) -> Result<(), Error> {
     let filled = fill::<A>(&client, mib << 20).await?;
     ground.caught_up(&[0, 1, 2]).await?;
     tell(format_args!("   {mib} MiB in {filled} values; {RATE} writes of {WRITTEN} bytes a second from now on"));
-    let writers = Writers::begin::<A>(&client);
+    let interval = Duration::from_secs(1) * LANES as u32 / RATE as u32;
+    let write = |nth: u64| A::store(nth % PLACES, WRITTEN);
+    let writers = Load::<A>::of(vec![client.clone()], LANES, Pace::Every(interval), write);
     sleep(Duration::from_secs(5)).await;
     let alone = writers.times();
     let view = views(&ground).await;
@@ -75,10 +77,12 @@ pub(super) async fn large<A: App>(setting: Setting) -> Result<(), Error> {
         copied.speed()
     ));
     let fetched = transfer(&mut ground, &writers, copied.bytes).await?;
-    let written = writers.end().await?;
+    let (acknowledged, unknown) = writers.stop().await?;
+    let written = all_of(acknowledged, unknown)?;
     ground.caught_up(&[0, 1, 2]).await?;
     ground.show_status().await;
     ground.expect_alive()?;
+    let client = connect::<A>(&ground.config).await?;
     let counted = client.query_within(A::count_query(), ANSWER_MAX).await?;
     client.close();
     if A::count(&counted.value) != filled + written {
@@ -106,7 +110,7 @@ async fn views(ground: &Ground) -> Option<vsr::protocol::View> {
 }
 
 /// Every replica takes a checkpoint at once, beside the writers.
-async fn take_checkpoints(ground: &mut Ground, writers: &Writers, alone: Duration) -> Result<(), Error> {
+async fn take_checkpoints<A: App>(ground: &mut Ground, writers: &Load<A>, alone: Duration) -> Result<(), Error> {
     let clock = SystemClock::new();
     let before: Vec<u64> = (0..REPLICAS).map(|id| resident(ground, id)).collect::<Result<_, _>>()?;
     let mut most = before.clone();
@@ -158,7 +162,7 @@ impl Carried {
 }
 
 /// A replica gets a new disk, and fetches the checkpoint.
-async fn transfer(ground: &mut Ground, writers: &Writers, bytes: u64) -> Result<Carried, Error> {
+async fn transfer<A: App>(ground: &mut Ground, writers: &Load<A>, bytes: u64) -> Result<Carried, Error> {
     const ID: usize = REPLICAS - 1;
     let clock = SystemClock::new();
     ground.kill(ID).await?;
@@ -286,77 +290,4 @@ fn newest_checkpoint(data: &Path) -> Result<PathBuf, Error> {
     }
     files.sort();
     Ok(files.pop().ok_or("there is no checkpoint")?)
-}
-
-/// Clients that write at a fixed rate, and how long they wait.
-struct Writers {
-    shared: Arc<Shared>,
-    lanes: Vec<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    stop: AtomicBool,
-    next: AtomicU64,
-    acknowledged: AtomicU64,
-    unknown: AtomicU64,
-    times: Mutex<Vec<Duration>>,
-}
-
-/// How long the writes since the last look took.
-struct Times {
-    count: usize,
-    p99: Duration,
-    longest: Duration,
-}
-
-impl Writers {
-    fn begin<A: App>(client: &Client<A::Machine>) -> Writers {
-        const LANES: u64 = 50;
-        let shared: Arc<Shared> = Arc::default();
-        let pause = Duration::from_secs(1) * LANES as u32 / RATE as u32;
-        let lane = |_| tokio::spawn(shared.clone().run::<A>(client.clone(), pause));
-        let lanes = (0..LANES).map(lane).collect();
-        Writers { shared, lanes }
-    }
-
-    fn times(&self) -> Times {
-        let mut times = std::mem::take(&mut *self.shared.times.lock().unwrap_or_else(PoisonError::into_inner));
-        times.sort_unstable();
-        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-        Times { count: times.len(), p99: at(99), longest: times.last().copied().unwrap_or_default() }
-    }
-
-    /// How many writes were acknowledged: all, or it is an error.
-    async fn end(self) -> Result<u64, Error> {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        for lane in self.lanes {
-            lane.await?;
-        }
-        match self.shared.unknown.load(Ordering::Relaxed) {
-            0 => Ok(self.shared.acknowledged.load(Ordering::Relaxed)),
-            unknown => Err(format!("{unknown} writes had no reply").into()),
-        }
-    }
-}
-
-impl Shared {
-    async fn run<A: App>(self: Arc<Shared>, client: Client<A::Machine>, pause: Duration) {
-        let clock = SystemClock::new();
-        let mut due = clock.now();
-        while !self.stop.load(Ordering::Relaxed) {
-            let place = self.next.fetch_add(1, Ordering::Relaxed) % PLACES;
-            let Some(command) = A::store(place, WRITTEN) else { return };
-            let counter = match client.submit_within(command, ANSWER_MAX).await {
-                Ok(_) => &self.acknowledged,
-                Err(_) => &self.unknown,
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-            // From the moment at which it was due: what waits for a slow one counts, too.
-            let time = clock.now().since(due);
-            self.times.lock().unwrap_or_else(PoisonError::into_inner).push(time);
-            due = due.after(pause);
-            clock.sleep_until(due).await;
-        }
-    }
 }
